@@ -1,0 +1,40 @@
+"""The projection head of students and teachers (method: networks, "Projection head")."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xkd.models.vit import init_linear
+
+
+class ProjectionHead(nn.Module):
+    """Three linear layers, L2 normalisation, and a weight-normalised last layer of gain 1.
+
+    One LayerNorm serves both hidden layers: the released head registers the same module twice,
+    which the reference gradients confirm (they list its tensors once).
+
+    Args:
+        width: size of the encoder's tokens (D).
+        hidden, bottleneck, out: sizes of the layers (released: 2048, 256, 8192).
+    """
+
+    def __init__(self, width: int, hidden: int, bottleneck: int, out: int) -> None:
+        super().__init__()
+        self.layer1 = nn.Linear(width, hidden)
+        self.layer2 = nn.Linear(hidden, hidden)
+        self.layer3 = nn.Linear(hidden, bottleneck)
+        self.norm = nn.LayerNorm(hidden)
+        self.directions = nn.Parameter(torch.empty(out, bottleneck))
+        self.apply(init_linear)
+        nn.init.kaiming_uniform_(self.directions, a=5**0.5)
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        """(B, D) mean patch tokens to (B, out) logits of zero mean and unit variance per row."""
+        x = F.gelu(self.norm(self.layer1(x_BD)))
+        x = F.gelu(self.norm(self.layer2(x)))
+        x = F.normalize(self.layer3(x), dim=-1)
+        # Unit rows: a gain fixed at 1 makes weight normalisation a plain normalisation.
+        x = F.linear(x, F.normalize(self.directions, dim=-1))
+        return F.layer_norm(x, x.shape[-1:])

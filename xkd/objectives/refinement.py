@@ -1,0 +1,40 @@
+"""Cross-modal refinement of the teachers' tokens (paper section 3.2; method section 3).
+
+Shapes: B batch, H heads, N patches of the refined modality, M patches of the other, D width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+KINDS = ("mean", "softmax", "none")
+
+
+def relevance(own_BHN: Tensor, other_BHM: Tensor) -> Tensor:
+    """Weights (B, H, N) of the mean form, before heads are averaged.
+
+    The paper builds M = own (outer) other and takes mean_M(M) / mean_N(own), which is
+    own * mean(other) / mean(own): the N x M matrix is never needed.
+    """
+    return own_BHN * other_BHM.mean(-1, keepdim=True) / own_BHN.mean(-1, keepdim=True)
+
+
+def patch_weights(own_BHN: Tensor, other_BHM: Tensor, kind: str) -> Tensor:
+    """Weight of each patch, averaged over heads: (B, N).
+
+    Args:
+        own_BHN: CLS attention to the patches of the modality being refined.
+        other_BHM: CLS attention of the other modality.
+        kind: "mean" (paper) or "softmax" (over patches, of the mean of M).
+    """
+    if kind == "softmax":
+        return (own_BHN * other_BHM.mean(-1, keepdim=True)).softmax(-1).mean(1)
+    return relevance(own_BHN, other_BHM).mean(1)
+
+
+def refine(tokens_BND: Tensor, weights_BN: Tensor) -> Tensor:
+    """Weighted tokens, rescaled so that the mean token keeps its energy (squared norm): (B, N, D)."""
+    weighted = weights_BN.unsqueeze(-1) * tokens_BND
+    before = tokens_BND.mean(1).square().sum(-1)
+    after = weighted.mean(1).square().sum(-1)
+    return (before / after).sqrt()[:, None, None] * weighted

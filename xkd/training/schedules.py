@@ -1,0 +1,41 @@
+"""Every schedule as one array over steps, computed before training starts (method: "Schedule")."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def cosine(first: float, last: float, steps: int, warmup: int = 0) -> np.ndarray:
+    """`steps` values: a linear rise from 0 over `warmup` steps, then a cosine from `first` to `last`."""
+    rise = np.linspace(0, first, warmup, endpoint=False)
+    progress = np.arange(steps - warmup) / max(1, steps - warmup)
+    fall = last + 0.5 * (first - last) * (1 + np.cos(np.pi * progress))
+    return np.concatenate([rise, fall])[:steps]
+
+
+def linear_then_constant(first: float, last: float, steps: int, warmup: int) -> np.ndarray:
+    """`steps` values: linear from `first` to `last` over `warmup` steps, `last` afterwards."""
+    rise = np.linspace(first, last, warmup, endpoint=False)
+    return np.concatenate([rise, np.full(max(0, steps - warmup), last)])[:steps]
+
+
+def schedules(training, objective, steps_per_epoch: int) -> dict[str, np.ndarray]:
+    """One array per scheduled quantity, indexed by step.
+
+    Args:
+        training, objective: groups of that name in `xkd.params`.
+        steps_per_epoch: optimiser steps in an epoch.
+    """
+    steps = training.epochs * steps_per_epoch
+    warmup = min(steps, round(training.warmup_epochs * steps_per_epoch))
+    temperature_warmup = min(steps, round(objective.temperature_warmup_epochs * steps_per_epoch))
+    return {
+        "learning_rate": cosine(training.learning_rate, 0.0, steps, warmup),
+        "ema_momentum": cosine(*training.ema, steps),
+        "teacher_temperature_video": linear_then_constant(
+            *objective.teacher_temperature_video, steps, temperature_warmup
+        ),
+        "teacher_temperature_audio": linear_then_constant(
+            *objective.teacher_temperature_audio, steps, temperature_warmup
+        ),
+    }
