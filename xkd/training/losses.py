@@ -164,6 +164,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 
 def mean(terms: dict[str, Tensor]) -> Tensor:
+    """Plain average of scalars."""
     return sum(terms.values()) / len(terms)
 
 

@@ -1,0 +1,113 @@
+"""Stage `pretrain`: a manifest and one ablation's settings to encoder weights and curves."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from xkd import fingerprint, tracking
+from xkd.data import manifest as manifests
+from xkd.data.loader import eval_loader, train_loader
+from xkd.files import write_json
+from xkd.params import Params, Recipe, canonical
+from xkd.params import recipe as recipe_of
+from xkd.progress import track
+from xkd.training import checkpoint
+from xkd.training.build import build_networks, modalities, needs_teachers, trainable_parameters
+from xkd.training.export import save_encoders
+from xkd.training.loop import Trainer
+from xkd.training.samples import CLIPS, save_samples
+
+LOSSES = ("loss", "reconstruction", "distillation", "alignment", "cross_entropy")
+DIAGNOSTICS = ("gradient_norm", "teacher_entropy", "centre_norm", "feature_spread")
+VARIANTS = {"none": "XKD", "students": "XKD-MAS", "all": "XKD-MATS"}
+
+
+def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path) -> None:
+    """Trains one ablation with one seed and writes the files of a run into `out`.
+
+    encoders.safetensors, config.json, metrics.json, times.json, history.csv (per epoch), steps.csv (per
+    step), samples.npz and mlflow.json. An interrupted run continues from its checkpoint.
+
+    Raises:
+        UserError: bad settings or data, a loss that is not finite, or the run is being trained elsewhere.
+    """
+    recipe = recipe_of(params, ablation)
+    data = manifests.read(manifest)
+    digest = digest_of(recipe, seed, data.hash)
+    folder = Path("checkpoints") / params.dataset / ablation / f"seed{seed}"
+    tracked = tracking.start(
+        experiment=f"{params.dataset} pretraining",
+        key=f"pretrain/{params.dataset}/{ablation}/seed{seed}",
+        name=f"{ablation} seed {seed}",
+        params={"ablation": ablation, "seed": seed, **_flat(recipe.model_dump(mode="json"))},
+        tags={
+            "variant": VARIANTS[recipe.model.share],
+            "hypothesis": params.ablations[ablation].hypothesis,
+            "manifest": data.hash,
+        },
+        digest=digest,
+    )
+    with checkpoint.exclusive(folder), tracked:
+        metrics = {"dataset": params.dataset, "ablation": ablation, "seed": seed, "manifest": data.hash}
+        metrics["clips"] = len(data.split("train").rows)
+        _train(recipe, manifest, seed, (folder, digest), out, tracked, metrics)
+        written = ("config.json", "metrics.json", "times.json", "history.csv", "steps.csv", "samples.npz")
+        tracked.log_files([out / name for name in written])
+        checkpoint.remove(folder)
+
+
+def _train(recipe: Recipe, manifest: Path, seed: int, resume: tuple[Path, str], out: Path, tracked, metrics) -> None:
+    networks = build_networks(recipe, seed)
+    chosen, teachers = modalities(recipe), needs_teachers(recipe)
+    loader = train_loader(recipe, manifest, seed, chosen, local_views=teachers)
+    trainer = Trainer(recipe, networks, loader, seed)
+    if recipe.training.mode != "none":
+        state = checkpoint.load(*resume)
+        if state:
+            trainer.load_state_dict(state)
+            print(f"continuing after epoch {trainer.epoch} from {resume[0]}", flush=True)
+        left = recipe.training.epochs - trainer.epoch
+        for summary, rows in track(trainer.epochs(*resume), f"{recipe.ablation} seed {seed}", total=left):
+            print(_line(summary), flush=True)
+            tracked.log_steps(rows, key="step")
+    trainer.recorder.write(out)
+    save_samples(trainer, _held_out(recipe, manifest, chosen), out)
+    save_encoders(networks, recipe, seed, out)
+    metrics |= {
+        "trainable_parameters": trainable_parameters(trainer.objective) if recipe.training.mode != "none" else 0,
+        "steps": len(trainer.recorder.steps),
+        "losses": trainer.recorder.last_epoch(LOSSES),
+        "diagnostics": trainer.recorder.last_epoch(DIAGNOSTICS),
+    }
+    write_json(out / "metrics.json", metrics)
+    write_json(out / "times.json", trainer.times())
+    tracked.log_metrics({"trainable_parameters": metrics["trainable_parameters"], **trainer.times()})
+    write_json(out / "mlflow.json", {"run_id": tracked.id})
+
+
+def digest_of(recipe: Recipe, seed: int, data: str) -> str:
+    """Short hash of all that decides a run's result: settings, seed, data and code."""
+    text = "\n".join((canonical(recipe), str(seed), data, fingerprint.stage("pretrain"), torch.__version__))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _held_out(recipe: Recipe, manifest: Path, chosen: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Evaluation views of the first held-out clips, by modality."""
+    batch = next(iter(eval_loader(recipe, manifest, "test", CLIPS)))
+    return {m: getattr(batch, m)[0] for m in chosen}
+
+
+def _line(summary: dict) -> str:
+    shown = ("loss", *LOSSES[1:], "gradient_norm", "data_wait_seconds", "clips_per_second")
+    parts = [f"{name} {value:.4g}" for name, value in summary.items() if name.startswith(shown)]
+    return f"epoch {summary['epoch']}: " + ", ".join(parts)
+
+
+def _flat(values: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,71 @@
+"""From settings to networks."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from xkd.models.networks import MODALITIES, ModalityShape, Networks, Sizes
+
+
+def modality_shapes(recipe) -> dict[str, ModalityShape]:
+    """Patch, grid and channels of each modality's global view."""
+    video, audio, model = recipe.views.video_global, recipe.views.audio_global, recipe.model
+    frames, rows, columns = model.video_patch
+    bands, steps = model.audio_patch
+    return {
+        "video": ModalityShape(
+            model.video_patch, (video.frames // frames, video.size // rows, video.size // columns), 3
+        ),
+        "audio": ModalityShape(model.audio_patch, (recipe.logmel.n_mels // bands, audio.frames // steps), 1),
+    }
+
+
+def sizes(model) -> Sizes:
+    """Group `model` of the settings as network sizes."""
+    decoder, head = model.decoder, model.head
+    return Sizes(
+        model.width,
+        model.depth,
+        model.heads,
+        (decoder.width, decoder.depth, decoder.heads),
+        (head.hidden, head.bottleneck, head.out),
+        model.share,
+        model.positions,
+    )
+
+
+def needs_teachers(recipe) -> bool:
+    """Distillation and alignment need heads, local views and teachers; reconstruction alone does not."""
+    objective = recipe.objective
+    return recipe.training.mode == "pretrain" and bool(objective.distillation or objective.alignment)
+
+
+def modalities(recipe) -> tuple[str, ...]:
+    """The modalities a run trains, video first."""
+    if recipe.training.mode != "pretrain" or needs_teachers(recipe):
+        return MODALITIES
+    return tuple(m for m in MODALITIES if m in recipe.objective.reconstruct)
+
+
+def build_networks(recipe, seed: int) -> Networks:
+    """Networks with starting weights drawn from `seed`; the global random state is left alone.
+
+    Every encoder is drawn in the same order whatever else a run needs, so that all ablations
+    of a seed start from the same encoders.
+    """
+    reconstructs = recipe.training.mode == "pretrain" and recipe.objective.reconstruction > 0
+    chosen = modalities(recipe)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Networks(
+            {m: shape for m, shape in modality_shapes(recipe).items() if m in chosen},
+            sizes(recipe.model),
+            recipe.objective.reconstruct if reconstructs else (),
+            needs_teachers(recipe),
+        )
+
+
+def trainable_parameters(module: nn.Module) -> int:
+    """Number of values that receive gradients, shared tensors once."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
