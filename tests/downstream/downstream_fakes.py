@@ -1,0 +1,79 @@
+"""Small stand-ins for the loader and an encoder, where a test is about what comes after them."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+LABELS = np.array(["cat", "dog", "owl"])
+
+
+def rows(clips: int, scans: int | None = None) -> pd.DataFrame:
+    """Manifest rows; labels go round, and so do the scans that the pictures come from."""
+    index = np.arange(clips)
+    video_source = [f"scan{i % scans}" for i in index] if scans else [""] * clips
+    return pd.DataFrame(
+        {
+            "id": [f"clip{i:04d}" for i in index],
+            "label": LABELS[index % 3],
+            "video_source": video_source,
+            "audio_source": [None] * clips,
+        }
+    )
+
+
+class Loader:
+    """Batches of views drawn once; `video[:, 0]` and `audio[:, 0]` hold the label's number plus noise."""
+
+    def __init__(self, rows: pd.DataFrame, batch_size: int = 4, noise: float = 0.0) -> None:
+        self.rows, self.batch_size, self.noise = rows, batch_size, noise
+        self.epochs: list[int] = []
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epochs.append(epoch)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.rows) / self.batch_size)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(0)
+        for start in range(0, len(self.rows), self.batch_size):
+            part = self.rows.iloc[start : start + self.batch_size]
+            one_hot = torch.tensor(part["label"].to_numpy(dtype=str)[:, None] == LABELS).float()
+            views = [one_hot + self.noise * torch.randn(one_hot.shape, generator=generator) for _ in range(2)]
+            yield SimpleNamespace(ids=part["id"].tolist(), video=[views[0]], audio=[views[1]])
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.fc = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.fc(self.norm1(x))
+
+
+class TinyEncoder(nn.Module):
+    """The parameter names of `xkd.models.Encoder` over vectors of three values."""
+
+    def __init__(self, width: int = 8, depth: int = 3, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.width = width
+        self.embed = nn.Linear(3, width)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(torch.zeros(1, 2, width))
+        self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.embed(x) + self.positions[:, 1] + self.cls_token[:, 0]
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)

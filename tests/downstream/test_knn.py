@@ -1,0 +1,31 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from xkd.downstream import knn
+
+
+def test_votes_equal_a_brute_force_search():
+    generator = np.random.default_rng(0)
+    train, test = generator.normal(size=(60, 5)), generator.normal(size=(20, 5))
+    labels = np.array(list("abc"))[generator.integers(0, 3, 60)]
+    scores, classes = knn.classify(train, labels, test, 7)
+    assert classes.tolist() == ["a", "b", "c"]
+    for row, x in zip(scores, test):
+        cosine = [x @ y / np.sqrt((x @ x) * (y @ y)) for y in train]
+        nearest = sorted(range(60), key=lambda i: -cosine[i])[:7]
+        votes = Counter(labels[i] for i in nearest)
+        np.testing.assert_allclose(row, [votes[c] / 7 for c in classes])
+
+
+def test_length_of_a_feature_does_not_matter():
+    train, test = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([[100.0, 1.0], [0.001, 0.1]])
+    scores, classes = knn.classify(train, np.array(["x", "y"]), test, 1)
+    assert classes[scores.argmax(1)].tolist() == ["x", "y"]
+
+
+@pytest.mark.parametrize("neighbours", [2, 20])
+def test_more_neighbours_than_clips_let_all_vote(neighbours):
+    scores, _ = knn.classify(np.eye(2), np.array(["x", "y"]), np.eye(2), neighbours)
+    np.testing.assert_allclose(scores, 0.5)

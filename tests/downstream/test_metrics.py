@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from xkd.downstream.metrics import Scores, hits, intervals, mean_average_precision, summarise
+
+CLASSES = np.array(["a", "b", "c"])
+
+
+def test_hits_count_the_best_k_guesses():
+    scores = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
+    assert hits(scores, CLASSES, np.array(["a", "b", "c"]), 1).tolist() == [True, False, False]
+    assert hits(scores, CLASSES, np.array(["a", "b", "c"]), 2).tolist() == [True, True, False]
+
+
+def test_label_unknown_to_training_is_never_hit():
+    assert not hits(np.eye(3), CLASSES, np.array(["d", "d", "d"]), 3).any()
+
+
+def test_mean_average_precision_by_hand():
+    # Class a is ranked true, false, true, false: (1/1 + 2/3) / 2. Class b: false, true, false, false: 1/2.
+    targets = np.array([[1, 0], [0, 1], [1, 0], [0, 0]], dtype=bool)
+    scores = np.array([[0.9, 0.5], [0.8, 0.4], [0.7, 0.3], [0.6, 0.2]])
+    assert mean_average_precision(scores, targets) == pytest.approx(100 * ((1 + 2 / 3) / 2 + 1 / 2) / 2)
+
+
+def test_mean_average_precision_leaves_out_classes_without_clips():
+    targets = np.array([[1, 0], [0, 0]], dtype=bool)
+    assert mean_average_precision(np.array([[0.9, 0.1], [0.2, 0.8]]), targets) == pytest.approx(100)
+
+
+def test_all_clips_of_an_item_move_together():
+    generator = np.random.default_rng(0)
+    items = np.repeat(np.arange(40), 25).astype(str)
+    by_item = np.repeat(generator.random(40) < 0.5, 25)[:, None]
+    clips = np.arange(1000).astype(str)
+    low, high = intervals(by_item, [items])[0]
+    naive_low, naive_high = intervals(by_item, [clips])[0]
+    # 25 equal clips per item carry the information of one: the interval is sqrt(25) times as wide.
+    assert (high - low) / (naive_high - naive_low) == pytest.approx(5, rel=0.1)
+    p = by_item.mean()
+    assert high - low == pytest.approx(100 * 2 * 1.96 * np.sqrt(p * (1 - p) / 40), rel=0.1)
+
+
+def test_interval_is_wider_with_fewer_items():
+    correct = (np.arange(1000) // 2 % 2 == 0)[:, None]
+    many, few = (np.arange(1000) % 500).astype(str), (np.arange(1000) % 20).astype(str)
+    assert np.ptp(intervals(correct, [few])) > 2 * np.ptp(intervals(correct, [many]))
+
+
+def test_clip_of_two_items_varies_with_both():
+    generator = np.random.default_rng(1)
+    scans, recordings = generator.integers(0, 30, 2000), generator.integers(0, 30, 2000)
+    scan_effect, recording_effect = generator.random(30) < 0.5, generator.random(30) < 0.5
+    correct = (scan_effect[scans] & recording_effect[recordings])[:, None]
+    wide = np.ptp(intervals(correct, [scans.astype(str), recordings.astype(str)]))
+    assert wide > np.ptp(intervals(correct, [scans.astype(str)]))
+    assert wide > np.ptp(intervals(correct, [recordings.astype(str)]))
+
+
+def test_intervals_repeat_and_hold_the_rate():
+    correct = (np.random.default_rng(2).random((300, 2)) < [0.3, 0.8]).astype(bool)
+    items = [np.arange(300).astype(str)]
+    first = intervals(correct, items)
+    np.testing.assert_array_equal(first, intervals(correct, items))
+    rates = 100 * correct.mean(axis=0)
+    assert (first[:, 0] < rates).all() and (rates < first[:, 1]).all()
+
+
+def test_summary_names_metrics_after_the_classifier():
+    scores = Scores("student.video.linear", np.eye(3), CLASSES)
+    values, spans = summarise(scores, np.array(["a", "b", "a"]), [np.array(["1", "2", "3"])])
+    assert values["student.video.linear.top1"] == pytest.approx(200 / 3)
+    assert values.keys() == {"student.video.linear.top1", "student.video.linear.map"}  # 3 classes: top-5 says nothing
+    assert spans.keys() == {"student.video.linear.top1"}
+    assert scores.modality == "video" and scores.predicted.tolist() == ["a", "b", "c"]

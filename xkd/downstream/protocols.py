@@ -1,0 +1,82 @@
+"""The two protocols of evaluation: probes of frozen features, and full finetuning (paper section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xkd.data.loader import eval_loader, train_loader
+from xkd.data.manifest import Manifest
+from xkd.downstream import knn, linear
+from xkd.downstream.features import Clips, Key, device, extract
+from xkd.downstream.finetune import finetune
+from xkd.downstream.metrics import Scores
+from xkd.params import Evaluate, Recipe
+from xkd.progress import track
+
+
+@dataclass(frozen=True)
+class Job:
+    """The encoders of a run and the clips to judge them on."""
+
+    encoders: dict[Key, object]
+    recipe: Recipe
+    seed: int
+    manifest: Manifest
+    path: Path
+    settings: Evaluate
+
+    def extract(self, networks: dict, split: str) -> Clips:
+        """Outputs of `networks` for every clip of a split."""
+        batches = track(eval_loader(self.recipe, self.path, split), f"features of {split} clips")
+        return extract(networks, batches, self.manifest.split(split).rows)
+
+
+def probe_frozen(job: Job) -> tuple[Clips, list[Scores], dict[str, float]]:
+    """Linear probe and kNN of each encoder, and of both modalities of an owner together.
+
+    Returns:
+        The test clips, scores of each probe, and what was chosen on training clips (`<name>.C`).
+    """
+    encoders = {key: e.to(device()) for key, e in job.encoders.items() if key[0] in job.settings.linear.encoders}
+    networks = {key: encoder.features for key, encoder in encoders.items()}
+    train, test = job.extract(networks, "train"), job.extract(networks, "test")
+    scores, chosen = [], {}
+    for owner, modality, features, test_features in _feature_sets(train.outputs, test.outputs):
+        settings, name = job.settings.linear, f"{owner}.{modality}"
+        values, classes, chosen[f"{name}.linear.C"] = linear.probe(
+            features, train.labels, train.items_of(modality), test_features, settings
+        )
+        scores.append(Scores(f"{name}.linear", values, classes))
+        scores.append(Scores(f"{name}.knn", *knn.classify(features, train.labels, test_features, settings.neighbours)))
+    return test, scores, chosen
+
+
+def finetune_students(job: Job) -> tuple[Clips, list[Scores], dict[str, float]]:
+    """Finetunes the student encoder of each modality that the run has; returns as `probe_frozen`."""
+    students = {modality: encoder for (owner, modality), encoder in job.encoders.items() if owner == "student"}
+    rows = job.manifest.split("train").rows
+    labels = dict(zip(rows["id"].astype(str), rows["label"].astype(str)))
+    classes = sorted(set(labels.values()))
+    # Only the global views are learned from; the loader need not cut the others.
+    recipe = job.recipe.model_copy(update={"views": job.recipe.views.model_copy(update={"local_views": 0})})
+    batches = train_loader(recipe, job.path, job.seed)
+    models = finetune(students, batches, classes, labels, job.settings.finetune, job.seed)
+    test = job.extract({("student", modality): model for modality, model in models.items()}, "test")
+    scores = [Scores(f"{o}.{m}.finetune", values, np.array(classes)) for (o, m), values in test.outputs.items()]
+    return test, scores, {}
+
+
+PROTOCOLS = {"linear": probe_frozen, "finetune": finetune_students}
+
+
+def _feature_sets(train: dict[Key, np.ndarray], test: dict[Key, np.ndarray]):
+    """Owner, modality, training and test features: every encoder, then both modalities of an owner together."""
+    for (owner, modality), features in train.items():
+        yield owner, modality, features, test[owner, modality]
+    for owner in dict.fromkeys(owner for owner, _ in train):
+        keys = [(owner, "video"), (owner, "audio")]
+        if all(key in train for key in keys):
+            yield owner, "both", *(linear.concatenate(*(part[key] for key in keys)) for part in (train, test))
