@@ -1,0 +1,1 @@
+"""From raw media to batches of views."""

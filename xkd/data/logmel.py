@@ -1,0 +1,62 @@
+"""Log-mel spectrogram (paper section A.2): the picture of sound that the audio encoder sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
+
+from xkd import params
+from xkd.errors import UserError
+
+
+class LogMelSpectrogram(nn.Module):
+    """Waveform (..., samples) in [-1, 1] -> normalised log-mel (..., 1, n_mels, samples // hop + 1).
+
+    Centred Hann frames with reflect padding, power 2, Slaney mel scale and norm, natural
+    logarithm of (mel + floor), then (x - mean) / std. The window and the filter bank are
+    computed once, and power is taken without the square root of `abs`: this runs for every view.
+
+    Raises:
+        UserError: f_max lies above half the sample rate, or f_min is not below f_max.
+    """
+
+    def __init__(self, settings: params.LogMel, sample_rate: int):
+        super().__init__()
+        if not 0 <= settings.f_min < settings.f_max <= sample_rate / 2:
+            raise UserError(
+                f"logmel: f_min {settings.f_min:g} to f_max {settings.f_max:g} Hz does not fit "
+                f"clips.sample_rate {sample_rate}; choose 0 <= f_min < f_max <= {sample_rate / 2:g}"
+            )
+        self.settings = settings
+        bank = melscale_fbanks(
+            n_freqs=settings.n_fft // 2 + 1,
+            f_min=settings.f_min,
+            f_max=settings.f_max,
+            n_mels=settings.n_mels,
+            sample_rate=sample_rate,
+            norm="slaney",
+            mel_scale="slaney",
+        )
+        self.register_buffer("window", torch.hann_window(settings.n_fft), persistent=False)
+        self.register_buffer("bank", bank.T.contiguous(), persistent=False)
+
+    def frames(self, samples: int) -> int:
+        """How many columns a waveform of `samples` gives."""
+        return samples // self.settings.hop + 1
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        flat = waveform.reshape(-1, waveform.shape[-1])
+        spectrum = torch.stft(
+            flat,
+            self.settings.n_fft,
+            self.settings.hop,
+            window=self.window,
+            center=True,
+            pad_mode="reflect",
+            return_complex=True,
+        ).transpose(-1, -2)  # back to the memory order of the transform, frames before bins
+        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
+        mel = self.bank @ power.transpose(-1, -2)
+        mel.add_(self.settings.floor).log_().sub_(self.settings.mean).div_(self.settings.std)
+        return mel.reshape(*waveform.shape[:-1], 1, *mel.shape[-2:])
