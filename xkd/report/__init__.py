@@ -1,0 +1,1 @@
+"""The ablation table, its figures and its page, made from metrics files alone."""

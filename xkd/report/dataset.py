@@ -1,0 +1,58 @@
+"""What the report says about the data: counts of clips and labels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from xkd.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Facts of the manifest that the runs were made from."""
+
+    expected: int
+    found: int
+    usable: int
+    splits: dict[str, int]
+    reasons: dict[str, int]
+    labels: int
+
+    @property
+    def chance(self) -> float | None:
+        """Percent right when every label is guessed equally often."""
+        return 100 / self.labels if self.labels else None
+
+
+def facts(folder: Path, manifest: str) -> DataFacts | None:
+    """Reads summary.json and manifest.csv of `folder`; None where the prepared data are not there (any more).
+
+    Args:
+        folder: data/<dataset>.
+        manifest: the hash that all runs name.
+
+    Raises:
+        UserError: the data were prepared anew since the runs were made, or a file is unreadable.
+    """
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+        rows = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder}: summary.json or manifest.csv is unreadable ({error}); run python -m xkd prepare"
+        ) from None
+    if summary["hash"] != manifest:
+        raise UserError(
+            f"{folder}/summary.json: manifest {summary['hash']}, but the runs were made from {manifest}; "
+            "pretrain and evaluate again, or restore the data"
+        )
+    return DataFacts(
+        **{key: summary[key] for key in ("expected", "found", "usable", "splits", "reasons")},
+        labels=rows.label[(rows.status == "ok") & (rows.label != "")].nunique(),
+    )

@@ -1,0 +1,40 @@
+"""Mean, spread and paired comparison over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import ttest_rel
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One task of one ablation over seeds. None: not defined (see `compare`)."""
+
+    mean: float
+    sd: float | None
+    difference: float | None
+    p: float | None
+
+
+def compare(values: Sequence[float], reference: Sequence[float] | None) -> Comparison:
+    """Summarises `values` and sets them against `reference`, seed by seed.
+
+    Args:
+        values: one value per seed.
+        reference: one value per seed in the same order, or None where the reference lacks the task.
+
+    Returns:
+        mean; sd with n - 1 (None with one seed); mean of the differences; p of the two-sided paired t-test. p is None
+        with fewer than two seeds, and where the differences do not vary: there is then no spread to test against.
+    """
+    values = np.asarray(values, dtype=float)
+    sd = float(values.std(ddof=1)) if len(values) > 1 else None
+    if reference is None:
+        return Comparison(float(values.mean()), sd, None, None)
+    differences = values - np.asarray(reference, dtype=float)
+    varies = len(values) > 1 and not np.allclose(differences, differences[0], rtol=0, atol=1e-9)
+    p = float(ttest_rel(values, reference).pvalue) if varies else None
+    return Comparison(float(values.mean()), sd, float(differences.mean()), p)

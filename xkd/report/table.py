@@ -1,0 +1,73 @@
+"""results/table.csv: one row per ablation."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from xkd.report.collect import Results, Run
+from xkd.report.statistics import Comparison, compare
+
+
+def table(results: Results) -> pd.DataFrame:
+    """One row per ablation in the order of the settings; cells that do not apply are empty.
+
+    Columns: ablation, settings, seeds, trainable_parameters, seconds (mean of pretraining); for every task, such as student.video.linear,
+    `<task>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds) and `.p`, in percent; clips_train, clips_test, manifest,
+    mlflow_runs.
+    """
+    return pd.DataFrame([_row(results, ablation, runs) for ablation, runs in results.runs.items()])
+
+
+def comparison(results: Results, ablation: str, task: str, reference: str | None = None) -> Comparison | None:
+    """One task of one ablation against `reference` (the baseline unless given); None where the ablation lacks it."""
+    values = results.values(ablation, task)
+    reference = reference or results.params.report.baseline
+    return compare(values, results.values(reference, task)) if values else None
+
+
+def settings(changes: dict) -> str:
+    """Settings that differ as `group.key=value; ...`."""
+    return "; ".join(f"{key}={_compact(value)}" for key, value in _leaves(changes))
+
+
+def _row(results: Results, ablation: str, runs: list[Run]) -> dict:
+    row = {
+        "ablation": ablation,
+        "settings": settings(results.params.ablations[ablation].changes),
+        "seeds": len(runs),
+        "trainable_parameters": runs[0].trainable_parameters,
+        "seconds": round(sum(run.seconds for run in runs) / len(runs), 1),
+    }
+    for task in results.tasks:
+        row |= {f"{task}.{column}": value for column, value in _cells(comparison(results, ablation, task)).items()}
+    return row | {
+        "clips_train": runs[0].clips.train,
+        "clips_test": runs[0].clips.test,
+        "manifest": results.manifest,
+        "mlflow_runs": ";".join(run.run_id or "" for run in runs) if any(run.run_id for run in runs) else "",
+    }
+
+
+def _cells(result: Comparison | None) -> dict[str, float | None]:
+    """Percent to four decimals, p to four significant digits: more than the clips can tell, stable across machines."""
+    if result is None:
+        return dict.fromkeys(("mean", "sd", "difference", "p"))
+    return {
+        "mean": round(result.mean, 4),
+        "sd": None if result.sd is None else round(result.sd, 4),
+        "difference": None if result.difference is None else round(result.difference, 4),
+        "p": None if result.p is None else float(f"{result.p:.4g}"),
+    }
+
+
+def _leaves(changes: dict, prefix: str = "") -> list[tuple[str, object]]:
+    leaves = []
+    for key, value in changes.items():
+        leaves += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return leaves
+
+
+def _compact(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value).replace('"', "")
