@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 VARIANCE_FLOOR = 1e-6
@@ -21,13 +22,16 @@ def masked(keep_BK: Tensor, patches: int) -> Tensor:
 
 
 def normalised_targets(patches_BNP: Tensor) -> Tensor:
-    """Each patch to zero mean and unit (unbiased) variance."""
-    mean = patches_BNP.mean(-1, keepdim=True)
-    variance = patches_BNP.var(-1, keepdim=True)
-    return (patches_BNP - mean) / (variance + VARIANCE_FLOOR).sqrt()
+    """Each patch to zero mean and unit variance: (x - mean) / sqrt(var + 1e-6), var unbiased.
+
+    Written as a LayerNorm, whose variance is the biased one: one fused pass instead of five.
+    """
+    values = patches_BNP.shape[-1]
+    biased = (values - 1) / values
+    return F.layer_norm(patches_BNP, (values,), eps=VARIANCE_FLOOR * biased) * biased**0.5
 
 
 def reconstruction_loss(predicted_BNP: Tensor, patches_BNP: Tensor, hidden_BN: Tensor) -> Tensor:
     """Mean squared error on the hidden patches against per-patch normalised targets; a scalar."""
-    error_BN = (predicted_BNP - normalised_targets(patches_BNP)).square().mean(-1)
-    return (error_BN * hidden_BN).sum() / hidden_BN.sum()
+    hidden_MP = predicted_BNP[hidden_BN], normalised_targets(patches_BNP[hidden_BN])
+    return F.mse_loss(*hidden_MP)

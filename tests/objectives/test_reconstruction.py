@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+import torch
+
+from xkd.objectives.reconstruction import kept_patches, masked, normalised_targets, reconstruction_loss
+
+
+@pytest.mark.parametrize(("patches", "ratio", "kept"), [(392, 0.85, 59), (560, 0.80, 112), (32, 0.85, 5), (60, 0.80, 12)])
+def test_the_share_that_stays_visible(patches, ratio, kept):
+    rank = torch.rand(3, patches)
+    keep = kept_patches(rank, ratio)
+    assert keep.shape == (3, kept)
+    hidden = masked(keep, patches)
+    assert (hidden.sum(1) == patches - kept).all()
+    # The lowest ranks stay: every visible rank lies below every hidden one.
+    assert (rank.masked_fill(hidden, 0).amax(1) < rank.masked_fill(~hidden, 1).amin(1)).all()
+
+
+def test_loss_is_the_mean_squared_error_of_hidden_patches_only():
+    rng = np.random.default_rng(0)
+    patches, predicted = rng.normal(3, 2, (2, 5, 12)), rng.normal(size=(2, 5, 12))
+    hidden = np.array([[1, 0, 1, 1, 0], [0, 1, 1, 0, 1]], bool)
+    errors = []
+    for b, n in zip(*np.nonzero(hidden)):
+        patch = patches[b, n]
+        target = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-6)
+        errors.append(np.mean((predicted[b, n] - target) ** 2))
+    got = reconstruction_loss(*(torch.from_numpy(x) for x in (predicted, patches, hidden)))
+    assert got.item() == pytest.approx(np.mean(errors), rel=1e-12)
+
+
+def test_a_flat_patch_gives_a_finite_target():
+    target = normalised_targets(torch.full((1, 1, 8), 0.7))
+    assert torch.isfinite(target).all()
+    assert target.abs().max() < 1e-2
