@@ -5,7 +5,9 @@ import torch
 from xkd.objectives.reconstruction import kept_patches, masked, normalised_targets, reconstruction_loss
 
 
-@pytest.mark.parametrize(("patches", "ratio", "kept"), [(392, 0.85, 59), (560, 0.80, 112), (32, 0.85, 5), (60, 0.80, 12)])
+@pytest.mark.parametrize(
+    ("patches", "ratio", "kept"), [(392, 0.85, 59), (560, 0.80, 112), (32, 0.85, 5), (60, 0.80, 12)]
+)
 def test_the_share_that_stays_visible(patches, ratio, kept):
     rank = torch.rand(3, patches)
     keep = kept_patches(rank, ratio)

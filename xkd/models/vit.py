@@ -122,7 +122,8 @@ class Encoder(nn.Module):
 
     def encode(self, x: Tensor, keep_BK: Tensor | None = None, with_cls_attention: bool = False) -> Encoded:
         """`forward`, optionally with the last block's attention of CLS to every patch, per head."""
-        tokens_BND = self.embed(patchify(x, self.patch)) + self.positions_for(grid_of(x.shape, self.patch))
+        positions_1ND = self.positions_for(grid_of(x.shape, self.patch))
+        tokens_BND = self.embed(patchify(x, self.patch)) + positions_1ND
         if keep_BK is not None:
             tokens_BND = tokens_BND.gather(1, keep_BK.unsqueeze(-1).expand(-1, -1, self.width))
         cls_B1D = (self.cls_token + self.positions[:, :1]).expand(len(tokens_BND), -1, -1)
