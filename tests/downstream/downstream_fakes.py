@@ -32,6 +32,7 @@ class Loader:
 
     def __init__(self, rows: pd.DataFrame, batch_size: int = 4, noise: float = 0.0) -> None:
         self.rows, self.batch_size, self.noise = rows, batch_size, noise
+        self.classes = LABELS.tolist()
         self.epochs: list[int] = []
 
     def set_epoch(self, epoch: int) -> None:
@@ -44,9 +45,10 @@ class Loader:
         generator = torch.Generator().manual_seed(0)
         for start in range(0, len(self.rows), self.batch_size):
             part = self.rows.iloc[start : start + self.batch_size]
-            one_hot = torch.tensor(part["label"].to_numpy(dtype=str)[:, None] == LABELS).float()
-            views = [one_hot + self.noise * torch.randn(one_hot.shape, generator=generator) for _ in range(2)]
-            yield SimpleNamespace(ids=part["id"].tolist(), video=[views[0]], audio=[views[1]])
+            labels = torch.tensor([self.classes.index(label) for label in part["label"]])
+            one_hot = nn.functional.one_hot(labels, len(LABELS)).float()
+            video, audio = (one_hot + self.noise * torch.randn(one_hot.shape, generator=generator) for _ in range(2))
+            yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, video=[video], audio=[audio])
 
 
 class Block(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from copy import deepcopy
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from xkd.downstream.features import device
 from xkd.errors import UserError
 from xkd.params import Finetune
+from xkd.progress import track
 from xkd.training.schedules import cosine
 
 WARMUP = 0.05  # share of the steps with a rising learning rate (paper: 5 of 100 epochs)
@@ -28,7 +28,7 @@ class Classifier(nn.Module):
 
     def __init__(self, encoder: nn.Module, classes: int, seed: int) -> None:
         super().__init__()
-        # The copy also separates encoders that share their blocks (XKD-MAS): each modality is tuned alone.
+        # A copy also separates encoders that share blocks: each modality is tuned alone.
         self.encoder = deepcopy(encoder).requires_grad_(True)
         self.head = nn.Linear(encoder.width, classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
@@ -39,40 +39,29 @@ class Classifier(nn.Module):
         return self.head(self.encoder.features(x))
 
 
-def finetune(
-    encoders: dict[str, nn.Module],
-    loader: Iterable,
-    classes: Sequence[str],
-    labels: dict[str, str],
-    settings: Finetune,
-    seed: int,
-) -> dict[str, Classifier]:
+def finetune(encoders: dict[str, nn.Module], loader, settings: Finetune, seed: int) -> dict[str, Classifier]:
     """Trains one classifier per modality; the modalities share nothing but the pass over the data.
 
     Args:
         encoders: pretrained encoder per modality.
-        loader: training batches with `set_epoch`; the first view of each modality is learned from.
-        classes: labels in the order of the outputs.
-        labels: label of each training clip, by id.
+        loader: `xkd.data.loader.train_loader`; the first (global) view of each modality is learned from.
         settings: group `evaluate.finetune`.
         seed: of the heads' starting weights.
 
     Returns:
-        Classifiers in evaluation mode.
+        Classifiers in evaluation mode; outputs in the order of `loader.classes`.
 
     Raises:
         UserError: the loss is no longer finite.
     """
-    models = {m: Classifier(encoder, len(classes), seed).to(device()).train() for m, encoder in encoders.items()}
+    models = {m: Classifier(e, len(loader.classes), seed).to(device()).train() for m, e in encoders.items()}
     optimisers = {m: make_optimiser(model, settings) for m, model in models.items()}
-    index = {label: i for i, label in enumerate(classes)}
     steps = settings.epochs * len(loader)
     schedule = iter(cosine(1.0, 0.0, steps, round(WARMUP * steps)))
-    for epoch in range(settings.epochs):
+    for epoch in track(range(settings.epochs), "finetuning"):
         loader.set_epoch(epoch)
         for batch in loader:
-            target = torch.tensor([index[labels[id]] for id in batch.ids], device=device())
-            rate = float(next(schedule))
+            target, rate = batch.labels.to(device()), float(next(schedule))
             for modality, model in models.items():
                 view = getattr(batch, modality)[0].to(device())
                 _step(model, optimisers[modality], view, target, rate, settings.label_smoothing)

@@ -80,9 +80,11 @@ def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
         scores: (clips, classes), higher is better.
         targets: (clips, classes) booleans; several classes of a clip may be true.
 
-    Classes without a true clip have no ranking to judge and are left out.
+    Classes without a true clip have no ranking to judge and are left out; 0 if that leaves none.
     """
     present = targets.any(axis=0)
+    if not present.any():
+        return 0.0
     return 100 * float(average_precision_score(targets[:, present], scores[:, present], average="macro"))
 
 

@@ -30,8 +30,9 @@ class Job:
 
     def extract(self, networks: dict, split: str) -> Clips:
         """Outputs of `networks` for every clip of a split."""
-        batches = track(eval_loader(self.recipe, self.path, split), f"features of {split} clips")
-        return extract(networks, batches, self.manifest.split(split).rows)
+        modalities = sorted({modality for _, modality in networks})
+        loader = eval_loader(self.recipe, self.path, split, self.recipe.training.batch_size, modalities)
+        return extract(networks, track(loader, f"{split} clips"), self.manifest.split(split).rows)
 
 
 def probe_frozen(job: Job) -> tuple[Clips, list[Scores], dict[str, float]]:
@@ -57,15 +58,12 @@ def probe_frozen(job: Job) -> tuple[Clips, list[Scores], dict[str, float]]:
 def finetune_students(job: Job) -> tuple[Clips, list[Scores], dict[str, float]]:
     """Finetunes the student encoder of each modality that the run has; returns as `probe_frozen`."""
     students = {modality: encoder for (owner, modality), encoder in job.encoders.items() if owner == "student"}
-    rows = job.manifest.split("train").rows
-    labels = dict(zip(rows["id"].astype(str), rows["label"].astype(str)))
-    classes = sorted(set(labels.values()))
-    # Only the global views are learned from; the loader need not cut the others.
-    recipe = job.recipe.model_copy(update={"views": job.recipe.views.model_copy(update={"local_views": 0})})
-    batches = train_loader(recipe, job.path, job.seed)
-    models = finetune(students, batches, classes, labels, job.settings.finetune, job.seed)
+    settings = job.settings.finetune
+    size = min(settings.batch_size, len(job.manifest.split("train").rows))
+    loader = train_loader(job.recipe, job.path, job.seed, list(students), local_views=False, batch_size=size)
+    models = finetune(students, loader, settings, job.seed)
     test = job.extract({("student", modality): model for modality, model in models.items()}, "test")
-    scores = [Scores(f"{o}.{m}.finetune", values, np.array(classes)) for (o, m), values in test.outputs.items()]
+    scores = [Scores(f"{o}.{m}.finetune", values, np.array(loader.classes)) for (o, m), values in test.outputs.items()]
     return test, scores, {}
 
 
