@@ -1,0 +1,82 @@
+"""The embedded data sets `talking_digits` and `spoken_digits`, clip by clip.
+
+A clip depends on (kind, split, index, seed) alone. Picture and sound share the digit and
+nothing else: each draws its nuisances from its own stream of random numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+from xkd.data.synthetic import recordings, scene, voice
+from xkd.data.synthetic.knobs import SAMPLES, SOUND, Sound
+from xkd.data.synthetic.words import NAMES
+
+SPLITS = ("train", "test")
+_PICTURE, _SOUND, _ORDER = range(3)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One clip before encoding: frames (8, 48, 48, 3) uint8, waveform (16000,) float32 in [-1, 1]."""
+
+    frames: np.ndarray
+    waveform: np.ndarray
+    label: str
+    video_source: str
+    audio_source: str
+
+
+def render(kind: str, split: str, index: int, seed: int, archive: str | None = None) -> Rendered:
+    """Clip `index` of a split; digits take turns, so that any number of clips is balanced.
+
+    Args:
+        kind: talking_digits (synthesised voice) or spoken_digits (recordings from `archive`).
+        archive: path of the zip of the Free Spoken Digit Dataset.
+    """
+    digit, turn = index % 10, index // 10
+    stream = [np.random.default_rng([seed, SPLITS.index(split), index, part]) for part in (_PICTURE, _SOUND)]
+    scan = _take_turns(scene.scans_of(split, digit, seed), turn)
+    frames = scene.draw(scene.scans()[0][scan], stream[_PICTURE])
+    if kind == "spoken_digits":
+        opened = recordings.open_archive(str(archive))
+        name = _take_turns(_shuffled(opened.names(split, digit), seed, digit), turn)
+        word, source = opened.word(name), name.rsplit("/", 1)[-1].removesuffix(".wav")
+    else:
+        speaker = _choose(voice.speakers(split, seed), stream[_SOUND])
+        word, source = voice.say(digit, speaker, stream[_SOUND]), speaker.name
+    return Rendered(frames, _place(word, stream[_SOUND]), NAMES[digit], f"scan{scan:04d}", source)
+
+
+def _place(word: np.ndarray, rng: np.random.Generator, knobs: Sound = SOUND) -> np.ndarray:
+    """The word at a drawn level and moment of the second, over background noise."""
+    level = 10 ** (rng.uniform(*knobs.loudness_db) / 20)
+    word = word * (level / (np.sqrt(np.mean(np.square(word))) + 1e-9))
+    start = round((SAMPLES - len(word)) * (0.5 + knobs.timing * rng.uniform(-0.5, 0.5)))
+    waveform = _noise(rng, knobs) * (level * 10 ** (rng.uniform(*knobs.noise_db) / 20))
+    waveform[start : start + len(word)] += word
+    return np.clip(waveform, -1, 1).astype(np.float32)
+
+
+def _noise(rng: np.random.Generator, knobs: Sound) -> np.ndarray:
+    """Noise of unit level whose spectrum falls with frequency, (samples,)."""
+    spectrum = fft.rfft(rng.standard_normal(SAMPLES, dtype=np.float32))
+    spectrum *= np.arange(1, len(spectrum) + 1, dtype=np.float32) ** (-rng.uniform(*knobs.noise_tilt) / 2)
+    noise = fft.irfft(spectrum, SAMPLES)
+    return noise / noise.std()
+
+
+def _shuffled(names: list[str], seed: int, digit: int) -> list[str]:
+    order = np.random.default_rng([seed, _ORDER, digit]).permutation(len(names))
+    return [names[i] for i in order]
+
+
+def _take_turns(items, turn: int):
+    return items[turn % len(items)]
+
+
+def _choose(items, rng: np.random.Generator):
+    return items[rng.integers(len(items))]
