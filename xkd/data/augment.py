@@ -22,11 +22,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 ASPECT = (3 / 4, 4 / 3)
 ATTEMPTS = 10
 BLUR_SIGMA = (0.1, 2.0)
-CANVAS = (1.0, 1.5)  # virtual canvas around a log-mel, as multiples of (mel bands, time frames)
+TIME_CANVAS = 1.5  # length of the virtual canvas around a log-mel; it is as high as the log-mel
 CROP_SCALE = (0.6, 1.5)
 
-_SCALE = torch.tensor(IMAGENET_STD).reciprocal().view(1, 3, 1, 1)
-_SHIFT = -torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * _SCALE
+_MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1, 1)
+_STD = torch.tensor(IMAGENET_STD).view(3, 1, 1, 1)
 
 
 class Draw(NamedTuple):
@@ -74,7 +74,7 @@ def augment_video(frames: Tensor, view: VideoView, draw: Draw) -> Tensor:
 
 def normalise(picture: Tensor) -> Tensor:
     """Pictures (T, 3, H, W) in [0, 1] -> (3, T, H, W), with ImageNet mean and standard deviation."""
-    return torch.addcmul(_SHIFT, picture, _SCALE).transpose(0, 1).contiguous()
+    return picture.transpose(0, 1).contiguous().sub(_MEAN).div_(_STD)
 
 
 def volume_gain(view: AudioView, draw: Draw) -> float:
@@ -89,12 +89,12 @@ def resized_crop_logmel(logmel: Tensor, draw: Draw) -> Tensor:
     long; a box of 0.6 to 1.5 times its bands and frames, cut to the canvas, is resized back.
     """
     bands, steps = logmel.shape[-2:]
-    rows, columns = (int(factor * size) for factor, size in zip(CANVAS, (bands, steps), strict=True))
-    height = _bounded(_between(draw.height, CROP_SCALE) * bands, rows)
-    width = _bounded(_between(draw.width, CROP_SCALE) * steps, columns)
-    top, left = _position(draw.row, rows - height), _position(draw.column, columns - width)
-    before = (columns - steps) // 2
-    canvas = nnf.pad(logmel, (before, columns - steps - before, 0, rows - bands))
+    length = int(TIME_CANVAS * steps)
+    height = min(max(int(_between(draw.height, CROP_SCALE) * bands), 1), bands)
+    width = min(max(int(_between(draw.width, CROP_SCALE) * steps), 1), length)
+    top, left = _position(draw.row, bands - height), _position(draw.column, length - width)
+    before = (length - steps) // 2
+    canvas = nnf.pad(logmel, (before, length - steps - before))
     box = canvas[None, :, top : top + height, left : left + width]
     return nnf.interpolate(box, size=(bands, steps), mode="bicubic", align_corners=True)[0]
 
@@ -154,7 +154,3 @@ def _between(uniform: float, bounds: tuple[float, float]) -> float:
 
 def _position(uniform: float, room: int) -> int:
     return int(uniform * (room + 1))
-
-
-def _bounded(size: float, limit: int) -> int:
-    return min(max(int(size), 1), limit)

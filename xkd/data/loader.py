@@ -185,4 +185,5 @@ class _Order(Sampler):
             order = torch.randperm(self.clips, generator=clip_generator(self.seed, self.epoch, "order")).tolist()
         else:
             order = range(self.clips)
-        return ((self.epoch, index) for index in order)
+        epoch = self.epoch
+        return ((epoch, index) for index in order)

@@ -55,8 +55,8 @@ class LogMelSpectrogram(nn.Module):
             center=True,
             pad_mode="reflect",
             return_complex=True,
-        ).transpose(-1, -2)  # back to the memory order of the transform, frames before bins
-        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
-        mel = self.bank @ power.transpose(-1, -2)
+        )
+        squares = torch.view_as_real(spectrum.transpose(-1, -2)).square_()
+        mel = self.bank @ (squares[..., 0] + squares[..., 1]).transpose(-1, -2)
         mel.add_(self.settings.floor).log_().sub_(self.settings.mean).div_(self.settings.std)
         return mel.reshape(*waveform.shape[:-1], 1, *mel.shape[-2:])

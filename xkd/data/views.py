@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from xkd.data import augment
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.errors import UserError
-from xkd.params import AudioView, Recipe, VideoView
+from xkd.params import AudioView, Clips, Recipe, VideoView
 
 MODALITIES = ("video", "audio")
 
@@ -29,22 +29,18 @@ def clip_generator(seed: int, epoch: int, clip_id: str) -> torch.Generator:
 
 
 class _Views:
-    """What training and evaluation share: reading the global and local cuts of a clip."""
+    """What training and evaluation share: which views there are, and reading their seconds of a clip."""
 
     def __init__(self, recipe: Recipe, modalities: Sequence[str], local_views: int):
-        views = recipe.views
+        names = ["global"] + ["local"] * local_views
         self.clips = recipe.clips
-        self.global_frames = views.video_global.frames
-        self.video = [views.video_global] + [views.video_local] * local_views if "video" in modalities else []
-        self.audio = [views.audio_global] + [views.audio_local] * local_views if "audio" in modalities else []
+        self.global_frames = recipe.views.video_global.frames
+        self.video = _chosen(recipe, "video", names) if "video" in modalities else []
+        self.audio = _chosen(recipe, "audio", names) if "audio" in modalities else []
         self.logmel = LogMelSpectrogram(recipe.logmel, recipe.clips.sample_rate) if self.audio else None
-        _check_lengths(recipe)
-
-    def _global_start(self, seconds: float, draw: float) -> float:
-        return self._frame_start(seconds, self.global_frames, draw)
 
     def _frame_start(self, seconds: float, frames: int, draw: float) -> float:
-        """Start in seconds of a cut of `frames`, uniform over the frame grid."""
+        """Start in seconds of a cut of `frames` pictures, uniform over the frame grid."""
         room = max(round(seconds * self.clips.fps) - frames, 0)
         return int(draw * (room + 1)) / self.clips.fps
 
@@ -52,12 +48,12 @@ class _Views:
         """Samples that give the columns of a view; never more than a clip of nominal length holds."""
         return min(view.frames * self.logmel.settings.hop, round(self.clips.seconds * self.clips.sample_rate))
 
-    def _read_video(self, clip: _Clip, start: float, view: VideoView) -> Tensor:
+    def _frames_from(self, clip: _Clip, start: float, view: VideoView) -> Tensor:
         frames = clip.video(start, view.frames)
         missing = view.frames - len(frames)  # a track that ends early holds its last picture
         return torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)]) if missing else frames
 
-    def _read_audio(self, clip: _Clip, start: float, view: AudioView) -> Tensor:
+    def _waveform_from(self, clip: _Clip, start: float, view: AudioView) -> Tensor:
         samples = self._samples(view)
         waveform = clip.audio(start, samples)
         missing = samples - len(waveform)  # a track that ends early goes silent
@@ -73,7 +69,7 @@ class TrainViews(_Views):
     whether or not other views are made beside it.
 
     Raises:
-        UserError: a view is longer than the clips of the recipe.
+        UserError: a view is longer than the clips of the recipe, or a plain crop larger than a clip.
     """
 
     def __init__(self, recipe: Recipe, modalities: Sequence[str] = MODALITIES, local_views: bool = True):
@@ -82,19 +78,18 @@ class TrainViews(_Views):
     def __call__(self, store, index: int, generator: torch.Generator) -> dict[str, list[Tensor]]:
         draws = augment.draw_table(max(len(self.video), len(self.audio)), generator)
         clip = _Clip(store, index, self.clips)
+        together = self._frame_start(clip.seconds, self.global_frames, draws[0]["video"].time)
         views = {}
         if self.video:
-            views["video"] = [self._video_view(clip, i, view, draws[i]["video"]) for i, view in enumerate(self.video)]
+            views["video"] = [self._video_view(clip, i, draws[i]["video"], together) for i in range(len(self.video))]
         if self.audio:
-            shared = draws[0]["video"].time
-            first = draws[0]["audio"]._replace(time=shared)
-            rows = [first] + [row["audio"] for row in draws[1:]]
-            views["audio"] = [self._audio_view(clip, i, view, rows[i]) for i, view in enumerate(self.audio)]
+            views["audio"] = [self._audio_view(clip, i, draws[i]["audio"], together) for i in range(len(self.audio))]
         return views
 
-    def _video_view(self, clip: _Clip, number: int, view: VideoView, draw: augment.Draw) -> Tensor:
-        start = self._frame_start(clip.seconds, view.frames, draw.time)
-        frames = self._read_video(clip, start, view)
+    def _video_view(self, clip: _Clip, number: int, draw: augment.Draw, together: float) -> Tensor:
+        view = self.video[number]
+        start = self._frame_start(clip.seconds, view.frames, draw.time) if number else together
+        frames = self._frames_from(clip, start, view)
         if view.crop_area == (0, 0) and min(frames.shape[-2:]) < view.size:
             raise UserError(
                 f"clip {clip.id}: {frames.shape[-1]} x {frames.shape[-2]} pixels is smaller than a view of "
@@ -102,12 +97,11 @@ class TrainViews(_Views):
             )
         return augment.augment_video(frames, view, draw)
 
-    def _audio_view(self, clip: _Clip, number: int, view: AudioView, draw: augment.Draw) -> Tensor:
-        if number == 0:
-            start = self._global_start(clip.seconds, draw.time)
-        else:
-            start = draw.time * max(clip.seconds - self._samples(view) / self.clips.sample_rate, 0.0)
-        waveform = self._read_audio(clip, start, view) * augment.volume_gain(view, draw)
+    def _audio_view(self, clip: _Clip, number: int, draw: augment.Draw, together: float) -> Tensor:
+        view = self.audio[number]
+        room = max(clip.seconds - self._samples(view) / self.clips.sample_rate, 0.0)
+        start = draw.time * room if number else together
+        waveform = self._waveform_from(clip, start, view) * augment.volume_gain(view, draw)
         logmel = self.logmel(waveform)[..., : view.frames]
         return augment.resized_crop_logmel(logmel, draw) if view.resized_crop else logmel
 
@@ -125,13 +119,13 @@ class EvalViews(_Views):
 
     def __call__(self, store, index: int) -> dict[str, list[Tensor]]:
         clip = _Clip(store, index, self.clips)
-        start = self._global_start(clip.seconds, draw=0.5)
+        start = self._frame_start(clip.seconds, self.global_frames, draw=0.5)
         views = {}
         if self.video:
-            frames = self._read_video(clip, start, self.video[0])
-            views["video"] = [augment.normalise(_centre_crop(frames, self.video[0].size).to(torch.float32).div_(255))]
+            picture = _centre_crop(self._frames_from(clip, start, self.video[0]), self.video[0].size)
+            views["video"] = [augment.normalise(picture.to(torch.float32).div_(255))]
         if self.audio:
-            waveform = self._read_audio(clip, start, self.audio[0])
+            waveform = self._waveform_from(clip, start, self.audio[0])
             views["audio"] = [self.logmel(waveform)[..., : self.audio[0].frames]]
         return views
 
@@ -139,7 +133,7 @@ class EvalViews(_Views):
 class _Clip:
     """One clip of a store. A clip of nominal length is read once, a longer one cut by cut."""
 
-    def __init__(self, store, index: int, clips):
+    def __init__(self, store, index: int, clips: Clips):
         self.store, self.index, self.clips = store, index, clips
         self.seconds = store.seconds(index)
         self.short = self.seconds < clips.seconds + 2 / clips.fps
@@ -174,20 +168,23 @@ def _centre_crop(frames: Tensor, size: int) -> Tensor:
     return F.center_crop_image(frames, [size, size])
 
 
-def _check_lengths(recipe: Recipe) -> None:
-    clips, views, logmel = recipe.clips, recipe.views, recipe.logmel
-    frames, samples = round(clips.seconds * clips.fps), round(clips.seconds * clips.sample_rate)
-    columns = samples // logmel.hop + 1
-    for name in ("video_global", "video_local", "audio_global", "audio_local"):
-        wanted, there = getattr(views, name).frames, frames if name.startswith("video") else columns
-        if wanted > there:
+def _chosen(recipe: Recipe, modality: str, names: list[str]) -> list[VideoView] | list[AudioView]:
+    """The settings of each view of a modality, checked against the length of the clips."""
+    clips, hop = recipe.clips, recipe.logmel.hop
+    columns = round(clips.seconds * clips.sample_rate) // hop + 1
+    there = round(clips.seconds * clips.fps) if modality == "video" else columns
+    views = []
+    for name in (f"{modality}_{name}" for name in names):
+        view = getattr(recipe.views, name)
+        if view.frames > there:
             raise UserError(
-                f"views.{name}.frames: {wanted} frames, but a clip of clips.seconds {clips.seconds:g} has {there}; "
-                "lower it or prepare longer clips"
+                f"views.{name}.frames: {view.frames}, but a clip of clips.seconds {clips.seconds:g} has {there}; "
+                "lower it, or raise clips.seconds and prepare again"
             )
-    shortest = min(views.audio_global.frames, views.audio_local.frames) * logmel.hop
-    if shortest <= logmel.n_fft // 2:
-        raise UserError(
-            f"logmel.n_fft: {logmel.n_fft} samples are too many for a view of {shortest} samples; lower it below "
-            f"{2 * shortest}"
-        )
+        if modality == "audio" and view.frames * hop <= recipe.logmel.n_fft // 2:
+            raise UserError(
+                f"logmel.n_fft: {recipe.logmel.n_fft} is too long for views.{name} of {view.frames * hop} samples; "
+                "lower it, or raise the frames of the view"
+            )
+        views.append(view)
+    return views
