@@ -1,0 +1,5 @@
+"""`python -m xkd`."""
+
+from xkd.cli import main
+
+main()
