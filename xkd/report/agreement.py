@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xkd.report.collect import Results
-from xkd.report.paper import TASKS, PaperFigure, PaperResults
+from xkd.report.paper import TASKS, PaperResults
 from xkd.report.statistics import Comparison
 from xkd.report.table import comparison
 
@@ -26,7 +26,6 @@ class Agreement:
     modality: str
     reference: str
     here: Comparison
-    table: str
     paper: dict[str, float]
 
     @property
@@ -36,10 +35,10 @@ class Agreement:
         shown = self.here.p is not None and self.here.p < LEVEL
         if abs(expected) <= TIE:
             return "disagrees: the paper shows no difference" if shown else "agrees: no difference shown"
-        same = self.here.difference * expected > 0
+        sign = "same" if self.here.difference * expected > 0 else "opposite"
         if shown:
-            return "agrees" if same else "disagrees: opposite sign"
-        return f"{'same' if same else 'opposite'} sign, within noise"
+            return "agrees" if sign == "same" else "disagrees: opposite sign"
+        return f"{sign} sign, within noise" if self.here.difference else "no difference here"
 
 
 def agreements(results: Results, paper: PaperResults) -> list[Agreement]:
@@ -48,34 +47,35 @@ def agreements(results: Results, paper: PaperResults) -> list[Agreement]:
     The reference is `report.baseline` where the paper's table has it, and the paper's full method otherwise (its
     tables of refinement and of variants compare with that).
     """
-    found = [_agreement(results, paper, name, modality) for name in results.runs for modality in ("video", "audio")]
+    names = [name for name in results.runs if name != results.params.report.baseline]
+    found = [_agreement(results, paper, name, modality) for name in names for modality in ("video", "audio")]
     return [one for one in found if one]
 
 
 def _agreement(results: Results, paper: PaperResults, ablation: str, modality: str) -> Agreement | None:
-    tasks = [task for task in TASKS if task.endswith(modality)]
-    row = _figures(results, paper, ablation, tasks)
-    for reference in (results.params.report.baseline, _full_method(results)):
-        if not row or reference in (None, ablation):
+    methods = {name: results.params.ablations[name].paper for name in results.runs}
+    for reference in (results.params.report.baseline, _full_method(methods)):
+        if reference in (None, ablation):
             continue
-        beside = {task: paper.figure(results.params.ablations[reference].paper, row[task].table, task) for task in row}
-        differences = {
-            task.split()[0]: row[task].percent - other.percent
-            for task, other in beside.items()
-            if other and other.table == row[task].table
-        }
+        differences = _paper_differences(paper, methods[ablation], methods[reference], modality)
         here = comparison(results, ablation, f"student.{modality}.linear", reference)
         if differences and here and here.difference is not None:
-            table = next(iter(row.values())).table
-            return Agreement(ablation, modality, reference, here, table, differences)
+            return Agreement(ablation, modality, reference, here, differences)
     return None
 
 
-def _figures(results: Results, paper: PaperResults, ablation: str, tasks: list[str]) -> dict[str, PaperFigure]:
-    entry = results.params.ablations[ablation]
-    figures = {task: paper.figure(entry.paper, entry.paper_table, task) for task in tasks}
-    return {task: figure for task, figure in figures.items() if figure}
+def _paper_differences(
+    paper: PaperResults, method: str | None, reference: str | None, modality: str
+) -> dict[str, float]:
+    """Points per data set between two methods within the table that gives the first one's figure."""
+    differences = {}
+    for task in (task for task in TASKS if task.endswith(modality)):
+        row = paper.figure(method, task)
+        beside = paper.figure(reference, task, row.table) if row else None
+        if beside:
+            differences[task.split()[0]] = row.percent - beside.percent
+    return differences
 
 
-def _full_method(results: Results) -> str | None:
-    return next((name for name in results.runs if results.params.ablations[name].paper == "xkd"), None)
+def _full_method(methods: dict[str, str | None]) -> str | None:
+    return next((name for name, method in methods.items() if method == "xkd"), None)

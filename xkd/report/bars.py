@@ -29,12 +29,11 @@ def ablation_bars(results: Results, chance: float | None) -> Figure:
         _panel(axis, results, modality, modes)
         if chance is not None:
             axis.axvline(chance, color="black", linewidth=1, linestyle="--", label="chance")
-        axis.set_title(modality, color=MODALITY[modality], fontweight="bold")
+        axis.set_title(f"{modality}, linear probe", color=MODALITY[modality], fontweight="bold")
     axes[0, 0].set_yticks(range(len(modes)), list(modes))
     axes[0, 0].invert_yaxis()
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    figure.supxlabel("linear probe of the student, top-1 %", fontsize=9)
     return figure
 
 
@@ -54,5 +53,6 @@ def _panel(axis: Axes, results: Results, modality: str, modes: dict[str, str]) -
         if mode == "none":
             axis.axvline(one.mean, color="black", linewidth=1, linestyle=":", label=name)
     axis.set_xlim(left=0)
+    axis.set_xlabel("top-1 %")
     axis.grid(axis="x")
     axis.tick_params(axis="y", length=0)

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from xkd.errors import UserError
 from xkd.report.collect import Results
-from xkd.report.style import line_styles, message, plt
+from xkd.report.style import YARDSTICK, line_styles, message, plt
 
 LOSSES = {
     "reconstruction_video": "reconstruction, video",
@@ -71,6 +71,8 @@ def _panels(curves: dict[str, pd.DataFrame], titles: dict[str, str], index: str)
                 shown[name] = axis.plot(values.index, values, linewidth=1.3, label=name, **styles[name])[0]
         axis.set_title(title)
         axis.grid(axis="y")
+        if not axis.lines:
+            axis.text(0.5, 0.5, "no values", transform=axis.transAxes, ha="center", color=YARDSTICK)
     for axis in axes[-1]:
         axis.set_xlabel(index)
     if not shown:

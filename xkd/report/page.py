@@ -19,7 +19,7 @@ from xkd.report.paper import CITATION, PaperResults
 
 SETTINGS = ("dataset", "seeds", "clips", "logmel", "views", "model", "objective", "training", "evaluate", "report")
 FIGURES = {
-    "ablations": "Accuracy of every ablation. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey: yardsticks "
+    "ablations": "Accuracy of the student encoders. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey: yardsticks "
     "that are not pretrained.",
     "losses": "Loss terms per epoch, before their weights; mean over seeds.",
     "diagnostics": "Signs of collapse, running mean over steps and mean over seeds. A collapsed teacher has entropy near zero "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from importlib import resources
 
@@ -34,16 +33,15 @@ class PaperResults:
         chosen = (rows.pretraining == "kinetics400") & (rows.protocol == "linear") & (rows.metric == "top1")
         self._rows = rows[chosen]
 
-    def figure(self, method: str | None, tables: str, task: str) -> PaperFigure | None:
+    def figure(self, method: str | None, task: str, table: str | None = None) -> PaperFigure | None:
         """The figure of `method`, or None where the paper gives none.
 
-        The paper reports some methods in several tables, with different settings: a table that `tables` (free text,
-        such as an ablation's `paper_table`) names goes first, then the order of the file.
+        The paper reports some methods in several tables with different settings: without `table`, the first table of
+        the file (losses, refinement, then comparisons with other work) counts.
         """
         dataset, modality = TASKS[task]
         rows = self._rows[
             (self._rows.method == method) & (self._rows.task == dataset) & (self._rows.modality == modality)
         ]
-        named = rows[rows.table.isin(re.findall(r"[\w-]+", tables))]
-        rows = named if len(named) else rows
+        rows = rows if table is None else rows[rows.table == table]
         return PaperFigure(rows.table.iloc[0], float(rows.percent.iloc[0])) if len(rows) else None

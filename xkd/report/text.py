@@ -31,7 +31,7 @@ def main_table(results: Results, paper: PaperResults) -> TextTable:
     rows = []
     for name, runs in results.runs.items():
         entry = results.params.ablations[name]
-        figures = [paper.figure(entry.paper, entry.paper_table, task) for task in TASKS]
+        figures = [paper.figure(entry.paper, task) for task in TASKS]
         seconds = sum(run.seconds for run in runs) / len(runs)
         cells = [_cell(results, name, task, detailed=task in MAIN) for task in tasks]
         rows.append([name, *cells, f"{seconds:.0f}", *(f"{one.percent:.1f}" if one else EMPTY for one in figures)])
@@ -62,8 +62,9 @@ def agreement_table(results: Results, agreements: list[Agreement]) -> TextTable:
     rows = []
     for one in agreements:
         points = ", ".join(f"{dataset} {difference:+.1f}" for dataset, difference in one.paper.items())
+        table = results.params.ablations[one.ablation].paper_table or EMPTY
         here = f"{one.here.difference:+.{results.params.report.decimals}f}{_p(one.here)}"
-        rows.append([one.ablation, one.modality, one.reference, here, points, one.table, one.verdict])
+        rows.append([one.ablation, one.modality, one.reference, here, points, table, one.verdict])
     paper = "PAPER, other data: difference"
     header = ["ablation", "modality", "compared with", "difference here", paper, "paper's table", "verdict"]
     return TextTable(header, rows, {paper})

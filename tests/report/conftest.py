@@ -1,0 +1,184 @@
+"""Fabricated runs and evaluations: files as `pretrain` and `evaluate` write them, with figures chosen by hand."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from xkd.params import Params
+from xkd.report import page
+from xkd.report.collect import collect
+from xkd.report.dataset import facts
+from xkd.report.table import table
+from xkd.stages import table as stage
+
+SEEDS = (0, 1, 2)
+ABLATIONS = {
+    "xkd": {"hypothesis": "All terms | together.", "paper": "xkd", "paper_table": "Table 3"},
+    "ae": {
+        "hypothesis": "The baseline.",
+        "paper": "ae",
+        "paper_table": "Table 3",
+        "changes": {"objective": {"distillation": 0, "alignment": 0}},
+    },
+    "recon_video": {
+        "hypothesis": "Video alone.",
+        "paper": "recon_video",
+        "changes": {"objective": {"distillation": 0, "alignment": 0, "reconstruct": ["video"]}},
+    },
+    "no_refinement": {
+        "hypothesis": "Unrefined.",
+        "paper": "xkd_no_refinement",
+        "changes": {"objective": {"refinement": "none"}},
+    },
+    "random_init": {"hypothesis": "A yardstick.", "changes": {"training": {"mode": "none"}}},
+}
+# Student's linear probe per seed. Video differences of xkd to ae: 4, 6, 5; audio: 0, 0, 0.
+VIDEO = {
+    "xkd": (30.0, 33.0, 33.0),
+    "ae": (26.0, 27.0, 28.0),
+    "recon_video": (26.5, 26.0, 28.5),
+    "no_refinement": (29.0, 32.5, 33.5),
+    "random_init": (20.0, 20.5, 19.5),
+}
+AUDIO = {
+    "xkd": (50.0, 52.0, 51.0),
+    "ae": (50.0, 52.0, 51.0),
+    "no_refinement": (49, 50, 48),
+    "random_init": (30, 31, 32),
+}
+TEACHERS = ("xkd", "no_refinement")
+
+
+class Project:
+    """A folder with params and all files that its table needs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.values = {
+            "dataset": "digits",
+            "seeds": list(SEEDS),
+            "datasets": {"digits": {"kind": "folder"}},
+            "evaluate": {"finetune": {"ablations": ["xkd", "ae"]}},
+            "report": {"baseline": "ae"},
+            "ablations": {name: dict(entry) for name, entry in ABLATIONS.items()},
+            **{group: {} for group in ("clips", "logmel", "views", "model", "objective", "training")},
+        }
+
+    @property
+    def params(self) -> Params:
+        return Params.model_validate(self.values)
+
+    def run_folder(self, ablation: str, seed: int) -> Path:
+        return self.root / "runs" / "digits" / ablation / f"seed{seed}"
+
+    def scores_file(self, ablation: str, seed: int, protocol: str = "linear") -> Path:
+        return self.root / "evals" / "digits" / ablation / f"seed{seed}" / f"{protocol}.json"
+
+    def table(self) -> pd.DataFrame:
+        """table.csv as text, with the ablation as index."""
+        lines = StringIO(table(collect(self.params)).to_csv(index=False))
+        return pd.read_csv(lines, dtype=str, keep_default_na=False, index_col="ablation")
+
+    def shown(self) -> dict:
+        """What the templates show."""
+        results = collect(self.params)
+        return page.context(results, facts(Path("data/digits"), results.manifest))
+
+    def markdown(self) -> str:
+        return page.markdown(self.shown())
+
+    def write_report(self, out: str = "results") -> Path:
+        """Runs the whole stage, figures included."""
+        stage.run(self.params, self.root / out)
+        return self.root / out
+
+    def write_all(self) -> None:
+        for ablation in ABLATIONS:
+            for seed in SEEDS:
+                self.write_run(ablation, seed)
+                self.write_scores(ablation, seed)
+        self.write_data()
+
+    def write_run(self, ablation: str, seed: int) -> None:
+        folder = self.run_folder(ablation, seed)
+        write_json(folder / "metrics.json", {"ablation": ablation, "manifest": "abc123", "trainable_parameters": 1000})
+        write_json(folder / "times.json", {"seconds": 10.0 + seed, "clips_per_second": 5.0})
+        write_json(folder / "mlflow.json", {"run_id": f"{ablation}-{seed}"})
+        history(ablation, seed, "epoch").to_csv(folder / "history.csv", index=False)
+        history(ablation, seed, "step").to_csv(folder / "steps.csv", index=False)
+        np.savez(folder / "samples.npz", **samples(ablation))
+
+    def write_scores(self, ablation: str, seed: int) -> None:
+        index = SEEDS.index(seed)
+        metrics = {"student.video.linear.top1": VIDEO[ablation][index], "student.video.linear.map": 99.0}
+        metrics["student.video.knn.top1"] = VIDEO[ablation][index] - 1
+        if ablation in AUDIO:
+            metrics["student.audio.linear.top1"] = AUDIO[ablation][index]
+        if ablation in TEACHERS:
+            metrics["teacher.video.linear.top1"] = VIDEO[ablation][index] - 10
+        rest = {"manifest": "abc123", "clips": {"train": 40, "test": 20}, "items": {"video": 7, "audio": 3}}
+        write_json(self.scores_file(ablation, seed), {**rest, "metrics": metrics})
+        if ablation in ("xkd", "ae"):
+            finetuned = {"student.video.finetune.top1": 60.0 + seed}
+            write_json(self.scores_file(ablation, seed, "finetune"), {**rest, "metrics": finetuned})
+
+    def write_data(self) -> None:
+        folder = self.root / "data" / "digits"
+        counts = {"expected": 66, "found": 61, "usable": 60, "splits": {"train": 40, "test": 20}}
+        write_json(folder / "summary.json", {"hash": "abc123", **counts, "reasons": {"no audio": 6}})
+        rows = [{"id": i, "split": "train" if i < 40 else "test", "label": i % 4, "status": "ok"} for i in range(60)]
+        pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
+
+
+def write_json(path: Path, values: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values))
+
+
+def history(ablation: str, seed: int, index: str) -> pd.DataFrame:
+    """Falling losses; columns that an ablation lacks are empty, and an untrained one has no rows."""
+    rows = 0 if ablation == "random_init" else 5
+    times = np.arange(rows)
+    frame = pd.DataFrame(
+        {index: times, "reconstruction_video": 1 / (1 + times + seed), "feature_spread_video": times * 0.1}
+    )
+    for column in ("distillation_video", "teacher_entropy_video", "centre_norm_video", "alignment_students"):
+        frame[column] = 2 / (1 + times) if ablation in TEACHERS else None
+    return frame
+
+
+def samples(ablation: str) -> dict[str, np.ndarray]:
+    """8 clips of 8 frames and 16 x 24 log-mels; video in one modality only for recon_video."""
+    noise = np.random.default_rng(0)
+    kinds = ("masked", "predicted", "true")
+    arrays = {f"video_{kind}": noise.random((8, 8, 16, 16, 3), dtype=np.float32) for kind in kinds}
+    if ablation != "recon_video":
+        arrays |= {f"audio_{kind}": noise.standard_normal((8, 16, 24)).astype(np.float32) for kind in kinds}
+    if ablation == "xkd":
+        arrays["weights_video"] = np.ones((8, 2, 4, 4), np.float32)
+        arrays["weights_audio"] = np.ones((8, 4, 6), np.float32)
+    return arrays
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Project:
+    """A complete fabricated project; the working folder is its root."""
+    monkeypatch.chdir(tmp_path)
+    made = Project(tmp_path)
+    made.write_all()
+    return made
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """Folder that the stage wrote for a complete fabricated project, once for all tests that only look at it."""
+    root = tmp_path_factory.mktemp("project")
+    made = Project(root)
+    made.write_all()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        return made.write_report()

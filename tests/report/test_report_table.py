@@ -1,0 +1,204 @@
+import math
+from pathlib import Path
+
+import pytest
+from conftest import ABLATIONS, SEEDS, VIDEO
+
+from xkd.errors import UserError
+from xkd.report.statistics import compare
+
+FIGURES = ("ablations", "losses", "diagnostics", "reconstructions", "refinement")
+
+
+def t_test_of_three(differences):
+    """Mean, t and two-sided p of three differences, by the closed form of Student's t with two degrees of freedom."""
+    mean = sum(differences) / 3
+    variance = sum((d - mean) ** 2 for d in differences) / 2
+    t = mean / math.sqrt(variance / 3)
+    return mean, 1 - abs(t) / math.sqrt(2 + t * t)
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_paired_comparison_matches_closed_form():
+    one = compare([30.0, 33.0, 33.0], [26.0, 27.0, 28.0])
+    mean, p = t_test_of_three([4, 6, 5])
+    assert one.mean == pytest.approx(32)
+    assert one.sd == pytest.approx(math.sqrt((4 + 1 + 1) / 2))
+    assert one.difference == pytest.approx(mean)
+    assert one.p == pytest.approx(p)
+
+
+def test_pairing_matters():
+    paired = compare([10.0, 20.0, 30.5], [9.0, 19.0, 29.0])
+    shuffled = compare([10.0, 20.0, 30.5], [29.0, 9.0, 19.0])
+    assert paired.difference == pytest.approx(shuffled.difference)
+    assert paired.p < 0.05 < shuffled.p
+
+
+@pytest.mark.parametrize(
+    ("values", "reference"),
+    [([1.0], [2.0]), ([1.0, 2.0], [1.0, 2.0]), ([1.1, 2.2, 3.3], [0.1, 1.2, 2.3]), ([1.0, 2.0], None)],
+    ids=["one seed", "no difference", "constant difference", "no reference"],
+)
+def test_p_is_empty_where_there_is_no_spread_to_test_against(values, reference):
+    assert compare(values, reference).p is None
+
+
+def test_one_seed_has_no_deviation():
+    assert compare([1.0], None).sd is None
+
+
+def test_rows_follow_the_settings(project):
+    project.values["ablations"] = dict(reversed(project.values["ablations"].items()))
+    assert list(project.table().index) == list(reversed(ABLATIONS))
+
+
+def test_a_removed_ablation_leaves_no_row_although_its_files_remain(project):
+    del project.values["ablations"]["no_refinement"]
+    assert project.run_folder("no_refinement", 0).is_dir()
+    assert "no_refinement" not in project.table().index
+    assert "no_refinement" not in project.markdown()
+
+
+def test_cells_are_those_of_the_runs(project):
+    table = project.table()
+    xkd = table.loc["xkd"]
+    _, p = t_test_of_three([x - a for x, a in zip(VIDEO["xkd"], VIDEO["ae"])])
+    assert float(xkd["student.video.linear.mean"]) == 32
+    assert float(xkd["student.video.linear.sd"]) == pytest.approx(math.sqrt(3), abs=1e-4)
+    assert float(xkd["student.video.linear.difference"]) == 5
+    assert float(xkd["student.video.linear.p"]) == pytest.approx(p, rel=1e-3)
+    assert xkd[["seeds", "seconds", "trainable_parameters"]].tolist() == ["3", "11.0", "1000"]
+    assert xkd[["clips_train", "clips_test", "manifest"]].tolist() == ["40", "20", "abc123"]
+    assert xkd["mlflow_runs"] == "xkd-0;xkd-1;xkd-2"
+    assert table.loc["recon_video", "settings"] == (
+        "objective.distillation=0; objective.alignment=0; objective.reconstruct=[video]"
+    )
+
+
+def test_differences_are_to_the_baseline_of_the_settings(project):
+    project.values["report"]["baseline"] = "random_init"
+    table = project.table()
+    assert float(table.loc["ae", "student.video.linear.difference"]) == 7
+    assert table.loc["random_init", "student.video.linear.p"] == ""
+
+
+def test_what_an_ablation_lacks_is_empty(project):
+    table = project.table()
+    columns = [f"student.audio.linear.{column}" for column in ("mean", "sd", "difference", "p")]
+    assert set(table.loc["recon_video", columns]) == {""}
+    assert table.loc["random_init", "student.video.finetune.mean"] == ""
+    assert table.loc["xkd", "teacher.video.linear.mean"] == "22.0"
+    assert table.loc["xkd", "teacher.video.linear.difference"] == "", "the baseline has no teacher"
+
+
+def test_tasks_come_in_a_fixed_order(project):
+    means = [column.removesuffix(".mean") for column in project.table().columns if column.endswith(".mean")]
+    assert means == [
+        "student.video.linear",
+        "student.audio.linear",
+        "student.video.knn",
+        "student.video.finetune",
+        "teacher.video.linear",
+    ]
+
+
+def test_untracked_runs_have_no_ids(project):
+    for seed in SEEDS:
+        (project.run_folder("ae", seed) / "mlflow.json").write_text('{"run_id": null}')
+    assert project.table().loc["ae", "mlflow_runs"] == ""
+
+
+def test_two_reports_of_the_same_runs_are_equal_byte_for_byte(project):
+    first, second = contents(project.write_report("first")), contents(project.write_report("second"))
+    assert first == second
+    assert set(map(str, first)) == {
+        "table.csv",
+        "table.md",
+        "report.html",
+        *(f"figures/{name}.png" for name in FIGURES),
+    }
+
+
+def test_an_error_leaves_earlier_results_as_they_are(project):
+    results = project.root / "results"
+    (results / "figures").mkdir(parents=True)
+    (results / "table.csv").write_text("earlier")
+    (project.run_folder("xkd", 0) / "samples.npz").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="samples.npz: unreadable"):
+        project.write_report()
+    assert contents(results) == {Path("table.csv"): b"earlier"}
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [
+        ("runs/digits/ae/seed1/metrics.json", "pretrain .*--ablation ae --seed 1 --out runs/digits/ae/seed1"),
+        ("runs/digits/ae/seed1/steps.csv", "pretrain .*--ablation ae --seed 1"),
+        ("evals/digits/xkd/seed2/finetune.json", "evaluate .*--run runs/digits/xkd/seed2 --protocol finetune"),
+    ],
+)
+def test_a_missing_file_is_named_with_its_command(project, path, command):
+    (project.root / path).unlink()
+    with pytest.raises(UserError, match=f"{path}: missing; make it with: python -m xkd {command}"):
+        project.table()
+
+
+def test_the_first_missing_file_is_the_first_of_the_settings(project):
+    for ablation in ("random_init", "ae"):
+        project.scores_file(ablation, 0).unlink()
+    with pytest.raises(UserError, match="digits/ae/seed0/linear.json"):
+        project.table()
+
+
+@pytest.mark.parametrize("content", ["{", '{"manifest": "abc123"}', '{"manifest": "abc123", "clips": {"train": 1}}'])
+def test_an_unreadable_file_is_one_line(project, content):
+    project.scores_file("ae", 0).write_text(content)
+    with pytest.raises(UserError, match="digits/ae/seed0/linear.json: ") as caught:
+        project.table()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_metric_that_is_not_a_number_is_refused(project):
+    path = project.scores_file("ae", 0)
+    path.write_text(path.read_text().replace("26.0", "NaN"))
+    with pytest.raises(UserError, match="student.video.linear.top1"):
+        project.table()
+
+
+def test_runs_from_different_data_are_refused(project):
+    path = project.scores_file("no_refinement", 2)
+    path.write_text(path.read_text().replace("abc123", "def456"))
+    with pytest.raises(
+        UserError, match="no_refinement/seed2/linear.json: made from data manifest def456, but .* abc123"
+    ):
+        project.table()
+
+
+def test_data_prepared_anew_since_the_runs_are_refused(project):
+    path = project.root / "data" / "digits" / "summary.json"
+    path.write_text(path.read_text().replace("abc123", "def456"))
+    with pytest.raises(
+        UserError, match=r"data/digits/summary.json: manifest def456, but the runs were made from abc123"
+    ):
+        project.shown()
+
+
+def test_only_listed_ablations_need_a_finetuning_result(project):
+    project.values["evaluate"]["finetune"]["ablations"] = []
+    project.scores_file("xkd", 0, "finetune").unlink()
+    assert not [column for column in project.table().columns if "finetune" in column]
+
+
+def test_a_single_seed_gives_a_table_without_spread(project):
+    project.values["seeds"] = [1]
+    xkd = project.table().loc["xkd"]
+    assert xkd[[f"student.video.linear.{c}" for c in ("mean", "sd", "difference", "p")]].tolist() == [
+        "33.0",
+        "",
+        "6.0",
+        "",
+    ]
