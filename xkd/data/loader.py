@@ -80,7 +80,10 @@ class Loader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._loader)
+        try:
+            yield from self._loader
+        except UserError as error:  # a worker's error arrives wrapped in its traceback; its last line is ours
+            raise UserError(str(error).strip().splitlines()[-1].removeprefix("xkd.errors.UserError: ")) from error
 
 
 def train_loader(

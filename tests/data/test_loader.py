@@ -1,0 +1,135 @@
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+from clip_fakes import FakeClips, recipe
+
+from xkd import params
+from xkd.data import loader
+from xkd.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def clips(monkeypatch):
+    """Ten clips; the manifest knows one label that the opened split does not hold."""
+    store = FakeClips(10)
+    rows = pd.DataFrame({"label": [*store.labels, "3"]})
+    monkeypatch.setattr(loader, "open_clips", lambda path, split: store if split != "empty" else FakeClips(0))
+    monkeypatch.setattr(loader.manifest, "read", lambda path: SimpleNamespace(rows=rows))
+    return store
+
+
+def augmented(workers: int = 0, batch_size: int = 4) -> params.Recipe:
+    return recipe(
+        {"jitter": (0.4, 0.4, 0, 0)},
+        audio_global={"volume": 0.2},
+        training=params.Training(batch_size=batch_size, workers=workers),
+    )
+
+
+def by_clip(batches) -> dict[str, list[torch.Tensor]]:
+    return {
+        clip: [view[i] for view in batch.video + batch.audio] for batch in batches for i, clip in enumerate(batch.ids)
+    }
+
+
+def assert_same_views(one: dict, other: dict) -> None:
+    common = one.keys() & other.keys()
+    assert common
+    for clip in common:
+        assert all(torch.equal(a, b) for a, b in zip(one[clip], other[clip], strict=True))
+
+
+def test_batches_are_stacked_with_their_labels(clips):
+    batches = list(loader.train_loader(augmented(), "m", seed=0))
+    assert len(batches) == len(loader.train_loader(augmented(), "m", seed=0)) == 2
+    for batch in batches:
+        assert [tuple(view.shape) for view in batch.video] == [(4, 3, 8, 32, 32), (4, 3, 2, 24, 24)]
+        assert [tuple(view.shape) for view in batch.audio] == [(4, 1, 40, 96), (4, 1, 40, 24)]
+        assert all(view.is_contiguous() for view in batch.video + batch.audio)
+        assert batch.labels.tolist() == [int(clips.labels[clips.ids.index(clip)]) for clip in batch.ids]
+
+
+def test_classes_are_the_sorted_labels_of_the_whole_manifest():
+    assert loader.train_loader(augmented(), "m", seed=0).classes == ["0", "1", "2", "3"]
+
+
+def test_only_the_modalities_asked_for_are_in_a_batch():
+    batch = next(iter(loader.train_loader(augmented(), "m", seed=0, modalities=("audio",), local_views=False)))
+    assert batch.video == [] and len(batch.audio) == 1
+
+
+def test_views_do_not_depend_on_workers_or_batch_size():
+    runs = []
+    for workers, batch_size in ((0, 4), (2, 4), (0, 5)):
+        batches = loader.train_loader(augmented(workers, batch_size), "m", seed=3)
+        batches.set_epoch(7)
+        runs.append(list(batches))
+    assert [batch.ids for batch in runs[0]] == [batch.ids for batch in runs[1]]
+    assert_same_views(by_clip(runs[0]), by_clip(runs[1]))
+    assert_same_views(by_clip(runs[0]), by_clip(runs[2]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resuming_at_an_epoch_gives_what_that_epoch_gave(workers):
+    through = loader.train_loader(augmented(workers), "m", seed=0)
+    for epoch in range(3):
+        through.set_epoch(epoch)
+        last = list(through)
+    resumed = loader.train_loader(augmented(workers), "m", seed=0)
+    resumed.set_epoch(2)
+    resumed = list(resumed)
+    assert [batch.ids for batch in last] == [batch.ids for batch in resumed]
+    assert_same_views(by_clip(last), by_clip(resumed))
+
+
+@pytest.mark.parametrize("changed", ["epoch", "seed"])
+def test_order_and_draws_change_with_epoch_and_seed(changed):
+    first = loader.train_loader(augmented(batch_size=10), "m", seed=0)
+    second = loader.train_loader(augmented(batch_size=10), "m", seed=1 if changed == "seed" else 0)
+    second.set_epoch(1 if changed == "epoch" else 0)
+    one, other = next(iter(first)), next(iter(second))
+    assert sorted(one.ids) == sorted(other.ids) and one.ids != other.ids
+    views, changed_views = by_clip([one]), by_clip([other])
+    assert all(not torch.equal(views[clip][0], changed_views[clip][0]) for clip in views)
+
+
+def test_evaluation_gives_every_clip_once_in_manifest_order(clips):
+    batches = list(loader.eval_loader(augmented(), "m", "test", batch_size=4))
+    assert [clip for batch in batches for clip in batch.ids] == clips.ids
+    assert [len(batch) for batch in batches] == [4, 4, 2]
+    assert len(batches[0].video) == len(batches[0].audio) == 1
+
+
+def test_evaluation_is_not_augmented():
+    once, again = (list(loader.eval_loader(augmented(), "m", "test", batch_size=size)) for size in (4, 3))
+    assert_same_views(by_clip(once), by_clip(again))
+    plain = list(loader.eval_loader(recipe(), "m", "test", batch_size=4))
+    assert_same_views(by_clip(once), by_clip(plain))
+
+
+def test_fewer_clips_than_a_batch_is_a_user_error():
+    with pytest.raises(UserError, match=r"m: 10 usable train clips are fewer than one batch of 11; lower"):
+        loader.train_loader(augmented(batch_size=11), "m", seed=0)
+
+
+def test_an_empty_split_is_a_user_error():
+    with pytest.raises(UserError, match=r"no usable clip in split 'empty'"):
+        loader.eval_loader(augmented(), "m", "empty", batch_size=4)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_clip_that_cannot_be_read_is_one_line(clips, monkeypatch, workers):
+    def unreadable(index):
+        raise UserError("clips/a.mp4: missing; prepare again")
+
+    monkeypatch.setattr(clips, "video", unreadable)
+    with pytest.raises(UserError) as error:
+        list(loader.train_loader(augmented(workers), "m", seed=0))
+    assert str(error.value) == "clips/a.mp4: missing; prepare again"
+
+
+def test_moving_a_batch_moves_every_tensor():
+    batch = next(iter(loader.train_loader(augmented(), "m", seed=0))).to("meta")
+    assert all(tensor.device.type == "meta" for tensor in [batch.labels, *batch.video, *batch.audio])
