@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,27 +12,127 @@ import pandas as pd
 
 from xkd import tracking
 from xkd.data import manifest as manifests
-from xkd.data.loader import eval_loader, train_loader
-from xkd.downstream import knn, linear, metrics
-from xkd.downstream.features import Clips, extract
+from xkd.downstream.features import Clips
+from xkd.downstream.metrics import Scores, summarise
+from xkd.downstream.protocols import PROTOCOLS, Job
 from xkd.errors import UserError
+from xkd.files import replacing, write_json
 from xkd.params import Params, Recipe, canonical
-from xkd.training.export import load_encoders
+from xkd.training.export import CONFIG, load_encoders, load_recipe
+
+EXPERIMENT = "xkd-evaluate"
 
 
-@dataclass
-class Results:
-    """Collects what the predictions of each probe are worth."""
+def run(params: Params, manifest: Path, run: Path, protocol: str, out: Path) -> None:
+    """Evaluates a run and writes `out`, `<protocol>.predictions.csv` and `<protocol>.times.json` beside it.
 
-    test: Clips
-    metrics: dict[str, float] = field(default_factory=dict)
-    chosen: dict[str, float] = field(default_factory=dict)
-    predictions: dict[str, np.ndarray] = field(default_factory=dict)
-    correct: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict)
+    Args:
+        params: settings; group `evaluate` is used. How clips are seen is the run's own recipe.
+        manifest: labelled clips with the splits train and test; may be of another data set than the run's.
+        run: folder that `pretrain` wrote.
+        protocol: "linear" (frozen features: logistic regression and kNN) or "finetune".
+        out: the JSON file of results.
 
-    def add(self, name: str, modality: str, scores: np.ndarray, classes: np.ndarray) -> None:
-        """Metrics of one probe, e.g. "student.video.linear", from its scores (test clips, classes)."""
-        self.predictions[name] = np.asarray(classes)[scores.argmax(1)]
-        for k in (1, 5):
-            if k < len(classes):
-                ...
+    Raises:
+        UserError: no such run or protocol, clips prepared with other settings than the run's, no labels, an empty
+            split, or a clip that cannot be read. Earlier results stay as they are.
+    """
+    started = time.perf_counter()
+    if protocol not in PROTOCOLS:
+        raise UserError(f"--protocol {protocol}: not a protocol; choose from {', '.join(PROTOCOLS)}")
+    recipe, encoders = load_recipe(run), load_encoders(run)
+    seed = json.loads((run / CONFIG).read_text())["seed"]
+    clips, prepared = manifests.read(manifest), _summary(manifest)
+    _check_settings(prepared["clips"], manifest, recipe)
+    _check_labels(clips, manifest)
+    job = Job(encoders, recipe, seed, clips, manifest, params.evaluate)
+    test, scores, chosen = PROTOCOLS[protocol](job)
+    results = {
+        "dataset": prepared["dataset"],
+        "ablation": recipe.ablation,
+        "seed": seed,
+        "protocol": protocol,
+        "manifest": clips.hash,
+        "clips": {split: len(clips.split(split).rows) for split in ("train", "test")},
+        "items": {modality: len(np.unique(names)) for modality, names in test.items.items()},
+        **_metrics(scores, test),
+        "chosen": chosen,
+    }
+    predictions = out.with_suffix(".predictions.csv")
+    with replacing(predictions) as temporary:
+        _predictions(scores, test).to_csv(temporary, index=False)
+    write_json(out, results)
+    _track(params, results, recipe, run, [out, predictions])
+    write_json(out.with_suffix(".times.json"), {"seconds": round(time.perf_counter() - started, 2)})
+
+
+def _summary(manifest: Path) -> dict:
+    """What `prepare` says about the clips of a manifest."""
+    path = manifest.with_name("summary.json")
+    try:
+        summary = json.loads(path.read_text())
+        return {key: summary[key] for key in ("dataset", "clips")}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: missing or unreadable; run `python -m xkd prepare --out {manifest.parent}`"
+        ) from error
+
+
+def _check_settings(prepared: dict, path: Path, recipe: Recipe) -> None:
+    """Encoders judge only clips cut, scaled and sampled as those that they were trained on."""
+    for key, trained in recipe.clips.model_dump(mode="json", exclude={"pack"}).items():
+        if prepared.get(key) != trained:
+            raise UserError(
+                f"{path}: clips.{key} is {prepared.get(key)}, but {recipe.ablation} was trained with {trained}; "
+                "prepare these clips with the settings of the run"
+            )
+
+
+def _check_labels(clips: manifests.Manifest, path: Path) -> None:
+    for split in ("train", "test"):
+        rows = clips.split(split).rows
+        if rows.empty:
+            raise UserError(f"{path}: no usable clips in split '{split}'; see its columns split, status and reason")
+        unlabelled = rows["id"][rows["label"].isna() | (rows["label"].astype(str) == "")]
+        if len(unlabelled):
+            raise UserError(f"{path}: {len(unlabelled)} {split} clips have no label, e.g. {unlabelled.iloc[0]}")
+
+
+def _metrics(scores: list[Scores], test: Clips) -> dict:
+    values, intervals = {}, {}
+    for one in scores:
+        more_values, more_intervals = summarise(one, test.labels, test.items_of(one.modality))
+        values |= more_values
+        intervals |= more_intervals
+    return {"metrics": values, "intervals": intervals}
+
+
+def _predictions(scores: list[Scores], test: Clips) -> pd.DataFrame:
+    return pd.DataFrame({"id": test.ids, "label": test.labels} | {one.name: one.predicted for one in scores})
+
+
+def _track(params: Params, results: dict, recipe: Recipe, run: Path, files: list[Path]) -> None:
+    """Shows the accuracies in a run of their own and beside the curves of the pretraining run."""
+    accuracies = {k.removesuffix(".top1"): round(v, 2) for k, v in results["metrics"].items() if k.endswith(".top1")}
+    settings = {k: results[k] for k in ("dataset", "ablation", "seed", "protocol", "manifest")}
+    settings |= getattr(params.evaluate, results["protocol"]).model_dump(mode="json")
+    key = "evaluate/{dataset}/{ablation}/seed{seed}/{protocol}".format(**results)
+    name = "{ablation} seed {seed} {protocol}".format(**results)
+    with tracking.start(EXPERIMENT, key, name, settings, {}, digest=_digest(settings)) as tracked:
+        tracked.log_metrics(accuracies)
+        tracked.log_files(files)
+    pretraining = _pretraining_id(run)
+    if pretraining:
+        foreign = "" if results["dataset"] == recipe.dataset else f"{results['dataset']}."
+        tracking.attach(pretraining).log_metrics({foreign + name: value for name, value in accuracies.items()})
+
+
+def _pretraining_id(run: Path) -> str | None:
+    try:
+        return json.loads((run / "mlflow.json").read_text())["run_id"]
+    except (OSError, ValueError, KeyError):
+        return None  # tracking is a convenience: a run without it is evaluated all the same
+
+
+def _digest(settings: dict) -> str:
+    return hashlib.sha256(canonical(settings).encode()).hexdigest()[:16]

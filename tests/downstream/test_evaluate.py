@@ -1,0 +1,241 @@
+"""The stage `evaluate` with real encoders; `test_pipeline` has the real loader too."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from downstream_fakes import LABELS, rows
+
+from xkd.downstream import protocols
+from xkd.errors import UserError
+from xkd.params import Params
+from xkd.params import recipe as recipe_of
+from xkd.stages import evaluate
+from xkd.training.build import build_networks
+from xkd.training.export import save_encoders
+
+SETTINGS = {
+    "dataset": "digits",
+    "seeds": [0],
+    "datasets": {"digits": {"kind": "folder"}},
+    "clips": {"seconds": 1, "fps": 4, "size": 16, "pack": True},
+    "logmel": {"n_mels": 8},
+    "views": {
+        "video_global": {"frames": 4, "size": 16},
+        "video_local": {"frames": 2, "size": 8},
+        "audio_global": {"frames": 16},
+        "audio_local": {"frames": 8},
+    },
+    "model": {
+        "width": 16, "depth": 2, "heads": 2, "video_patch": [2, 8, 8], "audio_patch": [8, 8],
+        "decoder": {"width": 8, "depth": 1, "heads": 1}, "head": {"hidden": 8, "bottleneck": 4, "out": 8},
+    },
+    "objective": {},
+    "training": {"batch_size": 8},
+    "evaluate": {"finetune": {"epochs": 8, "batch_size": 16, "learning_rate": 0.003}},
+    "report": {"baseline": "xkd"},
+    "ablations": {
+        "xkd": {"hypothesis": "all terms"},
+        "recon_video": {
+            "hypothesis": "video alone",
+            "changes": {"objective": {"distillation": 0, "alignment": 0, "reconstruct": ["video"]}},
+        },
+    },
+}  # fmt: skip
+PARAMS = Params.model_validate(SETTINGS)
+TRAIN, TEST = rows(48, scans=12), rows(30, scans=6).assign(id=lambda table: "test" + table["id"])
+
+
+class Views:
+    """Batches of views of a split: brightness and level tell the label, the rest is noise."""
+
+    def __init__(self, split, batch_size):
+        self.rows, self.batch_size = {"train": TRAIN, "test": TEST}[split], batch_size
+        self.classes = sorted(LABELS)
+
+    def set_epoch(self, epoch):
+        pass
+
+    def __len__(self):
+        return math.ceil(len(self.rows) / self.batch_size)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(0)
+        for start in range(0, len(self.rows), self.batch_size):
+            part = self.rows.iloc[start : start + self.batch_size]
+            labels = torch.tensor([self.classes.index(label) for label in part["label"]])
+            video = labels.view(-1, 1, 1, 1, 1) + 0.3 * torch.randn(len(part), 3, 4, 16, 16, generator=generator)
+            audio = labels.view(-1, 1, 1, 1) + 0.3 * torch.randn(len(part), 1, 8, 16, generator=generator)
+            yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, video=[video], audio=[audio])
+
+
+class Tracking:
+    """What would be logged to MLflow."""
+
+    def __init__(self):
+        self.runs = {}
+
+    def start(self, experiment, key, name, params, tags, digest):
+        return Logged(self.runs.setdefault((experiment, key), {}))
+
+    def attach(self, run_id):
+        return Logged(self.runs.setdefault(run_id, {}))
+
+
+class Logged:
+    def __init__(self, values):
+        self.values = values
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def log_metrics(self, values):
+        self.values |= values
+
+    def log_files(self, paths):
+        assert all(path.is_file() for path in paths)
+
+
+class FakeManifest:
+    hash = "abc123"
+
+    def __init__(self, table=None):
+        self.table = table
+
+    def split(self, name):
+        return SimpleNamespace(rows={"train": TRAIN, "test": TEST}[name] if self.table is None else self.table)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Prepared clips, a run of each ablation, and stand-ins for the loader, the manifest and MLflow."""
+    for ablation in SETTINGS["ablations"]:
+        recipe = recipe_of(PARAMS, ablation)
+        run = tmp_path / "runs" / ablation
+        save_encoders(build_networks(recipe, 3), recipe, 3, run)
+        (run / "mlflow.json").write_text(json.dumps({"run_id": f"id-of-{ablation}"}))
+    summary = {"dataset": "digits", "clips": PARAMS.clips.model_dump(mode="json")}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    monkeypatch.setattr(protocols, "eval_loader", lambda recipe, path, split, size, modalities: Views(split, size))
+    monkeypatch.setattr(protocols, "train_loader", lambda *_, batch_size, **__: Views("train", batch_size))
+    monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest())
+    tracking = Tracking()
+    monkeypatch.setattr(evaluate, "tracking", tracking)
+
+    def run(ablation="xkd", protocol="linear", params=PARAMS):
+        out = tmp_path / "evals" / ablation / f"{protocol}.json"
+        evaluate.run(params, tmp_path / "manifest.csv", tmp_path / "runs" / ablation, protocol, out)
+        return json.loads(out.read_text())
+
+    return SimpleNamespace(run=run, folder=tmp_path, tracking=tracking)
+
+
+def test_linear_protocol_reports_every_encoder_and_both_modalities(project):
+    results = project.run()
+    names = [
+        f"{o}.{m}.{p}" for o in ("student", "teacher") for m in ("video", "audio", "both") for p in ("linear", "knn")
+    ]
+    assert {key for key in results["metrics"] if key.endswith(".top1")} == {f"{name}.top1" for name in names}
+    assert {k: results[k] for k in ("dataset", "ablation", "seed", "protocol", "manifest", "clips", "items")} == {
+        "dataset": "digits",
+        "ablation": "xkd",
+        "seed": 3,
+        "protocol": "linear",
+        "manifest": "abc123",
+        "clips": {"train": 48, "test": 30},
+        "items": {"video": 6, "audio": 30},
+    }
+    assert results["chosen"].keys() == {f"{name}.C" for name in names if name.endswith("linear")}
+    assert set(results["chosen"].values()) <= set(PARAMS.evaluate.linear.C)
+    for key, (low, high) in results["intervals"].items():
+        assert 0 <= low <= results["metrics"][key] <= high <= 100
+    assert "seconds" not in results
+
+
+def test_predictions_give_the_reported_accuracies(project):
+    results = project.run()
+    folder = project.folder / "evals" / "xkd"
+    predictions = pd.read_csv(folder / "linear.predictions.csv", dtype=str)
+    assert predictions["id"].tolist() == TEST["id"].tolist()
+    assert predictions["label"].tolist() == TEST["label"].tolist()
+    columns = [key.removesuffix(".top1") for key in results["metrics"] if key.endswith(".top1")]
+    assert list(predictions.columns) == ["id", "label", *columns]
+    for name in columns:
+        right = (predictions[name] == predictions["label"]).mean()
+        assert results["metrics"][f"{name}.top1"] == pytest.approx(100 * right)
+    assert json.loads((folder / "linear.times.json").read_text())["seconds"] > 0
+
+
+def test_labels_in_the_pixels_are_found(project):
+    results = project.run()
+    assert results["metrics"]["student.both.linear.top1"] > 90
+
+
+def test_finetuning_repeats_and_learns(project):
+    first = project.run(protocol="finetune")
+    assert first["metrics"]["student.video.finetune.top1"] > 80
+    assert {k.split(".")[0] for k in first["metrics"]} == {"student"}
+    assert first == project.run(protocol="finetune")
+
+
+@pytest.mark.parametrize("protocol", ["linear", "finetune"])
+def test_modality_that_a_run_lacks_is_absent(project, protocol):
+    metrics = project.run("recon_video", protocol)["metrics"]
+    assert {tuple(key.split(".")[:2]) for key in metrics} == {("student", "video")}
+
+
+def test_accuracies_are_shown_on_the_pretraining_run_too(project):
+    results = project.run()
+    own = project.tracking.runs["xkd-evaluate", "evaluate/digits/xkd/seed3/linear"]
+    assert own == project.tracking.runs["id-of-xkd"]
+    assert own["student.video.linear"] == round(results["metrics"]["student.video.linear.top1"], 2)
+    assert not any(name.endswith(("top1", "map")) for name in own)
+
+
+def test_another_data_set_does_not_replace_figures_of_the_runs_own(project):
+    summary = {"dataset": "elsewhere", "clips": PARAMS.clips.model_dump(mode="json")}
+    (project.folder / "summary.json").write_text(json.dumps(summary))
+    assert project.run()["dataset"] == "elsewhere"
+    assert all(name.startswith("elsewhere.") for name in project.tracking.runs["id-of-xkd"])
+
+
+def test_clips_of_other_settings_are_refused(project):
+    summary = {"dataset": "digits", "clips": {**PARAMS.clips.model_dump(mode="json"), "fps": 8.0, "pack": False}}
+    (project.folder / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match=r"clips.fps is 8.0, but xkd was trained with 4.0"):
+        project.run()
+
+
+@pytest.mark.parametrize("name", ["config.json", "encoders.safetensors"])
+def test_unfinished_run_is_explained_and_leaves_earlier_results(project, name):
+    project.run()
+    out = project.folder / "evals" / "xkd" / "linear.json"
+    before = out.read_bytes()
+    (project.folder / "runs" / "xkd" / name).unlink()
+    with pytest.raises(UserError, match="python -m xkd pretrain"):
+        project.run()
+    assert out.read_bytes() == before
+
+
+def test_clips_without_labels_are_explained(project, monkeypatch):
+    monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest(TRAIN.assign(label=np.nan)))
+    with pytest.raises(UserError, match="48 train clips have no label, e.g. clip0000"):
+        project.run()
+
+
+def test_empty_split_is_explained(project, monkeypatch):
+    monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest(TRAIN[:0]))
+    with pytest.raises(UserError, match="no usable clips in split 'train'"):
+        project.run()
+
+
+def test_unknown_protocol_names_the_known_ones(project):
+    with pytest.raises(UserError, match="linear, finetune"):
+        project.run(protocol="svm")
