@@ -108,7 +108,7 @@ def test_a_row_that_contradicts_the_paper_says_so(project):
         (3.0, 0.2, 8.0, "same sign, within noise"),
         (-3.0, None, 8.0, "opposite sign, within noise"),
         (3.0, 0.01, -0.2, "disagrees: the paper shows no difference"),
-        (3.0, 0.2, 0.0, "agrees: no difference shown"),
+        (3.0, 0.2, 0.0, "no difference shown, as in the paper"),
         (0.0, None, 8.0, "no difference here"),
     ],
 )

@@ -34,7 +34,7 @@ class Agreement:
         expected = sum(self.paper.values()) / len(self.paper)
         shown = self.here.p is not None and self.here.p < LEVEL
         if abs(expected) <= TIE:
-            return "disagrees: the paper shows no difference" if shown else "agrees: no difference shown"
+            return "disagrees: the paper shows no difference" if shown else "no difference shown, as in the paper"
         sign = "same" if self.here.difference * expected > 0 else "opposite"
         if shown:
             return "agrees" if sign == "same" else "disagrees: opposite sign"

@@ -38,21 +38,29 @@ def ablation_bars(results: Results, chance: float | None) -> Figure:
 
 
 def _panel(axis: Axes, results: Results, modality: str, modes: dict[str, str]) -> None:
+    digits = results.params.report.decimals
     for position, (name, mode) in enumerate(modes.items()):
         values = results.values(name, f"student.{modality}.linear")
         if values is None:
-            axis.text(0.5, position, " no such encoder", va="center", fontsize=7, color=YARDSTICK)
+            axis.text(
+                0.5, position, " no such encoder", va="center", fontsize=7, color=YARDSTICK, backgroundcolor="white"
+            )
             continue
         one = compare(values, None)
         colour = MODALITY[modality] if mode == "pretrain" else YARDSTICK
         axis.barh(position, one.mean, xerr=one.sd, height=0.7, color=colour, alpha=0.55, error_kw={"linewidth": 1.2})
-        offsets = np.linspace(-SPREAD, SPREAD, len(values)) if len(values) > 1 else np.zeros(1)
+        offsets = np.linspace(-SPREAD, SPREAD, len(values)) if len(values) > 1 else 0
         axis.plot(
             values, position + offsets, "o", color=colour, markersize=3, markeredgecolor="black", markeredgewidth=0.4
+        )
+        end = max([*values, one.mean + (one.sd or 0)])
+        axis.annotate(
+            f"{one.mean:.{digits}f}", (end, position), (4, 0), textcoords="offset points", va="center", fontsize=7
         )
         if mode == "none":
             axis.axvline(one.mean, color="black", linewidth=1, linestyle=":", label=name)
     axis.set_xlim(left=0)
+    axis.margins(x=0.1)
     axis.set_xlabel("top-1 %")
     axis.grid(axis="x")
     axis.tick_params(axis="y", length=0)

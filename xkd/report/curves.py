@@ -20,10 +20,10 @@ LOSSES = {
 DIAGNOSTICS = {
     "teacher_entropy_video": "teacher entropy, video",
     "centre_norm_video": "centre norm, video",
-    "feature_spread_video": "feature spread of the student, video",
+    "feature_spread_video": "student feature spread, video",
     "teacher_entropy_audio": "teacher entropy, audio",
     "centre_norm_audio": "centre norm, audio",
-    "feature_spread_audio": "feature spread of the student, audio",
+    "feature_spread_audio": "student feature spread, audio",
 }
 WINDOW = 40
 

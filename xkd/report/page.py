@@ -81,10 +81,16 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["code"] = _code
+    environment.filters |= {"code": _code, "stacked": _stacked}
     return environment
 
 
 def _code(line: str) -> Markup:
     """Escaped HTML in which `words` in backticks are code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(line))))
+
+
+def _stacked(cell: str) -> Markup:
+    """Escaped HTML with what stands in brackets on a line of its own."""
+    figure, bracket, rest = cell.partition(" (")
+    return Markup("{}<br><small>({}</small>").format(figure, rest) if bracket else escape(figure)
