@@ -42,9 +42,8 @@ def _panel(axis: Axes, results: Results, modality: str, modes: dict[str, str]) -
     for position, (name, mode) in enumerate(modes.items()):
         values = results.values(name, f"student.{modality}.linear")
         if values is None:
-            axis.text(
-                0.5, position, " no such encoder", va="center", fontsize=7, color=YARDSTICK, backgroundcolor="white"
-            )
+            white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            _beside(axis, 0, position, "no such encoder", color=YARDSTICK, bbox=white)
             continue
         one = compare(values, None)
         colour = MODALITY[modality] if mode == "pretrain" else YARDSTICK
@@ -54,13 +53,15 @@ def _panel(axis: Axes, results: Results, modality: str, modes: dict[str, str]) -
             values, position + offsets, "o", color=colour, markersize=3, markeredgecolor="black", markeredgewidth=0.4
         )
         end = max([*values, one.mean + (one.sd or 0)])
-        axis.annotate(
-            f"{one.mean:.{digits}f}", (end, position), (4, 0), textcoords="offset points", va="center", fontsize=7
-        )
+        _beside(axis, end, position, f"{one.mean:.{digits}f}")
         if mode == "none":
             axis.axvline(one.mean, color="black", linewidth=1, linestyle=":", label=name)
+    axis.margins(x=0.12)
     axis.set_xlim(left=0)
-    axis.margins(x=0.1)
     axis.set_xlabel("top-1 %")
     axis.grid(axis="x")
     axis.tick_params(axis="y", length=0)
+
+
+def _beside(axis: Axes, x: float, y: float, text: str, **look) -> None:
+    axis.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=7, **look)
