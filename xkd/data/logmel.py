@@ -56,7 +56,7 @@ class LogMelSpectrogram(nn.Module):
             pad_mode="reflect",
             return_complex=True,
         )
-        squares = torch.view_as_real(spectrum.transpose(-1, -2)).square_()
-        mel = self.bank @ (squares[..., 0] + squares[..., 1]).transpose(-1, -2)
-        mel.add_(self.settings.floor).log_().sub_(self.settings.mean).div_(self.settings.std)
-        return mel.reshape(*waveform.shape[:-1], 1, *mel.shape[-2:])
+        squares = torch.view_as_real(spectrum.transpose(-1, -2)).square_().flatten(0, 1)
+        power = squares[..., 0] + squares[..., 1]
+        mel = (self.bank @ power.T).add_(self.settings.floor).log_().sub_(self.settings.mean).div_(self.settings.std)
+        return mel.view(len(mel), len(flat), -1).transpose(0, 1).reshape(*waveform.shape[:-1], 1, len(mel), -1)
