@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -20,7 +20,7 @@ def scans() -> tuple[np.ndarray, np.ndarray]:
     return digits.images / 16.0, digits.target
 
 
-@lru_cache(maxsize=None)
+@cache
 def scans_of(split: str, digit: int, seed: int) -> np.ndarray:
     """Numbers of the scans of one digit in a split, in the order in which clips use them."""
     numbers = np.flatnonzero(scans()[1] == digit)
@@ -33,8 +33,8 @@ def draw(scan: np.ndarray, rng: np.random.Generator, knobs: Picture = PICTURE) -
     ink, ground = _colours(rng, knobs)
     background = _background(ground, rng, knobs)
     cover = _cover(scan, rng, knobs)[..., None]
-    picture = background * (1 - cover) + ink * cover
-    picture += rng.normal(0, knobs.grain, picture.shape)
+    picture = (background + (ink - background) * cover).astype(np.float32)
+    picture += rng.standard_normal(picture.shape, dtype=np.float32) * knobs.grain
     return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
 
 

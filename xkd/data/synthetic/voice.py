@@ -7,7 +7,7 @@ the sources, so that a whole word is filtered at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from scipy import fft
@@ -32,7 +32,7 @@ class Speaker:
     fall: float
 
 
-@lru_cache(maxsize=None)
+@cache
 def speakers(split: str, seed: int, knobs: Voice = VOICE) -> tuple[Speaker, ...]:
     """The speakers of a split; nobody is in both."""
     numbers = range(knobs.train_speakers + knobs.test_speakers)
