@@ -34,7 +34,9 @@ def _params_option(command):
         "settings",
         type=PATH,
         default=Path("params.yaml"),
+        envvar="XKD_PARAMS",
         show_default=True,
+        show_envvar=True,
         help="Settings file; it may extend another one.",
     )(command)
 

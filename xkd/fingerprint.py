@@ -95,8 +95,8 @@ def _parse(path: Path) -> ast.Module:
 @cache
 def _tree(path: Path) -> str:
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            if ast.get_docstring(node, clean=False) is not None:
-                node.body[0].value = ast.Constant(value="")
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body[0].value = ast.Constant(value="")
     return ast.dump(tree)

@@ -17,8 +17,8 @@ def explain() -> str | None:
     for name in PACKAGES:
         try:
             importlib.import_module(name)
-        # A mismatch shows as ImportError, OSError (missing symbols), RuntimeError (missing operators) or AttributeError.
-        except Exception as error:
+        # A mismatch shows as ImportError, OSError (missing symbol), RuntimeError (missing operator) or AttributeError.
+        except Exception as error:  # noqa: BLE001
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             return f"{name} cannot be imported beside {_versions()}: {reason}; {MEND}"
     return None

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Self
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 LOCK = ".mlflow-init.lock"
@@ -62,7 +63,8 @@ def _guarded(method):
             return None
         try:
             return method(self, *args, **kwargs)
-        except Exception as error:  # MLflow raises its own, SQLAlchemy's, the file system's and the network's errors
+        # MLflow raises its own errors and those of SQLAlchemy, the file system and the network.
+        except Exception as error:  # noqa: BLE001
             self.off = True
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             print(f"xkd: warning: MLflow tracking failed, going on without it: {reason}", file=sys.stderr, flush=True)
@@ -84,7 +86,7 @@ class Run:
         self._opening = opening
         self._last_step = -1
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         self._open()
         return self
 

@@ -1,0 +1,50 @@
+# make table          the ablation table on the embedded benchmark, from an empty clone: results/table.csv
+# make test           all tests
+# make spoken         the same table with real recordings (downloads 16 MB): results/spoken_digits/table.csv
+# make five_seeds     both tables with five seeds
+# make ui             browse every run in MLflow
+# Another interpreter: make PYTHON=/path/to/python3.12 table. Another settings file: make XKD_PARAMS=file.yaml table.
+
+SHELL := /bin/bash
+BIN := $(CURDIR)/.venv/bin
+READY := .venv/.ready
+RUN := PATH="$(BIN):$$PATH" snakemake --cores all --rerun-incomplete --show-failed-logs --quiet host reason
+SUPPORTED := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+
+.PHONY: table test spoken five_seeds ui repro
+.DEFAULT_GOAL := table
+
+table: $(READY)
+	$(RUN)
+
+spoken: $(READY)
+	XKD_PARAMS=workflow/presets/spoken_digits.yaml $(RUN)
+
+five_seeds: $(READY)
+	XKD_PARAMS=workflow/presets/five_seeds.yaml $(RUN)
+	XKD_PARAMS=workflow/presets/spoken_digits_five_seeds.yaml $(RUN)
+
+repro: $(READY)
+	PATH="$(BIN):$$PATH" dvc repro
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+ui: $(READY)
+	@echo 'Open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning'
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+	  $(BIN)/mlflow ui --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+
+# Tries each interpreter by running it: a name on PATH may be a stub, or lack venv.
+$(READY): pyproject.toml constraints.txt
+	@found=; for python in $(PYTHON) python3.11 python3.12 python3 python; do \
+	  if "$$python" -c '$(SUPPORTED)' 2>/dev/null; then found="$$python"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo 'xkd needs Python 3.11 or 3.12 with venv: install one (Debian, Ubuntu: apt install python3-venv) or name it, make PYTHON=/path/to/python' >&2; \
+	  exit 2; \
+	fi; \
+	echo "Setting up .venv with $$("$$found" --version); the first time takes a few minutes."; \
+	"$$found" -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,25 @@
+"""From an empty clone to results/table.csv: download, prepare, pretrain, evaluate, table.
+
+Settings come from params.yaml, or from the file that the environment variable XKD_PARAMS names. The engine orders the
+stages; what they do is in xkd/, one command line verb each.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{SETTINGS.results}/table.csv",

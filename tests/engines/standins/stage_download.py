@@ -1,0 +1,3 @@
+def run(params, dataset, out):
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "index.csv").write_text(f"{dataset} {params.datasets[dataset]}\n")

@@ -1,0 +1,4 @@
+def run(params, manifest, run, protocol, out):
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".json", ".predictions.csv", ".times.json"):
+        out.with_suffix(suffix).write_text(f"{protocol} {(run / 'config.json').read_text()}")

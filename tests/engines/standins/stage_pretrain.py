@@ -1,0 +1,11 @@
+from xkd.params import canonical, recipe
+
+FILES = (
+    ["encoders.safetensors", "config.json", "metrics.json", "times.json", "history.csv", "steps.csv", "samples.npz", "mlflow.json"]
+)
+
+
+def run(params, manifest, ablation, seed, out):
+    out.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        (out / name).write_text(f"{seed} {canonical(recipe(params, ablation))} {manifest.read_text()}")

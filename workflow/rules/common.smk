@@ -1,0 +1,88 @@
+"""What the rules share: the settings, and the parts of them that each stage uses.
+
+Parts enter a rule's `params:` as JSON with sorted keys, beside a fingerprint of the stage's code. Snakemake compares
+both with the last run's, so that an edit reruns what it can change, and nothing else.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from xkd.errors import UserError
+from xkd.fingerprint import stage as code_of
+from xkd.params import canonical, load, recipe
+
+# Every verb of `python -m xkd` reads this variable. As an argument it would enter the record of each job, and equal
+# settings under another file name would rerun everything.
+PARAMS = os.environ.setdefault("XKD_PARAMS", "params.yaml")
+if config:
+    raise WorkflowError(
+        f"Settings come from {PARAMS} only, since every stage reads that file: edit it, or name another one in the "
+        "environment variable XKD_PARAMS. Do not pass --config or --configfile."
+    )
+try:
+    SETTINGS = load(PARAMS)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+# Jobs use the interpreter that runs Snakemake, whether or not its environment is activated.
+shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+
+DATASET = SETTINGS.dataset
+MANIFEST = f"data/{DATASET}/manifest.csv"
+RUN = f"runs/{DATASET}/{{ablation}}/seed{{seed}}"
+EVALUATION = f"evals/{DATASET}/{{ablation}}/seed{{seed}}/{{protocol}}"
+RUN_FILES = [
+    "encoders.safetensors",
+    "config.json",
+    "metrics.json",
+    "times.json",
+    "history.csv",
+    "steps.csv",
+    "samples.npz",
+    "mlflow.json",
+]
+
+
+envvars:
+    "XKD_PARAMS",
+
+
+wildcard_constraints:
+    ablation="|".join(SETTINGS.ablations),
+    seed=r"\d+",
+    protocol="linear|finetune",
+
+
+def data_settings() -> str:
+    entry = SETTINGS.datasets[DATASET].model_dump(mode="json")
+    return canonical(
+        {"dataset": entry, "clips": SETTINGS.clips.model_dump(mode="json")}
+    )
+
+
+def recipe_settings(wildcards) -> str:
+    return canonical(recipe(SETTINGS, wildcards.ablation, PARAMS))
+
+
+def protocol_settings(wildcards) -> str:
+    """Settings of one protocol; which ablations are finetuned decides what runs, not what comes out."""
+    settings = getattr(SETTINGS.evaluate, wildcards.protocol).model_dump(mode="json")
+    settings.pop("ablations", None)
+    return canonical(settings)
+
+
+def table_settings() -> str:
+    """All settings but the data sets: the table states them, and takes seconds to make."""
+    return canonical(SETTINGS.model_dump(mode="json", exclude={"datasets"}))
+
+
+def evaluations(ablation: str) -> list[str]:
+    """The results that the settings ask of an ablation, over all seeds."""
+    finetuned = ablation in SETTINGS.evaluate.finetune.ablations
+    protocols = ["linear", "finetune"] if finetuned else ["linear"]
+    return expand(
+        f"{EVALUATION}.json", ablation=ablation, seed=SETTINGS.seeds, protocol=protocols
+    )

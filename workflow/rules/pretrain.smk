@@ -1,0 +1,34 @@
+# Checkpoints are no output: those are deleted before a rerun, and an interrupted run must be able to go on.
+rule pretrain:
+    input:
+        MANIFEST,
+    output:
+        expand(f"{RUN}/{{file}}", file=RUN_FILES, allow_missing=True),
+    log:
+        f"logs/{DATASET}/{{ablation}}/seed{{seed}}/pretrain.txt",
+    benchmark:
+        f"logs/{DATASET}/{{ablation}}/seed{{seed}}/pretrain.benchmark.tsv"
+    # Long jobs first: the short evaluations then fill the last minutes, and no processor waits for one long job.
+    priority: 1
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        code=code_of("pretrain"),
+        settings=recipe_settings,
+        run=subpath(output[0], parent=True),
+    shell:
+        "python -m xkd pretrain --manifest {input} --ablation {wildcards.ablation} "
+        "--seed {wildcards.seed} --out {params.run} > {log} 2>&1"
+
+
+# `snakemake ablation_xkd` makes one row of the table: pretraining and evaluations of an ablation, all seeds.
+for name in SETTINGS.ablations:
+
+    rule:
+        name:
+            f"ablation_{name}"
+        input:
+            evaluations(name),
