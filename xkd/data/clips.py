@@ -1,0 +1,110 @@
+"""Training-ready clips, by number: from packed arrays where `prepare` made them, decoded otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xkd.data import manifest, prepare
+from xkd.data.decode import MediaError
+from xkd.data.manifest import Manifest
+from xkd.data.packed import Pack
+from xkd.errors import UserError
+
+
+def open_clips(manifest_path: str | Path, split: str | None = None) -> ClipStore:
+    """The usable clips of a manifest, or of one of its splits.
+
+    Raises:
+        UserError: no manifest; packed arrays that belong to another one.
+    """
+    whole = manifest.read(manifest_path)
+    return ClipStore(whole.split(split) if split else whole)
+
+
+class ClipStore:
+    """Pictures and sound of clips; packed and decoded values are identical.
+
+    Attributes:
+        ids, labels: of each clip, in manifest order.
+        manifest: the rows behind it.
+    """
+
+    def __init__(self, rows: Manifest):
+        self.manifest, self.ids, self.labels = rows, rows.ids, rows.labels
+        table = rows.rows
+        self._paths = [rows.path.parent / path for path in table["path"]]
+        self._seconds = table["seconds"].tolist()
+        self._fps, self._rates = table["fps"].tolist(), table["sample_rate"].tolist()
+        self._has = {"video": table["has_video"].tolist(), "audio": table["has_audio"].tolist()}
+        folder = rows.path.parent / "packed"
+        self._pack = Pack(folder) if folder.exists() and len(table) else None
+        self._numbers = self._packed_numbers(folder, table["digest"]) if self._pack else []
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def seconds(self, i: int) -> float:
+        """How long clip `i` is."""
+        return self._seconds[i]
+
+    def video(self, i: int, start_seconds: float = 0.0, seconds: float | None = None) -> Tensor:
+        """Pictures (T, 3, H, W) uint8, at clips.fps: all, or `seconds` from `start_seconds` on.
+
+        A cut that reaches past the end is shorter.
+
+        Raises:
+            UserError: the clip has no video, or its file is missing or damaged.
+        """
+        self._need("video", i)
+        first = round(start_seconds * self._fps[i])
+        count = None if seconds is None else round(seconds * self._fps[i])
+        if self._pack:
+            pictures = np.array(_cut(self._pack.video(self._numbers[i]), first, count))
+        else:
+            pictures = self._decoded(i, prepare.read_video, first, count)
+        return torch.from_numpy(pictures)
+
+    def audio(self, i: int, start_seconds: float = 0.0, seconds: float | None = None) -> Tensor:
+        """Sound (samples,) float32 in [-1, 1]: all, or `seconds` from `start_seconds` on.
+
+        Raises:
+            UserError: the clip has no sound, or its file is missing or damaged.
+        """
+        self._need("audio", i)
+        rate = self._rates[i]
+        if self._pack:
+            samples = self._pack.audio(self._numbers[i])
+        else:
+            samples = self._decoded(i, prepare.read_audio, rate)[: round(self._seconds[i] * rate)]
+        cut = _cut(samples, round(start_seconds * rate), None if seconds is None else round(seconds * rate))
+        return torch.from_numpy(cut.astype(np.float32) / np.float32(32767))
+
+    def _decoded(self, i: int, read, *arguments) -> np.ndarray:
+        if not self._paths[i].exists():
+            raise UserError(f"clip {self.ids[i]}: {self._paths[i]} is missing; run prepare again")
+        try:
+            return read(self._paths[i], *arguments)
+        except MediaError as error:
+            raise UserError(
+                f"clip {self.ids[i]}: {self._paths[i]} cannot be read ({error}); run prepare again"
+            ) from None
+
+    def _need(self, modality: str, i: int) -> None:
+        if not self._has[modality][i]:
+            raise UserError(
+                f"clip {self.ids[i]} has no {modality}; leave such clips out: datasets.<name>.require: {modality} or both"
+            )
+
+    def _packed_numbers(self, folder: Path, digests) -> list[int]:
+        for clip_id, digest in zip(self.ids, digests, strict=True):
+            if self._pack.digest.get(clip_id) != digest:
+                raise UserError(f"{folder}: does not hold clip {clip_id} of {self.manifest.path}; run prepare again")
+        return [self._pack.number[clip_id] for clip_id in self.ids]
+
+
+def _cut(values: np.ndarray, first: int, count: int | None) -> np.ndarray:
+    return values[first:] if count is None else values[first : first + count]

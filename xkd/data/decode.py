@@ -1,0 +1,172 @@
+"""What is in a media file, and its pictures and sound as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import decord
+import numpy as np
+
+CHUNK_PIXELS = 64_000_000  # decoded at a time, so that long videos fit in memory
+
+
+class MediaError(Exception):
+    """A file that cannot be used; the message is the reason, before a colon its kind."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The streams of a file, without decoding them. Absent streams have codec None.
+
+    Attributes:
+        width, height: of the picture as it is shown, after rotation.
+        audio_delay: seconds by which the sound starts after the first picture.
+    """
+
+    container: str
+    video_codec: str | None = None
+    pixel_format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    rotated: bool = False
+    audio_codec: str | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+    audio_delay: float = 0.0
+
+
+def probe(path: Path) -> Probe:
+    """Reads the headers of a file, and the first picture to learn its rotation.
+
+    Raises:
+        MediaError: no media file.
+    """
+    try:
+        with av.open(str(path)) as container:
+            video, audio = container.streams.best("video"), container.streams.best("audio")
+            found = {"container": container.format.name}
+            if video is not None and video.codec_context is not None:
+                found |= _video_facts(container, video)
+            if audio is not None and audio.codec_context is not None:
+                found |= {
+                    "audio_codec": audio.codec_context.codec.canonical_name,
+                    "sample_rate": audio.codec_context.sample_rate,
+                    "channels": audio.codec_context.layout.nb_channels,
+                }
+            if video is not None and audio is not None:
+                found["audio_delay"] = _start(audio) - _start(video)
+    except av.FFmpegError as error:
+        raise MediaError(f"unreadable: {_short(error)}") from None
+    return Probe(**found)
+
+
+class Video:
+    """The pictures of a file, decoded by decord.
+
+    Raises:
+        MediaError: decord cannot open or decode it.
+    """
+
+    def __init__(self, path: Path, codec: str = "unknown"):
+        try:
+            self._reader = decord.VideoReader(str(path), num_threads=1)
+        except decord.DECORDError:
+            raise MediaError(f"codec {codec} is not supported") from None
+        if len(self._reader) == 0:
+            raise MediaError("unreadable: no pictures")
+        self.starts = _starts(self._reader)
+        self.rate = float(self._reader.get_avg_fps())
+        self.seconds = float(self.starts[-1] + 1 / self.rate)
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def at_rate(self, fps: float) -> np.ndarray:
+        """Numbers of the pictures on show at 0, 1 / fps, 2 / fps, ... seconds."""
+        times = np.arange(max(round(self.seconds * fps), 1)) / fps
+        shown = np.searchsorted(self.starts, times + 0.5 / (self.rate * 100), side="right") - 1
+        return np.clip(shown, 0, len(self) - 1)
+
+    def pictures(self, numbers: np.ndarray) -> np.ndarray:
+        """Pictures (T, H, W, 3) uint8 by number."""
+        try:
+            first = self._reader[int(numbers[0])].asnumpy()
+            if first.shape[-1] == 3:
+                return self._reader.get_batch(numbers).asnumpy()
+            return np.stack([_without_padding(self._reader[int(number)].asnumpy()) for number in numbers])
+        except decord.DECORDError as error:
+            raise MediaError(f"unreadable: damaged video ({_short(error)})") from None
+
+    def chunks(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
+        """The same, one picture (H, W, 3) after the other, decoded a few at a time."""
+        height, width = self.pictures(numbers[:1]).shape[1:3]
+        step = max(CHUNK_PIXELS // (height * width), 1)
+        for first in range(0, len(numbers), step):
+            yield from self.pictures(numbers[first : first + step])
+
+
+def read_audio(path: Path, sample_rate: int) -> np.ndarray:
+    """All sound of a file as mono (samples,) float32 in [-1, 1] at `sample_rate`.
+
+    PyAV and not decord: decord's AudioReader keeps the memory of every file it opened.
+
+    Raises:
+        MediaError: the sound cannot be decoded.
+    """
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
+    pieces = []
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(container.streams.best("audio")):
+                frame.pts = None  # gaps in time stamps are not filled
+                pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
+            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+    except av.FFmpegError as error:
+        raise MediaError(f"unreadable: damaged audio ({_short(error)})") from None
+    if not pieces:
+        raise MediaError("unreadable: no sound")
+    return np.clip(np.concatenate(pieces), -1, 1)
+
+
+def _video_facts(container, stream) -> dict:
+    codec = stream.codec_context
+    frame = next(container.decode(stream), None)
+    if frame is None:
+        raise MediaError("unreadable: no pictures")
+    turned = frame.rotation % 180 != 0
+    size = (frame.height, frame.width) if turned else (frame.width, frame.height)
+    return {
+        "video_codec": codec.codec.canonical_name,
+        "pixel_format": codec.pix_fmt,
+        "width": size[0],
+        "height": size[1],
+        "rotated": frame.rotation != 0,
+    }
+
+
+def _start(stream) -> float:
+    return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
+
+
+def _starts(reader) -> np.ndarray:
+    """When each picture appears, from 0; evenly spaced where the file does not say or makes no sense."""
+    starts = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(float)
+    starts -= starts[0]
+    even = np.arange(len(starts)) / reader.get_avg_fps()
+    sensible = np.all(np.diff(starts) >= 0) and abs(starts[-1] - even[-1]) < 1 + 0.5 * even[-1]
+    return starts if sensible else even
+
+
+def _without_padding(picture: np.ndarray) -> np.ndarray:
+    """Undoes a quirk of decord 0.6: rows of some narrow pictures come with their padding as channels."""
+    height, width, _ = picture.shape
+    return picture.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
+
+
+def _short(error: Exception) -> str:
+    """The last, telling part of a decoder's message, on one line."""
+    text = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
+    return text.split("Check failed: ")[-1].split(") ")[-1].strip()[:80]

@@ -1,0 +1,57 @@
+"""The embedded data sets as media files: rendered and encoded clip by clip, on all cores."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+
+from xkd.data import encode, listing, synthetic
+from xkd.data.synthetic.knobs import FPS, PICTURE, SAMPLE_RATE
+from xkd.data.workers import Failure, run_guarded
+from xkd.errors import UserError
+from xkd.params import Dataset
+from xkd.progress import track
+
+CLIP_SECONDS = 120.0  # far more than a clip takes
+
+
+def source_hash() -> str:
+    """Short hash of the code that makes a clip: another drawing is another data set."""
+    folder = Path(synthetic.__file__).parent
+    digest = hashlib.sha256()
+    for path in [*sorted(folder.glob("*.py")), Path(encode.__file__)]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def generate(entry: Dataset, folder: Path, archive: Path | None, processes: int | None = None) -> pd.DataFrame:
+    """Writes the missing clips of a data set into `folder`; returns its list, paths relative to `folder`."""
+    wanted = [("train", i) for i in range(entry.train_clips)] + [("test", i) for i in range(entry.test_clips)]
+    tasks = [
+        (entry.kind, split, index, entry.seed, str(archive) if archive else None, str(_path(folder, split, index)))
+        for split, index in wanted
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = track(run_guarded(make_clip, tasks, lambda _: CLIP_SECONDS, processes), "generate", total=len(tasks))
+    rows = []
+    for (split, index), fact in zip(wanted, facts, strict=True):
+        path = _path(folder, split, index)
+        if isinstance(fact, Failure):
+            raise UserError(f"{path}: could not be written: its process ended; is there memory and disk space left?")
+        rows.append({"id": path.stem, "path": path.name, "split": split, **fact})
+    return pd.DataFrame(rows).reindex(columns=list(listing.COLUMNS), fill_value="")
+
+
+def make_clip(kind: str, split: str, index: int, seed: int, archive: str | None, path: str) -> dict[str, str]:
+    """Writes one clip unless it is there; returns its label and what it was made of."""
+    clip = synthetic.render(kind, split, index, seed, archive)
+    if not Path(path).exists():
+        size = (PICTURE.canvas, PICTURE.canvas)
+        encode.write_clip(Path(path), clip.frames, FPS, size, clip.waveform, SAMPLE_RATE)
+    return {"label": clip.label, "video_source": clip.video_source, "audio_source": clip.audio_source}
+
+
+def _path(folder: Path, split: str, index: int) -> Path:
+    return folder / f"{split}-{index:05d}.mp4"

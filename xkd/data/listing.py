@@ -1,0 +1,67 @@
+"""Lists of raw media files: the index that `download` writes, and users' own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from xkd.errors import UserError
+from xkd.files import replacing
+
+COLUMNS = ("id", "path", "split", "label", "fold", "video_source", "audio_source")
+SPLITS = ("train", "test")
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A list with all `COLUMNS` as text, absent ones empty; ids default to the path without its suffix.
+
+    Raises:
+        UserError: no such file, not a table, no or unknown columns, no rows, ids twice, an unknown split.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `python -m xkd download` or correct the path") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable CSV ({' '.join(str(error).split())})") from None
+    _check_columns(path, table)
+    table = table.reindex(columns=list(COLUMNS), fill_value="")
+    table["id"] = table["id"].where(table["id"] != "", table["path"].map(lambda p: str(Path(p).with_suffix(""))))
+    table["split"] = table["split"].replace("", "train")
+    _check_rows(path, table)
+    return table
+
+
+def write(path: Path, table: pd.DataFrame) -> None:
+    """Writes a list, whole or not at all."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, columns=list(COLUMNS), lineterminator="\n")
+
+
+def relative_to(folder: Path, table: pd.DataFrame, listed_in: Path) -> pd.DataFrame:
+    """The same list with paths, given relative to the folder `listed_in`, made relative to `folder`."""
+    paths = [os.path.relpath(listed_in / name, folder) for name in table["path"]]
+    return table.assign(path=paths)
+
+
+def _check_columns(path: Path, table: pd.DataFrame) -> None:
+    if "path" not in table.columns:
+        raise UserError(f"{path}: has no column 'path'; columns: {', '.join(table.columns)}")
+    unknown = [name for name in table.columns if name not in COLUMNS]
+    if unknown:
+        raise UserError(f"{path}: unknown column '{unknown[0]}'; known: {', '.join(COLUMNS)}")
+
+
+def _check_rows(path: Path, table: pd.DataFrame) -> None:
+    if table.empty:
+        raise UserError(f"{path}: lists no clips; give at least one row")
+    if (table["path"] == "").any():
+        raise UserError(f"{path}: line {table.index[table['path'] == ''][0] + 2} has no path")
+    twice = table.loc[table["id"].duplicated(), "id"]
+    if len(twice):
+        raise UserError(f"{path}: id '{twice.iloc[0]}' stands there twice; ids must differ")
+    odd = table.loc[~table["split"].isin(SPLITS), "split"]
+    if len(odd):
+        raise UserError(f"{path}: line {odd.index[0] + 2}: split '{odd.iloc[0]}' is not train or test")

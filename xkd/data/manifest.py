@@ -1,0 +1,90 @@
+"""The manifest: one row per clip that was expected, usable or not."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from xkd.errors import UserError
+from xkd.files import replacing
+
+COLUMNS = (
+    "id", "path", "split", "fold", "label", "seconds", "fps", "width", "height", "sample_rate", "has_video", "has_audio",
+    "video_source", "audio_source", "digest", "status", "reason",
+)  # fmt: skip
+_NUMBERS = {"seconds": "Float64", "fps": "Float64", "width": "Int64", "height": "Int64", "sample_rate": "Int64"}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Clips of a data set, or of one of its splits.
+
+    Attributes:
+        path: the file; clip paths are relative to its folder.
+        all_rows: DataFrame of every clip expected.
+        hash: short hash of the whole file's rows, whatever their order.
+    """
+
+    path: Path
+    all_rows: pd.DataFrame
+    hash: str
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """The usable clips, in order."""
+        return self.all_rows[self.all_rows["status"] == "ok"].reset_index(drop=True)
+
+    @property
+    def labels(self) -> list[str]:
+        """Label of each usable clip."""
+        return self.rows["label"].tolist()
+
+    @property
+    def ids(self) -> list[str]:
+        """Id of each usable clip."""
+        return self.rows["id"].tolist()
+
+    def split(self, name: str) -> Manifest:
+        """The clips of one split; the hash stays that of the whole."""
+        chosen = self.all_rows[self.all_rows["split"] == name].reset_index(drop=True)
+        return Manifest(self.path, chosen, self.hash)
+
+
+def read(path: str | Path) -> Manifest:
+    """Reads a manifest.
+
+    Raises:
+        UserError: no such file, or not a manifest.
+    """
+    path = Path(path)
+    try:
+        content = path.read_bytes()
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such manifest; run `python -m xkd prepare` first") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable manifest ({' '.join(str(error).split())})") from None
+    absent = [name for name in COLUMNS if name not in table.columns]
+    if absent:
+        raise UserError(f"{path}: not a manifest: column '{absent[0]}' is missing; run `python -m xkd prepare` again")
+    for name, kind in _NUMBERS.items():
+        table[name] = pd.to_numeric(table[name]).astype(kind)
+    for name in ("has_video", "has_audio"):
+        table[name] = table[name] == "True"
+    return Manifest(path, table, content_hash(content))
+
+
+def write(path: Path, table: pd.DataFrame) -> str:
+    """Writes a manifest, whole or not at all; returns its hash."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, columns=list(COLUMNS), lineterminator="\n")
+    return content_hash(path.read_bytes())
+
+
+def content_hash(content: bytes) -> str:
+    """Short SHA-256 of the lines of a CSV, sorted: rows in another order are the same data."""
+    return hashlib.sha256(b"\n".join(sorted(content.splitlines()))).hexdigest()[:12]

@@ -1,0 +1,75 @@
+"""Decoded clips as two flat files that are mapped into memory: nothing to decode while training."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from xkd.errors import UserError
+
+
+class PackWriter:
+    """Appends clips to `folder`/video.bin and audio.bin; `close` writes the index."""
+
+    def __init__(self, folder: Path):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self.folder = folder
+        self._video, self._audio = (folder / "video.bin").open("wb"), (folder / "audio.bin").open("wb")
+        self._rows: list[tuple] = []
+
+    def add(self, clip_id: str, digest: str, video: np.ndarray | None, audio: np.ndarray | None) -> None:
+        """Adds pictures (T, 3, H, W) uint8 and samples (n,) int16; an absent stream takes no room."""
+        if video is not None:
+            self._video.write(np.ascontiguousarray(video).data)
+        if audio is not None:
+            self._audio.write(np.ascontiguousarray(audio).data)
+        shape = video.shape if video is not None else (0, 0, 0, 0)
+        self._rows.append((clip_id, digest, shape, len(audio) if audio is not None else 0))
+
+    def close(self) -> None:
+        """Ends the pack."""
+        self._video.close()
+        self._audio.close()
+        ids, digests, shapes, samples = zip(*self._rows, strict=True)
+        np.savez(self.folder / "index.npz", ids=ids, digests=digests, video_shape=shapes, audio_samples=samples)
+
+
+class Pack:
+    """Clips by number, in the order in which they were added.
+
+    Attributes:
+        number: id -> number.
+        digest: id -> digest of the clip file that was packed.
+    """
+
+    def __init__(self, folder: Path):
+        try:
+            with np.load(folder / "index.npz") as index:
+                ids, digests = index["ids"].tolist(), index["digests"].tolist()
+                self._shapes, samples = index["video_shape"], index["audio_samples"]
+            self._video, self._audio = _mapped(folder / "video.bin", np.uint8), _mapped(folder / "audio.bin", np.int16)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{folder}: packed clips cannot be read ({error}); run prepare again") from None
+        self._video_ends = np.cumsum(self._shapes.prod(axis=1))
+        self._audio_ends = np.cumsum(samples)
+        if (self._video_ends[-1], self._audio_ends[-1]) != (len(self._video), len(self._audio)):
+            raise UserError(f"{folder}: packed clips are incomplete; run prepare again")
+        self.number = {clip_id: number for number, clip_id in enumerate(ids)}
+        self.digest = dict(zip(ids, digests, strict=True))
+
+    def video(self, number: int) -> np.ndarray:
+        """Pictures (T, 3, H, W) uint8, a view of the file."""
+        shape, end = self._shapes[number], self._video_ends[number]
+        return self._video[end - shape.prod() : end].reshape(shape)
+
+    def audio(self, number: int) -> np.ndarray:
+        """Samples (n,) int16, a view of the file."""
+        start = self._audio_ends[number - 1] if number else 0
+        return self._audio[start : self._audio_ends[number]]
+
+
+def _mapped(path: Path, dtype: type) -> np.ndarray:
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)

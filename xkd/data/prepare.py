@@ -1,0 +1,166 @@
+"""One raw file becomes one training-ready clip, or a reason why not. Never another clip in its place."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xkd.data import decode, encode
+from xkd.data.decode import MediaError, Probe, Video
+from xkd.params import Clips
+
+SHORTEST = 0.5  # a clip must last this part of clips.seconds; views hold the last picture up to the rest
+NEEDS = {"both": ("video", "audio"), "video": ("video",), "audio": ("audio",), "any": ()}
+# decord 0.6 comes with a decoder library of 2019: these open without error in places, but never decode
+UNSUPPORTED = frozenset({"av1", "vvc", "evc", "lcevc"})
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare_clip` found: manifest columns, and the decoded clip where it is to be packed."""
+
+    facts: dict
+    video: np.ndarray | None = None
+    audio: np.ndarray | None = None
+
+
+def prepare_clip(raw: str, out: str, clips: Clips, require: str, pack: bool) -> Prepared:
+    """Probes, decodes and, unless it is ready as it is, transcodes one file; then decodes the result.
+
+    Args:
+        raw: the raw file; never changed.
+        out: the training-ready clip to write; one that is there and newer than `raw` is kept.
+        require: both, video, audio or any: the streams without which the clip is unusable.
+    """
+    source, target = Path(raw), Path(out)
+    try:
+        if not source.is_file():
+            raise MediaError("missing")
+        found = decode.probe(source)
+        _check_streams(found, require)
+        if not _is_current(target, source):
+            _write(source, target, found, clips)
+        return _decoded(target, clips, pack)
+    except MediaError as error:
+        return Prepared({"status": "unusable", "reason": str(error)})
+
+
+def file_name(clip_id: str) -> str:
+    """A file name for any id; ids that are no file names get a hash, so that names stay different."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", clip_id)
+    if plain == clip_id and len(plain) < 100:
+        return f"{plain}.mp4"
+    return f"{plain[-60:]}-{hashlib.sha256(clip_id.encode()).hexdigest()[:8]}.mp4"
+
+
+def read_video(path: Path, first: int = 0, count: int | None = None) -> np.ndarray:
+    """Pictures (T, 3, H, W) uint8 of a training-ready clip, `count` from number `first` on."""
+    video = Video(path)
+    last = len(video) if count is None else min(first + count, len(video))
+    pictures = video.pictures(np.arange(min(first, last - 1), last))
+    return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+
+
+def read_audio(path: Path, sample_rate: int) -> np.ndarray:
+    """Sound (samples,) int16 of a training-ready clip."""
+    return np.rint(decode.read_audio(path, sample_rate) * 32767).astype(np.int16)
+
+
+def _check_streams(found: Probe, require: str) -> None:
+    has = {"video": found.video_codec is not None, "audio": found.audio_codec is not None}
+    if not any(has.values()):
+        raise MediaError("unreadable: neither video nor audio")
+    for modality in NEEDS[require]:
+        if not has[modality]:
+            raise MediaError(f"no {modality}")
+    if found.video_codec in UNSUPPORTED:
+        raise MediaError(f"codec {found.video_codec} is not supported")
+
+
+def _write(source: Path, target: Path, found: Probe, clips: Clips) -> None:
+    video = Video(source, found.video_codec) if found.video_codec else None
+    waveform = _sound(source, found, clips) if found.audio_codec else None
+    seconds = video.seconds if video else len(waveform) / clips.sample_rate
+    if seconds < SHORTEST * clips.seconds - 1e-6:
+        raise MediaError(f"too short: {seconds:.2f} s of {clips.seconds:g} s")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if _is_ready(source, video, found, clips):
+        _link(source, target)
+        return
+    size = _size(found, clips.size) if video else (0, 0)
+    frames = video.chunks(video.at_rate(clips.fps)) if video else None
+    if waveform is not None and video:
+        waveform = waveform[: round(seconds * clips.sample_rate)]
+    encode.write_clip(target, frames, clips.fps, size, waveform, clips.sample_rate)
+
+
+def _is_ready(source: Path, video: Video | None, found: Probe, clips: Clips) -> bool:
+    """Whether the raw file already is what training reads: it is then used as it is."""
+    sound = (found.audio_codec, found.sample_rate, found.channels) in ((None,) * 3, ("aac", clips.sample_rate, 1))
+    return bool(
+        video
+        and sound
+        and (found.video_codec, found.pixel_format) == ("h264", "yuv420p")
+        and "mp4" in found.container
+        and source.suffix == ".mp4"
+        and min(found.width, found.height) == clips.size
+        and abs(video.rate - clips.fps) < 1e-3
+        and not found.rotated
+        and abs(found.audio_delay) < 1e-3
+    )
+
+
+def _sound(source: Path, found: Probe, clips: Clips) -> np.ndarray:
+    """The sound, shifted so that it starts with the first picture."""
+    waveform = decode.read_audio(source, clips.sample_rate)
+    shift = round(found.audio_delay * clips.sample_rate)
+    return np.pad(waveform, (shift, 0)) if shift > 0 else waveform[-shift:]
+
+
+def _size(found: Probe, short: int) -> tuple[int, int]:
+    """Width and height with the shorter side `short`; the longer one is rounded to an even number."""
+    scale = short / min(found.width, found.height)
+    width, height = (2 * round(side * scale / 2) for side in (found.width, found.height))
+    return max(width, short), max(height, short)
+
+
+def _decoded(target: Path, clips: Clips, pack: bool) -> Prepared:
+    """Decodes the clip exactly as training will."""
+    found = decode.probe(target)
+    video = read_video(target) if found.video_codec else None
+    audio = read_audio(target, clips.sample_rate) if found.audio_codec else None
+    seconds = len(video) / clips.fps if video is not None else len(audio) / clips.sample_rate
+    if audio is not None:
+        audio = audio[: round(seconds * clips.sample_rate)]  # the encoder fills its last block
+    facts = {
+        "seconds": round(seconds, 4),
+        "fps": clips.fps if video is not None else None,
+        "width": found.width,
+        "height": found.height,
+        "sample_rate": clips.sample_rate if audio is not None else None,
+        "has_video": video is not None,
+        "has_audio": audio is not None,
+        "digest": hashlib.sha256(target.read_bytes()).hexdigest()[:16],
+        "status": "ok",
+        "reason": "",
+    }
+    return Prepared(facts, video, audio) if pack else Prepared(facts)
+
+
+def _is_current(target: Path, source: Path) -> bool:
+    return target.exists() and target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+
+
+def _link(source: Path, target: Path) -> None:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        os.link(source, temporary)
+    except OSError:  # another file system
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)

@@ -1,0 +1,127 @@
+"""Stage `prepare`: raw media files -> training-ready clips and their manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from xkd.data import catalogue, encode, listing, manifest
+from xkd.data.packed import PackWriter
+from xkd.data.prepare import Prepared, file_name, prepare_clip
+from xkd.data.workers import Failure, run_guarded
+from xkd.errors import UserError
+from xkd.files import write_json
+from xkd.params import Clips, Params
+from xkd.progress import track
+
+FILE_SECONDS, SECONDS_PER_MEGABYTE = 60.0, 4.0  # longer than that, and the decoder hangs
+
+
+def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> None:
+    """Decodes every clip that the index `raw` lists; writes clips/, packed/, summary.json and manifest.csv.
+
+    Clips go into a folder named after everything that shapes them, so that an interrupted call
+    continues and a failed one leaves earlier results as they were.
+
+    Args:
+        processes: by default one per core; the result does not depend on it.
+
+    Raises:
+        UserError: no index, nothing in it, or no usable clip.
+    """
+    dataset = _dataset_of(params, raw)
+    require = catalogue.entry(params, dataset).require
+    if params.clips.size % 2:
+        raise UserError(f"clips.size: {params.clips.size} is odd; H.264 needs an even number of pixels")
+    table = listing.read(raw)
+    folder = Path("clips") / _key(params.clips, require, raw)
+    paths = [str(folder / file_name(clip_id)) for clip_id in table["id"]]
+    pack = PackWriter(out / ".packed.part") if params.clips.pack else None
+    facts = list(_prepared(table, raw, out, paths, params.clips, require, pack, processes))
+    rows = table.assign(path=paths).join(pd.DataFrame(facts).set_index(table.index))
+    _check_usable(rows, raw, require)
+    _publish(rows, dataset, params.clips, out, folder, pack)
+
+
+def _prepared(
+    table, raw: Path, out: Path, paths: list[str], clips: Clips, require: str, pack, processes
+) -> Iterator[dict]:
+    """Manifest columns of each clip, in order; decoded clips go to `pack` as they come."""
+    sources = [str(raw.parent / path) for path in table["path"]]
+    tasks = [(s, str(out / p), clips, require, pack is not None) for s, p in zip(sources, paths, strict=True)]
+    results = track(run_guarded(prepare_clip, tasks, _seconds_allowed, processes), "prepare", total=len(tasks))
+    for clip_id, result in zip(table["id"], results, strict=True):
+        if isinstance(result, Failure):
+            result = Prepared({"status": "unusable", "reason": result.reason})
+        if pack and result.facts["status"] == "ok":
+            pack.add(clip_id, result.facts["digest"], result.video, result.audio)
+        yield (
+            dict.fromkeys(manifest.COLUMNS[5:12])
+            | {"has_video": False, "has_audio": False, "digest": ""}
+            | result.facts
+        )
+
+
+def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, folder: Path, pack: PackWriter | None) -> None:
+    """Puts the new results in the place of the old ones, the manifest last."""
+    shutil.rmtree(out / "packed", ignore_errors=True)
+    if pack:
+        pack.close()
+        pack.folder.rename(out / "packed")
+    usable = rows[rows["status"] == "ok"]
+    digest = manifest.write(out / "manifest.csv", rows)
+    summary = {
+        "dataset": dataset,
+        "hash": digest,
+        "expected": len(rows),
+        "found": int((rows["reason"] != "missing").sum()),
+        "usable": len(usable),
+        "splits": {split: int((usable["split"] == split).sum()) for split in listing.SPLITS},
+        "reasons": _reasons(rows),
+        "clips": clips.model_dump(mode="json"),
+    }
+    write_json(out / "summary.json", summary)
+    for earlier in (out / "clips").iterdir():
+        if earlier.name != folder.name:
+            shutil.rmtree(earlier)
+
+
+def _check_usable(rows: pd.DataFrame, raw: Path, require: str) -> None:
+    if not (rows["status"] == "ok").any():
+        reasons = ", ".join(f"{count} {reason}" for reason, count in _reasons(rows).items())
+        raise UserError(
+            f"{raw}: none of {len(rows)} clips is usable with require '{require}' ({reasons}); nothing changed"
+        )
+
+
+def _reasons(rows: pd.DataFrame) -> dict[str, int]:
+    """How many clips are unusable for each kind of reason, the most frequent first."""
+    reasons = rows.loc[rows["status"] != "ok", "reason"]
+    return dict(Counter(reason.split(": ")[0] for reason in reasons).most_common())
+
+
+def _dataset_of(params: Params, raw: Path) -> str:
+    """Which entry of the catalogue the index belongs to: what `download` noted, else params.dataset."""
+    try:
+        return json.loads((raw.parent / "source.json").read_text())["dataset"]
+    except (OSError, ValueError, KeyError):
+        return params.dataset
+
+
+def _key(clips: Clips, require: str, raw: Path) -> str:
+    """Names the folder of the clips: other settings, encoder options or raw files make another one."""
+    shape = clips.model_dump_json(exclude={"pack"})
+    options = json.dumps([encode.VIDEO_OPTIONS, encode.AUDIO_OPTIONS, encode.AUDIO_BIT_RATE])
+    return hashlib.sha256(f"{shape}\n{require}\n{options}\n{raw.read_text()}".encode()).hexdigest()[:8]
+
+
+def _seconds_allowed(task: tuple) -> float:
+    source = Path(task[0])
+    size = source.stat().st_size if source.is_file() else 0
+    return FILE_SECONDS + SECONDS_PER_MEGABYTE * size / 1e6
