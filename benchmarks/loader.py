@@ -1,6 +1,6 @@
 """Clips per second of the loader, as ratios to a plain baseline measured in the same run.
 
-    python benchmarks/loader.py --manifest data/talking_digits/manifest.csv
+    python -m benchmarks.loader --manifest data/talking_digits/manifest.csv
 
 The baseline decodes each media file and does nothing else. A loader that falls below the clips
 per second of a training step (column `clips_per_second` of history.csv) holds training up.
