@@ -22,7 +22,7 @@ def rows(clips: int, scans: int | None = None) -> pd.DataFrame:
             "id": [f"clip{i:04d}" for i in index],
             "label": LABELS[index % 3],
             "video_source": video_source,
-            "audio_source": [None] * clips,
+            "audio_source": [""] * clips,
         }
     )
 

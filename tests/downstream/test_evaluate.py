@@ -4,7 +4,6 @@ import json
 import math
 from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -225,7 +224,7 @@ def test_unfinished_run_is_explained_and_leaves_earlier_results(project, name):
 
 
 def test_clips_without_labels_are_explained(project, monkeypatch):
-    monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest(TRAIN.assign(label=np.nan)))
+    monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest(TRAIN.assign(label="")))
     with pytest.raises(UserError, match="48 train clips have no label, e.g. clip0000"):
         project.run()
 

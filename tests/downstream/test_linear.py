@@ -79,6 +79,13 @@ def test_items_stand_on_one_side_only():
     assert held.mean() == pytest.approx(0.2, abs=0.08)
 
 
+def test_speakers_who_say_every_label_are_held_out_whole():
+    generator = np.random.default_rng(0)
+    labels, speakers = LETTERS[generator.integers(0, 5, 2000)], generator.integers(0, 30, 2000).astype(str)
+    fit, held = linear.hold_out(labels, [speakers], 0.2)
+    assert len(set(speakers[held])) == 6 and not set(speakers[fit]) & set(speakers[held])
+
+
 def test_clips_of_two_items_are_held_out_by_both():
     generator = np.random.default_rng(0)
     digits = generator.integers(0, 5, 3000)

@@ -54,7 +54,7 @@ def extract(networks: Mapping[Key, Callable[[Tensor], Tensor]], batches: Iterabl
                 view = getattr(batch, modality)[0].to(device())
                 outputs[owner, modality].append(network(view).float().cpu())
     position = {id: index for index, id in enumerate(ids)}
-    wanted = rows["id"].astype(str).tolist()
+    wanted = rows["id"].tolist()
     if sorted(ids) != sorted(wanted):
         missing = sorted(set(wanted) - set(ids))
         raise UserError(
@@ -65,7 +65,7 @@ def extract(networks: Mapping[Key, Callable[[Tensor], Tensor]], batches: Iterabl
     order = [position[id] for id in wanted]
     arrays = {key: torch.cat(parts).numpy()[order] for key, parts in outputs.items()}
     items = {m: _items(rows, f"{m}_source") for m in ("video", "audio")}
-    return Clips(np.array(wanted), rows["label"].astype(str).to_numpy(dtype=str), items, arrays)
+    return Clips(np.array(wanted), rows["label"].to_numpy(dtype=str), items, arrays)
 
 
 def device() -> torch.device:
@@ -75,5 +75,4 @@ def device() -> torch.device:
 
 def _items(rows, column: str) -> np.ndarray:
     """Provenance of each clip; a clip of unknown provenance is an item of its own."""
-    known = rows[column].notna() & (rows[column].astype(str) != "")
-    return rows[column].where(known, rows["id"]).astype(str).to_numpy(dtype=str)
+    return rows[column].where(rows[column] != "", rows["id"]).to_numpy(dtype=str)

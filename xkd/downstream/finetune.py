@@ -78,7 +78,6 @@ def make_optimiser(model: Classifier, settings: Finetune) -> torch.optim.AdamW:
     groups: dict[tuple[int, bool], dict] = {}
     for name, parameter in model.named_parameters():
         depth, decays = _depth(name, top), parameter.ndim > 1
-        decay = settings.weight_decay if decays else 0.0
         rate = settings.learning_rate * settings.layer_decay ** (top - depth)
         decay = settings.weight_decay if decays else 0.0
         new = {"params": [], "lr": rate, "peak": rate, "weight_decay": decay}

@@ -22,8 +22,8 @@ def hold_out(labels: np.ndarray, items: Sequence[np.ndarray], share: float) -> t
 
     The test clips show scans and recordings that training has never shown. C must be chosen under the
     same condition: if clips of one scan stood on both sides, the least regularised probe, which
-    knows the scans by heart, would win. So whole items are held out, label by label (stratified); a
-    clip made of two items is held out when both are, and fits when neither is.
+    knows the scans by heart, would win. So whole items are held out, evenly over the labels; a clip made
+    of two items is held out when both are, and fits when neither is.
 
     Args:
         labels: (clips,).
@@ -102,12 +102,12 @@ def _regression(**options) -> LogisticRegression:
 
 
 def _chosen_items(labels: np.ndarray, names: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """Marks the clips of about `share` of the items of each label; a label's only item stays."""
+    """Marks the clips of `share` of the items: every n-th of a list sorted by label, so all labels are met."""
     unique, first, index = np.unique(names, return_index=True, return_inverse=True)
-    label_of_item = labels[first]
+    shuffled = generator.permutation(len(unique))
+    by_label = shuffled[np.argsort(labels[first][shuffled], kind="stable")]
+    count = min(max(round(share * len(unique)), 1), len(unique) - 1)
+    positions = np.arange(count) + generator.random()
     chosen = np.zeros(len(unique), dtype=bool)
-    for label in np.unique(label_of_item):
-        candidates = generator.permutation(np.flatnonzero(label_of_item == label))
-        count = min(max(round(share * len(candidates)), 1), len(candidates) - 1)
-        chosen[candidates[:count]] = True
+    chosen[by_label[(positions * len(unique) / max(count, 1)).astype(int)]] = True
     return chosen[index]

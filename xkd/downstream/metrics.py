@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 RESAMPLES = 2000
+DECIMALS = 4
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def summarise(
     keys = [f"{scores.name}.{rank}" for rank in ranks]
     values = dict(zip(keys, (100 * correct.mean(axis=0)).tolist()))
     values[f"{scores.name}.map"] = mean_average_precision(scores.values, labels[:, None] == scores.classes)
-    return values, dict(zip(keys, intervals(correct, items).tolist()))
+    spans = intervals(correct, items).astype(float).round(DECIMALS)
+    return {key: round(value, DECIMALS) for key, value in values.items()}, dict(zip(keys, spans.tolist()))
 
 
 def hits(scores: np.ndarray, classes: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:

@@ -71,10 +71,10 @@ PROTOCOLS = {"linear": probe_frozen, "finetune": finetune_students}
 
 
 def _feature_sets(train: dict[Key, np.ndarray], test: dict[Key, np.ndarray]):
-    """Owner, modality, training and test features: every encoder, then both modalities of an owner together."""
-    for (owner, modality), features in train.items():
-        yield owner, modality, features, test[owner, modality]
-    for owner in dict.fromkeys(owner for owner, _ in train):
-        keys = [(owner, "video"), (owner, "audio")]
-        if all(key in train for key in keys):
+    """Owner, modality, training and test features: of each encoder, then of both modalities of an owner together."""
+    for owner in sorted({owner for owner, _ in train}):
+        keys = [(owner, modality) for modality in ("video", "audio") if (owner, modality) in train]
+        for key in keys:
+            yield *key, train[key], test[key]
+        if len(keys) == 2:
             yield owner, "both", *(linear.concatenate(*(part[key] for key in keys)) for part in (train, test))

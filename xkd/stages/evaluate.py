@@ -93,7 +93,7 @@ def _check_labels(clips: manifests.Manifest, path: Path) -> None:
         rows = clips.split(split).rows
         if rows.empty:
             raise UserError(f"{path}: no usable clips in split '{split}'; see its columns split, status and reason")
-        unlabelled = rows["id"][rows["label"].isna() | (rows["label"].astype(str) == "")]
+        unlabelled = rows["id"][rows["label"] == ""]
         if len(unlabelled):
             raise UserError(f"{path}: {len(unlabelled)} {split} clips have no label, e.g. {unlabelled.iloc[0]}")
 
