@@ -1,9 +1,14 @@
 import numpy as np
 import pytest
 
+from xkd.downstream.features import Clips
 from xkd.downstream.metrics import Scores, hits, intervals, mean_average_precision, summarise
 
 CLASSES = np.array(["a", "b", "c"])
+
+
+def clips_of(labels, items):
+    return Clips(np.arange(len(labels)).astype(str), np.array(labels), items, {})
 
 
 def test_hits_count_the_best_k_guesses():
@@ -67,9 +72,22 @@ def test_intervals_repeat_and_hold_the_rate():
 
 
 def test_summary_names_metrics_after_the_classifier():
-    scores = Scores("student.video.linear", np.eye(3), CLASSES)
-    values, spans = summarise(scores, np.array(["a", "b", "a"]), [np.array(["1", "2", "3"])])
-    assert values["student.video.linear.top1"] == pytest.approx(200 / 3)
-    assert values.keys() == {"student.video.linear.top1", "student.video.linear.map"}  # 3 classes: top-5 says nothing
-    assert spans.keys() == {"student.video.linear.top1"}
-    assert scores.modality == "video" and scores.predicted.tolist() == ["a", "b", "c"]
+    items = {"video": np.array(["1", "2", "3"]), "audio": np.array(["1", "1", "1"])}
+    scores = [Scores(f"student.{modality}.linear", np.eye(3), CLASSES) for modality in ("video", "audio")]
+    values, spans = summarise(scores, clips_of(["a", "b", "a"], items))
+    assert values["student.video.linear.top1"] == pytest.approx(200 / 3, abs=1e-4)
+    # With three classes a top-5 says nothing.
+    assert values.keys() == {f"student.{m}.linear.{metric}" for m in ("video", "audio") for metric in ("top1", "map")}
+    assert spans.keys() == {"student.video.linear.top1", "student.audio.linear.top1"}
+    assert np.ptp(spans["student.video.linear.top1"]) > 0
+    assert np.ptp(spans["student.audio.linear.top1"]) == 0  # one recording: nothing to resample
+    assert scores[0].predicted.tolist() == ["a", "b", "c"]
+
+
+def test_top5_is_reported_where_there_are_more_classes():
+    classes = np.array(list("abcdefg"))
+    scores = Scores("student.video.knn", np.tile(np.linspace(1, 0, 7), (2, 1)), classes)
+    items = {"video": np.array(["1", "2"]), "audio": np.array(["1", "2"])}
+    values, spans = summarise([scores], clips_of(["e", "f"], items))
+    assert values["student.video.knn.top5"] == 50 and values["student.video.knn.top1"] == 0
+    assert spans["student.video.knn.top5"] == [0, 100]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-RESAMPLES = 2000
+from xkd.downstream.features import Clips
+
+RESAMPLES = 1000
 DECIMALS = 4
 
 
@@ -40,23 +42,25 @@ class Scores:
         return self.classes[self.values.argmax(axis=1)]
 
 
-def summarise(
-    scores: Scores, labels: np.ndarray, items: Sequence[np.ndarray]
-) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """All metrics of a classifier, and 95 % intervals of its accuracies, keyed by name and metric.
+def summarise(scores: Sequence[Scores], clips: Clips) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """All metrics of all classifiers, and 95 % intervals of their accuracies, keyed `<name>.<metric>`.
 
     Args:
-        scores: of the test clips.
-        labels: (clips,) true classes.
-        items: one (clips,) array of item names per modality that the classifier saw.
+        scores: of all classifiers.
+        clips: the test clips they are about.
     """
-    ranks = {"top1": 1} | ({"top5": 5} if len(scores.classes) > 5 else {})
-    correct = np.stack([hits(scores.values, scores.classes, labels, k) for k in ranks.values()], axis=1)
-    keys = [f"{scores.name}.{rank}" for rank in ranks]
-    values = dict(zip(keys, (100 * correct.mean(axis=0)).tolist()))
-    values[f"{scores.name}.map"] = mean_average_precision(scores.values, labels[:, None] == scores.classes)
-    spans = intervals(correct, items).astype(float).round(DECIMALS)
-    return {key: round(value, DECIMALS) for key, value in values.items()}, dict(zip(keys, spans.tolist()))
+    values, correct = {}, {}
+    for one in scores:
+        for k in (1, 5)[: 1 + (len(one.classes) > 5)]:
+            correct[f"{one.name}.top{k}"] = hits(one.values, one.classes, clips.labels, k)
+            values[f"{one.name}.top{k}"] = 100 * correct[f"{one.name}.top{k}"].mean()
+        values[f"{one.name}.map"] = mean_average_precision(one.values, clips.labels[:, None] == one.classes)
+    spans = {}
+    for modality in dict.fromkeys(one.modality for one in scores):
+        keys = [key for key in correct if key.split(".")[1] == modality]
+        spread = intervals(np.stack([correct[key] for key in keys], axis=1), clips.items_of(modality))
+        spans |= dict(zip(keys, spread.round(DECIMALS).tolist(), strict=True))
+    return {key: round(float(value), DECIMALS) for key, value in values.items()}, {key: spans[key] for key in correct}
 
 
 def hits(scores: np.ndarray, classes: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
@@ -116,4 +120,4 @@ def intervals(correct: np.ndarray, items: Sequence[np.ndarray], seed: int = 0, l
     totals = weights.sum(axis=1)
     kept = totals > 0  # with very few crossed items a resample can hold no clip at all
     rates = 100 * (weights[kept] @ correct.astype(np.float32)) / totals[kept, None]
-    return np.quantile(rates, [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    return np.quantile(rates.astype(float), [(1 - level) / 2, (1 + level) / 2], axis=0).T

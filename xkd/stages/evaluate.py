@@ -47,6 +47,7 @@ def run(params: Params, manifest: Path, run: Path, protocol: str, out: Path) -> 
     _check_labels(clips, manifest)
     job = Job(encoders, recipe, seed, clips, manifest, params.evaluate)
     test, scores, chosen = PROTOCOLS[protocol](job)
+    values, intervals = summarise(scores, test)
     results = {
         "dataset": prepared["dataset"],
         "ablation": recipe.ablation,
@@ -55,7 +56,8 @@ def run(params: Params, manifest: Path, run: Path, protocol: str, out: Path) -> 
         "manifest": clips.hash,
         "clips": {split: len(clips.split(split).rows) for split in ("train", "test")},
         "items": {modality: len(np.unique(names)) for modality, names in test.items.items()},
-        **_metrics(scores, test),
+        "metrics": values,
+        "intervals": intervals,
         "chosen": chosen,
     }
     predictions = out.with_suffix(".predictions.csv")
@@ -96,15 +98,6 @@ def _check_labels(clips: manifests.Manifest, path: Path) -> None:
         unlabelled = rows["id"][rows["label"] == ""]
         if len(unlabelled):
             raise UserError(f"{path}: {len(unlabelled)} {split} clips have no label, e.g. {unlabelled.iloc[0]}")
-
-
-def _metrics(scores: list[Scores], test: Clips) -> dict:
-    values, intervals = {}, {}
-    for one in scores:
-        more_values, more_intervals = summarise(one, test.labels, test.items_of(one.modality))
-        values |= more_values
-        intervals |= more_intervals
-    return {"metrics": values, "intervals": intervals}
 
 
 def _predictions(scores: list[Scores], test: Clips) -> pd.DataFrame:
