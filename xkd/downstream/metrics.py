@@ -51,7 +51,7 @@ def summarise(scores: Sequence[Scores], clips: Clips) -> tuple[dict[str, float],
     """
     values, correct = {}, {}
     for one in scores:
-        for k in (1, 5)[: 1 + (len(one.classes) > 5)]:
+        for k in (1, 5) if len(one.classes) > 5 else (1,):
             correct[f"{one.name}.top{k}"] = hits(one.values, one.classes, clips.labels, k)
             values[f"{one.name}.top{k}"] = 100 * correct[f"{one.name}.top{k}"].mean()
         values[f"{one.name}.map"] = mean_average_precision(one.values, clips.labels[:, None] == one.classes)
