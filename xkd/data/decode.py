@@ -73,8 +73,8 @@ class Video:
     def __init__(self, path: Path, codec: str = "unknown"):
         try:
             self._reader = decord.VideoReader(str(path), num_threads=1)
-        except decord.DECORDError:
-            raise MediaError(f"codec {codec} is not supported") from None
+        except (decord.DECORDError, RuntimeError):
+            raise MediaError(f"unreadable: decord cannot open it, codec {codec}") from None
         if len(self._reader) == 0:
             raise MediaError("unreadable: no pictures")
         self.starts = _starts(self._reader)
@@ -116,19 +116,28 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
     Raises:
         MediaError: the sound cannot be decoded.
     """
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)
+    resampler = av.AudioResampler(format="fltp", rate=sample_rate)
     pieces = []
     try:
         with av.open(str(path)) as container:
-            for frame in container.decode(container.streams.best("audio")):
-                frame.pts = None  # gaps in time stamps are not filled
-                pieces += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
-            pieces += [piece.to_ndarray()[0] for piece in resampler.resample(None)]
+            stream = container.streams.best("audio")
+            codec = stream.codec_context
+            frames = container.decode(stream)
+            if (codec.sample_rate, codec.format.name) != (sample_rate, "fltp"):
+                frames = _resampled(frames, resampler)
+            pieces = [frame.to_ndarray().mean(axis=0) for frame in frames]
     except av.FFmpegError as error:
         raise MediaError(f"unreadable: damaged audio ({_short(error)})") from None
     if not pieces:
         raise MediaError("unreadable: no sound")
     return np.clip(np.concatenate(pieces), -1, 1)
+
+
+def _resampled(frames, resampler) -> Iterator:
+    for frame in frames:
+        frame.pts = None  # gaps in time stamps are not filled
+        yield from resampler.resample(frame)
+    yield from resampler.resample(None)
 
 
 def _video_facts(container, stream) -> dict:

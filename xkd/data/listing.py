@@ -27,6 +27,7 @@ def read(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable CSV ({' '.join(str(error).split())})") from None
     _check_columns(path, table)
+    _check_paths(path, table)
     table = table.reindex(columns=list(COLUMNS), fill_value="")
     table["id"] = table["id"].where(table["id"] != "", table["path"].map(lambda p: str(Path(p).with_suffix(""))))
     table["split"] = table["split"].replace("", "train")
@@ -54,11 +55,14 @@ def _check_columns(path: Path, table: pd.DataFrame) -> None:
         raise UserError(f"{path}: unknown column '{unknown[0]}'; known: {', '.join(COLUMNS)}")
 
 
-def _check_rows(path: Path, table: pd.DataFrame) -> None:
+def _check_paths(path: Path, table: pd.DataFrame) -> None:
     if table.empty:
         raise UserError(f"{path}: lists no clips; give at least one row")
     if (table["path"] == "").any():
         raise UserError(f"{path}: line {table.index[table['path'] == ''][0] + 2} has no path")
+
+
+def _check_rows(path: Path, table: pd.DataFrame) -> None:
     twice = table.loc[table["id"].duplicated(), "id"]
     if len(twice):
         raise UserError(f"{path}: id '{twice.iloc[0]}' stands there twice; ids must differ")

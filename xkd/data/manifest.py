@@ -71,8 +71,7 @@ def read(path: str | Path) -> Manifest:
     absent = [name for name in COLUMNS if name not in table.columns]
     if absent:
         raise UserError(f"{path}: not a manifest: column '{absent[0]}' is missing; run `python -m xkd prepare` again")
-    for name, kind in _NUMBERS.items():
-        table[name] = pd.to_numeric(table[name]).astype(kind)
+    table = table.assign(**{name: pd.to_numeric(table[name]).astype(kind) for name, kind in _NUMBERS.items()})
     for name in ("has_video", "has_audio"):
         table[name] = table[name] == "True"
     return Manifest(path, table, content_hash(content))
@@ -80,6 +79,8 @@ def read(path: str | Path) -> Manifest:
 
 def write(path: Path, table: pd.DataFrame) -> str:
     """Writes a manifest, whole or not at all; returns its hash."""
+    whole = {name: pd.to_numeric(table[name]).astype(kind) for name, kind in _NUMBERS.items()}
+    table = table.assign(**whole)
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, columns=list(COLUMNS), lineterminator="\n")
     return content_hash(path.read_bytes())

@@ -13,11 +13,12 @@ import numpy as np
 
 from xkd.data import decode, encode
 from xkd.data.decode import MediaError, Probe, Video
+from xkd.files import replacing
 from xkd.params import Clips
 
 SHORTEST = 0.5  # a clip must last this part of clips.seconds; views hold the last picture up to the rest
 NEEDS = {"both": ("video", "audio"), "video": ("video",), "audio": ("audio",), "any": ()}
-# decord 0.6 comes with a decoder library of 2019: these open without error in places, but never decode
+# decord 0.6 comes with decoders of 2021, which do not know these
 UNSUPPORTED = frozenset({"av1", "vvc", "evc", "lcevc"})
 
 
@@ -46,7 +47,7 @@ def prepare_clip(raw: str, out: str, clips: Clips, require: str, pack: bool) -> 
         _check_streams(found, require)
         if not _is_current(target, source):
             _write(source, target, found, clips)
-        return _decoded(target, clips, pack)
+        return _decoded(target, found, clips, pack)
     except MediaError as error:
         return Prepared({"status": "unusable", "reason": str(error)})
 
@@ -76,36 +77,41 @@ def _check_streams(found: Probe, require: str) -> None:
     has = {"video": found.video_codec is not None, "audio": found.audio_codec is not None}
     if not any(has.values()):
         raise MediaError("unreadable: neither video nor audio")
+    if found.video_codec in UNSUPPORTED:
+        raise MediaError(f"codec {found.video_codec} is not supported")
     for modality in NEEDS[require]:
         if not has[modality]:
             raise MediaError(f"no {modality}")
-    if found.video_codec in UNSUPPORTED:
-        raise MediaError(f"codec {found.video_codec} is not supported")
 
 
 def _write(source: Path, target: Path, found: Probe, clips: Clips) -> None:
     video = Video(source, found.video_codec) if found.video_codec else None
+    if video:
+        _check_length(video.seconds, clips)
+        if _is_ready(source, video, found, clips):
+            _link(source, target)
+            return
     waveform = _sound(source, found, clips) if found.audio_codec else None
-    seconds = video.seconds if video else len(waveform) / clips.sample_rate
-    if seconds < SHORTEST * clips.seconds - 1e-6:
-        raise MediaError(f"too short: {seconds:.2f} s of {clips.seconds:g} s")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if _is_ready(source, video, found, clips):
-        _link(source, target)
-        return
+    if video is None:
+        _check_length(len(waveform) / clips.sample_rate, clips)
+    elif waveform is not None:
+        waveform = waveform[: round(video.seconds * clips.sample_rate)]
     size = _size(found, clips.size) if video else (0, 0)
     frames = video.chunks(video.at_rate(clips.fps)) if video else None
-    if waveform is not None and video:
-        waveform = waveform[: round(seconds * clips.sample_rate)]
+    target.parent.mkdir(parents=True, exist_ok=True)
     encode.write_clip(target, frames, clips.fps, size, waveform, clips.sample_rate)
 
 
-def _is_ready(source: Path, video: Video | None, found: Probe, clips: Clips) -> bool:
+def _check_length(seconds: float, clips: Clips) -> None:
+    if seconds < SHORTEST * clips.seconds - 1e-6:
+        raise MediaError(f"too short: {seconds:.2f} s of {clips.seconds:g} s")
+
+
+def _is_ready(source: Path, video: Video, found: Probe, clips: Clips) -> bool:
     """Whether the raw file already is what training reads: it is then used as it is."""
     sound = (found.audio_codec, found.sample_rate, found.channels) in ((None,) * 3, ("aac", clips.sample_rate, 1))
     return bool(
-        video
-        and sound
+        sound
         and (found.video_codec, found.pixel_format) == ("h264", "yuv420p")
         and "mp4" in found.container
         and source.suffix == ".mp4"
@@ -130,9 +136,8 @@ def _size(found: Probe, short: int) -> tuple[int, int]:
     return max(width, short), max(height, short)
 
 
-def _decoded(target: Path, clips: Clips, pack: bool) -> Prepared:
+def _decoded(target: Path, found: Probe, clips: Clips, pack: bool) -> Prepared:
     """Decodes the clip exactly as training will."""
-    found = decode.probe(target)
     video = read_video(target) if found.video_codec else None
     audio = read_audio(target, clips.sample_rate) if found.audio_codec else None
     seconds = len(video) / clips.fps if video is not None else len(audio) / clips.sample_rate
@@ -141,8 +146,8 @@ def _decoded(target: Path, clips: Clips, pack: bool) -> Prepared:
     facts = {
         "seconds": round(seconds, 4),
         "fps": clips.fps if video is not None else None,
-        "width": found.width,
-        "height": found.height,
+        "width": video.shape[3] if video is not None else None,
+        "height": video.shape[2] if video is not None else None,
         "sample_rate": clips.sample_rate if audio is not None else None,
         "has_video": video is not None,
         "has_audio": audio is not None,
@@ -158,9 +163,8 @@ def _is_current(target: Path, source: Path) -> bool:
 
 
 def _link(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        os.link(source, temporary)
-    except OSError:  # another file system
-        shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    with replacing(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:  # another file system
+            shutil.copyfile(source, temporary)

@@ -43,10 +43,14 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
     folder = Path("clips") / _key(params.clips, require, raw)
     paths = [str(folder / file_name(clip_id)) for clip_id in table["id"]]
     pack = PackWriter(out / ".packed.part") if params.clips.pack else None
-    facts = list(_prepared(table, raw, out, paths, params.clips, require, pack, processes))
-    rows = table.assign(path=paths).join(pd.DataFrame(facts).set_index(table.index))
-    _check_usable(rows, raw, require)
-    _publish(rows, dataset, params.clips, out, folder, pack)
+    try:
+        facts = list(_prepared(table, raw, out, paths, params.clips, require, pack, processes))
+        rows = table.assign(path=paths).join(pd.DataFrame(facts).set_index(table.index))
+        _check_usable(rows, raw, require)
+        _publish(rows, dataset, params.clips, out, folder, pack)
+    finally:
+        if pack:
+            shutil.rmtree(pack.folder, ignore_errors=True)
 
 
 def _prepared(

@@ -17,6 +17,7 @@ class Picture:
 
     canvas: int = 48
     digit: tuple[float, float] = (26.0, 30.0)  # width and height of the scan, uniform
+    margin: float = 1.5  # between the scan and the edge of the picture: strokes may swell that far
     drift: float = 6.0  # farthest way along each axis in one clip
     contrast: tuple[float, float] = (0.45, 0.70)  # luminance of ink minus background
     dark_ink: float = 0.0  # probability that the ink is the darker one

@@ -41,9 +41,9 @@ def draw(scan: np.ndarray, rng: np.random.Generator, knobs: Picture = PICTURE) -
 def _cover(scan: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
     """How much ink covers each pixel, (T, canvas, canvas): the scan on a straight, uniform path."""
     size = rng.uniform(*knobs.digit)
-    room = knobs.canvas - size
+    room = knobs.canvas - 2 * knobs.margin - size
     way = rng.uniform(-1, 1, 2) * min(knobs.drift, room)
-    start = np.maximum(-way, 0) + rng.uniform(0, 1, 2) * (room - np.abs(way))
+    start = knobs.margin + np.maximum(-way, 0) + rng.uniform(0, 1, 2) * (room - np.abs(way))
     corner = start + np.linspace(0, 1, FRAMES)[:, None] * way
     pixels = (np.arange(knobs.canvas) + 0.5 - corner[..., None]) * (scan.shape[0] / size) - 0.5
     weights = _cubic(pixels[..., None] - np.arange(scan.shape[0]))

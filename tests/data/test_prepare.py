@@ -1,0 +1,224 @@
+"""Stage prepare and the clip store, on good and on awkward files."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from media_files import crash_hang_or_double, damage, rotate, truncate, write_media
+
+from xkd.data import manifest
+from xkd.data.clips import open_clips
+from xkd.data.workers import Failure, run_guarded
+from xkd.errors import UserError
+from xkd.params import Clips, Dataset
+from xkd.stages import prepare
+
+CLIPS = Clips(seconds=1, fps=8, size=32, sample_rate=16000, pack=True)
+
+
+class Settings:
+    """As much of Params as the stage reads."""
+
+    dataset = "own"
+
+    def __init__(self, require="both", clips=CLIPS):
+        self.datasets, self.clips = {"own": Dataset(kind="folder", require=require)}, clips
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """An index of files of every kind."""
+    folder = tmp_path_factory.mktemp("raw")
+    write_media(folder / "good.mp4")
+    write_media(folder / "long.mkv", seconds=3, fps=30, size=(64, 96))
+    write_media(folder / "ready.mp4", fps=8, size=(32, 32), audio=False)
+    write_media(folder / "silent.mp4", audio=False)
+    write_media(folder / "sound.wav", codec=None)
+    write_media(folder / "ten_bit.mp4", pixels="yuv420p10le")
+    write_media(folder / "short.mp4", seconds=0.2)
+    rotate(write_media(folder / "rotated.mp4"))
+    damage(write_media(folder / "damaged.mp4"))
+    truncate(write_media(folder / "truncated.mp4"), 0.5)
+    write_media(folder / "av1.mkv", codec="libsvtav1", size=(96, 96))
+    (folder / "text.mp4").write_text("not a film")
+    names = [path.name for path in sorted(folder.iterdir())] + ["gone.mp4"]
+    rows = [f"{name.split('.')[0]},{name},{'test' if i % 2 else 'train'},{i % 3}" for i, name in enumerate(names)]
+    (folder / "index.csv").write_text("\n".join(["id,path,split,label", *rows]) + "\n")
+    return folder / "index.csv"
+
+
+@pytest.fixture(scope="module")
+def prepared(raw, tmp_path_factory):
+    """Manifest path for each policy."""
+    folders = {}
+    for require in ("both", "video", "audio", "any"):
+        out = tmp_path_factory.mktemp(require)
+        prepare.run(Settings(require), raw, out)
+        folders[require] = out / "manifest.csv"
+    return folders
+
+
+def reasons(path):
+    return manifest.read(path).all_rows.set_index("id")["reason"].to_dict()
+
+
+def test_each_awkward_file_has_its_reason(prepared):
+    found = reasons(prepared["any"])
+    assert found["gone"] == "missing"
+    assert found["av1"] == "codec av1 is not supported"
+    assert found["short"].startswith("too short: 0.20 s")
+    for name in ("damaged", "truncated", "text"):
+        assert found[name].startswith("unreadable"), (name, found[name])
+    for name in ("good", "long", "ready", "silent", "sound", "ten_bit", "rotated"):
+        assert found[name] == ""
+
+
+def test_policy_decides_what_is_usable(prepared):
+    usable = {require: set(manifest.read(path).ids) for require, path in prepared.items()}
+    both = {"good", "long", "ten_bit", "rotated"}
+    assert usable["both"] == both
+    assert usable["video"] == both | {"silent", "ready"}
+    assert usable["audio"] == both | {"sound"}
+    assert usable["any"] == both | {"silent", "ready", "sound"}
+    assert reasons(prepared["both"])["silent"] == "no audio"
+    assert reasons(prepared["both"])["sound"] == "no video"
+
+
+def test_summary_counts_everything(prepared):
+    path = prepared["both"]
+    summary = json.loads((path.parent / "summary.json").read_text())
+    assert (summary["expected"], summary["found"], summary["usable"]) == (13, 12, 4)
+    assert sum(summary["splits"].values()) == 4 and sum(summary["reasons"].values()) == 9
+    assert summary["hash"] == manifest.read(path).hash and summary["reasons"]["missing"] == 1
+
+
+def test_clips_have_the_rate_size_and_length_of_the_settings(prepared):
+    rows = manifest.read(prepared["both"]).rows.set_index("id")
+    sizes = {name: (rows["width"][name], rows["height"][name]) for name in rows.index}
+    assert sizes == {"good": (48, 32), "ten_bit": (48, 32), "long": (32, 48), "rotated": (32, 48)}
+    assert rows["seconds"]["long"] == 3 and rows["seconds"]["good"] == 1
+    clips = open_clips(prepared["both"])
+    for i, name in enumerate(clips.ids):
+        assert clips.video(i).shape == (round(8 * clips.seconds(i)), 3, sizes[name][1], sizes[name][0])
+        assert clips.audio(i).shape == (round(16000 * clips.seconds(i)),)
+
+
+def test_pictures_are_those_on_show_at_their_time(prepared):
+    clips = open_clips(prepared["both"])
+    for name, seconds in (("good", 1), ("long", 3)):
+        shown = clips.video(clips.ids.index(name)).float().mean(dim=(1, 2, 3)).numpy()
+        times = np.arange(8 * seconds) / 8
+        assert np.abs(shown - (40 + 160 * times / seconds)).max() < 8
+
+
+def test_sound_keeps_its_pitch_and_level(prepared):
+    clips = open_clips(prepared["both"])
+    sound = clips.audio(clips.ids.index("good")).numpy()
+    spectrum = np.abs(np.fft.rfft(sound))
+    assert np.argmax(spectrum) == 500
+    assert np.sqrt(np.mean(sound[2000:-2000] ** 2)) == pytest.approx(0.3 / np.sqrt(2), rel=0.05)
+
+
+def test_packed_and_decoded_clips_are_identical(prepared, tmp_path):
+    shutil.copytree(prepared["any"].parent, tmp_path / "any")
+    shutil.rmtree(tmp_path / "any" / "packed")
+    packed, decoded = open_clips(prepared["any"]), open_clips(tmp_path / "any" / "manifest.csv")
+    assert packed.ids == decoded.ids
+    for i, name in enumerate(packed.ids):
+        for cut in ((), (0.25, 0.5)):
+            if name != "sound":
+                assert torch.equal(packed.video(i, *cut), decoded.video(i, *cut))
+            if name not in ("silent", "ready"):
+                assert torch.equal(packed.audio(i, *cut), decoded.audio(i, *cut))
+    i = packed.ids.index("long")
+    assert torch.equal(packed.video(i, 1.5, 0.5), packed.video(i)[12:16])
+    assert torch.equal(packed.audio(i, 1.5, 0.5), packed.audio(i)[24000:32000])
+    with pytest.raises(UserError, match="sound has no video"):
+        decoded.video(decoded.ids.index("sound"))
+
+
+def test_file_that_is_ready_is_used_as_it_is(raw, prepared):
+    rows = manifest.read(prepared["video"]).rows.set_index("id")
+    clip = prepared["video"].parent / rows["path"]["ready"]
+    assert clip.read_bytes() == (raw.parent / "ready.mp4").read_bytes()
+    assert (rows["width"]["ready"], rows["height"]["ready"], rows["fps"]["ready"]) == (32, 32, 8)
+
+
+def test_narrow_pictures_that_decord_pads_are_read_right(tmp_path):
+    write_media(tmp_path / "narrow.mp4", fps=8, size=(48, 48))
+    (tmp_path / "index.csv").write_text("path\nnarrow.mp4\n")
+    prepare.run(Settings(clips=CLIPS.model_copy(update={"size": 48})), tmp_path / "index.csv", tmp_path / "out")
+    video = open_clips(tmp_path / "out" / "manifest.csv").video(0).float()
+    assert video.shape == (8, 3, 48, 48)
+    assert torch.allclose(video.mean(dim=(1, 2, 3)), 40 + 160 * torch.arange(8) / 8, atol=3)
+    assert video.std(dim=(2, 3)).max() < 3
+
+
+def test_same_manifest_and_clips_for_any_number_of_processes(raw, prepared, tmp_path):
+    prepare.run(Settings(), raw, tmp_path, processes=1)
+    assert manifest.read(tmp_path / "manifest.csv").hash == manifest.read(prepared["both"]).hash
+    prepare.run(Settings(), raw, tmp_path, processes=3)
+    assert manifest.read(tmp_path / "manifest.csv").hash == manifest.read(prepared["both"]).hash
+    assert len(list((tmp_path / "clips").iterdir())) == 1
+
+
+def test_nothing_usable_leaves_earlier_results(raw, tmp_path):
+    prepare.run(Settings(), raw, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    empty, useless = raw.parent / "empty.csv", raw.parent / "useless.csv"
+    empty.write_text("id,path\n")
+    useless.write_text("id,path\na,gone.mp4\nb,text.mp4\n")
+    with pytest.raises(UserError, match="lists no clips"):
+        prepare.run(Settings(), empty, tmp_path)
+    with pytest.raises(UserError, match="none of 2 clips is usable.*1 missing"):
+        prepare.run(Settings(), useless, tmp_path)
+    with pytest.raises(UserError, match="no such file"):
+        prepare.run(Settings(), raw.parent / "gone.csv", tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_clip_lost_after_prepare_is_named(raw, tmp_path):
+    prepare.run(Settings(clips=CLIPS.model_copy(update={"pack": False})), raw, tmp_path)
+    clips = open_clips(tmp_path / "manifest.csv")
+    path = tmp_path / manifest.read(tmp_path / "manifest.csv").rows["path"][0]
+    path.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=f"clip {clips.ids[0]}: .* cannot be read"):
+        clips.video(0)
+    path.unlink()
+    with pytest.raises(UserError, match=f"clip {clips.ids[0]}: .* is missing"):
+        clips.audio(0)
+
+
+def test_packed_clips_of_another_manifest_are_refused(prepared, tmp_path):
+    shutil.copytree(prepared["both"].parent, tmp_path / "both")
+    path = tmp_path / "both" / "manifest.csv"
+    rows = manifest.read(path).all_rows
+    rows.loc[rows["id"] == "good", "digest"] = "0" * 16
+    manifest.write(path, rows)
+    with pytest.raises(UserError, match="does not hold clip good"):
+        open_clips(path)
+
+
+def test_hash_ignores_the_order_of_rows_and_sees_every_value(prepared, tmp_path):
+    rows = manifest.read(prepared["both"]).all_rows
+    digest = manifest.write(tmp_path / "a.csv", rows)
+    assert manifest.write(tmp_path / "b.csv", rows.iloc[::-1]) == digest
+    assert manifest.write(tmp_path / "c.csv", rows.replace({"label": {"0": "9"}})) != digest
+
+
+def test_split_keeps_order_and_hash(prepared):
+    whole = manifest.read(prepared["any"])
+    parts = {name: whole.split(name) for name in ("train", "test")}
+    assert sorted(parts["train"].ids + parts["test"].ids) == sorted(whole.ids)
+    assert parts["train"].hash == whole.hash
+    assert open_clips(prepared["any"], "test").ids == parts["test"].ids
+    assert open_clips(prepared["any"], "test").labels == parts["test"].labels
+
+
+def test_processes_that_crash_or_hang_cost_one_task_each():
+    tasks = [(number,) for number in range(5)]
+    results = list(run_guarded(crash_hang_or_double, tasks, lambda _: 5.0, processes=2))
+    assert [0, 6, 8] == [results[i] for i in (0, 3, 4)]
+    assert results[1:3] == [Failure("decoder crashed"), Failure("decoder hung")]
