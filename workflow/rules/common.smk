@@ -25,12 +25,14 @@ if config:
 try:
     SETTINGS = load(PARAMS)
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    print(f"xkd: error: {error}", file=sys.stderr)
+    sys.exit(2)
 
 # Jobs use the interpreter that runs Snakemake, whether or not its environment is activated.
 shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 DATASET = SETTINGS.dataset
+ENTRY = SETTINGS.datasets[DATASET]
 MANIFEST = f"data/{DATASET}/manifest.csv"
 RUN = f"runs/{DATASET}/{{ablation}}/seed{{seed}}"
 EVALUATION = f"evals/{DATASET}/{{ablation}}/seed{{seed}}/{{protocol}}"
@@ -56,10 +58,18 @@ wildcard_constraints:
     protocol="linear|finetune",
 
 
-def data_settings() -> str:
-    entry = SETTINGS.datasets[DATASET].model_dump(mode="json")
+def raw_settings() -> str:
+    return canonical(ENTRY.model_dump(mode="json", exclude={"require"}))
+
+
+def source() -> list[str]:
+    """The user's own list or archive; where it is missing, the stage says so better than the engine."""
+    return [ENTRY.source] if ENTRY.source and Path(ENTRY.source).is_file() else []
+
+
+def clip_settings() -> str:
     return canonical(
-        {"dataset": entry, "clips": SETTINGS.clips.model_dump(mode="json")}
+        {"require": ENTRY.require, "clips": SETTINGS.clips.model_dump(mode="json")}
     )
 
 

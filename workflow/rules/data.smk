@@ -1,4 +1,6 @@
 rule download:
+    input:
+        source(),
     output:
         f"data/{DATASET}/raw/index.csv",
     log:
@@ -12,7 +14,7 @@ rule download:
         mem_mb=4000,
     params:
         code=code_of("download"),
-        settings=data_settings(),
+        settings=raw_settings(),
         dataset=DATASET,
         out=subpath(output[0], parent=True),
     shell:
@@ -36,7 +38,7 @@ rule prepare:
         mem_mb=4000,
     params:
         code=code_of("prepare"),
-        settings=data_settings(),
+        settings=clip_settings(),
         out=subpath(output[0], parent=True),
     shell:
         "python -m xkd prepare --raw {input} --out {params.out} > {log} 2>&1"

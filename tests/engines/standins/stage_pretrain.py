@@ -1,11 +1,21 @@
+from executed import note
+
 from xkd.params import canonical, recipe
 
-FILES = (
-    ["encoders.safetensors", "config.json", "metrics.json", "times.json", "history.csv", "steps.csv", "samples.npz", "mlflow.json"]
-)
+FILES = [
+    "encoders.safetensors",
+    "config.json",
+    "metrics.json",
+    "times.json",
+    "history.csv",
+    "steps.csv",
+    "samples.npz",
+    "mlflow.json",
+]
 
 
 def run(params, manifest, ablation, seed, out):
+    note("pretrain", ablation, seed)
     out.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         (out / name).write_text(f"{seed} {canonical(recipe(params, ablation))} {manifest.read_text()}")

@@ -1,9 +1,12 @@
 from pathlib import Path
 
+from executed import note
+
 FIGURES = ("ablations", "losses", "diagnostics", "reconstructions", "refinement")
 
 
 def run(params, out):
+    note("table")
     (out / "figures").mkdir(parents=True, exist_ok=True)
     texts = []
     for ablation in params.ablations:

@@ -1,0 +1,88 @@
+"""A copy of the project with the miniature's settings, for running the engines in."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PARTS = ("Snakefile", "workflow", "dvc.yaml", ".dvcignore", "environment.yml", "xkd")
+
+
+class Project:
+    """Args: folder to copy into; `standins`: replace the stages by quick ones that note each job."""
+
+    def __init__(self, root: Path, standins: bool) -> None:
+        self.root = root
+        root.mkdir()
+        for name in PARTS:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, root / name)
+        (root / ".dvc").mkdir()
+        shutil.copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
+        self.write(self.settings(ROOT / "workflow" / "presets" / "miniature.yaml") | {"results": "results"})
+        path = [str(root), *([str(Path(__file__).parent / "standins")] if standins else [])]
+        self.env = os.environ | {
+            "PYTHONPATH": os.pathsep.join(path),
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+        }
+        # Compiled files in the package must not look like changed code.
+        self.env.pop("PYTHONDONTWRITEBYTECODE", None)
+
+    def settings(self, path: Path | None = None) -> dict:
+        return yaml.safe_load((path or self.root / "params.yaml").read_text())
+
+    def write(self, settings: dict) -> None:
+        (self.root / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.root / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+
+    def call(self, *command: str, **env: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command, cwd=self.root, env=self.env | env, capture_output=True, text=True, timeout=600, check=False
+        )
+
+    def snakemake(self, *arguments: str, **env: str) -> subprocess.CompletedProcess:
+        return self.call("snakemake", "--cores", "2", "--show-failed-logs", *arguments, **env)
+
+    def planned(self, **env: str) -> list[str]:
+        """The jobs that Snakemake would run now, named as the stand-ins note them."""
+        done = self.snakemake("--dry-run", **env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        jobs = set()
+        for rule, details in re.findall(r"rule (\w+):\n((?:    .*\n)+)", done.stdout + done.stderr):
+            found = dict(re.findall(r"(ablation|seed|protocol)=(\w+)", details.partition("wildcards:")[2]))
+            if rule == "evaluate":
+                found["seed"] = f"seed{found['seed']}"
+            jobs.add(" ".join([rule, *(found[key] for key in ("ablation", "seed", "protocol") if key in found)]))
+        return sorted(jobs - {"all"})
+
+    def dvc(self) -> subprocess.CompletedProcess:
+        return self.call("dvc", "repro")
+
+    def run(self, engine: str, **env: str) -> list[str]:
+        """Runs an engine to the end; returns the jobs that the stand-ins noted, in order of their names."""
+        (self.root / "executed.txt").unlink(missing_ok=True)
+        done = self.snakemake(**env) if engine == "snakemake" else self.dvc()
+        assert done.returncode == 0, done.stdout + done.stderr
+        executed = self.root / "executed.txt"
+        return sorted(executed.read_text().splitlines()) if executed.exists() else []
+
+
+def row_of(ablation: str, seeds=(0, 1), finetune: bool = False) -> list[str]:
+    """The jobs of one row of the table."""
+    protocols = ["linear", "finetune"] if finetune else ["linear"]
+    pretrainings = [f"pretrain {ablation} {seed}" for seed in seeds]
+    return pretrainings + [f"evaluate {ablation} seed{seed} {protocol}" for seed in seeds for protocol in protocols]
