@@ -17,7 +17,9 @@ VIDEO_OPTIONS = {
     "crf": "14",
     "g": "16",  # a training view starts anywhere: a key frame is never far
     "bf": "0",
-    "threads": "1",  # more would make the bytes depend on the machine
+    "threads": "1",
+    # for small pictures, the tree of macroblocks makes bytes that differ from run to run, rarely
+    "x264-params": "mbtree=0:rc-lookahead=0",
 }
 AUDIO_OPTIONS = {"aac_coder": "fast"}
 AUDIO_BIT_RATE = 96_000
