@@ -1,0 +1,82 @@
+"""The code fingerprint sees what a stage can run, and nothing else."""
+
+import pytest
+
+from xkd import fingerprint
+
+FILES = {
+    "__init__.py": "__version__ = '1'\n",
+    "stages/__init__.py": "",
+    "stages/train.py": "from xkd.models import net\nfrom xkd import tracking\n\ndef run():\n    return net.f()\n",
+    "stages/report.py": "def run():\n    from ..page import make\n    return make()\n",
+    "models/__init__.py": "",
+    "models/net.py": '"""Net."""\nfrom .layers import g\n\ndef f():\n    """Doc."""\n    return g()\n',
+    "models/layers.py": "def g():\n    return 1\n",
+    "page/__init__.py": "from xkd.page.text import make\n",
+    "page/text.py": "def make():\n    return 1\n",
+    "page/templates/page.html": "<p>",
+    "tracking.py": "def log():\n    return 1\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    root = tmp_path / "xkd"
+    for name, text in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.setattr(fingerprint, "PACKAGE", root)
+    _forget()
+    yield root
+    _forget()
+
+
+def _forget():
+    for function in (fingerprint.stage, fingerprint._parse, fingerprint._tree):
+        function.cache_clear()
+
+
+def _changed(package, file, text) -> set[str]:
+    """Stages whose fingerprint an edit changes."""
+    before = {name: fingerprint.stage(name) for name in ("train", "report")}
+    (package / file).write_text(text)
+    _forget()
+    return {name for name, value in before.items() if fingerprint.stage(name) != value}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "stages"),
+    [
+        ("models/layers.py", "def g():\n    return 2\n", {"train"}),
+        ("models/layers.py", "# why\n\n\ndef g():\n    return (1)  # one\n", set()),
+        ("models/net.py", '"""Other."""\nfrom .layers import g\n\ndef f():\n    """Other."""\n    return g()\n', set()),
+        ("models/net.py", "from .layers import g\n\ndef f():\n    'Doc.'\n    return -g()\n", {"train"}),
+        ("page/text.py", "def make():\n    return 2\n", {"report"}),
+        ("page/templates/page.html", "<div>", {"report"}),
+        ("page/__init__.py", "from xkd.page.text import make\nmake = make\n", {"report"}),
+        ("tracking.py", "def log():\n    return 2\n", set()),
+        ("__init__.py", "__version__ = '2'\n", set()),
+    ],
+)
+def test_edits_change_the_stages_that_can_see_them(package, file, text, stages):
+    assert _changed(package, file, text) == stages
+
+
+def test_a_docstring_that_is_used_as_a_value_counts(package):
+    assert _changed(package, "models/layers.py", "def g():\n    x = 'Doc.'\n    return x\n") == {"train"}
+
+
+def test_unknown_stage(package):
+    with pytest.raises(ValueError, match=r"xkd\.stages\.nothing"):
+        fingerprint.stage("nothing")
+
+
+def test_real_stages_keep_apart():
+    """The report's code is no part of training, and training's none of the report."""
+    reached = {
+        name: fingerprint._reachable(f"xkd.stages.{name}") for name in ("download", "pretrain", "evaluate", "table")
+    }
+    assert not [m for m in reached["pretrain"] if m.startswith(("xkd.report", "xkd.downstream"))]
+    assert not [m for m in reached["evaluate"] if m.startswith(("xkd.report", "xkd.objectives"))]
+    assert not [m for m in reached["table"] if m.startswith(("xkd.training", "xkd.models", "xkd.downstream"))]
+    assert not [m for m in reached["download"] if m.startswith(("xkd.training", "xkd.models", "xkd.report"))]

@@ -1,0 +1,157 @@
+"""params.yaml: what is refused and how it is said; the shipped files; the schema."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from xkd import params
+from xkd.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+PRESETS = sorted((ROOT / "workflow" / "presets").glob("*.yaml"))
+MINIATURE = ROOT / "workflow" / "presets" / "miniature.yaml"
+
+
+@pytest.fixture
+def settings():
+    return yaml.safe_load(MINIATURE.read_text())
+
+
+@pytest.fixture
+def load(tmp_path):
+    def write_and_load(values):
+        path = tmp_path / "params.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return params.load(path)
+
+    return write_and_load
+
+
+def _set(values, dotted, value):
+    *groups, key = dotted.split(".")
+    for group in groups:
+        values = values.setdefault(group, {})
+    values[key] = value
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("training.epocs", 3, ["training.epocs", "did you mean 'epochs'"]),
+        ("modle", {}, ["modle", "did you mean 'model'"]),
+        ("views.video_global.sise", 32, ["views.video_global.sise", "did you mean 'size'"]),
+        ("training.epochs", "many", ["training.epochs", "'many'"]),
+        ("training.epochs", 0, ["training.epochs", "0"]),
+        ("seeds", [], ["seeds"]),
+        ("seeds", [1, 1], ["seeds", "once"]),
+        ("seeds", "012", ["seeds"]),
+        ("dataset", "miniatur", ["miniatur", "did you mean 'miniature'"]),
+        ("report.baseline", "aee", ["report.baseline", "did you mean 'ae'"]),
+        ("evaluate.finetune.ablations", ["xkdd"], ["xkdd", "did you mean 'xkd'"]),
+        ("ablations.ae.changes", {"objectiv": {}}, ["ablations.ae.changes", "did you mean 'objective'"]),
+        ("ablations.ae.changes", {"clips": {}}, ["ablations.ae.changes", "clips", "per ablation"]),
+        ("ablations.ae.changes.objective.refinment", "none", ["ablations.ae", "did you mean 'refinement'"]),
+        ("ablations.ae.changes.objective.refinement", "median", ["ablations.ae", "refinement", "'median'"]),
+        ("ablations.ae.hypothesis", "", ["ablations.ae.hypothesis"]),
+        ("ablations.a-b", {"hypothesis": "x"}, ["a-b"]),
+        ("ablations.1", {"hypothesis": "x"}, ["1"]),
+        ("model.video_patch", [4, 9, 8], ["video_patch"]),
+        ("model.heads", 3, ["heads"]),
+    ],
+)
+def test_bad_settings_are_one_line_that_names_the_key(settings, load, key, value, words):
+    _set(settings, key, value)
+    with pytest.raises(UserError) as error:
+        load(settings)
+    message = str(error.value)
+    assert "\n" not in message
+    assert all(word in message for word in ["params.yaml", *words]), message
+
+
+def test_a_missing_group_is_named(settings, load):
+    del settings["objective"]
+    with pytest.raises(UserError, match="'objective' is missing"):
+        load(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("a: [", "not valid YAML"), ("just words", "expected settings"), ("", "expected settings")]
+)
+def test_files_that_are_no_settings(tmp_path, text, words):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=words):
+        params.load(path)
+
+
+def test_unknown_ablation_suggests_a_name(settings, load):
+    with pytest.raises(UserError, match="no ablation 'xdk'; did you mean 'xkd'"):
+        params.recipe(load(settings), "xdk")
+
+
+def test_ablation_changes_lie_over_the_base(settings, load):
+    settings["objective"] = {"reconstruction": 3, "alignment": 2}
+    recipe = params.recipe(load(settings), "ae")
+    assert (recipe.objective.reconstruction, recipe.objective.alignment, recipe.objective.distillation) == (3, 0, 0)
+
+
+def test_settings_are_frozen(settings, load):
+    with pytest.raises(ValueError, match="frozen"):
+        load(settings).training.epochs = 3
+
+
+def test_a_file_extends_another_key_by_key(tmp_path):
+    (tmp_path / "more.yaml").write_text(f"extends: {MINIATURE}\ntraining: {{epochs: 9}}\nseeds: [7]\n")
+    base, more = params.load(MINIATURE), params.load(tmp_path / "more.yaml")
+    assert (more.training.epochs, more.seeds) == (9, (7,))
+    assert more.training.batch_size == base.training.batch_size
+    assert more.ablations == base.ablations
+
+
+def test_equal_settings_give_equal_text(settings, load):
+    recipe = params.recipe(load(settings), "xkd")
+    settings["training"] = dict(reversed(settings["training"].items()))
+    assert params.canonical(params.recipe(load(settings), "xkd")) == params.canonical(recipe)
+
+
+def test_schema_file_is_in_step():
+    committed = json.loads((ROOT / "workflow" / "schemas" / "params.schema.json").read_text())
+    assert committed == params.schema(), "run: python -m xkd schema --out workflow/schemas/params.schema.json"
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda path: path.stem)
+def test_shipped_settings_load_and_fit_the_schema(path):
+    loaded = params.load(path)
+    jsonschema.validate(loaded.model_dump(mode="json"), params.schema())
+    assert all(params.recipe(loaded, name).ablation == name for name in loaded.ablations)
+
+
+def test_the_schema_refuses_what_the_models_refuse(settings):
+    settings["training"]["epocs"] = 3
+    with pytest.raises(jsonschema.ValidationError, match="epocs"):
+        jsonschema.validate(settings, params.schema())
+
+
+def test_paper_preset_is_the_released_setting():
+    """Whatever params.yaml holds, the preset ends at the released values, which are the defaults."""
+    paper = params.load(ROOT / "workflow" / "presets" / "paper.yaml")
+    for group, model in (("clips", params.Clips), ("logmel", params.LogMel), ("views", params.Views)):
+        assert getattr(paper, group) == model()
+    assert (paper.model, paper.objective) == (params.Model(), params.Objective())
+    machine = {"precision", "workers"}
+    assert paper.training.model_dump(exclude=machine) == params.Training().model_dump(exclude=machine)
+    mas = params.recipe(paper, "xkd_mas")
+    assert (mas.model.share, mas.views.local_views, mas.objective.temperature_warmup_epochs) == ("students", 3, 30)
+    assert mas.objective.teacher_temperature_video == (0.09, 0.11)
+    assert mas.objective.teacher_temperature_audio == (0.04, 0.06)
+
+
+def test_digit_presets_differ_in_name_and_seeds_only():
+    """Both benchmarks and all seed counts share their settings: nothing is tuned to one of them."""
+    ignored = {"extends", "dataset", "results", "seeds", "datasets"}
+    base = params.load(ROOT / "params.yaml").model_dump(exclude=ignored)
+    for name in ("spoken_digits", "five_seeds", "spoken_digits_five_seeds"):
+        assert params.load(ROOT / "workflow" / "presets" / f"{name}.yaml").model_dump(exclude=ignored) == base
