@@ -1,0 +1,82 @@
+"""The real stages on the miniature, from nothing to the table, by both engines."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from engine_project import Project
+
+TIMES = ["seconds", "mlflow_runs"]
+
+
+@pytest.fixture(scope="module")
+def by_snakemake(tmp_path_factory):
+    project = _one_seed(tmp_path_factory.mktemp("snakemake") / "project")
+    done = project.snakemake(XKD_TRACKING="on")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+@pytest.fixture(scope="module")
+def by_dvc(tmp_path_factory):
+    project = _one_seed(tmp_path_factory.mktemp("dvc") / "project")
+    done = project.dvc()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+def _one_seed(root: Path) -> Project:
+    project = Project(root, standins=False)
+    settings = project.settings()
+    project.write(settings | {"seeds": [0]})
+    return project
+
+
+def test_nothing_is_left_to_do(by_snakemake):
+    assert by_snakemake.planned() == []
+
+
+def test_both_engines_make_the_same_table(by_snakemake, by_dvc):
+    tables = [pd.read_csv(project.root / "results" / "table.csv") for project in (by_snakemake, by_dvc)]
+    assert list(tables[0]["ablation"]) == ["ae", "xkd"]
+    pd.testing.assert_frame_equal(*(table.drop(columns=TIMES) for table in tables))
+
+
+def test_same_seed_gives_identical_metrics_files(by_snakemake, by_dvc):
+    """Also with tracking on and off, and from separately generated data."""
+    files = [p.relative_to(by_snakemake.root) for p in by_snakemake.root.glob("runs/**/metrics.json")]
+    files += [p.relative_to(by_snakemake.root) for p in by_snakemake.root.glob("evals/**/*.json")]
+    files = [path for path in files if not path.name.endswith("times.json")]
+    assert len(files) == 5
+    for path in files:
+        assert (by_snakemake.root / path).read_bytes() == (by_dvc.root / path).read_bytes(), path
+
+
+def test_mlflow_shows_every_run_with_settings_and_results(by_snakemake):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{by_snakemake.root}/mlflow.db")
+    for ablation in ("ae", "xkd"):
+        folder = by_snakemake.root / "runs" / "miniature" / ablation / "seed0"
+        run = client.get_run(json.loads((folder / "mlflow.json").read_text())["run_id"])
+        assert (run.info.run_name, run.info.status) == (f"{ablation} seed 0", "FINISHED")
+        assert (run.data.params["ablation"], run.data.params["seed"]) == (ablation, "0")
+        assert run.data.params["training.epochs"] == "2"
+        assert {"loss", "gradient_norm", "student.video.linear"} <= set(run.data.metrics)
+        assert {"config.json", "metrics.json", "history.csv"} <= {
+            f.path for f in client.list_artifacts(run.info.run_id)
+        }
+
+
+def test_missing_clip_is_one_line_and_keeps_the_results(by_dvc):
+    """A clip that vanished after `prepare` stops the stage; nothing replaces it silently."""
+    kept = (by_dvc.root / "evals" / "miniature" / "ae" / "seed0" / "linear.json").read_bytes()
+    for path in (by_dvc.root / "data" / "miniature").glob("packed/*"):
+        path.unlink()
+    next((by_dvc.root / "data" / "miniature" / "clips").rglob("*test*")).unlink()
+    run = ["--run", "runs/miniature/ae/seed0", "--protocol", "linear", "--out", "evals/miniature/ae/seed0/linear.json"]
+    done = by_dvc.call("python", "-m", "xkd", "evaluate", "--manifest", "data/miniature/manifest.csv", *run)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("xkd: error: ")
+    assert (by_dvc.root / "evals" / "miniature" / "ae" / "seed0" / "linear.json").read_bytes() == kept
