@@ -78,6 +78,13 @@ class Encoded(NamedTuple):
     cls_attention: Tensor | None
 
 
+class Patches(NamedTuple):
+    """A view cut into patch vectors (B, N, P), and the number of patches along each axis."""
+
+    values: Tensor
+    grid: tuple[int, ...]
+
+
 class Encoder(nn.Module):
     """One modality's encoder.
 
@@ -122,10 +129,22 @@ class Encoder(nn.Module):
 
     def encode(self, x: Tensor, keep_BK: Tensor | None = None, with_cls_attention: bool = False) -> Encoded:
         """`forward`, optionally with the last block's attention of CLS to every patch, per head."""
-        positions_1ND = self.positions_for(grid_of(x.shape, self.patch))
-        tokens_BND = self.embed(patchify(x, self.patch)) + positions_1ND
+        return self.encode_patches(self.cut(x), keep_BK, with_cls_attention)
+
+    def cut(self, x: Tensor) -> Patches:
+        """A view as patch vectors; worth doing once where several networks read the same view."""
+        return Patches(patchify(x, self.patch), grid_of(x.shape, self.patch))
+
+    def encode_patches(
+        self, patches: Patches, keep_BK: Tensor | None = None, with_cls_attention: bool = False
+    ) -> Encoded:
+        """`encode` for a view that has been cut already."""
+        values_BNP, positions_BND = patches.values, self.positions_for(patches.grid)
         if keep_BK is not None:
-            tokens_BND = tokens_BND.gather(1, keep_BK.unsqueeze(-1).expand(-1, -1, self.width))
+            # Embedding is per patch, so dropping before it gives the same tokens for less work.
+            values_BNP = take(values_BNP, keep_BK)
+            positions_BND = take(positions_BND.expand(len(keep_BK), -1, -1), keep_BK)
+        tokens_BND = self.embed(values_BNP) + positions_BND
         cls_B1D = (self.cls_token + self.positions[:, :1]).expand(len(tokens_BND), -1, -1)
         x_BSD, attention = torch.cat((cls_B1D, tokens_BND), 1), None
         for depth, block in enumerate(self.blocks, start=1):
@@ -153,6 +172,11 @@ class Encoder(nn.Module):
         resized = F.interpolate(grid_1DX, scale_factor=scale, mode=mode, align_corners=False)
         assert tuple(resized.shape[2:]) == grid, (resized.shape, grid)
         return resized.flatten(2).transpose(1, 2)
+
+
+def take(x_BND: Tensor, index_BK: Tensor) -> Tensor:
+    """Rows of each sequence by index: (B, K, D)."""
+    return x_BND.gather(1, index_BK.unsqueeze(-1).expand(-1, -1, x_BND.shape[-1]))
 
 
 def initial_positions(grid: Sequence[int], width: int, kind: str) -> Tensor:

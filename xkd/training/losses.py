@@ -11,19 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from xkd.models.networks import MODALITIES, OTHER, Networks
-from xkd.models.patches import patchify
+from xkd.models.vit import Patches
 from xkd.objectives.alignment import DISCREPANCIES
 from xkd.objectives.distillation import CrossModalDistillation, entropy
 from xkd.objectives.reconstruction import kept_patches, masked, reconstruction_loss
 from xkd.objectives.refinement import patch_weights, refine
 
 Views = dict[str, list[Tensor]]
+CutViews = dict[str, list[Patches]]
 
 
 @dataclass
 class Outputs:
     """What the networks gave for one batch, per modality, in float32."""
 
+    patches_BNP: dict[str, Tensor] = field(default_factory=dict)
     predicted_BNP: dict[str, Tensor] = field(default_factory=dict)
     hidden_BN: dict[str, Tensor] = field(default_factory=dict)
     features_BD: dict[str, Tensor] = field(default_factory=dict)
@@ -71,44 +73,48 @@ class Objective(nn.Module):
         outputs = self.run_networks(views, ranks)
         device = next(iter(views.values()))[0].device.type
         with torch.autocast(device, enabled=False):
-            return self.losses(outputs, views, temperatures)
+            return self.losses(outputs, temperatures)
 
     def run_networks(self, views: Views, ranks: dict[str, Tensor]) -> Outputs:
         """Students on all views, teachers on theirs; may run under autocast."""
         outputs, networks = Outputs(), self.networks
+        # Student, teacher and reconstruction target read the same global view: cut it once.
+        cut = {m: [encoder.cut(view) for view in views[m]] for m, encoder in networks.students.items()}
         for modality, encoder in networks.students.items():
             keep_BK = kept_patches(ranks[modality], getattr(self.settings, f"mask_{modality}"))
-            visible_BSD = encoder(views[modality][0], keep_BK)
+            visible_BSD = encoder.encode_patches(cut[modality][0], keep_BK).tokens
             means = [visible_BSD[:, 1:].mean(1)]
             outputs.features_BD[modality] = full_precision(means[0].detach())
             if modality in networks.decoders:
+                outputs.patches_BNP[modality] = cut[modality][0].values
                 outputs.predicted_BNP[modality] = full_precision(networks.decoders[modality](visible_BSD, keep_BK))
                 outputs.hidden_BN[modality] = masked(keep_BK, ranks[modality].shape[1])
             if modality in networks.student_heads:
-                means += [encoder.features(view) for view in views[modality][1:]]
+                means += [encoder.encode_patches(patches).tokens[:, 1:].mean(1) for patches in cut[modality][1:]]
                 outputs.student_RK[modality] = full_precision(networks.student_heads[modality](torch.cat(means)))
-        outputs.teacher_BK = self.teacher_logits(views)
+        outputs.teacher_BK = self.teacher_logits(cut)
         return outputs
 
     @torch.no_grad()
-    def teacher_logits(self, views: Views) -> dict[str, Tensor]:
+    def teacher_logits(self, cut: CutViews) -> dict[str, Tensor]:
         """Logits (B, K) of each teacher's refined tokens."""
         logits = {}
-        for modality, tokens_BND in self.refined_tokens(views).items():
+        for modality, tokens_BND in self.refined_tokens(cut).items():
             logits[modality] = full_precision(self.networks.teacher_heads[modality](tokens_BND.mean(1)))
         return logits
 
-    def refined_tokens(self, views: Views) -> dict[str, Tensor]:
+    def refined_tokens(self, cut: CutViews) -> dict[str, Tensor]:
         """Teachers' patch tokens (B, N, D) after cross-modal refinement."""
-        tokens, weights = self.teacher_tokens_and_weights(views)
+        tokens, weights = self.teacher_tokens_and_weights(cut)
         return {m: refine(tokens[m], weights[m]) if weights else tokens[m] for m in tokens}
 
     @torch.no_grad()
-    def teacher_tokens_and_weights(self, views: Views) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def teacher_tokens_and_weights(self, cut: CutViews) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Teachers' patch tokens (B, N, D) and refinement weights (B, N); no weights with refinement "none"."""
         seen = 0 if self.settings.teacher_view == "global" else 1
         refines = self.settings.refinement != "none"
-        encoded = {m: t.encode(views[m][seen], with_cls_attention=refines) for m, t in self.networks.teachers.items()}
+        teachers = self.networks.teachers.items()
+        encoded = {m: t.encode_patches(cut[m][seen], with_cls_attention=refines) for m, t in teachers}
         tokens = {m: full_precision(e.tokens[:, 1:]) for m, e in encoded.items()}
         if not refines:
             return tokens, {}
@@ -116,13 +122,11 @@ class Objective(nn.Module):
         weights = {m: patch_weights(attention[m], attention[OTHER[m]], self.settings.refinement) for m in attention}
         return tokens, weights
 
-    def losses(self, outputs: Outputs, views: Views, temperatures: dict[str, float]) -> StepLosses:
+    def losses(self, outputs: Outputs, temperatures: dict[str, float]) -> StepLosses:
         """Every term from the networks' outputs, in float32."""
         weights, parts, terms = self.settings, [], {}
         reconstructions = {
-            f"reconstruction_{m}": reconstruction_loss(
-                predicted, patchify(views[m][0], self.networks.students[m].patch), outputs.hidden_BN[m]
-            )
+            f"reconstruction_{m}": reconstruction_loss(predicted, outputs.patches_BNP[m], outputs.hidden_BN[m])
             for m, predicted in outputs.predicted_BNP.items()
         }
         if reconstructions:

@@ -14,7 +14,7 @@ def make_optimiser(model: nn.Module, learning_rate: float, betas: tuple[float, f
     decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("bias")]
     others = [p for name, p in named if p.ndim < 2 or name.endswith("bias")]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)
 
 
 @torch.no_grad()

@@ -34,7 +34,9 @@ def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
     for modality in networks.decoders:
         arrays |= _reconstruction(trainer, modality, views[modality], ranks[modality])
     if networks.teachers and trainer.recipe.objective.refinement != "none":
-        _, weights = trainer.objective.teacher_tokens_and_weights({m: [view, view] for m, view in views.items()})
+        _, weights = trainer.objective.teacher_tokens_and_weights(
+            {m: 2 * [networks.teachers[m].cut(view)] for m, view in views.items()}
+        )
         for modality, weights_BN in weights.items():
             relative_BN = weights_BN / weights_BN.mean(1, keepdim=True)
             arrays[f"weights_{modality}"] = relative_BN.unflatten(1, networks.teachers[modality].grid)
