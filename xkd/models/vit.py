@@ -133,7 +133,7 @@ class Encoder(nn.Module):
 
     def cut(self, x: Tensor) -> Patches:
         """A view as patch vectors; worth doing once where several networks read the same view."""
-        return Patches(patchify(x, self.patch), grid_of(x.shape, self.patch))
+        return Patches(grid=grid_of(x.shape, self.patch), values=patchify(x, self.patch))
 
     def encode_patches(
         self, patches: Patches, keep_BK: Tensor | None = None, with_cls_attention: bool = False

@@ -15,16 +15,16 @@ SAMPLES = round(SAMPLE_RATE * SECONDS)
 class Picture:
     """The drawn scene. Lengths in pixels, colours and contrasts in 0 to 1."""
 
-    canvas: int = 48
-    digit: tuple[float, float] = (26.0, 30.0)  # width and height of the scan, uniform
+    canvas: int = 32
+    digit: tuple[float, float] = (24.0, 26.0)  # width and height of the scan, uniform
     margin: float = 1.5  # between the scan and the edge of the picture: strokes may swell that far
-    drift: float = 6.0  # farthest way along each axis in one clip
-    contrast: tuple[float, float] = (0.45, 0.70)  # luminance of ink minus background
+    drift: float = 2.0  # farthest way along each axis in one clip
+    contrast: tuple[float, float] = (0.50, 0.65)  # luminance of ink minus background
     dark_ink: float = 0.0  # probability that the ink is the darker one
-    saturation: float = 0.25  # spread of hue around the luminance, ink and background
-    clutter: float = 0.10  # amplitude of the smooth coloured background
+    saturation: float = 0.08  # spread of hue around the luminance, ink and background
+    clutter: float = 0.04  # amplitude of the smooth coloured background
     clutter_cells: int = 6  # its coarse grid
-    spots: int = 4  # small soft discs on the background
+    spots: int = 2  # small soft discs on the background
     spot_contrast: float = 0.12
     grain: float = 0.01  # pixel noise, new in each frame
 
@@ -33,8 +33,8 @@ class Picture:
 class Sound:
     """What happens to a spoken word, synthesised or recorded, on its way into the clip."""
 
-    loudness_db: tuple[float, float] = (-24.0, -16.0)  # level of the word in dB below full scale
-    noise_db: tuple[float, float] = (-40.0, -26.0)  # background relative to the word
+    loudness_db: tuple[float, float] = (-20.0, -16.0)  # level of the word in dB below full scale
+    noise_db: tuple[float, float] = (-40.0, -20.0)  # background relative to the word
     timing: float = 0.5  # part of the free time around the middle in which the word may lie
     noise_tilt: tuple[float, float] = (0.0, 1.0)  # exponent of 1 / f
 
@@ -46,11 +46,11 @@ class Voice:
     train_speakers: int = 28
     test_speakers: int = 12
     pitch_hz: tuple[float, float] = (90.0, 240.0)
-    tract: tuple[float, float] = (0.88, 1.14)  # formant scale; high voices tend to short tracts
-    tempo: tuple[float, float] = (0.72, 0.92)  # seconds of the average word
-    formant_spread: float = 0.04  # of a speaker, per formant
-    utterance_spread: float = 0.03  # of a target, per formant and utterance
-    duration_spread: float = 0.12  # of a segment
+    tract: tuple[float, float] = (0.82, 1.22)  # formant scale; high voices tend to short tracts
+    tempo: tuple[float, float] = (0.6, 0.85)  # seconds of the average word
+    formant_spread: float = 0.07  # of a speaker, per formant
+    utterance_spread: float = 0.05  # of a target, per formant and utterance
+    duration_spread: float = 0.2  # of a segment
     pitch_fall: tuple[float, float] = (0.12, 0.35)
     jitter: float = 0.015
     breath: tuple[float, float] = (0.01, 0.06)
