@@ -20,6 +20,8 @@ from xkd.errors import UserError
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Strength = Annotated[float, Field(ge=0)]
+Hue = Annotated[float, Field(ge=0, le=0.5)]
 
 
 class Settings(BaseModel):
@@ -69,9 +71,13 @@ class VideoView(Settings):
 
     frames: Positive = 32
     size: Positive = Field(112, description="height and width in pixels")
-    crop_area: tuple[Fraction, Fraction] = Field((0.2, 1.0), description="random resized crop; equal bounds of 0: plain random crop")
+    crop_area: tuple[Fraction, Fraction] = Field(
+        (0.2, 1.0), description="random resized crop; equal bounds of 0: plain random crop"
+    )
     flip: Fraction = Field(0.5, description="probability of a horizontal flip; 0 where mirroring changes the label")
-    jitter: tuple[float, float, float, float] = Field((0.4, 0.4, 0.4, 0.2), description="brightness, contrast, saturation, hue")
+    jitter: tuple[Strength, Strength, Strength, Hue] = Field(
+        (0.4, 0.4, 0.4, 0.2), description="brightness, contrast, saturation, hue"
+    )
     grey: Fraction = 0.0
     blur: Fraction = Field(0.0, description="probability of a Gaussian blur, sigma 0.1 to 2")
 
@@ -89,7 +95,9 @@ class Views(Settings):
     video_local: VideoView = VideoView(frames=8, size=96, crop_area=(0.08, 0.4), grey=0.2, blur=0.5)
     audio_global: AudioView = AudioView()
     audio_local: AudioView = AudioView(frames=112, volume=0.2, resized_crop=True)
-    local_views: Annotated[int, Field(ge=0)] = Field(1, description="local views per clip and modality (released: 1; MAS 3)")
+    local_views: Annotated[int, Field(ge=0)] = Field(
+        1, description="local views per clip and modality (released: 1; MAS 3)"
+    )
 
 
 class Decoder(Settings):
@@ -112,10 +120,14 @@ class Model(Settings):
     heads: Positive = 12
     video_patch: tuple[Positive, Positive, Positive] = Field((4, 16, 16), description="frames, rows, columns")
     audio_patch: tuple[Positive, Positive] = Field((4, 16), description="mel bands, time frames")
-    positions: Literal["normal", "sincos"] = Field("normal", description="initial positions: N(0, 0.02) (paper) or sine-cosine")
+    positions: Literal["normal", "sincos"] = Field(
+        "normal", description="initial positions: N(0, 0.02) (paper) or sine-cosine"
+    )
     decoder: Decoder = Decoder()
     head: Head = Head()
-    share: Literal["none", "students", "all"] = Field("none", description="XKD, XKD-MAS (one student), XKD-MATS (one student, one teacher)")
+    share: Literal["none", "students", "all"] = Field(
+        "none", description="XKD, XKD-MAS (one student), XKD-MATS (one student, one teacher)"
+    )
 
 
 class Objective(Settings):
@@ -140,10 +152,11 @@ class Objective(Settings):
 class Training(Settings):
     """The optimiser and its schedules (released configuration)."""
 
-    mode: Literal["pretrain", "supervised", "none"] = Field("pretrain", description="none: random weights (a yardstick)")
+    mode: Literal["pretrain", "supervised", "none"] = Field(
+        "pretrain", description="none: random weights (a yardstick)"
+    )
     epochs: Positive = 800
     batch_size: Positive = 256
-    accumulate: Positive = Field(1, description="micro-batches per batch; the losses see the whole batch")
     learning_rate: float = Field(1e-4, gt=0)
     warmup_epochs: Annotated[float, Field(ge=0)] = 30
     weight_decay: float = Field(0.3, ge=0)
@@ -159,7 +172,9 @@ class Training(Settings):
 class Linear(Settings):
     """Probes of frozen features: multinomial logistic regression and kNN."""
 
-    C: tuple[float, ...] = Field((0.01, 0.1, 1.0, 10.0), description="inverse regularisation; chosen on held-out training clips")
+    C: tuple[float, ...] = Field(
+        (0.01, 0.1, 1.0, 10.0), description="inverse regularisation; chosen on held-out training clips"
+    )
     holdout: float = Field(0.2, gt=0, lt=1, description="part of the training clips that chooses C")
     encoders: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
     neighbours: Positive = 20
@@ -191,9 +206,11 @@ class Ablation(Settings):
     """A row of the table: what it asks, where the paper asks it, and what differs from the base."""
 
     hypothesis: str = Field(min_length=1)
-    paper: str | None = Field(None, description="`method` of docs/paper/results.csv for the same row")
+    paper: str | None = Field(None, description="`method` of xkd/report/paper_results.csv for the same row")
     paper_table: str = Field("", description="the table of the paper that this row mirrors")
-    changes: dict[str, Any] = Field(default_factory=dict, description="settings that differ: groups model, objective, training, views")
+    changes: dict[str, Any] = Field(
+        default_factory=dict, description="settings that differ: groups model, objective, training, views"
+    )
 
 
 class Params(Settings):
@@ -238,9 +255,23 @@ class Recipe(Settings):
         for name in ("audio_global", "audio_local"):
             if getattr(self.views, name).frames % steps or self.logmel.n_mels % bands:
                 raise ValueError(f"views.{name} or logmel.n_mels is not a multiple of model.audio_patch")
-        for width, heads in ((self.model.width, self.model.heads), (self.model.decoder.width, self.model.decoder.heads)):
+        for width, heads in (
+            (self.model.width, self.model.heads),
+            (self.model.decoder.width, self.model.decoder.heads),
+        ):
             if width % heads:
                 raise ValueError(f"model width {width} is not a multiple of its {heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Recipe:
+        objective = self.objective
+        if not (objective.reconstruction and objective.reconstruct) and not (
+            objective.distillation or objective.alignment
+        ):
+            raise ValueError("objective: every term is switched off; set training.mode to none for random weights")
+        if objective.teacher_view == "local" and not self.views.local_views:
+            raise ValueError("objective.teacher_view is local, but views.local_views is 0")
         return self
 
 
@@ -256,9 +287,13 @@ def load(path: str | Path = "params.yaml") -> Params:
     params = _validated(Params, _read(Path(path)), str(path))
     known = set(params.ablations)
     if params.dataset not in params.datasets:
-        raise UserError(f"{path}: dataset: '{params.dataset}' is not in datasets{_suggest(params.dataset, params.datasets)}")
+        raise UserError(
+            f"{path}: dataset: '{params.dataset}' is not in datasets{_suggest(params.dataset, params.datasets)}"
+        )
     if params.report.baseline not in known:
-        raise UserError(f"{path}: report.baseline: no ablation '{params.report.baseline}'{_suggest(params.report.baseline, known)}")
+        raise UserError(
+            f"{path}: report.baseline: no ablation '{params.report.baseline}'{_suggest(params.report.baseline, known)}"
+        )
     for name in params.evaluate.finetune.ablations:
         if name not in known:
             raise UserError(f"{path}: evaluate.finetune.ablations: no ablation '{name}'{_suggest(name, known)}")
@@ -310,7 +345,9 @@ def _read(path: Path) -> dict:
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); run from the project folder or pass --params") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); run from the project folder or pass --params"
+        ) from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):

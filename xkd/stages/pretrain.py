@@ -22,6 +22,7 @@ from xkd.training.samples import CLIPS, save_samples
 
 LOSSES = ("loss", "reconstruction", "distillation", "alignment", "cross_entropy")
 DIAGNOSTICS = ("gradient_norm", "teacher_entropy", "centre_norm", "feature_spread")
+EXPERIMENT = "xkd-pretrain"
 VARIANTS = {"none": "XKD", "students": "XKD-MAS", "all": "XKD-MATS"}
 
 
@@ -39,7 +40,7 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path) -> 
     digest = digest_of(recipe, seed, data.hash)
     folder = Path("checkpoints") / params.dataset / ablation / f"seed{seed}"
     tracked = tracking.start(
-        experiment=f"{params.dataset} pretraining",
+        experiment=EXPERIMENT,
         key=f"pretrain/{params.dataset}/{ablation}/seed{seed}",
         name=f"{ablation} seed {seed}",
         params={"ablation": ablation, "seed": seed, **_flat(recipe.model_dump(mode="json"))},

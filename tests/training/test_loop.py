@@ -1,0 +1,184 @@
+"""The loop on a stub loader: resuming, stopping on a bad loss, determinism, export."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from xkd.errors import UserError
+from xkd.params import load, recipe
+from xkd.training import checkpoint
+from xkd.training.build import build_networks, needs_teachers
+from xkd.training.export import load_encoders, save_encoders
+from xkd.training.loop import Trainer
+from xkd.training.recorder import TIMES
+
+MINIATURE = Path(__file__).parents[2] / "workflow" / "presets" / "miniature.yaml"
+CLASSES = ("one", "two")
+
+
+@dataclass
+class Batch:
+    ids: list
+    labels: torch.Tensor
+    video: list
+    audio: list
+
+
+class StubLoader:
+    """Two random batches an epoch, the same for the same epoch; one may be poisoned."""
+
+    classes = CLASSES
+
+    def __init__(self, recipe, poisoned_step=None):
+        self.views, self.mels = recipe.views, recipe.logmel.n_mels
+        self.poisoned_step, self.epoch = poisoned_step, 0
+
+    def __len__(self):
+        return 2
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        for index in range(2):
+            generator = torch.Generator().manual_seed(10 * self.epoch + index)
+            video = [
+                torch.randn(4, 3, v.frames, v.size, v.size, generator=generator)
+                for v in (self.views.video_global, self.views.video_local)
+            ]
+            audio = [
+                torch.randn(4, 1, self.mels, v.frames, generator=generator)
+                for v in (self.views.audio_global, self.views.audio_local)
+            ]
+            if self.epoch * 2 + index == self.poisoned_step:
+                audio[0][2, 0, 0, 0] = float("nan")
+            ids = [f"clip{self.epoch}{index}{n}" for n in range(4)]
+            yield Batch(ids, torch.tensor([0, 1, 0, 1]), video, audio)
+
+
+def settings(ablation="xkd", **training):
+    params = load(MINIATURE)
+    chosen = recipe(params, ablation)
+    return chosen.model_copy(
+        update={"training": chosen.training.model_copy(update={"epochs": 3, "checkpoint_epochs": 1, **training})}
+    )
+
+
+def trainer(chosen, seed=0, **loader):
+    return Trainer(chosen, build_networks(chosen, seed), StubLoader(chosen, **loader), seed)
+
+
+def train(one, folder, digest="d", stop_after=None):
+    for done, _ in enumerate(one.epochs(folder, digest), start=1):
+        if done == stop_after:
+            break
+    return one
+
+
+def same(first, second):
+    states = first.objective.state_dict(), second.objective.state_dict()
+    return states[0].keys() == states[1].keys() and all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def curves(one):
+    return pd.DataFrame(one.recorder.steps).drop(columns=list(TIMES))
+
+
+def test_two_runs_of_a_seed_are_identical_and_seeds_differ(tmp_path):
+    first, second, other = (train(trainer(settings(), seed), tmp_path / str(n)) for n, seed in enumerate((0, 0, 1)))
+    assert same(first, second)
+    pd.testing.assert_frame_equal(curves(first), curves(second), check_exact=True)
+    assert not same(first, other)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
+    whole = train(trainer(settings()), tmp_path / "whole")
+    train(trainer(settings()), tmp_path / "cut", stop_after=1)
+    resumed = trainer(settings())
+    resumed.load_state_dict(checkpoint.load(tmp_path / "cut", "d"))
+    assert resumed.epoch == 1
+    train(resumed, tmp_path / "cut")
+    assert same(whole, resumed)
+    pd.testing.assert_frame_equal(curves(whole), curves(resumed), check_exact=True)
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path):
+    train(trainer(settings()), tmp_path, stop_after=1)
+    assert checkpoint.load(tmp_path, "other") is None
+    assert checkpoint.load(tmp_path, "d") is not None
+
+
+def test_a_second_trainer_on_the_same_run_is_refused(tmp_path):
+    with checkpoint.exclusive(tmp_path), pytest.raises(UserError, match="another process"):
+        with checkpoint.exclusive(tmp_path):
+            pass
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_clips(tmp_path):
+    one = trainer(settings(), poisoned_step=3)
+    before = {}
+    with pytest.raises(UserError) as raised:
+        for _ in one.epochs(tmp_path, "d"):
+            before = {k: v.clone() for k, v in one.networks.state_dict().items()}
+    message = str(raised.value)
+    assert "step 3" in message
+    assert "clip110, clip111, clip112, clip113" in message
+    assert len(one.recorder.epochs) == 1
+    assert all(torch.isfinite(v).all() for v in one.networks.state_dict().values())
+    assert before.keys() == one.networks.state_dict().keys()
+
+
+def test_curves_hold_every_term_and_diagnostic(tmp_path):
+    row = pd.DataFrame(train(trainer(settings()), tmp_path).recorder.epochs).iloc[-1]
+    expected = {"loss", "learning_rate", "ema_momentum", "gradient_norm", *TIMES}
+    for name in (
+        "reconstruction",
+        "distillation",
+        "teacher_temperature",
+        "teacher_entropy",
+        "centre_norm",
+        "feature_spread",
+    ):
+        expected |= {f"{name}_video", f"{name}_audio"}
+    expected |= {"alignment_students", "alignment_teachers"}
+    assert expected <= set(row.index)
+    assert row[sorted(expected)].notna().all()
+    weighted = 5 * (row.reconstruction_video + row.reconstruction_audio) / 2
+    weighted += (row.distillation_video + row.distillation_audio) / 2
+    weighted += (row.alignment_students + row.alignment_teachers) / 2
+    assert row.loss == pytest.approx(weighted / 7, rel=1e-5)
+
+
+def test_supervised_training_lowers_its_loss(tmp_path):
+    chosen = settings(mode="supervised", epochs=15, learning_rate=0.01, warmup_epochs=0)
+    losses = [row["loss"] for row in train(trainer(chosen), tmp_path).recorder.epochs]
+    assert losses[0] == pytest.approx(0.69, abs=0.2)
+    assert losses[-1] < losses[0] - 0.02
+
+
+def test_exported_encoders_give_the_features_of_the_trained_ones(tmp_path):
+    chosen = settings()
+    one = train(trainer(chosen), tmp_path)
+    save_encoders(one.networks, chosen, 0, tmp_path)
+    encoders = load_encoders(tmp_path)
+    assert set(encoders) == {(o, m) for o in ("student", "teacher") for m in ("video", "audio")}
+    view = torch.randn(2, 1, chosen.logmel.n_mels, chosen.views.audio_global.frames)
+    for owner, networks in (("student", one.networks.students), ("teacher", one.networks.teachers)):
+        expected = networks["audio"].features(view).detach()
+        torch.testing.assert_close(encoders[owner, "audio"].features(view), expected, rtol=0, atol=0)
+
+
+def test_a_missing_run_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="no finished run here"):
+        load_encoders(tmp_path)
+
+
+def test_only_cross_modal_terms_need_teachers_and_all_ablations_start_alike():
+    xkd, ae = settings("xkd"), settings("ae")
+    assert needs_teachers(xkd)
+    assert not needs_teachers(ae)
+    starts = [build_networks(chosen, 3).students.state_dict() for chosen in (xkd, ae)]
+    assert all(torch.equal(starts[0][k], starts[1][k]) for k in starts[0])
