@@ -35,4 +35,6 @@ def test_conda_environment_has_the_same_pins():
 
 def test_no_host_names_or_paths():
     for name in ("pyproject.toml", "constraints.txt", "environment.yml", "Makefile"):
-        assert not re.search(r"https?://(?!127\.0\.0\.1)|index-url|file://|/opt/|/root/", (ROOT / name).read_text()), name
+        assert not re.search(r"https?://(?!127\.0\.0\.1)|index-url|file://|/opt/|/root/", (ROOT / name).read_text()), (
+            name
+        )

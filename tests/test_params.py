@@ -111,6 +111,13 @@ def test_a_file_extends_another_key_by_key(tmp_path):
     assert more.ablations == base.ablations
 
 
+def test_null_takes_away_what_the_extended_file_has(tmp_path):
+    (tmp_path / "less.yaml").write_text(
+        f"extends: {MINIATURE}\nablations: {{xkd: null}}\nevaluate: {{finetune: {{ablations: []}}}}\n"
+    )
+    assert set(params.load(tmp_path / "less.yaml").ablations) == set(params.load(MINIATURE).ablations) - {"xkd"}
+
+
 def test_equal_settings_give_equal_text(settings, load):
     recipe = params.recipe(load(settings), "xkd")
     settings["training"] = dict(reversed(settings["training"].items()))

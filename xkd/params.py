@@ -216,7 +216,9 @@ class Ablation(Settings):
 class Params(Settings):
     """The whole of params.yaml."""
 
-    extends: str | None = Field(None, description="another settings file (relative to this one) that this one changes")
+    extends: str | None = Field(
+        None, description="another settings file (relative to this one) that this one changes; null removes a key"
+    )
     dataset: Name
     results: str = Field("results", description="folder of the table, figures and report")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
@@ -321,6 +323,15 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
     return _validated(Recipe, {"ablation": ablation, **merge(base, changes)}, where)
 
 
+def read_recipe(values: dict, where: str) -> Recipe:
+    """A recipe that a run saved.
+
+    Raises:
+        UserError: it is not valid; `where` begins the message.
+    """
+    return _validated(Recipe, values, where)
+
+
 def merge(base: dict, changes: dict) -> dict:
     """`base` with `changes` laid over it, mapping by mapping; lists and scalars are replaced whole."""
     merged = deepcopy(base)
@@ -354,8 +365,13 @@ def _read(path: Path) -> dict:
         raise UserError(f"{path}: expected settings (key: value lines), found {type(values).__name__}")
     if values.get("extends"):
         parent = _read(path.parent / values["extends"])
-        values = merge(parent, values)
+        values = _without_nulls(merge(parent, values))
     return values
+
+
+def _without_nulls(values: dict) -> dict:
+    """Drops keys set to null: how a file that extends another takes something away, an ablation say."""
+    return {k: _without_nulls(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
 
 
 def _validated(model: type[Settings], values: dict, where: str) -> Any:

@@ -112,9 +112,10 @@ def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path):
 
 
 def test_a_second_trainer_on_the_same_run_is_refused(tmp_path):
-    with checkpoint.exclusive(tmp_path), pytest.raises(UserError, match="another process"):
-        with checkpoint.exclusive(tmp_path):
-            pass
+    with checkpoint.exclusive(tmp_path):
+        second = checkpoint.exclusive(tmp_path)
+        with pytest.raises(UserError, match="another process"):
+            second.__enter__()
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update_and_names_the_clips(tmp_path):

@@ -12,7 +12,7 @@ from xkd.errors import UserError
 from xkd.files import replacing, write_json
 from xkd.models.networks import Networks, make_encoders
 from xkd.models.vit import Encoder
-from xkd.params import Recipe
+from xkd.params import Recipe, read_recipe
 from xkd.training.build import modality_shapes, sizes
 
 WEIGHTS = "encoders.safetensors"
@@ -38,12 +38,12 @@ def load_recipe(run: Path) -> Recipe:
     """The effective settings a run was trained with.
 
     Raises:
-        UserError: no finished run in the folder.
+        UserError: no finished run in the folder, or one whose settings this version does not know.
     """
     path = run / CONFIG
     if not path.exists():
         raise UserError(f"{path}: no finished run here; run `python -m xkd pretrain ... --out {run}` first")
-    return Recipe.model_validate(json.loads(path.read_text())["recipe"])
+    return read_recipe(json.loads(path.read_text())["recipe"], str(path))
 
 
 def load_encoders(run: Path) -> dict[tuple[str, str], Encoder]:

@@ -21,7 +21,7 @@ _PICTURE, _SOUND, _ORDER = range(3)
 
 @dataclass(frozen=True)
 class Rendered:
-    """One clip before encoding: frames (8, 48, 48, 3) uint8, waveform (16000,) float32 in [-1, 1]."""
+    """One clip before encoding: frames (8, 32, 32, 3) uint8, waveform (16000,) float32 in [-1, 1]."""
 
     frames: np.ndarray
     waveform: np.ndarray
