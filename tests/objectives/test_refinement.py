@@ -35,8 +35,8 @@ def test_refinement_keeps_the_energy_of_the_mean_token_and_the_ratio_of_weights(
     tokens = torch.randn(2, 7, 5, dtype=torch.float64)
     weights = patch_weights(own, other, "mean")
     refined = refine(tokens, weights)
-    energy = lambda t: (t.numpy().mean(1) ** 2).sum(-1)  # noqa: E731
-    np.testing.assert_allclose(energy(refined), energy(tokens), rtol=1e-12)
+    energies = [(t.numpy().mean(1) ** 2).sum(-1) for t in (refined, tokens)]
+    np.testing.assert_allclose(*energies, rtol=1e-12)
     ratio = (refined / tokens)[..., 0] / weights
     np.testing.assert_allclose(ratio.numpy(), np.broadcast_to(ratio[:, :1].numpy(), ratio.shape), rtol=1e-9)
 

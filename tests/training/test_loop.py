@@ -55,8 +55,11 @@ class StubLoader:
             ]
             if self.epoch * 2 + index == self.poisoned_step:
                 audio[0][2, 0, 0, 0] = float("nan")
+            labels = torch.tensor([0, 1, 0, 1])
+            for view in (video[0], audio[0]):
+                view[labels == 1] += 1.0
             ids = [f"clip{self.epoch}{index}{n}" for n in range(4)]
-            yield Batch(ids, torch.tensor([0, 1, 0, 1]), video, audio)
+            yield Batch(ids, labels, video, audio)
 
 
 def settings(ablation="xkd", **training):
@@ -157,7 +160,7 @@ def test_supervised_training_lowers_its_loss(tmp_path):
     chosen = settings(mode="supervised", epochs=15, learning_rate=0.01, warmup_epochs=0)
     losses = [row["loss"] for row in train(trainer(chosen), tmp_path).recorder.epochs]
     assert losses[0] == pytest.approx(0.69, abs=0.2)
-    assert losses[-1] < losses[0] - 0.02
+    assert losses[-1] < losses[0] - 0.2
 
 
 def test_exported_encoders_give_the_features_of_the_trained_ones(tmp_path):
