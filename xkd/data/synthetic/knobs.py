@@ -33,9 +33,9 @@ class Picture:
 class Sound:
     """What happens to a spoken word, synthesised or recorded, on its way into the clip."""
 
-    loudness_db: tuple[float, float] = (-20.0, -16.0)  # level of the word in dB below full scale
-    noise_db: tuple[float, float] = (-40.0, -20.0)  # background relative to the word
-    timing: float = 0.5  # part of the free time around the middle in which the word may lie
+    loudness_db: tuple[float, float] = (-18.5, -17.0)  # level of the word in dB below full scale
+    noise_db: tuple[float, float] = (-45.0, -32.0)  # background relative to the word
+    timing: float = 0.3  # part of the free time around the middle in which the word may lie
     noise_tilt: tuple[float, float] = (0.0, 1.0)  # exponent of 1 / f
 
 
@@ -46,11 +46,11 @@ class Voice:
     train_speakers: int = 28
     test_speakers: int = 12
     pitch_hz: tuple[float, float] = (90.0, 240.0)
-    tract: tuple[float, float] = (0.82, 1.22)  # formant scale; high voices tend to short tracts
-    tempo: tuple[float, float] = (0.6, 0.85)  # seconds of the average word
-    formant_spread: float = 0.07  # of a speaker, per formant
-    utterance_spread: float = 0.05  # of a target, per formant and utterance
-    duration_spread: float = 0.2  # of a segment
+    tract: tuple[float, float] = (0.88, 1.14)  # formant scale; high voices tend to short tracts
+    tempo: tuple[float, float] = (0.7, 0.88)  # seconds of the average word
+    formant_spread: float = 0.05  # of a speaker, per formant
+    utterance_spread: float = 0.04  # of a target, per formant and utterance
+    duration_spread: float = 0.15  # of a segment
     pitch_fall: tuple[float, float] = (0.12, 0.35)
     jitter: float = 0.015
     breath: tuple[float, float] = (0.01, 0.06)
