@@ -2,30 +2,30 @@
 
 import torch
 
-from xkd import params
+from xkd.settings import AudioView, Clips, LogMel, Model, Objective, Recipe, Training, VideoView, Views
 
 FPS, RATE = 8, 16000
 ENVELOPE = 0.8  # the tone of a coded clip is this much louder in each video frame than in the next
 
 
-def recipe(video_global=None, video_local=None, audio_global=None, audio_local=None, **groups) -> params.Recipe:
+def recipe(video_global=None, video_local=None, audio_global=None, audio_local=None, **groups) -> Recipe:
     """A recipe for small clips of one second; views without augmentation unless given."""
     plain = {"crop_area": (0, 0), "flip": 0, "jitter": (0, 0, 0, 0)}
-    views = params.Views(
-        video_global=params.VideoView(**{"frames": 8, "size": 32, **plain, **(video_global or {})}),
-        video_local=params.VideoView(**{"frames": 2, "size": 24, **plain, **(video_local or {})}),
-        audio_global=params.AudioView(**{"frames": 96, "volume": 0, **(audio_global or {})}),
-        audio_local=params.AudioView(**{"frames": 24, "volume": 0, **(audio_local or {})}),
+    views = Views(
+        video_global=VideoView(**{"frames": 8, "size": 32, **plain, **(video_global or {})}),
+        video_local=VideoView(**{"frames": 2, "size": 24, **plain, **(video_local or {})}),
+        audio_global=AudioView(**{"frames": 96, "volume": 0, **(audio_global or {})}),
+        audio_local=AudioView(**{"frames": 24, "volume": 0, **(audio_local or {})}),
     )
     defaults = {
-        "clips": params.Clips(seconds=1, fps=FPS, size=40, sample_rate=RATE),
-        "logmel": params.LogMel(n_fft=512, hop=160, n_mels=40, f_min=40, floor=1e-12, mean=0, std=1),
+        "clips": Clips(seconds=1, fps=FPS, size=40, sample_rate=RATE),
+        "logmel": LogMel(n_fft=512, hop=160, n_mels=40, f_min=40, floor=1e-12, mean=0, std=1),
         "views": views,
-        "model": params.Model(width=16, heads=2, video_patch=(2, 8, 8), audio_patch=(8, 8), decoder={"width": 12}),
-        "objective": params.Objective(),
-        "training": params.Training(batch_size=4),
+        "model": Model(width=16, heads=2, video_patch=(2, 8, 8), audio_patch=(8, 8), decoder={"width": 12}),
+        "objective": Objective(),
+        "training": Training(batch_size=4),
     }
-    return params.Recipe(ablation="test", dataset="test", **{**defaults, **groups})
+    return Recipe(ablation="test", dataset="test", **{**defaults, **groups})
 
 
 class FakeClips:

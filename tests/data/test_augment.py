@@ -6,7 +6,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from xkd.data import augment
-from xkd.params import AudioView, VideoView
+from xkd.settings import AudioView, VideoView
 
 
 def draws(count: int) -> list[augment.Draw]:

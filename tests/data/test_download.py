@@ -10,7 +10,7 @@ import pytest
 from xkd.data import generate, listing
 from xkd.data.download import SPOKEN_DIGITS_VARIABLE, spoken_digits_archive
 from xkd.errors import UserError
-from xkd.params import Dataset
+from xkd.settings import Dataset
 from xkd.stages import download
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 from clip_fakes import FakeClips, recipe
 
-from xkd import params
 from xkd.data import loader
 from xkd.errors import UserError
+from xkd.settings import Recipe, Training
 
 
 @pytest.fixture(autouse=True)
@@ -20,11 +20,11 @@ def clips(monkeypatch):
     return store
 
 
-def augmented(workers: int = 0, batch_size: int = 4) -> params.Recipe:
+def augmented(workers: int = 0, batch_size: int = 4) -> Recipe:
     return recipe(
         {"jitter": (0.4, 0.4, 0, 0)},
         audio_global={"volume": 0.2},
-        training=params.Training(batch_size=batch_size, workers=workers),
+        training=Training(batch_size=batch_size, workers=workers),
     )
 
 

@@ -12,7 +12,7 @@ from xkd.data import manifest
 from xkd.data.clips import open_clips
 from xkd.data.workers import Failure, run_guarded
 from xkd.errors import UserError
-from xkd.params import Clips, Dataset
+from xkd.settings import Clips, Dataset
 from xkd.stages import prepare
 
 CLIPS = Clips(seconds=1, fps=8, size=32, sample_rate=16000, pack=True)

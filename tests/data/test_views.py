@@ -4,9 +4,9 @@ import pytest
 import torch
 from clip_fakes import ENVELOPE, FPS, RATE, FakeClips, recipe
 
-from xkd import params
 from xkd.data.views import EvalViews, TrainViews, clip_generator
 from xkd.errors import UserError
+from xkd.settings import Clips, LogMel
 
 MEAN, STD = (torch.tensor(v).view(3, 1, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -119,8 +119,8 @@ def test_released_view_takes_every_sample_of_a_clip_of_four_seconds():
         {"frames": 8},
         {"frames": 448},
         {"frames": 112},
-        clips=params.Clips(size=40),
-        logmel=params.LogMel(),
+        clips=Clips(size=40),
+        logmel=LogMel(),
     )
     store = FakeClips(seconds=4)
     view = EvalViews(settings)(store, 0)["audio"][0]
@@ -189,7 +189,7 @@ def test_draws_leave_the_global_generator_alone():
     [
         ({"video_global": {"frames": 10}}, r"views.video_global.frames: 10, but a clip of clips.seconds 1 has 8"),
         ({"audio_local": {"frames": 104}}, r"views.audio_local.frames: 104, .* has 101"),
-        ({"logmel": params.LogMel(n_fft=8192, hop=160, n_mels=40)}, r"logmel.n_fft: 8192 is too long for views"),
+        ({"logmel": LogMel(n_fft=8192, hop=160, n_mels=40)}, r"logmel.n_fft: 8192 is too long for views"),
     ],
 )
 def test_views_that_do_not_fit_a_clip_are_a_user_error(changes, message):

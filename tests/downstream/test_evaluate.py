@@ -11,8 +11,8 @@ from downstream_fakes import LABELS, rows
 
 from xkd.downstream import protocols
 from xkd.errors import UserError
-from xkd.params import Params
 from xkd.params import recipe as recipe_of
+from xkd.settings import Params
 from xkd.stages import evaluate
 from xkd.training.build import build_networks
 from xkd.training.export import save_encoders

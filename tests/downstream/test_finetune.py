@@ -5,7 +5,7 @@ from downstream_fakes import Loader, TinyEncoder, rows
 
 from xkd.downstream.finetune import Classifier, finetune, make_optimiser
 from xkd.errors import UserError
-from xkd.params import Finetune
+from xkd.settings import Finetune
 
 SETTINGS = Finetune(epochs=12, learning_rate=0.01, layer_decay=0.5, weight_decay=0.05)
 

@@ -3,7 +3,7 @@ import pytest
 
 from xkd.downstream import linear
 from xkd.errors import UserError
-from xkd.params import Linear
+from xkd.settings import Linear
 
 LETTERS = np.array(list("abcde"))
 

@@ -13,8 +13,9 @@ from xkd.data import manifest as manifests
 from xkd.data.clips import open_clips
 from xkd.data.views import EvalViews
 from xkd.downstream.protocols import Job
-from xkd.params import Params, merge
+from xkd.params import merge
 from xkd.params import recipe as recipe_of
+from xkd.settings import Params
 from xkd.stages import download, evaluate, prepare
 from xkd.training.build import build_networks
 from xkd.training.export import load_encoders, save_encoders

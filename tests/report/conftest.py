@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from xkd.params import Params
 from xkd.report import page
 from xkd.report.collect import collect
 from xkd.report.dataset import facts
 from xkd.report.table import table
+from xkd.settings import Params
 from xkd.stages import table as stage
 
 SEEDS = (0, 1, 2)

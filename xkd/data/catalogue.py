@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from xkd.errors import UserError
-from xkd.params import Dataset, Params
+from xkd.settings import Dataset, Params
 
 
 def entry(params: Params, name: str) -> Dataset:

@@ -11,8 +11,8 @@ from xkd.data import encode, listing, synthetic
 from xkd.data.synthetic.knobs import FPS, PICTURE, SAMPLE_RATE
 from xkd.data.workers import Failure, run_guarded
 from xkd.errors import UserError
-from xkd.params import Dataset
 from xkd.progress import track
+from xkd.settings import Dataset
 
 CLIP_SECONDS = 120.0  # far more than a clip takes
 

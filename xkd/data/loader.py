@@ -14,7 +14,7 @@ from xkd.data import manifest
 from xkd.data.clips import open_clips
 from xkd.data.views import MODALITIES, EvalViews, TrainViews, clip_generator
 from xkd.errors import UserError
-from xkd.params import Recipe
+from xkd.settings import Recipe
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
-from xkd import params
 from xkd.errors import UserError
+from xkd.settings import LogMel
 
 
 class LogMelSpectrogram(nn.Module):
@@ -21,7 +21,7 @@ class LogMelSpectrogram(nn.Module):
         UserError: f_max lies above half the sample rate, or f_min is not below f_max.
     """
 
-    def __init__(self, settings: params.LogMel, sample_rate: int):
+    def __init__(self, settings: LogMel, sample_rate: int):
         super().__init__()
         if not 0 <= settings.f_min < settings.f_max <= sample_rate / 2:
             raise UserError(

@@ -14,7 +14,7 @@ import numpy as np
 from xkd.data import decode, encode
 from xkd.data.decode import MediaError, Probe, Video
 from xkd.files import replacing
-from xkd.params import Clips
+from xkd.settings import Clips
 
 SHORTEST = 0.5  # a clip must last this part of clips.seconds; views hold the last picture up to the rest
 NEEDS = {"both": ("video", "audio"), "video": ("video",), "audio": ("audio",), "any": ()}

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from xkd.data import augment
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.errors import UserError
-from xkd.params import AudioView, Clips, Recipe, VideoView
+from xkd.settings import AudioView, Clips, Recipe, VideoView
 
 MODALITIES = ("video", "audio")
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from xkd.downstream.features import device
 from xkd.errors import UserError
-from xkd.params import Finetune
 from xkd.progress import track
+from xkd.settings import Finetune
 from xkd.training.schedules import cosine
 
 WARMUP = 0.05  # share of the steps with a rising learning rate (paper: 5 of 100 epochs)

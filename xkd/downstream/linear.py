@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler, normalize
 
 from xkd.errors import UserError
-from xkd.params import Linear
+from xkd.settings import Linear
 
 
 def concatenate(video: np.ndarray, audio: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from xkd.downstream import knn, linear
 from xkd.downstream.features import Clips, Key, device, extract
 from xkd.downstream.finetune import finetune
 from xkd.downstream.metrics import Scores
-from xkd.params import Evaluate, Recipe
 from xkd.progress import track
+from xkd.settings import Evaluate, Recipe
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from xkd.errors import UserError
-from xkd.params import Params
+from xkd.settings import Params
 
 Content = TypeVar("Content", bound=BaseModel)
 

@@ -10,12 +10,12 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from xkd.params import Params
 from xkd.report import text
 from xkd.report.agreement import LEVEL, TIE, agreements
 from xkd.report.collect import Results
 from xkd.report.dataset import DataFacts
 from xkd.report.paper import CITATION, PaperResults
+from xkd.settings import Params
 
 SETTINGS = ("dataset", "seeds", "clips", "logmel", "views", "model", "objective", "training", "evaluate", "report")
 FIGURES = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from xkd.data import catalogue, listing
 from xkd.errors import UserError
 from xkd.files import write_json
-from xkd.params import Dataset, Params
+from xkd.settings import Dataset, Params
 
 
 def run(params: Params, dataset: str, out: Path) -> None:

@@ -17,7 +17,8 @@ from xkd.downstream.metrics import Scores, summarise
 from xkd.downstream.protocols import PROTOCOLS, Job
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
-from xkd.params import Params, Recipe, canonical
+from xkd.params import canonical
+from xkd.settings import Params, Recipe
 from xkd.training.export import CONFIG, load_encoders, load_recipe
 
 EXPERIMENT = "xkd-evaluate"

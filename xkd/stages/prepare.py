@@ -17,8 +17,8 @@ from xkd.data.prepare import Prepared, file_name, prepare_clip
 from xkd.data.workers import Failure, run_guarded
 from xkd.errors import UserError
 from xkd.files import write_json
-from xkd.params import Clips, Params
 from xkd.progress import track
+from xkd.settings import Clips, Params
 
 FILE_SECONDS, SECONDS_PER_MEGABYTE = 60.0, 4.0  # longer than that, and the decoder hangs
 

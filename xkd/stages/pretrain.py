@@ -11,9 +11,10 @@ from xkd import fingerprint, tracking
 from xkd.data import manifest as manifests
 from xkd.data.loader import eval_loader, train_loader
 from xkd.files import write_json
-from xkd.params import Params, Recipe, canonical
+from xkd.params import canonical
 from xkd.params import recipe as recipe_of
 from xkd.progress import track
+from xkd.settings import Params, Recipe
 from xkd.training import checkpoint
 from xkd.training.build import build_networks, modalities, needs_teachers, trainable_parameters
 from xkd.training.export import save_encoders

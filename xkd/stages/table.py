@@ -6,11 +6,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from xkd.params import Params
 from xkd.report import bars, curves, page, pictures, style
 from xkd.report.collect import Results, collect
 from xkd.report.dataset import DataFacts, facts
 from xkd.report.table import table
+from xkd.settings import Params
 
 
 def run(params: Params, out: Path) -> None:

@@ -12,7 +12,8 @@ from xkd.errors import UserError
 from xkd.files import replacing, write_json
 from xkd.models.networks import Networks, make_encoders
 from xkd.models.vit import Encoder
-from xkd.params import Recipe, read_recipe
+from xkd.params import read_recipe
+from xkd.settings import Recipe
 from xkd.training.build import modality_shapes, sizes
 
 WEIGHTS = "encoders.safetensors"

@@ -23,7 +23,7 @@ class Trainer:
     """Networks, optimiser and schedules of one run, and the step that moves them.
 
     Args:
-        recipe: effective settings (`xkd.params.Recipe`).
+        recipe: effective settings (`xkd.settings.Recipe`).
         networks: starting weights (`xkd.training.build.build_networks`).
         loader: batches (`xkd.data.loader.train_loader`).
         seed: of the masks.

@@ -46,7 +46,7 @@ class Objective(nn.Module):
 
     Args:
         networks: students and teachers.
-        settings: group `objective` of `xkd.params`. A term of weight 0 is not computed.
+        settings: group `objective` of `xkd.settings`. A term of weight 0 is not computed.
         logits: columns of the projection heads.
     """
 

@@ -23,7 +23,7 @@ def schedules(training, objective, steps_per_epoch: int) -> dict[str, np.ndarray
     """One array per scheduled quantity, indexed by step.
 
     Args:
-        training, objective: groups of that name in `xkd.params`.
+        training, objective: groups of that name in `xkd.settings`.
         steps_per_epoch: optimiser steps in an epoch.
     """
     steps = training.epochs * steps_per_epoch

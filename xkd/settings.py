@@ -1,0 +1,270 @@
+"""What params.yaml may say, as typed, frozen models: the truth about every key.
+
+Each key's meaning, unit, bounds and source in the paper stands here; defaults are the released setting.
+`workflow/schemas/params.schema.json` is generated from these models. Reading a file is `xkd.params`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Strength = Annotated[float, Field(ge=0)]
+Hue = Annotated[float, Field(ge=0, le=0.5)]
+
+
+class Settings(BaseModel):
+    """Base of all groups: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Dataset(Settings):
+    """One catalogue entry: where clips come from and how many to make or take."""
+
+    kind: Literal["talking_digits", "spoken_digits", "folder"]
+    source: str | None = Field(None, description="folder: a CSV listing; spoken_digits: a local copy of the archive")
+    train_clips: Positive = 4000
+    test_clips: Positive = 2000
+    seed: int = Field(0, description="seed of the generated clips (embedded data sets only)")
+    require: Literal["both", "video", "audio", "any"] = Field(
+        "both", description="which streams a clip must have to be usable; others are recorded and left out"
+    )
+
+
+class Clips(Settings):
+    """What a training-ready clip is, after `prepare`."""
+
+    seconds: float = Field(4.0, gt=0, description="length of a training clip in seconds (paper: 4)")
+    fps: float = Field(8.0, gt=0, description="frames per second (paper: 8)")
+    size: Positive = Field(128, description="shorter side of the prepared picture in pixels")
+    sample_rate: Positive = Field(16000, description="audio samples per second, mono (paper: 16000)")
+    pack: bool = Field(False, description="also keep decoded clips as memory-mapped arrays; for small data sets")
+
+
+class LogMel(Settings):
+    """Log-mel spectrogram (paper section A.2; released configuration)."""
+
+    n_fft: Positive = 1024
+    hop: Positive = 143
+    n_mels: Positive = 80
+    f_min: float = 0.0
+    f_max: float = 8000.0
+    floor: float = Field(1.19e-7, gt=0, description="added to mel power before the logarithm")
+    mean: float = Field(-5.3688107, description="subtracted after the logarithm")
+    std: float = Field(4.410007, gt=0, description="divided by after the logarithm")
+
+
+class VideoView(Settings):
+    """One augmented crop of the picture. Defaults: the released global view."""
+
+    frames: Positive = 32
+    size: Positive = Field(112, description="height and width in pixels")
+    crop_area: tuple[Fraction, Fraction] = Field(
+        (0.2, 1.0), description="random resized crop; equal bounds of 0: plain random crop"
+    )
+    flip: Fraction = Field(0.5, description="probability of a horizontal flip; 0 where mirroring changes the label")
+    jitter: tuple[Strength, Strength, Strength, Hue] = Field(
+        (0.4, 0.4, 0.4, 0.2), description="brightness, contrast, saturation, hue"
+    )
+    grey: Fraction = 0.0
+    blur: Fraction = Field(0.0, description="probability of a Gaussian blur, sigma 0.1 to 2")
+
+
+class AudioView(Settings):
+    """One augmented crop of the sound. Defaults: the released global view."""
+
+    frames: Positive = Field(448, description="log-mel frames (columns)")
+    volume: Fraction = Field(0.1, description="gain drawn from 1 - volume to 1 + volume")
+    resized_crop: bool = Field(False, description="random resized crop of the log-mel (released local view)")
+
+
+class Views(Settings):
+    video_global: VideoView = VideoView()
+    video_local: VideoView = VideoView(frames=8, size=96, crop_area=(0.08, 0.4), grey=0.2, blur=0.5)
+    audio_global: AudioView = AudioView()
+    audio_local: AudioView = AudioView(frames=112, volume=0.2, resized_crop=True)
+    local_views: Annotated[int, Field(ge=0)] = Field(
+        1, description="local views per clip and modality (released: 1; MAS 3)"
+    )
+
+
+class Decoder(Settings):
+    width: Positive = 384
+    depth: Positive = 4
+    heads: Positive = 12
+
+
+class Head(Settings):
+    hidden: Positive = 2048
+    bottleneck: Positive = 256
+    out: Positive = 8192
+
+
+class Model(Settings):
+    """Both encoders share these sizes (paper: base, 768/12/12)."""
+
+    width: Positive = 768
+    depth: Positive = 12
+    heads: Positive = 12
+    video_patch: tuple[Positive, Positive, Positive] = Field((4, 16, 16), description="frames, rows, columns")
+    audio_patch: tuple[Positive, Positive] = Field((4, 16), description="mel bands, time frames")
+    positions: Literal["normal", "sincos"] = Field(
+        "normal", description="initial positions: N(0, 0.02) (paper) or sine-cosine"
+    )
+    decoder: Decoder = Decoder()
+    head: Head = Head()
+    share: Literal["none", "students", "all"] = Field(
+        "none", description="XKD, XKD-MAS (one student), XKD-MATS (one student, one teacher)"
+    )
+
+
+class Objective(Settings):
+    """What is minimised (paper section 3; weights 5/1/1). A weight of 0 leaves the term out of training."""
+
+    reconstruction: float = Field(5.0, ge=0)
+    distillation: float = Field(1.0, ge=0)
+    alignment: float = Field(1.0, ge=0)
+    reconstruct: tuple[Literal["video", "audio"], ...] = ("video", "audio")
+    mask_video: float = Field(0.85, gt=0, lt=1)
+    mask_audio: float = Field(0.80, gt=0, lt=1)
+    refinement: Literal["mean", "softmax", "none"] = "mean"
+    teacher_view: Literal["global", "local"] = Field("global", description="global: paper; local: released code")
+    discrepancy: Literal["mmd", "coral"] = "mmd"
+    student_temperature: float = Field(0.1, gt=0)
+    teacher_temperature_video: tuple[float, float] = Field((0.1, 0.1), description="first, last (linear warm-up)")
+    teacher_temperature_audio: tuple[float, float] = Field((0.07, 0.07), description="first, last (linear warm-up)")
+    temperature_warmup_epochs: Annotated[float, Field(ge=0)] = 0
+    centre_momentum: Fraction = 0.9
+
+
+class Training(Settings):
+    """The optimiser and its schedules (released configuration)."""
+
+    mode: Literal["pretrain", "supervised", "none"] = Field(
+        "pretrain", description="none: random weights (a yardstick)"
+    )
+    epochs: Positive = 800
+    batch_size: Positive = 256
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup_epochs: Annotated[float, Field(ge=0)] = 30
+    weight_decay: float = Field(0.3, ge=0)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    clip_gradient: float = Field(0.3, gt=0, description="norm limit of each student tensor on its own")
+    ema: tuple[Fraction, Fraction] = Field((0.997, 1.0), description="teacher momentum, first to last (cosine)")
+    freeze_last_layer_epochs: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="loader processes; 0 loads in the training process")
+    checkpoint_epochs: Positive = Field(10, description="epochs between checkpoints")
+
+
+class Linear(Settings):
+    """Probes of frozen features: multinomial logistic regression and kNN."""
+
+    C: tuple[float, ...] = Field(
+        (0.01, 0.1, 1.0, 10.0), description="inverse regularisation; chosen on held-out training clips"
+    )
+    holdout: float = Field(0.2, gt=0, lt=1, description="part of the training clips that chooses C")
+    encoders: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
+    neighbours: Positive = 20
+
+
+class Finetune(Settings):
+    """Full finetuning with labels, for the ablations listed."""
+
+    ablations: tuple[Name, ...] = ()
+    epochs: Positive = 5
+    batch_size: Positive = 64
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    layer_decay: float = Field(0.75, gt=0, le=1)
+    label_smoothing: Fraction = 0.1
+
+
+class Evaluate(Settings):
+    linear: Linear = Linear()
+    finetune: Finetune = Finetune()
+
+
+class Report(Settings):
+    baseline: Name = Field("ae", description="ablation that differences are taken against")
+    decimals: Annotated[int, Field(ge=0, le=4)] = 1
+
+
+class Ablation(Settings):
+    """A row of the table: what it asks, where the paper asks it, and what differs from the base."""
+
+    hypothesis: str = Field(min_length=1)
+    paper: str | None = Field(None, description="`method` of xkd/report/paper_results.csv for the same row")
+    paper_table: str = Field("", description="the table of the paper that this row mirrors")
+    changes: dict[str, Any] = Field(
+        default_factory=dict, description="settings that differ: groups model, objective, training, views"
+    )
+
+
+class Params(Settings):
+    """The whole of params.yaml."""
+
+    extends: str | None = Field(
+        None, description="another settings file (relative to this one) that this one changes; null removes a key"
+    )
+    dataset: Name
+    results: str = Field("results", description="folder of the table, figures and report")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    datasets: dict[Name, Dataset]
+    clips: Clips
+    logmel: LogMel
+    views: Views
+    model: Model
+    objective: Objective
+    training: Training
+    evaluate: Evaluate
+    report: Report
+    ablations: dict[Name, Ablation]
+
+
+class Recipe(Settings):
+    """The effective settings of one pretraining job: the base with one ablation's changes merged in."""
+
+    ablation: Name
+    dataset: Name
+    clips: Clips
+    logmel: LogMel
+    views: Views
+    model: Model
+    objective: Objective
+    training: Training
+
+    @model_validator(mode="after")
+    def _patches_tile_views(self) -> Recipe:
+        frames, rows, columns = self.model.video_patch
+        bands, steps = self.model.audio_patch
+        for name in ("video_global", "video_local"):
+            view = getattr(self.views, name)
+            if view.frames % frames or view.size % rows or view.size % columns:
+                raise ValueError(f"views.{name} ({view.frames} x {view.size}) is not a multiple of model.video_patch")
+        for name in ("audio_global", "audio_local"):
+            if getattr(self.views, name).frames % steps or self.logmel.n_mels % bands:
+                raise ValueError(f"views.{name} or logmel.n_mels is not a multiple of model.audio_patch")
+        for width, heads in (
+            (self.model.width, self.model.heads),
+            (self.model.decoder.width, self.model.decoder.heads),
+        ):
+            if width % heads:
+                raise ValueError(f"model width {width} is not a multiple of its {heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Recipe:
+        objective = self.objective
+        if not (objective.reconstruction and objective.reconstruct) and not (
+            objective.distillation or objective.alignment
+        ):
+            raise ValueError("objective: every term is switched off; set training.mode to none for random weights")
+        if objective.teacher_view == "local" and not self.views.local_views:
+            raise ValueError("objective.teacher_view is local, but views.local_views is 0")
+        return self
