@@ -24,6 +24,7 @@ from xkd.training.samples import CLIPS, save_samples
 LOSSES = ("loss", "reconstruction", "distillation", "alignment", "cross_entropy")
 DIAGNOSTICS = ("gradient_norm", "teacher_entropy", "centre_norm", "feature_spread")
 EXPERIMENT = "xkd-pretrain"
+SHOWN = ("config.json", "metrics.json", "times.json", "history.csv", "steps.csv", "samples.npz", "samples.png")
 VARIANTS = {"none": "XKD", "students": "XKD-MAS", "all": "XKD-MATS"}
 
 
@@ -31,7 +32,7 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path) -> 
     """Trains one ablation with one seed and writes the files of a run into `out`.
 
     encoders.safetensors, config.json, metrics.json, times.json, history.csv (per epoch), steps.csv (per
-    step), samples.npz and mlflow.json. An interrupted run continues from its checkpoint.
+    step), samples.npz, samples.png and mlflow.json. An interrupted run continues from its checkpoint.
 
     Raises:
         UserError: bad settings or data, a loss that is not finite, or the run is being trained elsewhere.
@@ -56,8 +57,7 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path) -> 
         metrics = {"dataset": params.dataset, "ablation": ablation, "seed": seed, "manifest": data.hash}
         metrics["clips"] = len(data.split("train").rows)
         _train(recipe, manifest, seed, (folder, digest), out, tracked, metrics)
-        written = ("config.json", "metrics.json", "times.json", "history.csv", "steps.csv", "samples.npz")
-        tracked.log_files([out / name for name in written])
+        tracked.log_files([out / name for name in SHOWN])
         checkpoint.remove(folder)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
+from xkd import tracking
+from xkd.params import canonical
 from xkd.report import bars, curves, page, pictures, style
 from xkd.report.collect import Results, collect
 from xkd.report.dataset import DataFacts, facts
 from xkd.report.table import table
 from xkd.settings import Params
+
+EXPERIMENT = "xkd-table"
 
 
 def run(params: Params, out: Path) -> None:
@@ -24,16 +29,27 @@ def run(params: Params, out: Path) -> None:
     results = collect(params)
     data = facts(Path("data") / params.dataset, results.manifest)
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".table-", dir=out) as name:
-        made = Path(name)
+    with tempfile.TemporaryDirectory(prefix=".table-", dir=out) as folder:
+        made = Path(folder)
         _draw(results, data, made / "figures")
         shown = page.context(results, data)
         table(results).to_csv(made / "table.csv", index=False, lineterminator="\n")
         (made / "table.md").write_text(page.markdown(shown))
         (made / "report.html").write_text(page.html(shown, made / "figures"))
         (out / "figures").mkdir(exist_ok=True)
-        for path in sorted(path for path in made.rglob("*") if path.is_file()):
-            os.replace(path, out / path.relative_to(made))
+        names = sorted(path.relative_to(made) for path in made.rglob("*") if path.is_file())
+        for name in names:
+            os.replace(made / name, out / name)
+    _track(params, out, results.manifest, [out / name for name in names])
+
+
+def _track(params: Params, out: Path, manifest: str, files: list[Path]) -> None:
+    """Shows the table and the figures in MLflow, beside the runs that they sum up."""
+    settings = {"dataset": params.dataset, "seeds": params.seeds, "ablations": ", ".join(params.ablations)}
+    digest = hashlib.sha256(f"{manifest}{canonical(params)}".encode()).hexdigest()[:16]
+    tags = {"manifest": manifest}
+    with tracking.start(EXPERIMENT, f"table/{out}", f"{params.dataset} table", settings, tags, digest) as tracked:
+        tracked.log_files(files)
 
 
 def _draw(results: Results, data: DataFacts | None, folder: Path) -> None:

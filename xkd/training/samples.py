@@ -6,21 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torchvision.utils import make_grid, save_image
 
+from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from xkd.files import replacing
 from xkd.models.patches import patchify, unpatchify
 from xkd.objectives.reconstruction import VARIANCE_FLOOR, kept_patches, masked
 from xkd.training.loop import Trainer
 
 CLIPS = 8
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+SHEET_COLUMN = 128  # pixels of samples.png per clip
 
 
 @torch.no_grad()
 def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
     """Writes samples.npz: true, masked and predicted views, and refinement weights where the run refines.
+
+    samples.png shows the views to people, where the run reconstructs.
 
     Args:
         trainer: after training.
@@ -40,8 +44,31 @@ def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
         for modality, weights_BN in weights.items():
             relative_BN = weights_BN / weights_BN.mean(1, keepdim=True)
             arrays[f"weights_{modality}"] = relative_BN.unflatten(1, networks.teachers[modality].grid)
+    arrays = {name: array.float().cpu() for name, array in arrays.items()}
     with replacing(out / "samples.npz") as path, open(path, "wb") as handle:
-        np.savez_compressed(handle, **{name: a.float().cpu().numpy() for name, a in arrays.items()})
+        np.savez_compressed(handle, **{name: array.numpy() for name, array in arrays.items()})
+    (out / "samples.png").unlink(missing_ok=True)
+    if networks.decoders:
+        with replacing(out / "samples.png") as path:
+            save_image(_sheet(arrays, tuple(networks.decoders)), path, format="png")
+
+
+def _sheet(arrays: dict[str, Tensor], modalities: tuple[str, ...]) -> Tensor:
+    """One column per clip, rows true, masked and predicted of each modality: (3, H, W) in 0..1."""
+    rows = []
+    for modality in modalities:
+        true = arrays[f"{modality}_true"]
+        low, high = (0.0, 1.0) if modality == "video" else (true.min(), true.max())
+        for kind in ("true", "masked", "predicted"):
+            shown = arrays[f"{modality}_{kind}"]
+            if modality == "video":
+                shown = shown[:, shown.shape[1] // 2].permute(0, 3, 1, 2)
+            else:
+                shown = shown.flip(1).unsqueeze(1).expand(-1, 3, -1, -1)
+            scaled = ((shown - low) / (high - low)).clamp(0, 1)
+            height = round(SHEET_COLUMN * shown.shape[2] / shown.shape[3])
+            rows.append(make_grid(F.interpolate(scaled, (height, SHEET_COLUMN)), nrow=len(scaled), padding=4))
+    return torch.cat(rows, 1)
 
 
 def _reconstruction(trainer: Trainer, modality: str, view: Tensor, rank_BN: Tensor) -> dict[str, Tensor]:
