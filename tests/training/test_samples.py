@@ -10,7 +10,7 @@ from xkd.training.samples import save_samples
 def views(chosen, clips=3):
     video, audio = chosen.views.video_global, chosen.views.audio_global
     return {
-        "video": torch.randn(clips, 3, video.frames, video.size, video.size),
+        "video": 0.3 * torch.randn(clips, 3, video.frames, video.size, video.size),  # inside the range of colours
         "audio": torch.randn(clips, 1, chosen.logmel.n_mels, audio.frames),
     }
 
