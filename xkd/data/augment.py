@@ -13,7 +13,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from xkd.settings import AudioView, VideoView
 
@@ -27,6 +26,13 @@ CROP_SCALE = (0.6, 1.5)
 
 _MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1, 1)
 _STD = torch.tensor(IMAGENET_STD).view(3, 1, 1, 1)
+
+
+def _torchvision():
+    """Imported where used: importing it takes seconds, and evaluation needs none of it."""
+    from torchvision.transforms.v2 import functional
+
+    return functional
 
 
 class Draw(NamedTuple):
@@ -62,14 +68,19 @@ def augment_video(frames: Tensor, view: VideoView, draw: Draw) -> Tensor:
     """uint8 pictures (T, 3, H, W) -> one normalised view (3, T, size, size); one draw for all frames."""
     picture = _random_crop(frames, view, draw)
     if draw.flip < view.flip:
-        picture = F.horizontal_flip_image(picture)
+        picture = _torchvision().horizontal_flip_image(picture)
     picture = picture.to(torch.float32).div_(255)
     picture = _colour_jitter(picture, view.jitter, draw)
     if draw.grey < view.grey:
-        picture = F.rgb_to_grayscale_image(picture, num_output_channels=3)
+        picture = _torchvision().rgb_to_grayscale_image(picture, num_output_channels=3)
     if draw.blur < view.blur:
         picture = _blur(picture, _between(draw.sigma, BLUR_SIGMA))
     return normalise(picture)
+
+
+def resize_shorter_side(picture: Tensor, size: int) -> Tensor:
+    """Pictures (T, 3, H, W) scaled so that the shorter of H and W is `size`."""
+    return _torchvision().resize_image(picture, [size], antialias=True)
 
 
 def normalise(picture: Tensor) -> Tensor:
@@ -109,7 +120,7 @@ def _random_crop(frames: Tensor, view: VideoView, draw: Draw) -> Tensor:
     picture = frames[..., top : top + height, left : left + width]
     if (height, width) == (view.size, view.size):
         return picture
-    return F.resize_image(picture, [view.size, view.size], antialias=True)
+    return _torchvision().resize_image(picture, [view.size, view.size], antialias=True)
 
 
 def _crop_size(rows: int, columns: int, area: tuple[float, float], attempts: list[float]) -> tuple[int, int]:
@@ -132,20 +143,20 @@ def _colour_jitter(picture: Tensor, strengths: tuple[float, ...], draw: Draw) ->
             continue
         shift = _between(draw.jitter[kind], (-strength, strength))
         if kind == 0:
-            picture = F.adjust_brightness_image(picture, max(0.0, 1 + shift))
+            picture = _torchvision().adjust_brightness_image(picture, max(0.0, 1 + shift))
         elif kind == 1:
-            picture = F.adjust_contrast_image(picture, max(0.0, 1 + shift))
+            picture = _torchvision().adjust_contrast_image(picture, max(0.0, 1 + shift))
         elif kind == 2:
-            picture = F.adjust_saturation_image(picture, max(0.0, 1 + shift))
+            picture = _torchvision().adjust_saturation_image(picture, max(0.0, 1 + shift))
         else:
-            picture = F.adjust_hue_image(picture, shift)
+            picture = _torchvision().adjust_hue_image(picture, shift)
     return picture
 
 
 def _blur(picture: Tensor, sigma: float) -> Tensor:
     """Gaussian blur; the kernel reaches three sigmas, as far as the picture allows."""
     radius = min(math.ceil(3 * sigma), min(picture.shape[-2:]) - 1)
-    return F.gaussian_blur_image(picture, [2 * radius + 1] * 2, [sigma] * 2)
+    return _torchvision().gaussian_blur_image(picture, [2 * radius + 1] * 2, [sigma] * 2)
 
 
 def _between(uniform: float, bounds: tuple[float, float]) -> float:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from xkd.data import augment
 from xkd.data.logmel import LogMelSpectrogram
@@ -164,8 +163,9 @@ class _Clip:
 
 def _centre_crop(frames: Tensor, size: int) -> Tensor:
     if min(frames.shape[-2:]) < size:
-        frames = F.resize_image(frames, [size], antialias=True)
-    return F.center_crop_image(frames, [size, size])
+        frames = augment.resize_shorter_side(frames, size)
+    top, left = (round((length - size) / 2) for length in frames.shape[-2:])
+    return frames[..., top : top + size, left : left + size]
 
 
 def _chosen(recipe: Recipe, modality: str, names: list[str]) -> list[VideoView] | list[AudioView]:
