@@ -206,38 +206,36 @@ class Ablation(Settings):
     )
 
 
-class Params(Settings):
+class Base(Settings):
+    """What a pretraining job depends on."""
+
+    dataset: Name
+    clips: Clips
+    logmel: LogMel
+    views: Views
+    model: Model
+    objective: Objective
+    training: Training
+
+
+class Params(Base):
     """The whole of params.yaml."""
 
     extends: str | None = Field(
         None, description="another settings file (relative to this one) that this one changes; null removes a key"
     )
-    dataset: Name
     results: str = Field("results", description="folder of the table, figures and report")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     datasets: dict[Name, Dataset]
-    clips: Clips
-    logmel: LogMel
-    views: Views
-    model: Model
-    objective: Objective
-    training: Training
     evaluate: Evaluate
     report: Report
     ablations: dict[Name, Ablation]
 
 
-class Recipe(Settings):
+class Recipe(Base):
     """The effective settings of one pretraining job: the base with one ablation's changes merged in."""
 
     ablation: Name
-    dataset: Name
-    clips: Clips
-    logmel: LogMel
-    views: Views
-    model: Model
-    objective: Objective
-    training: Training
 
     @model_validator(mode="after")
     def _patches_tile_views(self) -> Recipe:
@@ -261,9 +259,8 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _something_to_learn(self) -> Recipe:
         objective = self.objective
-        if not (objective.reconstruction and objective.reconstruct) and not (
-            objective.distillation or objective.alignment
-        ):
+        reconstructs = objective.reconstruction and objective.reconstruct
+        if not (reconstructs or objective.distillation or objective.alignment):
             raise ValueError("objective: every term is switched off; set training.mode to none for random weights")
         if objective.teacher_view == "local" and not self.views.local_views:
             raise ValueError("objective.teacher_view is local, but views.local_views is 0")
