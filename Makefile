@@ -1,7 +1,7 @@
 # make table          the ablation table on the embedded benchmark, from an empty clone: results/table.csv
 # make test           all tests
 # make spoken         the same table with real recordings (downloads 16 MB): results/spoken_digits/table.csv
-# make five_seeds     both tables with five seeds
+# make main_rows      the main rows over more seeds, on both benchmarks
 # make ui             browse every run in MLflow
 # Another interpreter: make PYTHON=/path/to/python3.12 table. Another settings file: make XKD_PARAMS=file.yaml table.
 
@@ -11,7 +11,7 @@ READY := .venv/.ready
 RUN := PATH="$(BIN):$$PATH" snakemake --cores all --rerun-incomplete --show-failed-logs --quiet host reason
 SUPPORTED := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 
-.PHONY: table test spoken five_seeds ui repro
+.PHONY: table test spoken main_rows ui repro
 .DEFAULT_GOAL := table
 
 table: $(READY)
@@ -20,9 +20,9 @@ table: $(READY)
 spoken: $(READY)
 	XKD_PARAMS=workflow/presets/spoken_digits.yaml $(RUN)
 
-five_seeds: $(READY)
-	XKD_PARAMS=workflow/presets/five_seeds.yaml $(RUN)
-	XKD_PARAMS=workflow/presets/spoken_digits_five_seeds.yaml $(RUN)
+main_rows: $(READY)
+	XKD_PARAMS=workflow/presets/main_rows.yaml $(RUN)
+	XKD_PARAMS=workflow/presets/spoken_digits_main_rows.yaml $(RUN)
 
 repro: $(READY)
 	PATH="$(BIN):$$PATH" dvc repro

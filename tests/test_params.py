@@ -160,7 +160,7 @@ def test_paper_preset_is_the_released_setting():
 def test_digit_presets_share_every_setting_of_a_run():
     """Both benchmarks and all seed counts train and probe alike: nothing is tuned to one of them."""
     base = params.load(ROOT / "params.yaml")
-    for name in ("spoken_digits", "five_seeds", "spoken_digits_five_seeds"):
+    for name in ("spoken_digits", "main_rows", "spoken_digits_main_rows"):
         preset = params.load(ROOT / "workflow" / "presets" / f"{name}.yaml")
         assert preset.evaluate.linear == base.evaluate.linear
         for row in preset.ablations:
