@@ -27,15 +27,15 @@ def load(path: str | Path = "params.yaml") -> Params:
     known = set(params.ablations)
     if params.dataset not in params.datasets:
         raise UserError(
-            f"{path}: dataset: '{params.dataset}' is not in datasets{_suggest(params.dataset, params.datasets)}"
+            f"{path}: dataset: '{params.dataset}' is not in datasets{suggest(params.dataset, params.datasets)}"
         )
     if params.report.baseline not in known:
         raise UserError(
-            f"{path}: report.baseline: no ablation '{params.report.baseline}'{_suggest(params.report.baseline, known)}"
+            f"{path}: report.baseline: no ablation '{params.report.baseline}'{suggest(params.report.baseline, known)}"
         )
     for name in params.evaluate.finetune.ablations:
         if name not in known:
-            raise UserError(f"{path}: evaluate.finetune.ablations: no ablation '{name}'{_suggest(name, known)}")
+            raise UserError(f"{path}: evaluate.finetune.ablations: no ablation '{name}'{suggest(name, known)}")
     if len(set(params.seeds)) != len(params.seeds):
         raise UserError(f"{path}: seeds: each seed may be listed once")
     for name in params.ablations:
@@ -50,12 +50,12 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
         UserError: unknown ablation, or changes that do not validate.
     """
     if ablation not in params.ablations:
-        raise UserError(f"{path}: no ablation '{ablation}'{_suggest(ablation, params.ablations)}")
+        raise UserError(f"{path}: no ablation '{ablation}'{suggest(ablation, params.ablations)}")
     changes = params.ablations[ablation].changes
     where = f"{path}: ablations.{ablation}.changes"
     for group in changes:
         if group not in CHANGEABLE:
-            raise UserError(f"{where}: '{group}' cannot be changed per ablation{_suggest(group, CHANGEABLE)}")
+            raise UserError(f"{where}: '{group}' cannot be changed per ablation{suggest(group, CHANGEABLE)}")
     base = params.model_dump(include={"dataset", "clips", "logmel", *CHANGEABLE})
     return _validated(Recipe, {"ablation": ablation, **merge(base, changes)}, where)
 
@@ -124,7 +124,7 @@ def _explain(model: type[Settings], problem: dict) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{_suggest(location[-1], _keys_beside(model, location[:-1]))}"
+        return f"unknown key '{key}'{suggest(location[-1], _keys_beside(model, location[:-1]))}"
     if problem["type"] == "missing":
         return f"'{key}' is missing"
     message = problem["msg"].removeprefix("Value error, ")
@@ -142,6 +142,7 @@ def _keys_beside(model: type[Settings], location: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _suggest(word: str, known) -> str:
+def suggest(word: str, known) -> str:
+    """The end of an error message about an unknown name: the nearest known one, or all of them."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from xkd.errors import UserError
+from xkd.params import suggest
 from xkd.settings import Dataset, Params
 
 
@@ -16,6 +15,4 @@ def entry(params: Params, name: str) -> Dataset:
     """
     if name in params.datasets:
         return params.datasets[name]
-    near = difflib.get_close_matches(name, params.datasets, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(params.datasets)}"
-    raise UserError(f"datasets: no data set '{name}'; {hint}")
+    raise UserError(f"datasets: no data set '{name}'{suggest(name, params.datasets)}")

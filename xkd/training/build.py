@@ -51,8 +51,8 @@ def modalities(recipe) -> tuple[str, ...]:
 def build_networks(recipe, seed: int) -> Networks:
     """Networks with starting weights drawn from `seed`; the global random state is left alone.
 
-    Every encoder is drawn in the same order whatever else a run needs, so that all ablations
-    of a seed start from the same encoders.
+    Encoders are drawn first, video before audio, whatever else a run needs: ablations of a seed that
+    have both modalities and the same sharing start from the same encoders.
     """
     reconstructs = recipe.training.mode == "pretrain" and recipe.objective.reconstruction > 0
     chosen = modalities(recipe)
