@@ -46,5 +46,5 @@ $(READY): pyproject.toml constraints.txt
 	fi; \
 	echo "Setting up .venv with $$("$$found" --version); the first time takes a few minutes."; \
 	"$$found" -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -186,6 +186,7 @@ class Finetune(Settings):
 
 
 class Evaluate(Settings):
+    batch_size: Positive = Field(128, description="clips per forward pass without gradients; changes speed only")
     linear: Linear = Linear()
     finetune: Finetune = Finetune()
 

@@ -46,6 +46,10 @@ class LogMelSpectrogram(nn.Module):
         return samples // self.settings.hop + 1
 
     def forward(self, waveform: Tensor) -> Tensor:
+        return self.scaled(self.power(waveform))
+
+    def power(self, waveform: Tensor) -> Tensor:
+        """Energy per mel band and column, (..., samples) -> (..., 1, n_mels, frames); a gain g multiplies it by g^2."""
         flat = waveform.reshape(-1, waveform.shape[-1])
         spectrum = torch.stft(
             flat,
@@ -57,6 +61,9 @@ class LogMelSpectrogram(nn.Module):
             return_complex=True,
         )
         squares = torch.view_as_real(spectrum.transpose(-1, -2)).square_().flatten(0, 1)
-        power = squares[..., 0] + squares[..., 1]
-        mel = (self.bank @ power.T).add_(self.settings.floor).log_().sub_(self.settings.mean).div_(self.settings.std)
+        mel = self.bank @ (squares[..., 0] + squares[..., 1]).T
         return mel.view(len(mel), len(flat), -1).transpose(0, 1).reshape(*waveform.shape[:-1], 1, len(mel), -1)
+
+    def scaled(self, power: Tensor) -> Tensor:
+        """Natural logarithm above the floor, normalised by the data set's mean and standard deviation."""
+        return (power + self.settings.floor).log_().sub_(self.settings.mean).div_(self.settings.std)

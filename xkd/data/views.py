@@ -37,6 +37,8 @@ class _Views:
         self.video = _chosen(recipe, "video", names) if "video" in modalities else []
         self.audio = _chosen(recipe, "audio", names) if "audio" in modalities else []
         self.logmel = LogMelSpectrogram(recipe.logmel, recipe.clips.sample_rate) if self.audio else None
+        self.remember = False
+        self._powers: dict[str, Tensor] = {}
 
     def _frame_start(self, seconds: float, frames: int, draw: float) -> float:
         """Start in seconds of a cut of `frames` pictures, uniform over the frame grid."""
@@ -52,11 +54,26 @@ class _Views:
         missing = view.frames - len(frames)  # a track that ends early holds its last picture
         return torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)]) if missing else frames
 
-    def _waveform_from(self, clip: _Clip, start: float, view: AudioView) -> Tensor:
-        samples = self._samples(view)
-        waveform = clip.audio(start, samples)
-        missing = samples - len(waveform)  # a track that ends early goes silent
-        return nnf.pad(waveform, (0, missing)) if missing else waveform
+    def _power_from(self, clip: _Clip, start: float, view: AudioView) -> Tensor:
+        """Mel power (1, n_mels, frames) from `start` seconds on.
+
+        A clip of nominal length is transformed once and each view is some of its columns; of a longer
+        clip only the cut is read.
+        """
+        if not clip.short:
+            samples = self._samples(view)
+            return self.logmel.power(_padded(clip.audio(start, samples), samples))[..., : view.frames]
+        power = self._whole_power(clip)
+        first = min(round(start * self.clips.sample_rate / self.logmel.settings.hop), power.shape[-1] - view.frames)
+        return power[..., first : first + view.frames]
+
+    def _whole_power(self, clip: _Clip) -> Tensor:
+        if clip.id not in self._powers:
+            if not self.remember:
+                self._powers.clear()
+            nominal = round(self.clips.seconds * self.clips.sample_rate)
+            self._powers[clip.id] = self.logmel.power(_padded(clip.audio(), nominal))
+        return self._powers[clip.id]
 
 
 class TrainViews(_Views):
@@ -73,6 +90,8 @@ class TrainViews(_Views):
 
     def __init__(self, recipe: Recipe, modalities: Sequence[str] = MODALITIES, local_views: bool = True):
         super().__init__(recipe, modalities, recipe.views.local_views if local_views else 0)
+        # What fits in memory as samples fits as power (16 KB a second), and every epoch asks for it again.
+        self.remember = recipe.clips.pack
 
     def __call__(self, store, index: int, generator: torch.Generator) -> dict[str, list[Tensor]]:
         draws = augment.draw_table(max(len(self.video), len(self.audio)), generator)
@@ -100,8 +119,7 @@ class TrainViews(_Views):
         view = self.audio[number]
         room = max(clip.seconds - self._samples(view) / self.clips.sample_rate, 0.0)
         start = draw.time * room if number else together
-        waveform = self._waveform_from(clip, start, view) * augment.volume_gain(view, draw)
-        logmel = self.logmel(waveform)[..., : view.frames]
+        logmel = self.logmel.scaled(self._power_from(clip, start, view) * augment.volume_gain(view, draw) ** 2)
         return augment.resized_crop_logmel(logmel, draw) if view.resized_crop else logmel
 
 
@@ -124,8 +142,7 @@ class EvalViews(_Views):
             picture = _centre_crop(self._frames_from(clip, start, self.video[0]), self.video[0].size)
             views["video"] = [augment.normalise(picture.to(torch.float32).div_(255))]
         if self.audio:
-            waveform = self._waveform_from(clip, start, self.audio[0])
-            views["audio"] = [self.logmel(waveform)[..., : self.audio[0].frames]]
+            views["audio"] = [self.logmel.scaled(self._power_from(clip, start, self.audio[0]))]
         return views
 
 
@@ -136,7 +153,7 @@ class _Clip:
         self.store, self.index, self.clips = store, index, clips
         self.seconds = store.seconds(index)
         self.short = self.seconds < clips.seconds + 2 / clips.fps
-        self._video = self._audio = None
+        self._video = None
 
     @property
     def id(self) -> str:
@@ -151,14 +168,17 @@ class _Clip:
         first = min(round(start * self.clips.fps), max(len(self._video) - frames, 0))
         return self._video[first : first + frames]
 
-    def audio(self, start: float, samples: int) -> Tensor:
-        """At most `samples` samples from `start` seconds on."""
-        if not self.short:
-            return self.store.audio(self.index, start, samples / self.clips.sample_rate)[:samples]
-        if self._audio is None:
-            self._audio = self.store.audio(self.index)
-        first = min(round(start * self.clips.sample_rate), max(len(self._audio) - 1, 0))
-        return self._audio[first : first + samples]
+    def audio(self, start: float = 0.0, samples: int | None = None) -> Tensor:
+        """All samples, or at most `samples` from `start` seconds on."""
+        if samples is None:
+            return self.store.audio(self.index)
+        return self.store.audio(self.index, start, samples / self.clips.sample_rate)[:samples]
+
+
+def _padded(waveform: Tensor, samples: int) -> Tensor:
+    """A track that ends early goes silent."""
+    missing = samples - len(waveform)
+    return nnf.pad(waveform, (0, missing)) if missing > 0 else waveform
 
 
 def _centre_crop(frames: Tensor, size: int) -> Tensor:

@@ -31,7 +31,7 @@ class Job:
     def extract(self, networks: dict, split: str) -> Clips:
         """Outputs of `networks` for every clip of a split."""
         modalities = sorted({modality for _, modality in networks})
-        loader = eval_loader(self.recipe, self.path, split, self.recipe.training.batch_size, modalities)
+        loader = eval_loader(self.recipe, self.path, split, self.settings.batch_size, modalities)
         return extract(networks, track(loader, f"{split} clips"), self.manifest.split(split).rows)
 
 
