@@ -35,7 +35,8 @@ ui: $(READY)
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 	  $(BIN)/mlflow ui --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
-# Tries each interpreter by running it: a name on PATH may be a stub, or lack venv.
+# Tries each interpreter by running it: a name on PATH may be a stub, or lack venv. Compiling is left to compileall, which
+# uses all cores; without it jobs would compile what they import each time where PYTHONDONTWRITEBYTECODE is set.
 $(READY): pyproject.toml constraints.txt
 	@found=; for python in $(PYTHON) python3.11 python3.12 python3 python; do \
 	  if "$$python" -c '$(SUPPORTED)' 2>/dev/null; then found="$$python"; break; fi; \
@@ -47,4 +48,5 @@ $(READY): pyproject.toml constraints.txt
 	echo "Setting up .venv with $$("$$found" --version); the first time takes a few minutes."; \
 	"$$found" -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	@-$(BIN)/python -m compileall -q -j 0 .venv/lib xkd > /dev/null 2>&1 || true
 	@touch $@
