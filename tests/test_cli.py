@@ -39,7 +39,7 @@ def stage(monkeypatch):
     return replace
 
 
-@pytest.mark.parametrize("verb", [*STAGES, "schema"])
+@pytest.mark.parametrize("verb", [*STAGES, "import-weights", "embed", "schema"])
 def test_every_verb_explains_itself(run, verb):
     done = run(verb, "--help")
     assert done.code == 0

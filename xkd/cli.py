@@ -106,6 +106,39 @@ def table(settings: Path, out: Path) -> None:
     _run("table", settings, out=out)
 
 
+class Sizes(click.ParamType):
+    """Numbers with x between them, e.g. 4x16x16."""
+
+    name = "NxN[xN]"
+
+    def convert(self, value, param, ctx):
+        try:
+            return value if isinstance(value, tuple) else tuple(int(part) for part in value.split("x"))
+        except ValueError:
+            self.fail(f"{value} is not of the form 4x16x16", param, ctx)
+
+
+@cli.command(name="import-weights")
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.option("--output", type=PATH, required=True, help="Folder that gets one folder per file.")
+@click.option("--heads", type=click.IntRange(min=1), help="Attention heads; by default one per 64 of the width.")
+@click.option("--patch", type=Sizes(), help="Patch, if not the released 4x16x16 (video) or 4x16 (audio).")
+@click.option("--view", type=Sizes(), help="View trained on, if not the released 32x112x112 or 80x448.")
+def import_weights(files: tuple[Path, ...], output: Path, **known) -> None:
+    """Turn released weights (.pth.tar) into encoder folders."""
+    _call("import_weights", files=files, output=output, **known)
+
+
+@cli.command()
+@click.argument("encoder", type=PATH)
+@click.argument("sources", nargs=-1, required=True, type=PATH)
+@click.option("--output", type=PATH, required=True, help="Parquet file: file, start, end, vector.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at once.")
+def embed(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int) -> None:
+    """Features of media files, folders of them, or the files of a CSV, clip by clip."""
+    _call("embed", encoder=encoder, sources=sources, output=output, batch_size=batch_size)
+
+
 @cli.command()
 @click.option("--out", type=PATH, help="File to write instead of standard output.")
 def schema(out: Path | None) -> None:
@@ -140,9 +173,12 @@ def main() -> None:
 def _run(stage: str, settings: Path, **arguments) -> None:
     from xkd import params
 
-    loaded = params.load(settings)
+    _call(stage, params=params.load(settings), **arguments)
+
+
+def _call(stage: str, **arguments) -> None:
     try:
-        importlib.import_module(f"xkd.stages.{stage}").run(loaded, **arguments)
+        importlib.import_module(f"xkd.stages.{stage}").run(**arguments)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         from xkd.torch_fit import explain
 

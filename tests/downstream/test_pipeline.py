@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from xkd import load_encoder
 from xkd.data import manifest as manifests
 from xkd.data.clips import open_clips
 from xkd.data.views import EvalViews
@@ -74,3 +75,20 @@ def test_features_are_those_of_each_clip_seen_alone(project, params):
             with torch.no_grad():
                 tokens = encoder(view[modality][0][None])
             np.testing.assert_allclose(clips.outputs[owner, modality][index], tokens[0, 1:].mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_encoder_called_with_a_raw_clip_sees_what_evaluation_shows_it(project, params, modality):
+    """A user's `load_encoder(...)(clip)` and the probes of the table must mean the same features."""
+    recipe, path = recipe_of(params, "xkd"), project / "manifest.csv"
+    model = load_encoder(project / "run" / "encoders" / f"{modality}_student")
+    store = open_clips(path, "test")
+    view = EvalViews(recipe)(store, 3)[modality][0]
+    with torch.no_grad():
+        expected = model.encoder.features(view[None])[0]
+    if modality == "video":
+        got = model(store.video(3).permute(0, 2, 3, 1)[: recipe.views.video_global.frames])
+    else:
+        got = model(store.audio(3), recipe.clips.sample_rate)
+    cosine = torch.cosine_similarity(got, expected, dim=0)
+    assert cosine > 0.9999

@@ -17,6 +17,7 @@ from xkd.training.recorder import TIMES
 
 MINIATURE = Path(__file__).parents[2] / "workflow" / "presets" / "miniature.yaml"
 CLASSES = ("one", "two")
+GOLDEN = pd.read_csv(Path(__file__).parent / "golden_curve.csv")
 
 
 @dataclass
@@ -95,6 +96,19 @@ def test_two_runs_of_a_seed_are_identical_and_seeds_differ(tmp_path):
     assert same(first, second)
     pd.testing.assert_frame_equal(curves(first), curves(second), check_exact=True)
     assert not same(first, other)
+
+
+def test_losses_of_twenty_steps_are_those_of_the_committed_curve(tmp_path):
+    """Written by `train(trainer(settings(epochs=10)), ...)`; a change of any number is a change of the method."""
+    got = curves(train(trainer(settings(epochs=10)), tmp_path))[list(GOLDEN.columns)]
+    pd.testing.assert_frame_equal(got, GOLDEN, rtol=1e-3, check_exact=False)
+
+
+def test_bfloat16_gives_nearly_the_losses_of_float32(tmp_path):
+    exact, low = (curves(train(trainer(settings(precision=p)), tmp_path / p)).iloc[0] for p in ("float32", "bfloat16"))
+    for term in ("reconstruction_video", "reconstruction_audio", "distillation_video", "distillation_audio"):
+        assert low[term] == pytest.approx(exact[term], rel=0.03)
+        assert low[term] != exact[term]
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):
@@ -176,7 +190,7 @@ def test_exported_encoders_give_the_features_of_the_trained_ones(tmp_path):
 
 
 def test_a_missing_run_says_what_to_do(tmp_path):
-    with pytest.raises(UserError, match="no finished run here"):
+    with pytest.raises(UserError, match="no encoders; run"):
         load_encoders(tmp_path)
 
 

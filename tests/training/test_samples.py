@@ -9,9 +9,11 @@ from xkd.training.samples import save_samples
 
 def views(chosen, clips=3):
     video, audio = chosen.views.video_global, chosen.views.audio_global
+    draws = torch.Generator().manual_seed(0)
+    colours = torch.randn(clips, 3, video.frames, video.size, video.size, generator=draws)
     return {
-        "video": 0.3 * torch.randn(clips, 3, video.frames, video.size, video.size),  # inside the range of colours
-        "audio": torch.randn(clips, 1, chosen.logmel.n_mels, audio.frames),
+        "video": 0.3 * colours,  # inside the range of colours
+        "audio": torch.randn(clips, 1, chosen.logmel.n_mels, audio.frames, generator=draws),
     }
 
 

@@ -37,7 +37,6 @@ MANIFEST = f"data/{DATASET}/manifest.csv"
 RUN = f"runs/{DATASET}/{{ablation}}/seed{{seed}}"
 EVALUATION = f"evals/{DATASET}/{{ablation}}/seed{{seed}}/{{protocol}}"
 RUN_FILES = [
-    "encoders.safetensors",
     "config.json",
     "metrics.json",
     "times.json",

@@ -1,7 +1,7 @@
 rule evaluate:
     input:
         manifest=MANIFEST,
-        encoders=f"{RUN}/encoders.safetensors",
+        encoders=f"{RUN}/encoders",
         config=f"{RUN}/config.json",
     output:
         results=f"{EVALUATION}.json",

@@ -4,6 +4,7 @@ rule pretrain:
         MANIFEST,
     output:
         expand(f"{RUN}/{{file}}", file=RUN_FILES, allow_missing=True),
+        encoders=directory(f"{RUN}/encoders"),
     log:
         f"logs/{DATASET}/{{ablation}}/seed{{seed}}/pretrain.txt",
     benchmark:
@@ -18,7 +19,7 @@ rule pretrain:
     params:
         code=code_of("pretrain"),
         settings=recipe_settings,
-        run=subpath(output[0], parent=True),
+        run=subpath(output.encoders, parent=True),
     shell:
         "python -m xkd pretrain --manifest {input} --ablation {wildcards.ablation} "
         "--seed {wildcards.seed} --out {params.run} > {log} 2>&1"

@@ -7,9 +7,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError
 from dataclasses import dataclass
+from pathlib import Path
 
 from pebble import ProcessExpired, ProcessPool
 
+FILE_SECONDS, SECONDS_PER_MEGABYTE = 60.0, 4.0  # longer than that, and the decoder hangs
 SPARE_WORK = 512  # tasks handed out ahead of the one awaited: bounds the memory of finished results
 
 
@@ -25,8 +27,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
+def seconds_allowed(task: tuple) -> float:
+    """Time for decoding the file that a task's first argument names."""
+    source = Path(task[0])
+    size = source.stat().st_size if source.is_file() else 0
+    return FILE_SECONDS + SECONDS_PER_MEGABYTE * size / 1e6
+
+
 def run_guarded(
-    function: Callable, tasks: Sequence[tuple], seconds: Callable[[tuple], float], processes: int | None = None
+    function: Callable,
+    tasks: Sequence[tuple],
+    seconds: Callable[[tuple], float],
+    processes: int | None = None,
+    spare: int = SPARE_WORK,
 ) -> Iterator:
     """Yields function(*task) for every task, in order, or a `Failure`; exceptions of the function pass on.
 
@@ -34,13 +47,14 @@ def run_guarded(
         function: importable by name; runs in other processes.
         seconds: how long a task may take before its process is killed.
         processes: by default one per core; never more than there are tasks.
+        spare: tasks handed out ahead of the one awaited, whose results may have to be kept.
     """
     workers = min(processes or cores(), max(len(tasks), 1))
     pool = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
     try:
         futures = {}
         for number in range(len(tasks)):
-            for ahead in range(number + len(futures), min(number + SPARE_WORK, len(tasks))):
+            for ahead in range(number + len(futures), min(number + spare, len(tasks))):
                 futures[ahead] = pool.schedule(function, args=tasks[ahead], timeout=seconds(tasks[ahead]))
             yield _result(futures.pop(number))
         pool.close()

@@ -14,13 +14,11 @@ import pandas as pd
 from xkd.data import catalogue, encode, listing, manifest
 from xkd.data.packed import PackWriter
 from xkd.data.prepare import Prepared, file_name, prepare_clip
-from xkd.data.workers import Failure, run_guarded
+from xkd.data.workers import Failure, run_guarded, seconds_allowed
 from xkd.errors import UserError
 from xkd.files import write_json
 from xkd.progress import track
 from xkd.settings import Clips, Params
-
-FILE_SECONDS, SECONDS_PER_MEGABYTE = 60.0, 4.0  # longer than that, and the decoder hangs
 
 
 def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> None:
@@ -59,7 +57,7 @@ def _prepared(
     """Manifest columns of each clip, in order; decoded clips go to `pack` as they come."""
     sources = [str(raw.parent / path) for path in table["path"]]
     tasks = [(s, str(out / p), clips, require, pack is not None) for s, p in zip(sources, paths, strict=True)]
-    results = track(run_guarded(prepare_clip, tasks, _seconds_allowed, processes), "prepare", total=len(tasks))
+    results = track(run_guarded(prepare_clip, tasks, seconds_allowed, processes), "prepare", total=len(tasks))
     for clip_id, result in zip(table["id"], results, strict=True):
         if isinstance(result, Failure):
             result = Prepared({"status": "unusable", "reason": result.reason})
@@ -123,9 +121,3 @@ def _key(clips: Clips, require: str, raw: Path) -> str:
     shape = clips.model_dump_json(exclude={"pack"})
     options = json.dumps([encode.VIDEO_OPTIONS, encode.AUDIO_OPTIONS, encode.AUDIO_BIT_RATE])
     return hashlib.sha256(f"{shape}\n{require}\n{options}\n{raw.read_text()}".encode()).hexdigest()[:8]
-
-
-def _seconds_allowed(task: tuple) -> float:
-    source = Path(task[0])
-    size = source.stat().st_size if source.is_file() else 0
-    return FILE_SECONDS + SECONDS_PER_MEGABYTE * size / 1e6

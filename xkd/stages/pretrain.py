@@ -31,7 +31,7 @@ VARIANTS = {"none": "XKD", "students": "XKD-MAS", "all": "XKD-MATS"}
 def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path) -> None:
     """Trains one ablation with one seed and writes the files of a run into `out`.
 
-    encoders.safetensors, config.json, metrics.json, times.json, history.csv (per epoch), steps.csv (per
+    encoders/, config.json, metrics.json, times.json, history.csv (per epoch), steps.csv (per
     step), samples.npz, samples.png and mlflow.json. An interrupted run continues from its checkpoint.
 
     Raises:

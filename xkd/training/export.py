@@ -1,38 +1,57 @@
-"""Encoders as files: what pretraining leaves for downstream use."""
+"""What pretraining leaves for downstream use: each encoder as a folder, and the settings of the run."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
-from torch import nn
-
+from xkd.encoders import folder
+from xkd.encoders.config import AudioInput, EncoderConfig, VideoInput
 from xkd.errors import UserError
-from xkd.files import replacing, write_json
-from xkd.models.networks import Networks, make_encoders
+from xkd.files import write_json
+from xkd.models.networks import Networks
 from xkd.models.vit import Encoder
 from xkd.params import read_recipe
 from xkd.settings import Recipe
-from xkd.training.build import modality_shapes, sizes
+from xkd.training.build import modality_shapes
 
-WEIGHTS = "encoders.safetensors"
-CONFIG = "config.json"
+ENCODERS, CONFIG = "encoders", "config.json"
 
 
 def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> None:
-    """Writes encoders.safetensors (keys owner.modality.parameter) and config.json.
+    """Writes encoders/<modality>_<owner>/ for every encoder of the run, and config.json, its settings.
 
-    Blocks that a variant shares are stored once per modality, so that each encoder can be used alone.
+    Blocks that a variant shares are stored in each of its encoders, so that each can be used alone.
     """
-    tensors = {}
+    shutil.rmtree(out / ENCODERS, ignore_errors=True)
     for owner, encoders in (("student", networks.students), ("teacher", networks.teachers)):
         for modality, encoder in encoders.items():
-            for name, value in encoder.state_dict().items():
-                tensors[f"{owner}.{modality}.{name}"] = value.detach().cpu().clone().contiguous()
-    with replacing(out / WEIGHTS) as path:
-        save_file(tensors, path)
+            config = encoder_config(recipe, modality, owner, seed)
+            folder.save(encoder, config, out / ENCODERS / f"{modality}_{owner}")
     write_json(out / CONFIG, {"seed": seed, "recipe": recipe.model_dump(mode="json")})
+
+
+def encoder_config(recipe: Recipe, modality: str, owner: str, seed: int) -> EncoderConfig:
+    """How an encoder of a run is rebuilt and fed."""
+    shape, clips, views = modality_shapes(recipe)[modality], recipe.clips, recipe.views
+    if modality == "video":
+        view = views.video_global
+        fed = VideoInput(frames=view.frames, fps=clips.fps, short_side=max(clips.size, view.size), size=view.size)
+    else:
+        fed = AudioInput(frames=views.audio_global.frames, sample_rate=clips.sample_rate, logmel=recipe.logmel)
+    return EncoderConfig(
+        modality=modality,
+        owner=owner,
+        width=recipe.model.width,
+        depth=recipe.model.depth,
+        heads=recipe.model.heads,
+        patch=shape.patch,
+        grid=shape.grid,
+        input=fed,
+        origin=f"trained with xkd on {recipe.dataset}: ablation {recipe.ablation}, seed {seed}",
+        licence="not stated (not the weights released by the authors of XKD)",
+    )
 
 
 def load_recipe(run: Path) -> Recipe:
@@ -54,27 +73,10 @@ def load_encoders(run: Path) -> dict[tuple[str, str], Encoder]:
     `recon_video` has one student, runs without teachers have no teacher.
 
     Raises:
-        UserError: a file is missing, or the weights do not fit the settings beside them.
+        UserError: there are none, or weights do not fit the settings beside them.
     """
-    recipe, weights = load_recipe(run), run / WEIGHTS
-    if not weights.exists():
-        raise UserError(f"{weights}: missing; run `python -m xkd pretrain ... --out {run}` again")
-    tensors = load_file(weights)
-    owners = {tuple(key.split(".")[:2]) for key in tensors}
-    encoders = {}
-    for owner, modality in sorted(owners):
-        encoder = make_encoders({modality: modality_shapes(recipe)[modality]}, sizes(recipe.model), shared=False)[
-            modality
-        ]
-        prefix = f"{owner}.{modality}."
-        state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        _load_strictly(encoder, state, weights)
-        encoders[owner, modality] = encoder.requires_grad_(False).eval()
-    return encoders
-
-
-def _load_strictly(module: nn.Module, state: dict, source: Path) -> None:
-    try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(f"{source}: does not fit {CONFIG} beside it: {' '.join(str(error).split())}") from None
+    folders = sorted(path for path in (run / ENCODERS).glob("*") if path.is_dir())
+    if not folders:
+        raise UserError(f"{run / ENCODERS}: no encoders; run `python -m xkd pretrain ... --out {run}` again")
+    loaded = [folder.load(path) for path in folders]
+    return {(config.owner, config.modality): encoder for encoder, config in loaded}

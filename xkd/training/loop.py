@@ -13,9 +13,10 @@ from xkd.errors import UserError
 from xkd.models.networks import Networks
 from xkd.training import checkpoint
 from xkd.training.losses import Objective, StepLosses
-from xkd.training.optimiser import clip_each, make_optimiser
+from xkd.training.optimiser import make_optimiser
 from xkd.training.recorder import Recorder
 from xkd.training.schedules import schedules
+from xkd.training.step import update
 from xkd.training.supervised import SupervisedObjective
 
 
@@ -91,17 +92,16 @@ class Trainer:
             raise UserError(
                 f"step {step}: the loss is not finite ({terms}); nothing was updated. Clips: {', '.join(batch.ids)}"
             )
-        self.optimiser.zero_grad()
-        losses.total.backward()
-        if self.epoch < self.recipe.training.freeze_last_layer_epochs:
-            for head in self.networks.student_heads.values():
-                head.directions.grad = None
-        norm = clip_each(self.networks.clipped_parameters(), self.recipe.training.clip_gradient)
-        self.optimiser.step()
+        norm = update(
+            self.networks,
+            self.optimiser,
+            losses.total,
+            self.recipe.training.clip_gradient,
+            {m: scheduled["ema_momentum"] for m in self.networks.teachers},
+            hold_last_layer=self.epoch < self.recipe.training.freeze_last_layer_epochs,
+        )
         if not self.networks.teachers:
             scheduled = {"learning_rate": scheduled["learning_rate"]}
-        else:
-            self.networks.update_teachers({m: scheduled["ema_momentum"] for m in self.networks.teachers})
         return {**losses.logged, **scheduled, "gradient_norm": norm}
 
     def _losses(self, batch, step: int, scheduled: dict[str, float]) -> StepLosses:

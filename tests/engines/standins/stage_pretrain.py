@@ -3,7 +3,7 @@ from executed import note
 from xkd.params import canonical, recipe
 
 FILES = [
-    "encoders.safetensors",
+    "encoders/video_student/model.safetensors",
     "config.json",
     "metrics.json",
     "times.json",
@@ -16,6 +16,6 @@ FILES = [
 
 def run(params, manifest, ablation, seed, out):
     note("pretrain", ablation, seed)
-    out.mkdir(parents=True, exist_ok=True)
     for name in FILES:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text(f"{seed} {canonical(recipe(params, ablation))} {manifest.read_text()}")

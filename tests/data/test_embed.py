@@ -1,0 +1,151 @@
+"""Encoders on files and on raw clips."""
+
+import shutil
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from media_files import damage, truncate, write_media
+
+from xkd import load_encoder
+from xkd.data.decode import Video, read_audio
+from xkd.encoders import folder
+from xkd.encoders.config import AudioInput, EncoderConfig, VideoInput
+from xkd.errors import UserError
+from xkd.settings import LogMel
+from xkd.stages import embed
+
+SIZES = {"owner": "student", "width": 24, "depth": 2, "heads": 2, "origin": "a test", "licence": "MIT"}
+VIDEO = VideoInput(frames=8, fps=8, short_side=36, size=32)
+SOUND = AudioInput(frames=96, sample_rate=16000, logmel=LogMel(n_fft=512, hop=160, n_mels=40))
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("encoders")
+    torch.manual_seed(0)
+    for modality, patch, grid, fed in (("video", (2, 8, 8), (4, 4, 4), VIDEO), ("audio", (8, 8), (5, 12), SOUND)):
+        config = EncoderConfig(modality=modality, patch=patch, grid=grid, input=fed, **SIZES)
+        folder.save(folder.build(config), config, root / modality)
+    return root
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    root = tmp_path_factory.mktemp("media")
+    write_media(root / "a.mp4", seconds=2.4)
+    (root / "deep").mkdir()
+    write_media(root / "deep" / "b.mp4", seconds=0.6)
+    return root
+
+
+def embedded(encoder, *sources, output, batch_size=16):
+    embed.run(encoder, sources, output, batch_size)
+    table = pd.read_parquet(output)
+    return table.assign(file=[name.rsplit("/", 1)[-1] for name in table["file"]])
+
+
+def test_a_folder_becomes_one_row_per_clip(encoders, media, tmp_path):
+    table = embedded(encoders / "video", media, output=tmp_path / "out.parquet")
+    assert table["file"].tolist() == ["a.mp4", "a.mp4", "b.mp4"]
+    assert table["start"].tolist() == [0.0, 1.0, 0.0]
+    assert table["end"].tolist() == pytest.approx([1.0, 2.0, 0.6], abs=0.13)
+    assert all(len(vector) == 24 for vector in table["vector"])
+
+
+def test_vectors_are_those_of_the_encoder_called_directly(encoders, media, tmp_path):
+    model = load_encoder(encoders / "video")
+    video = Video(media / "a.mp4")
+    pictures = video.pictures(video.at_rate(8))
+    table = embedded(encoders / "video", media / "a.mp4", output=tmp_path / "v.parquet", batch_size=1)
+    for row, first in zip(table["vector"], (0, 8), strict=True):
+        np.testing.assert_allclose(row, model(pictures[first : first + 8]).numpy(), atol=1e-5)
+    model = load_encoder(encoders / "audio")
+    samples = read_audio(media / "a.mp4", 16000)
+    table = embedded(encoders / "audio", media / "a.mp4", output=tmp_path / "a.parquet")
+    assert len(table) == 3  # 2.4 s of sound in clips of 0.96 s
+    np.testing.assert_allclose(table["vector"][0], model(samples[:15360], 16000).numpy(), atol=1e-5)
+
+
+def test_batch_size_changes_nothing(encoders, media, tmp_path):
+    one, many = (
+        np.stack(embedded(encoders / "video", media, output=tmp_path / "out.parquet", batch_size=size)["vector"])
+        for size in (1, 16)
+    )
+    np.testing.assert_allclose(one, many, atol=1e-5)
+
+
+def test_files_of_a_csv(encoders, media, tmp_path):
+    listing = media / "list.csv"
+    pd.DataFrame({"path": ["deep/b.mp4"], "label": ["x"]}).to_csv(listing, index=False)
+    table = embedded(encoders / "audio", listing, output=tmp_path / "out.parquet")
+    listing.unlink()
+    assert table["file"].tolist() == ["b.mp4"]
+
+
+def test_damaged_files_are_named_and_the_rest_is_finished(encoders, tmp_path, capsys):
+    write_media(tmp_path / "good.mp4")
+    write_media(tmp_path / "silent.mp4", audio=False)
+    truncate(write_media(tmp_path / "cut.mp4"), 0.5)
+    damage(write_media(tmp_path / "damaged.mp4"))
+    (tmp_path / "notes.txt").write_text("no media")
+    table = embedded(encoders / "audio", tmp_path, output=tmp_path.parent / "out.parquet")
+    assert "good.mp4" in set(table["file"])
+    said = capsys.readouterr().err
+    assert "silent.mp4: no audio" in said
+    assert "cut.mp4: unreadable" in said and "notes.txt: unreadable" in said
+    left_out = {line.split(": ")[2].rsplit("/", 1)[-1] for line in said.splitlines() if line.startswith("xkd: left")}
+    assert left_out | set(table["file"]) == {"good.mp4", "silent.mp4", "cut.mp4", "damaged.mp4", "notes.txt"}
+    assert f"{len(left_out)} files left out" in said
+
+
+def test_nothing_readable_leaves_an_earlier_output(encoders, media, tmp_path):
+    output = tmp_path / "out.parquet"
+    before = embedded(encoders / "video", media, output=output)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"nothing")
+    with pytest.raises(UserError, match="no clip could be read"):
+        embed.run(encoders / "video", (broken,), output, 4)
+    with pytest.raises(UserError, match="no such file"):
+        embed.run(encoders / "video", (tmp_path / "absent",), output, 4)
+    assert len(pd.read_parquet(output)) == len(before)
+
+
+def test_pictures_of_any_size_and_length(encoders):
+    model = load_encoder(encoders / "video")
+    frames = np.random.default_rng(0).integers(0, 256, (11, 50, 70, 3), dtype=np.uint8)
+    assert model(frames).shape == (24,)
+    torch.testing.assert_close(model(frames), model(frames[:10]))  # a patch lasts two pictures
+    torch.testing.assert_close(model(np.stack([frames, frames]))[1], model(frames))
+    with pytest.raises(UserError, match="fewer than one patch of 2"):
+        model(frames[:1])
+    with pytest.raises(UserError, match="uint8 pictures"):
+        model(frames / 255)
+
+
+def test_sound_of_any_rate(encoders):
+    model = load_encoder(encoders / "audio")
+    tone = {rate: 0.3 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32) for rate in (16000, 44100)}
+    same = torch.cosine_similarity(model(tone[16000], 16000), model(tone[44100], 44100), dim=0)
+    other = torch.cosine_similarity(model(tone[16000], 16000), model(tone[16000][::2].copy(), 16000), dim=0)
+    assert same > 0.99 and same > other
+    for wrong, message in (((tone[16000],), "needs the sample rate"), ((tone[16000][:100], 16000), "too short")):
+        with pytest.raises(UserError, match=message):
+            model(*wrong)
+    with pytest.raises(UserError, match="as floats"):
+        model((tone[16000] * 32767).astype(np.int16), 16000)
+
+
+def test_the_example_of_the_readme_runs(encoders, tmp_path, monkeypatch):
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    example = textwrap.dedent(text[text.index("    import decord\n") : text.index("An audio encoder takes")])
+    target = tmp_path / "runs/talking_digits/xkd/seed0/encoders/video_student"
+    shutil.copytree(encoders / "video", target)
+    write_media(tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(example, names)  # noqa: S102 - our own README
+    assert names["vector"].shape == (24,)

@@ -1,0 +1,71 @@
+"""Any media file as consecutive clips of one length, whatever its own length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xkd.data import decode
+from xkd.data.decode import MediaError, Video
+from xkd.data.prepare import UNSUPPORTED
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a file is cut: `length` pictures or samples a clip, at `rate` per second, of one modality."""
+
+    modality: str
+    length: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Clips that a file gives, and its length in seconds."""
+
+    clips: int
+    seconds: float
+
+
+def survey(path: str, cut: Cut) -> Survey | str:
+    """What a file will give, or the reason why nothing.
+
+    A rest of half a clip or more makes a clip of its own; so does any file that is shorter than one clip.
+    """
+    try:
+        found = decode.probe(Path(path))
+        if found.video_codec in UNSUPPORTED and cut.modality == "video":
+            return f"codec {found.video_codec} is not supported"
+        if (found.video_codec if cut.modality == "video" else found.audio_codec) is None:
+            return f"no {cut.modality}"
+        if cut.modality == "video":
+            length = len(Video(Path(path), found.video_codec).at_rate(cut.rate))
+        else:
+            length = len(decode.read_audio(Path(path), round(cut.rate)))
+    except MediaError as error:
+        return str(error)
+    return Survey(max(int(length / cut.length + 0.5), 1), length / cut.rate)
+
+
+def read(path: str, cut: Cut, first: int, count: int) -> list[np.ndarray] | str:
+    """Clips `first` to `first + count`: pictures (T, H, W, 3) uint8 or samples (S,) float32; or a reason.
+
+    The last clip of a file holds its last picture, or goes silent, up to the full length.
+    """
+    try:
+        if cut.modality == "audio":
+            return _sounds(Path(path), cut, first, count)
+        video = Video(Path(path))
+        shown = video.at_rate(cut.rate)
+        numbers = shown[np.minimum(np.arange(first * cut.length, (first + count) * cut.length), len(shown) - 1)]
+        return [video.pictures(part) for part in numbers.reshape(count, cut.length)]
+    except MediaError as error:
+        return str(error)
+
+
+def _sounds(path: Path, cut: Cut, first: int, count: int) -> list[np.ndarray]:
+    samples = decode.read_audio(path, round(cut.rate))[first * cut.length : (first + count) * cut.length]
+    samples = np.pad(samples, (0, count * cut.length - len(samples))).astype(np.float32)
+    return list(samples.reshape(count, cut.length))

@@ -1,0 +1,63 @@
+"""config.json of an encoder's folder: all that is needed to rebuild the network and to feed it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from xkd.settings import LogMel, Positive, Settings
+
+FORMAT = 1
+
+
+class VideoInput(Settings):
+    """Pictures: scaled to `short_side`, the middle `size` x `size` cut out, normalised per colour."""
+
+    frames: Positive = Field(description="pictures of the view that positions were learned for")
+    fps: float = Field(gt=0)
+    short_side: Positive = Field(description="pixels of the shorter side before cropping")
+    size: Positive = Field(description="height and width of the crop in pixels")
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    @property
+    def seconds(self) -> float:
+        """What one view lasts."""
+        return self.frames / self.fps
+
+
+class AudioInput(Settings):
+    """Sound: mono at `sample_rate`, as log-mel columns."""
+
+    frames: Positive = Field(description="log-mel columns of the view that positions were learned for")
+    sample_rate: Positive
+    logmel: LogMel
+
+    @property
+    def seconds(self) -> float:
+        """What one view lasts."""
+        return self.frames * self.logmel.hop / self.sample_rate
+
+
+class EncoderConfig(Settings):
+    """One encoder of one modality."""
+
+    format: Literal[1] = FORMAT
+    modality: Literal["video", "audio"]
+    owner: Literal["student", "teacher"]
+    width: Positive
+    depth: Positive
+    heads: Positive
+    patch: tuple[Positive, ...] = Field(description="(frames, rows, columns) or (mel bands, columns)")
+    grid: tuple[Positive, ...] = Field(
+        description="patches along each axis of the view that positions were learned for"
+    )
+    input: VideoInput | AudioInput
+    origin: str = Field(min_length=1, description="which run or file the weights come from")
+    licence: str = Field(min_length=1, description="of the weights")
+
+    @property
+    def channels(self) -> int:
+        """3 colours or 1 log-mel."""
+        return 3 if self.modality == "video" else 1

@@ -1,0 +1,110 @@
+"""An encoder's folder: model.safetensors, config.json and README.md, the model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from xkd.encoders.config import EncoderConfig
+from xkd.errors import UserError
+from xkd.files import replacing, write_json
+from xkd.models.vit import Encoder, make_blocks
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+
+
+def build(config: EncoderConfig) -> Encoder:
+    """The network that a config describes, with weights that mean nothing yet."""
+    blocks = make_blocks(config.width, config.depth, config.heads)
+    return Encoder(config.patch, config.grid, config.channels, config.width, blocks)
+
+
+def save(encoder: Encoder, config: EncoderConfig, folder: Path) -> None:
+    """Writes the folder of an encoder; files that are there already are replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in encoder.state_dict().items()}
+    with replacing(folder / WEIGHTS) as path:
+        save_file(tensors, path)
+    with replacing(folder / CARD) as path:
+        path.write_text(_card(config))
+    write_json(folder / CONFIG, config.model_dump(mode="json"))
+
+
+def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
+    """The encoder of a folder, in evaluation mode, and its config.
+
+    Raises:
+        UserError: no encoder there, an unknown config, or weights that do not fit it.
+    """
+    config = _read_config(folder)
+    encoder = build(config)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / WEIGHTS}: missing or damaged ({error})") from None
+    load_strictly(encoder, tensors, folder / WEIGHTS)
+    return encoder.requires_grad_(False).eval(), config
+
+
+def load_strictly(encoder: Encoder, tensors: dict[str, Tensor], source: Path) -> None:
+    """Copies every tensor, after checking that names and shapes are those of the network.
+
+    Raises:
+        UserError: names what is missing, unknown, or of another shape.
+    """
+    wanted = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
+    for word, names in (("no", wanted.keys() - tensors.keys()), ("an unknown", tensors.keys() - wanted.keys())):
+        if names:
+            raise UserError(f"{source}: {word} tensor {min(names)} (and {len(names) - 1} more)")
+    for name, shape in wanted.items():
+        if tuple(tensors[name].shape) != shape:
+            raise UserError(f"{source}: {name} has the shape {tuple(tensors[name].shape)}, expected {shape}")
+    encoder.load_state_dict(tensors)
+
+
+def _read_config(folder: Path) -> EncoderConfig:
+    path = folder / CONFIG
+    try:
+        return EncoderConfig.model_validate(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        reason = "; ".join(_plain(error)) if isinstance(error, ValidationError) else str(error)
+        raise UserError(f"{path}: not the config of an encoder ({reason})") from None
+
+
+def _plain(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3]]
+
+
+def _card(config: EncoderConfig) -> str:
+    view = config.input
+    if config.modality == "video":
+        fed = f"{view.frames} pictures at {view.fps:g} per second, {view.size} x {view.size} pixels"
+        call = "encoder(frames)                  # uint8 (T, H, W, 3)"
+    else:
+        fed = f"{view.frames} log-mel columns of {view.logmel.hop / view.sample_rate * 1000:g} ms"
+        call = "encoder(waveform, sample_rate)   # mono, float in [-1, 1]"
+    return f"""---
+library_name: xkd
+license: other
+license_name: {config.licence.split(" (")[0]}
+---
+
+# XKD {config.modality} encoder ({config.owner})
+
+A transformer of width {config.width}, depth {config.depth}, {config.heads} heads and patches of \
+{" x ".join(map(str, config.patch))}; trained on views of {view.seconds:g} s: {fed}.
+
+    from xkd import load_encoder
+
+    encoder = load_encoder("this folder")
+    {call} -> ({config.width},)
+
+- Origin: {config.origin}
+- Licence of the weights: {config.licence}
+- Method: Sarkar & Etemad, XKD, AAAI 2024 (arXiv 2211.13929).
+"""

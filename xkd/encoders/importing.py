@@ -1,0 +1,135 @@
+"""Released backbones (`*.pth.tar`) as encoder folders (method section 5)."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from xkd.encoders import folder
+from xkd.encoders.config import AudioInput, EncoderConfig, VideoInput
+from xkd.encoders.released import EMBEDDINGS, encoder_key
+from xkd.errors import UserError
+from xkd.models.vit import Encoder
+from xkd.settings import AudioView, Clips, LogMel, Model, VideoView
+
+LICENCE = "CC BY-NC 4.0 (weights released by the authors of XKD)"
+HEAD_WIDTH = 64  # of every released network
+
+
+def import_backbone(
+    path: Path,
+    heads: int | None = None,
+    patch: tuple[int, ...] | None = None,
+    view: tuple[int, ...] | None = None,
+) -> tuple[Encoder, EncoderConfig]:
+    """Reads one released file; what its tensors do not tell comes from the released settings.
+
+    Width, depth and modality stand in the file. Heads, the shape of a patch and of a view do not: only
+    the number of values of a patch and the number of patches, against which they are checked.
+
+    Args:
+        heads: attention heads; by default one per 64 of the width.
+        patch: (frames, rows, columns) or (mel bands, columns); by default the released 4 x 16 x 16 or 4 x 16.
+        view: (frames, rows, columns) or (mel bands, columns) of the views it was trained on; by default
+            32 x 112 x 112 or 80 x 448.
+
+    Raises:
+        UserError: no such file, no plain tensors, missing or unknown keys, wrong shapes, or sizes that do not fit.
+    """
+    tensors = read_tensors(path)
+    modality = _modality(tensors, path)
+    model, video, clips = Model(), VideoView(), Clips()
+    patch = patch or (model.video_patch if modality == "video" else model.audio_patch)
+    view = view or (
+        (video.frames, video.size, video.size) if modality == "video" else (LogMel().n_mels, AudioView().frames)
+    )
+    width = _size(tensors, "cls_token", -1, path)
+    grid = _grid(tensors, modality, patch, view, path)
+    if heads is None and width % HEAD_WIDTH:
+        raise UserError(f"{path}: heads of a width of {width} are not known; give --heads")
+    if modality == "video":
+        short_side = round(view[1] * clips.size / video.size)
+        fed = VideoInput(frames=view[0], fps=clips.fps, short_side=short_side, size=view[1])
+    else:
+        fed = AudioInput(frames=view[1], sample_rate=clips.sample_rate, logmel=LogMel(n_mels=view[0]))
+    config = EncoderConfig(
+        modality=modality,
+        owner="student" if "student" in path.name else "teacher",
+        width=width,
+        depth=_depth(tensors),
+        heads=heads or width // HEAD_WIDTH,
+        patch=patch,
+        grid=grid,
+        input=fed,
+        origin=f"released file {path.name}",
+        licence=LICENCE,
+    )
+    if config.width % config.heads:
+        raise UserError(f"{path}: {config.heads} heads do not divide the width of {width}")
+    encoder = folder.build(config)
+    ours = {encoder_key(modality, name): name for name in encoder.state_dict()}
+    folder.load_strictly(encoder, {ours.get(key, key): value.float() for key, value in tensors.items()}, path)
+    return encoder.requires_grad_(False).eval(), config
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a PyTorch file, which cannot run code.
+
+    Raises:
+        UserError: no such file, or anything in it but named tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise UserError(f"{path}: not a file of plain tensors, refused ({reason})") from None
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()) or not loaded:
+        raise UserError(f"{path}: not the tensors of one backbone")
+    return loaded
+
+
+def _modality(tensors: dict[str, Tensor], path: Path) -> str:
+    found = [m for m, key in EMBEDDINGS.items() if f"{key}.weight" in tensors]
+    if len(found) != 1:
+        raise UserError(f"{path}: no backbone of XKD: it has neither or both of {' and '.join(EMBEDDINGS.values())}")
+    return found[0]
+
+
+def _size(tensors: dict[str, Tensor], key: str, axis: int, path: Path) -> int:
+    if key not in tensors or tensors[key].ndim == 0:
+        raise UserError(f"{path}: no tensor {key}")
+    return tensors[key].shape[axis]
+
+
+def _depth(tensors: dict[str, Tensor]) -> int:
+    numbers = [int(match[1]) for key in tensors if (match := re.match(r"encoder\.blocks\.(\d+)\.", key))]
+    return max(numbers, default=0) + 1
+
+
+def _grid(tensors: dict[str, Tensor], modality: str, patch, view, path: Path) -> tuple[int, ...]:
+    """Patches along each axis, checked against the embedding and the positions of the file."""
+    text = {"patch": "x".join(map(str, patch)), "view": "x".join(map(str, view))}
+    axes = 3 if modality == "video" else 2
+    for name, value in (("patch", patch), ("view", view)):
+        if len(value) != axes:
+            raise UserError(f"--{name} {text[name]}: {path.name} is of {modality}, which has {axes} axes")
+    values = prod(patch) * (3 if modality == "video" else 1)
+    there = _size(tensors, f"{EMBEDDINGS[modality]}.weight", -1, path)
+    if values != there:
+        raise UserError(f"{path}: a patch of {text['patch']} has {values} values, the file's has {there}; give --patch")
+    if any(length % part for length, part in zip(view, patch, strict=True)):
+        raise UserError(f"{path}: patches of {text['patch']} do not divide a view of {text['view']}; give --view")
+    grid = tuple(length // part for length, part in zip(view, patch, strict=True))
+    positions = _size(tensors, "enc_pos_embed", -2, path) - 1
+    if prod(grid) != positions:
+        raise UserError(
+            f"{path}: a view of {text['view']} has {prod(grid)} patches, the file {positions} positions; give --view"
+        )
+    return grid
