@@ -11,6 +11,9 @@ READY := .venv/.ready
 RUN := PATH="$(BIN):$$PATH" snakemake --cores all --rerun-incomplete --show-failed-logs --quiet host reason
 SUPPORTED := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 
+# Containers often set it; each of a hundred jobs would then compile torch and MLflow anew, for ten seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: table test spoken main_rows ui repro
 .DEFAULT_GOAL := table
 
@@ -35,8 +38,8 @@ ui: $(READY)
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 	  $(BIN)/mlflow ui --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
-# Tries each interpreter by running it: a name on PATH may be a stub, or lack venv. Compiling is left to compileall, which
-# uses all cores; without it jobs would compile what they import each time where PYTHONDONTWRITEBYTECODE is set.
+# Tries each interpreter by running it: a name on PATH may be a stub, or lack venv. Modules are compiled when
+# they are first imported, a small part of what pip would compile.
 $(READY): pyproject.toml constraints.txt
 	@found=; for python in $(PYTHON) python3.11 python3.12 python3 python; do \
 	  if "$$python" -c '$(SUPPORTED)' 2>/dev/null; then found="$$python"; break; fi; \
@@ -48,5 +51,4 @@ $(READY): pyproject.toml constraints.txt
 	echo "Setting up .venv with $$("$$found" --version); the first time takes a few minutes."; \
 	"$$found" -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
-	@-$(BIN)/python -m compileall -q -j 0 .venv/lib xkd > /dev/null 2>&1 || true
 	@touch $@
