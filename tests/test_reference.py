@@ -178,6 +178,19 @@ def test_optimiser_steps(name):
         case.same(case.tensors[key], f"state_after/{key}")
 
 
+@pytest.mark.parametrize("name", STEPS)
+def test_float32_gives_the_losses_of_the_first_step(name):
+    """The precision of real runs; one part in a thousand."""
+    case = Case(name)
+    objective = case.objective.float()
+    views = {m: [view.float() for view in case.views[m]] for m in MODALITIES}
+    losses = objective(views, case.ranks, case.meta["teacher_temperature"])
+    for theirs in case.under("step0"):
+        got = np.mean([losses.logged[ours].item() for ours in TERMS[theirs]])
+        assert got == pytest.approx(case.numbers[f"out/step0/{theirs}"].item(), rel=1e-3), theirs
+        compared[name] += 1
+
+
 @pytest.mark.parametrize("name", LOGMELS)
 def test_log_mel(name):
     numbers = np.load(FILES[name])

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from xkd.models.networks import MODALITIES, ModalityShape, Networks, Sizes
+from xkd.models.vit import Attention
 
 SHAPES = {"video": ModalityShape((2, 4, 4), (2, 3, 3), 3), "audio": ModalityShape((4, 4), (2, 6), 1)}
 
@@ -104,6 +105,32 @@ def test_parameters_of_the_released_base_encoder():
     d, patch, tokens = 768, 4 * 16 * 16 * 3, 392
     blocks = 12 * (12 * d * d + 10 * d)
     assert sum(p.numel() for p in encoder.parameters()) == blocks + 2 * d + (patch + 1) * d + d + (tokens + 1) * d
+
+
+@pytest.mark.parametrize(
+    ("share", "students", "teachers"), [("none", 173.20, 173.20), ("students", 88.17, 173.20), ("all", 88.17, 88.17)]
+)
+def test_parameters_of_each_variant_in_millions(share, students, teachers):
+    """ViT-B: 87.69 in a video encoder, 85.51 in an audio encoder, of which 85.03 are transformer blocks, shared or not."""
+    shapes = {"video": ModalityShape((4, 16, 16), (8, 7, 7), 3), "audio": ModalityShape((4, 16), (20, 28), 1)}
+    with torch.device("meta"):
+        networks = Networks(shapes, Sizes(768, 12, 12, (384, 4, 12), (2048, 256, 8192), share), MODALITIES, True)
+    single = [sum(p.numel() for p in networks.students[m].parameters()) / 1e6 for m in MODALITIES]
+    assert single == pytest.approx([87.69, 85.51], abs=0.005)
+    for encoders, millions in ((networks.students, students), (networks.teachers, teachers)):
+        assert sum(p.numel() for p in encoders.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+def test_fused_attention_equals_the_plain_formula():
+    torch.manual_seed(0)
+    attention, x = Attention(12, 3).double(), torch.randn(2, 7, 12, dtype=torch.double)
+    q, k, v = (part.view(2, 7, 3, 4).transpose(1, 2) for part in attention.qkv(x).split(12, dim=-1))
+    weights = torch.exp(q @ k.mT / 2)
+    weights = weights / weights.sum(-1, keepdim=True)
+    expected = attention.proj((weights @ v).transpose(1, 2).reshape(2, 7, 12))
+    got, of_cls = attention(x, with_cls_attention=True)
+    torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(of_cls, weights[:, :, 0, 1:])
 
 
 def test_a_view_the_patch_does_not_divide_is_refused():

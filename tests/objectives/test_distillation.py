@@ -42,6 +42,20 @@ def test_the_centre_moves_a_tenth_towards_the_batch_mean(rows):
     np.testing.assert_allclose(direction.centre.numpy()[0], 0.19 * rows[1].mean(0), rtol=1e-9)
 
 
+def _centre_of_one_rank(rank, ranks, address, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{address}", rank=rank, world_size=ranks)
+    direction = CrossModalDistillation(3, 0.1, 0.9).double()
+    direction.update_centre(torch.full((2, 3), float(rank + 1), dtype=torch.double))
+    torch.save(direction.centre, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_the_centre_moves_by_the_mean_of_all_ranks(tmp_path):
+    torch.multiprocessing.spawn(_centre_of_one_rank, (2, tmp_path / "address", tmp_path), nprocs=2)
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), torch.full((1, 3), 0.15, dtype=torch.double))
+
+
 def test_entropy_is_log_k_when_the_teacher_says_nothing_and_0_when_it_is_sure():
     assert entropy(torch.full((3, 8), 1 / 8)).item() == pytest.approx(np.log(8), rel=1e-6)
     assert entropy(torch.eye(4)).item() == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 
 class CrossModalDistillation(nn.Module):
@@ -37,8 +37,12 @@ class CrossModalDistillation(nn.Module):
 
     @torch.no_grad()
     def update_centre(self, teacher_BK: Tensor) -> None:
-        """Moves the centre towards the mean of the whole batch's teacher logits; call after the loss."""
-        self.centre.lerp_(teacher_BK.mean(0, keepdim=True).to(self.centre.dtype), 1 - self.centre_momentum)
+        """Moves the centre towards the mean of the whole batch's teacher logits, of all ranks; call after the loss."""
+        mean_1K = teacher_BK.mean(0, keepdim=True).to(self.centre.dtype)
+        if distributed.is_initialized():  # every rank holds as many clips
+            distributed.all_reduce(mean_1K)
+            mean_1K /= distributed.get_world_size()
+        self.centre.lerp_(mean_1K, 1 - self.centre_momentum)
 
 
 def entropy(targets_BK: Tensor) -> Tensor:
