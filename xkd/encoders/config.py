@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from xkd.settings import LogMel, Positive, Settings
 
 FORMAT = 1
@@ -18,8 +19,8 @@ class VideoInput(Settings):
     fps: float = Field(gt=0)
     short_side: Positive = Field(description="pixels of the shorter side before cropping")
     size: Positive = Field(description="height and width of the crop in pixels")
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
 
     @property
     def seconds(self) -> float:
