@@ -11,7 +11,9 @@ import torch
 from media_files import damage, truncate, write_media
 
 from xkd import load_encoder
+from xkd.data import windows
 from xkd.data.decode import Video, read_audio
+from xkd.data.workers import Failure
 from xkd.encoders import folder
 from xkd.encoders.config import AudioInput, EncoderConfig, VideoInput
 from xkd.errors import UserError
@@ -84,6 +86,41 @@ def test_files_of_a_csv(encoders, media, tmp_path):
     table = embedded(encoders / "audio", listing, output=tmp_path / "out.parquet")
     listing.unlink()
     assert table["file"].tolist() == ["b.mp4"]
+
+
+def test_a_long_file_is_read_in_parts_and_loses_nothing(encoders, media, tmp_path, monkeypatch):
+    whole = {m: embedded(encoders / m, media, output=tmp_path / f"{m}.parquet") for m in ("video", "audio")}
+    monkeypatch.setattr(embed, "SECONDS_PER_TASK", {"video": 0.1, "audio": 0.1})
+    for modality, expected in whole.items():
+        parts = embedded(encoders / modality, media, output=tmp_path / "parts.parquet", batch_size=2)
+        pd.testing.assert_frame_equal(parts.drop(columns="vector"), expected.drop(columns="vector"))
+        np.testing.assert_allclose(np.stack(parts["vector"]), np.stack(expected["vector"]), atol=1e-5)
+
+
+def test_a_file_that_fails_on_the_way_gets_no_rows(encoders, media, tmp_path, monkeypatch, capsys):
+    longer = tmp_path / "c.mp4"
+    write_media(longer, seconds=2.4)
+    monkeypatch.setattr(embed, "SECONDS_PER_TASK", {"video": 1.0, "audio": 1.0})
+    monkeypatch.setattr(embed, "run_guarded", _second_part_fails(longer))
+    table = embedded(encoders / "audio", longer, media, output=tmp_path / "out.parquet", batch_size=2)
+    assert table["file"].tolist() == ["a.mp4"] * 3 + ["b.mp4"]
+    assert "c.mp4: decoder crashed" in capsys.readouterr().err
+
+
+def _second_part_fails(path):
+    def in_this_process(function, tasks, seconds, **options):
+        for task in tasks:
+            failing = function is windows.read and task[0] == str(path) and task[2] == 1
+            yield Failure("decoder crashed") if failing else function(*task)
+
+    return in_this_process
+
+
+def test_a_source_that_is_no_table_is_refused_in_one_line(encoders, tmp_path):
+    for content, message in (('a,b\n"', "not a readable CSV"), ("a,b\n1,2\n", "no column 'path'")):
+        (tmp_path / "list.csv").write_text(content)
+        with pytest.raises(UserError, match=message):
+            embed.run(encoders / "audio", (tmp_path / "list.csv",), tmp_path / "out.parquet", 4)
 
 
 def test_damaged_files_are_named_and_the_rest_is_finished(encoders, tmp_path, capsys):

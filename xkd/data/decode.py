@@ -111,13 +111,19 @@ class Video:
 def read_audio(path: Path, sample_rate: int) -> np.ndarray:
     """All sound of a file as mono (samples,) float32 in [-1, 1] at `sample_rate`.
 
-    PyAV and not decord: decord's AudioReader keeps the memory of every file it opened.
-
     Raises:
         MediaError: the sound cannot be decoded.
     """
+    return np.concatenate(list(sound(path, sample_rate)))
+
+
+def sound(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
+    """The same piece by piece, as the decoder gives it.
+
+    PyAV and not decord: decord's AudioReader keeps the memory of every file it opened.
+    """
     resampler = av.AudioResampler(format="fltp", rate=sample_rate)
-    pieces = []
+    empty = True
     try:
         with av.open(str(path)) as container:
             stream = container.streams.best("audio")
@@ -125,12 +131,13 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
             frames = container.decode(stream)
             if (codec.sample_rate, codec.format.name) != (sample_rate, "fltp"):
                 frames = _resampled(frames, resampler)
-            pieces = [frame.to_ndarray().mean(axis=0) for frame in frames]
+            for frame in frames:
+                empty = False
+                yield np.clip(frame.to_ndarray().mean(axis=0), -1, 1)
     except av.FFmpegError as error:
         raise MediaError(f"unreadable: damaged audio ({_short(error)})") from None
-    if not pieces:
+    if empty:
         raise MediaError("unreadable: no sound")
-    return np.clip(np.concatenate(pieces), -1, 1)
 
 
 def _resampled(frames, resampler) -> Iterator:

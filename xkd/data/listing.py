@@ -20,19 +20,22 @@ def read(path: Path) -> pd.DataFrame:
     Raises:
         UserError: no such file, not a table, no or unknown columns, no rows, ids twice, an unknown split.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `python -m xkd download` or correct the path") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable CSV ({' '.join(str(error).split())})") from None
-    _check_columns(path, table)
-    _check_paths(path, table)
+    table = _table(path)
+    _check_known(path, table)
     table = table.reindex(columns=list(COLUMNS), fill_value="")
     table["id"] = table["id"].where(table["id"] != "", table["path"].map(lambda p: str(Path(p).with_suffix(""))))
     table["split"] = table["split"].replace("", "train")
     _check_rows(path, table)
     return table
+
+
+def paths(path: Path) -> list[Path]:
+    """The files that any table with a column `path` names, a list or a manifest: relative to its folder.
+
+    Raises:
+        UserError: no such file, not a table, no such column, no rows.
+    """
+    return [path.parent / name for name in _table(path)["path"]]
 
 
 def write(path: Path, table: pd.DataFrame) -> None:
@@ -47,19 +50,26 @@ def relative_to(folder: Path, table: pd.DataFrame, listed_in: Path) -> pd.DataFr
     return table.assign(path=paths)
 
 
-def _check_columns(path: Path, table: pd.DataFrame) -> None:
+def _table(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `python -m xkd download` or correct the path") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable CSV ({' '.join(str(error).split())})") from None
     if "path" not in table.columns:
         raise UserError(f"{path}: has no column 'path'; columns: {', '.join(table.columns)}")
-    unknown = [name for name in table.columns if name not in COLUMNS]
-    if unknown:
-        raise UserError(f"{path}: unknown column '{unknown[0]}'; known: {', '.join(COLUMNS)}")
-
-
-def _check_paths(path: Path, table: pd.DataFrame) -> None:
     if table.empty:
         raise UserError(f"{path}: lists no clips; give at least one row")
     if (table["path"] == "").any():
         raise UserError(f"{path}: line {table.index[table['path'] == ''][0] + 2} has no path")
+    return table
+
+
+def _check_known(path: Path, table: pd.DataFrame) -> None:
+    unknown = [name for name in table.columns if name not in COLUMNS]
+    if unknown:
+        raise UserError(f"{path}: unknown column '{unknown[0]}'; known: {', '.join(COLUMNS)}")
 
 
 def _check_rows(path: Path, table: pd.DataFrame) -> None:

@@ -43,7 +43,7 @@ def survey(path: str, cut: Cut) -> Survey | str:
         if cut.modality == "video":
             length = len(Video(Path(path), found.video_codec).at_rate(cut.rate))
         else:
-            length = len(decode.read_audio(Path(path), round(cut.rate)))
+            length = sum(len(piece) for piece in decode.sound(Path(path), round(cut.rate)))
     except MediaError as error:
         return str(error)
     return Survey(max(int(length / cut.length + 0.5), 1), length / cut.rate)
@@ -66,6 +66,12 @@ def read(path: str, cut: Cut, first: int, count: int) -> list[np.ndarray] | str:
 
 
 def _sounds(path: Path, cut: Cut, first: int, count: int) -> list[np.ndarray]:
-    samples = decode.read_audio(path, round(cut.rate))[first * cut.length : (first + count) * cut.length]
-    samples = np.pad(samples, (0, count * cut.length - len(samples))).astype(np.float32)
-    return list(samples.reshape(count, cut.length))
+    """Decodes from the start, since seeking is inexact in compressed sound, and keeps what was asked for."""
+    begin, end, position, kept = first * cut.length, (first + count) * cut.length, 0, []
+    for piece in decode.sound(path, round(cut.rate)):
+        kept.append(piece[max(begin - position, 0) : max(end - position, 0)])
+        position += len(piece)
+        if position >= end:
+            break
+    samples = np.concatenate(kept)
+    return list(np.pad(samples, (0, end - begin - len(samples))).reshape(count, cut.length))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from xkd.data import windows
+from xkd.data import listing, windows
 from xkd.data.windows import Cut, Survey
 from xkd.data.workers import Failure, cores, run_guarded, seconds_allowed
 from xkd.downstream.features import device
@@ -22,7 +22,9 @@ from xkd.errors import UserError
 from xkd.files import replacing
 from xkd.progress import track
 
-CLIPS_PER_TASK = {"video": 4, "audio": 100_000}  # sound is decoded whole, so a file is one task
+# Read at a time. A later part of a file's sound is reached by decoding what lies before: parts are long, and decoding
+# is hundreds of times faster than the network.
+SECONDS_PER_TASK = {"video": 16.0, "audio": 900.0}
 COLUMNS = pa.schema(
     [("file", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("vector", pa.list_(pa.float32()))]
 )
@@ -74,10 +76,7 @@ def _files(source: Path) -> list[Path]:
         raise UserError(f"{source}: no such file or folder")
     if source.suffix != ".csv":
         return [source]
-    table = pd.read_csv(source, dtype=str, keep_default_na=False)
-    if "path" not in table:
-        raise UserError(f"{source}: has no column 'path'; columns: {', '.join(table.columns)}")
-    return [source.parent / path for path in table["path"]]
+    return listing.paths(source)
 
 
 def _cut(model: PretrainedEncoder) -> Cut:
@@ -90,41 +89,44 @@ def _cut(model: PretrainedEncoder) -> Cut:
 def _vectors(
     model: PretrainedEncoder, good: dict[str, Survey], cut: Cut, batch_size: int, faults: dict[str, str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each file's features (clips, D), in order; a file that fails on the way is added to `faults` instead."""
-    step = CLIPS_PER_TASK[cut.modality]
+    """Each file's features (clips, D), as soon as its last clip is done; a file that fails goes to `faults` instead."""
+    done: dict[str, list[np.ndarray]] = {}
+    for batch in _batches(_views(model, good, cut, faults), batch_size):
+        with torch.inference_mode():
+            vectors = model.encoder.features(torch.cat([view for _, view in batch])).float().cpu().numpy()
+        for (file, _), vector in zip(batch, vectors, strict=True):
+            done.setdefault(file, []).append(vector)
+        # Files come one after the other: all but the last of the batch are complete, or have failed.
+        for file in [file for file in done if file in faults or len(done[file]) == good[file].clips]:
+            complete = done.pop(file)
+            if file not in faults:
+                yield file, np.stack(complete)
+
+
+def _views(
+    model: PretrainedEncoder, good: dict[str, Survey], cut: Cut, faults: dict[str, str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Each clip's file and its view, in order; a file that cannot be read further is added to `faults`."""
+    step = max(round(SECONDS_PER_TASK[cut.modality] * cut.rate / cut.length), 1)
     tasks = [(f, cut, i, min(step, s.clips - i)) for f, s in good.items() for i in range(0, s.clips, step)]
     results = track(run_guarded(windows.read, tasks, seconds_allowed, spare=2 * cores()), "clips", len(tasks))
-    waiting: list[Tensor] = []
-    owners: list[str] = []
-    done: dict[str, list[np.ndarray]] = {file: [] for file in good}
-    for task, result in zip(tasks, results, strict=True):
-        file, clips = task[0], _plain(result)
+    for (file, *_), result in zip(tasks, results, strict=True):
+        clips = _plain(result)
         if isinstance(clips, str):
             faults[file] = clips
-            continue
-        for clip in clips:
-            waiting.append(_view(model, clip, cut))
-            owners.append(file)
-            if len(waiting) == batch_size:
-                _flush(model, waiting, owners, done)
-    _flush(model, waiting, owners, done)
-    yield from ((file, np.stack(vectors)) for file, vectors in done.items() if file not in faults)
+        elif file not in faults:
+            yield from ((file, _view(model, clip, cut)) for clip in clips)
+
+
+def _batches(items: Iterator, size: int) -> Iterator[list]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch
 
 
 def _view(model: PretrainedEncoder, clip: np.ndarray, cut: Cut) -> Tensor:
     """One clip as the network's input; done at once, since raw pictures are large."""
     batch = torch.from_numpy(clip)[None]
     return model.video_view(batch) if cut.modality == "video" else model.audio_view(batch, round(cut.rate))
-
-
-def _flush(model: PretrainedEncoder, waiting: list[Tensor], owners: list[str], done: dict) -> None:
-    if waiting:
-        with torch.inference_mode():
-            vectors = model.encoder.features(torch.cat(waiting)).float().cpu().numpy()
-        for owner, vector in zip(owners, vectors, strict=True):
-            done[owner].append(vector)
-    waiting.clear()
-    owners.clear()
 
 
 def _rows(file: str, vectors: np.ndarray, survey: Survey, cut: Cut) -> pa.Table:
