@@ -25,7 +25,7 @@ def test_a_line_about_every_tenth_with_the_time_left(clock, capsys):
     assert seen == list(range(100))
     shown = _lines(capsys)
     assert len(shown) == 10
-    assert shown[0] == "clips: 10 % (10/100), 9:00 left"
+    assert shown[0] == "clips: 10 % (10/100), 0.2/s, 9:00 left"
     assert shown[-1] == "clips: 100 % (100/100) in 10:00"
 
 

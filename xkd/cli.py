@@ -72,6 +72,16 @@ def prepare(settings: Path, raw: Path, out: Path) -> None:
 
 
 @cli.command()
+@click.argument("dataset")
+@_params_option
+@click.option("--out", type=PATH, help="Folder for the pictures.  [default: data/DATASET/inspect]")
+@click.option("--clips", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of the contact sheet.")
+def inspect(dataset: str, settings: Path, out: Path | None, clips: int) -> None:
+    """Show what a prepared data set holds: counts, faults, a contact sheet, histograms."""
+    _run("inspect", settings, dataset=dataset, out=out, clips=clips)
+
+
+@cli.command()
 @_params_option
 @_manifest_option
 @click.option("--ablation", required=True, help="Name of an entry of `ablations` in the settings.")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -22,6 +24,56 @@ def track(iterable: Iterable[Item], description: str, total: int | None = None) 
     if total is None:
         total = len(iterable) if hasattr(iterable, "__len__") else None
     return _bar(iterable, description, total) if sys.stderr.isatty() else _lines(iterable, description, total)
+
+
+@contextmanager
+def meter(description: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Gives a function that any thread calls with the number of bytes that came.
+
+    Args:
+        description: a few words in front of the bar or the line.
+        total: bytes in all, if known.
+        done: bytes that were there before.
+    """
+    draw = _bytes_bar if sys.stderr.isatty() else _bytes_lines
+    with draw(description, total, done) as advance:
+        yield advance
+
+
+@contextmanager
+def _bytes_bar(description: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task(description, total=total, completed=done)
+        yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def _bytes_lines(description: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
+    started, lock = time.monotonic(), threading.Lock()
+    came, shown = 0, started
+
+    def state() -> str:
+        seconds = time.monotonic() - started
+        here, rate = (done + came) / 1e6, came / 1e6 / max(seconds, 1e-9)
+        if total is None or came <= 0:
+            return f"{here:.1f} MB, {rate:.1f} MB/s"
+        left = _clock((total - done - came) / came * seconds)
+        return f"{here:.1f} of {total / 1e6:.1f} MB, {rate:.1f} MB/s, {left} left"
+
+    def advance(count: int) -> None:
+        nonlocal came, shown
+        with lock:
+            came += count
+            if time.monotonic() - shown >= QUIET_SECONDS:
+                shown = time.monotonic()
+                print(f"{description}: {state()}", file=sys.stderr, flush=True)
+
+    yield advance
+    print(f"{description}: {(done + came) / 1e6:.1f} MB in {_clock(time.monotonic() - started)}", file=sys.stderr)
 
 
 def _bar(iterable: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
@@ -61,7 +113,8 @@ def _state(done: int, total: int | None, seconds: float) -> str:
         return f"{done} done in {_clock(seconds)}"
     if done == total:
         return f"100 % ({done}/{total}) in {_clock(seconds)}"
-    return f"{100 * done // total} % ({done}/{total}), {_clock(seconds / done * (total - done))} left"
+    left = _clock(seconds / done * (total - done))
+    return f"{100 * done // total} % ({done}/{total}), {done / seconds:.1f}/s, {left} left"
 
 
 def _clock(seconds: float) -> str:

@@ -24,15 +24,38 @@ class Settings(BaseModel):
 
 
 class Dataset(Settings):
-    """One catalogue entry: where clips come from and how many to make or take."""
+    """One data set: which it is, where it comes from and how much of it to take."""
 
-    kind: Literal["talking_digits", "spoken_digits", "folder"]
-    source: str | None = Field(None, description="folder: a CSV listing; spoken_digits: a local copy of the archive")
-    train_clips: Positive = 4000
-    test_clips: Positive = 2000
+    kind: Literal[
+        "talking_digits",
+        "spoken_digits",
+        "ucf101",
+        "hmdb51",
+        "kinetics400",
+        "kinetics_sound",
+        "esc50",
+        "fsd50k",
+        "audioset",
+        "folder",
+        "manifest",
+    ] = Field(
+        description="embedded (*_digits), of the paper, or own files: a folder per class, or a CSV that lists them"
+    )
+    source: str | None = Field(
+        None,
+        description="folder: the folder; manifest: the CSV; audioset: a folder of clips; else a local copy (spoken_digits: "
+        "the archive) or the address of a mirror, instead of the official place",
+    )
+    limit: Positive | None = Field(
+        None, description="at most this many clips per class and split, always the same ones; for a first try"
+    )
+    train_clips: Positive = Field(4000, description="clips to make (embedded data sets only)")
+    test_clips: Positive = Field(2000, description="clips to make (embedded data sets only)")
     seed: int = Field(0, description="seed of the generated clips (embedded data sets only)")
-    require: Literal["both", "video", "audio", "any"] = Field(
-        "both", description="which streams a clip must have to be usable; others are recorded and left out"
+    require: Literal["both", "video", "audio", "any"] | None = Field(
+        None,
+        description="which streams a clip must have to be usable; others are recorded and left out. By default video for "
+        "UCF101 and HMDB51, audio for ESC-50 and FSD50K, both for all others",
     )
 
 

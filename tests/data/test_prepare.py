@@ -1,7 +1,13 @@
 """Stage prepare and the clip store, on good and on awkward files."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,7 +30,7 @@ class Settings:
     dataset = "own"
 
     def __init__(self, require="both", clips=CLIPS):
-        self.datasets, self.clips = {"own": Dataset(kind="folder", require=require)}, clips
+        self.datasets, self.clips = {"own": Dataset(kind="manifest", require=require)}, clips
 
 
 @pytest.fixture(scope="module")
@@ -222,3 +228,81 @@ def test_processes_that_crash_or_hang_cost_one_task_each():
     results = list(run_guarded(crash_hang_or_double, tasks, lambda _: 5.0, processes=2))
     assert [0, 6, 8] == [results[i] for i in (0, 3, 4)]
     assert results[1:3] == [Failure("decoder crashed"), Failure("decoder hung")]
+
+
+def test_only_new_and_changed_files_are_made_again(tmp_path):
+    for name in ("a", "b", "c"):
+        write_media(tmp_path / f"{name}.mp4")
+    index = tmp_path / "index.csv"
+    index.write_text("path\na.mp4\nb.mp4\nc.mp4\n")
+    prepare.run(Settings(), index, tmp_path / "out")
+    made = clip_files(tmp_path / "out")
+    older = (tmp_path / "b.mp4").stat().st_mtime_ns - 10**12
+    write_media(tmp_path / "b.mp4", seconds=2)
+    os.utime(tmp_path / "b.mp4", ns=(older, older))  # as a copy of an older file would be
+    write_media(tmp_path / "d.mp4")
+    index.write_text("path\na.mp4\nb.mp4\nd.mp4\n")
+    prepare.run(Settings(), index, tmp_path / "out")
+    again = clip_files(tmp_path / "out")
+    assert again["a"] == made["a"] and again["b"] != made["b"] and set(again) == {"a", "b", "d"}
+    assert manifest.read(tmp_path / "out" / "manifest.csv").rows["seconds"].tolist() == [1, 2, 1]
+
+
+def test_clips_of_one_id_and_of_one_name_stay_apart(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+    write_media(tmp_path / "x" / "a.mp4")
+    write_media(tmp_path / "y" / "a.mp4", seconds=2)
+    index = tmp_path / "index.csv"
+    index.write_text("id,path\na,x/a.mp4\na,y/a.mp4\na!,y/a.mp4\na?,x/a.mp4\n")
+    prepare.run(Settings(), index, tmp_path / "out")
+    rows = manifest.read(tmp_path / "out" / "manifest.csv").all_rows
+    assert rows["reason"].tolist() == ["", "duplicate id", "", ""]
+    assert rows["seconds"].dropna().tolist() == [1, 2, 1]
+    index.write_text("id,path\na,y/a.mp4\n")
+    prepare.run(Settings(), index, tmp_path / "out")
+    assert manifest.read(tmp_path / "out" / "manifest.csv").rows["seconds"].tolist() == [2]
+
+
+def test_killed_and_called_again_gives_the_manifest_of_an_undisturbed_call(tmp_path):
+    for number in range(10):
+        write_media(tmp_path / f"{number}.mp4", seconds=2, size=(320, 240))
+    index = tmp_path / "index.csv"
+    index.write_text("path\n" + "".join(f"{number}.mp4\n" for number in range(10)))
+    changes = {"dataset": "own", "datasets": {"own": {"kind": "manifest"}}, "clips": CLIPS.model_dump()}
+    project = Path(__file__).parents[2]
+    (tmp_path / "params.yaml").write_text(json.dumps({"extends": str(project / "params.yaml"), **changes}))
+    command = [sys.executable, "-m", "xkd", "prepare", "--params", "params.yaml", "--raw", "index.csv", "--out", "out"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(project)},
+    )
+    while process.poll() is None and len(clip_files(tmp_path / "out")) < 2:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and not (tmp_path / "out" / "manifest.csv").exists()
+    survivors = clip_files(tmp_path / "out")
+    prepare.run(Settings(), index, tmp_path / "out")
+    prepare.run(Settings(), index, tmp_path / "undisturbed")
+    assert (tmp_path / "out" / "manifest.csv").read_bytes() == (tmp_path / "undisturbed" / "manifest.csv").read_bytes()
+    kept = clip_files(tmp_path / "out")
+    assert sum(kept[name] == file for name, file in survivors.items()) >= 1
+    assert not list((tmp_path / "out" / "clips").rglob("*.part"))
+
+
+def test_classes_are_counted(raw, prepared):
+    counts = json.loads((prepared["both"].parent / "summary.json").read_text())["classes"]
+    rows = manifest.read(prepared["both"]).all_rows
+    for label, group in rows.groupby("label"):
+        usable, missing = (group["status"] == "ok").sum(), (group["reason"] == "missing").sum()
+        assert counts[label] == {"expected": len(group), "found": len(group) - missing, "usable": usable}
+
+
+def clip_files(out):
+    """Name -> inode of the clips written so far: another inode is another writing."""
+    return {
+        path.name.rsplit("-", 1)[0]: path.stat().st_ino for path in out.glob("clips/*/*.mp4") if path.name[0] != "."
+    }

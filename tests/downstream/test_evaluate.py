@@ -20,7 +20,7 @@ from xkd.training.export import save_encoders
 SETTINGS = {
     "dataset": "digits",
     "seeds": [0],
-    "datasets": {"digits": {"kind": "folder"}},
+    "datasets": {"digits": {"kind": "manifest"}},
     "clips": {"seconds": 1, "fps": 4, "size": 16, "pack": True},
     "logmel": {"n_mels": 8},
     "views": {
@@ -107,6 +107,11 @@ class FakeManifest:
 
     def __init__(self, table=None):
         self.table = table
+
+    @property
+    def rows(self):
+        every = pd.concat([TRAIN.assign(split="train"), TEST.assign(split="test")])
+        return every.assign(has_video=True, has_audio=True)
 
     def split(self, name):
         return SimpleNamespace(rows={"train": TRAIN, "test": TEST}[name] if self.table is None else self.table)

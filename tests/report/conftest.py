@@ -61,7 +61,7 @@ class Project:
         self.values = {
             "dataset": "digits",
             "seeds": list(SEEDS),
-            "datasets": {"digits": {"kind": "folder"}},
+            "datasets": {"digits": {"kind": "manifest"}},
             "evaluate": {"finetune": {"ablations": ["xkd", "ae"]}},
             "report": {"baseline": "ae"},
             "ablations": {name: dict(entry) for name, entry in ABLATIONS.items()},

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from xkd.data.catalogue import entry
 from xkd.errors import UserError
 from xkd.fingerprint import stage as code_of
 from xkd.params import canonical, load, recipe
@@ -32,7 +33,6 @@ except UserError as error:
 shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 
 DATASET = SETTINGS.dataset
-ENTRY = SETTINGS.datasets[DATASET]
 MANIFEST = f"data/{DATASET}/manifest.csv"
 RUN = f"runs/{DATASET}/{{ablation}}/seed{{seed}}"
 EVALUATION = f"evals/{DATASET}/{{ablation}}/seed{{seed}}/{{protocol}}"
@@ -52,23 +52,27 @@ envvars:
 
 
 wildcard_constraints:
+    dataset="|".join(SETTINGS.datasets),
     ablation="|".join(SETTINGS.ablations),
     seed=r"\d+",
     protocol="linear|finetune",
 
 
-def raw_settings() -> str:
-    return canonical(ENTRY.model_dump(mode="json", exclude={"require"}))
+def raw_settings(wildcards) -> str:
+    settings = entry(SETTINGS, wildcards.dataset)
+    return canonical(settings.model_dump(mode="json", exclude={"require"}))
 
 
-def source() -> list[str]:
+def source(wildcards) -> list[str]:
     """The user's own list or archive; where it is missing, the stage says so better than the engine."""
-    return [ENTRY.source] if ENTRY.source and Path(ENTRY.source).is_file() else []
+    path = entry(SETTINGS, wildcards.dataset).source
+    return [path] if path and Path(path).is_file() else []
 
 
-def clip_settings() -> str:
+def clip_settings(wildcards) -> str:
+    require = entry(SETTINGS, wildcards.dataset).require
     return canonical(
-        {"require": ENTRY.require, "clips": SETTINGS.clips.model_dump(mode="json")}
+        {"require": require, "clips": SETTINGS.clips.model_dump(mode="json")}
     )
 
 

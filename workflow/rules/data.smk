@@ -1,12 +1,13 @@
+# `snakemake data/esc50/manifest.csv` makes any data set that the settings name.
 rule download:
     input:
-        source(),
+        source,
     output:
-        f"data/{DATASET}/raw/index.csv",
+        "data/{dataset}/raw/index.csv",
     log:
-        f"logs/{DATASET}/download.txt",
+        "logs/{dataset}/download.txt",
     benchmark:
-        f"logs/{DATASET}/download.benchmark.tsv"
+        "logs/{dataset}/download.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: 8
@@ -14,23 +15,22 @@ rule download:
         mem_mb=4000,
     params:
         code=code_of("download"),
-        settings=raw_settings(),
-        dataset=DATASET,
+        settings=raw_settings,
         out=subpath(output[0], parent=True),
     shell:
-        "python -m xkd download --dataset {params.dataset} --out {params.out} > {log} 2>&1"
+        "python -m xkd download --dataset {wildcards.dataset} --out {params.out} > {log} 2>&1"
 
 
 rule prepare:
     input:
         rules.download.output,
     output:
-        MANIFEST,
-        f"data/{DATASET}/summary.json",
+        "data/{dataset}/manifest.csv",
+        "data/{dataset}/summary.json",
     log:
-        f"logs/{DATASET}/prepare.txt",
+        "logs/{dataset}/prepare.txt",
     benchmark:
-        f"logs/{DATASET}/prepare.benchmark.tsv"
+        "logs/{dataset}/prepare.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: 8
@@ -38,7 +38,7 @@ rule prepare:
         mem_mb=4000,
     params:
         code=code_of("prepare"),
-        settings=clip_settings(),
+        settings=clip_settings,
         out=subpath(output[0], parent=True),
     shell:
         "python -m xkd prepare --raw {input} --out {params.out} > {log} 2>&1"

@@ -51,6 +51,10 @@ class ClipStore:
         """How long clip `i` is."""
         return self._seconds[i]
 
+    def has(self, modality: str, i: int) -> bool:
+        """Whether clip `i` has video or audio."""
+        return self._has[modality][i]
+
     def video(self, i: int, start_seconds: float = 0.0, seconds: float | None = None) -> Tensor:
         """Pictures (T, 3, H, W) uint8, at clips.fps: all, or `seconds` from `start_seconds` on.
 
@@ -94,7 +98,7 @@ class ClipStore:
             ) from None
 
     def _need(self, modality: str, i: int) -> None:
-        if not self._has[modality][i]:
+        if not self.has(modality, i):
             raise UserError(
                 f"clip {self.ids[i]} has no {modality}; leave such clips out: datasets.<name>.require: {modality} or both"
             )

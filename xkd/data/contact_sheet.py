@@ -1,20 +1,16 @@
-"""A picture of some clips: frames in rows, log-mels beside them.
-
-python -m xkd.data.contact_sheet --manifest data/talking_digits/manifest.csv --out docs/figures/talking_digits.png
-"""
+"""Pictures of a prepared data set: some clips as frames and log-mels, and how long and large all of them are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import click
 import numpy as np
+import pandas as pd
 import torch
 
-from xkd import params
-from xkd.data.clips import ClipStore, open_clips
+from xkd.data.clips import ClipStore
 from xkd.data.logmel import LogMelSpectrogram
-from xkd.errors import UserError
 from xkd.files import replacing
 
 PICTURES = 8  # shown per clip
@@ -22,13 +18,9 @@ HEIGHT_INCHES = 0.62  # of a row
 
 
 def draw(store: ClipStore, rows: int, logmel: LogMelSpectrogram, path: Path) -> None:
-    """Writes the first `rows` clips that have both modalities, one per row, as PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    chosen = list(range(min(rows, len(store))))
+    """Writes `rows` clips, evenly picked, one per row, as PNG: pictures on the left, log-mel on the right."""
+    pyplot = _pyplot()
+    chosen = np.unique(np.linspace(0, len(store) - 1, min(rows, len(store))).round().astype(int)).tolist()
     figure, axes = pyplot.subplots(
         len(chosen),
         2,
@@ -38,33 +30,60 @@ def draw(store: ClipStore, rows: int, logmel: LogMelSpectrogram, path: Path) -> 
         layout="constrained",
     )
     for i, (left, right) in zip(chosen, axes, strict=True):
-        left.imshow(_strip(store.video(i)), aspect="equal")
-        left.set_ylabel(store.labels[i], rotation=0, ha="right", va="center", fontsize=8)
-        right.imshow(logmel(store.audio(i))[0], origin="lower", aspect="auto", cmap="magma", vmin=-2, vmax=2)
+        if store.has("video", i):
+            left.imshow(_strip(store.video(i)), aspect="equal")
+        if store.has("audio", i):
+            right.imshow(
+                logmel(store.audio(i))[0].numpy(), origin="lower", aspect="auto", cmap="magma", vmin=-2, vmax=2
+            )
+        left.set_ylabel(store.labels[i][:24], rotation=0, ha="right", va="center", fontsize=8)
         for axis in (left, right):
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
+    _save(figure, path)
+
+
+def draw_histograms(rows: pd.DataFrame, sizes: Sequence[int], classes: dict[str, dict[str, int]], path: Path) -> None:
+    """Writes histograms as PNG: seconds, kilobytes and longer side of the clips, and usable clips per class.
+
+    Args:
+        rows: usable clips of a manifest.
+        sizes: bytes of each.
+        classes: per label, counts as `prepare` writes them.
+    """
+    pyplot = _pyplot()
+    pictures = rows[rows["has_video"]]
+    panels = {
+        "seconds": rows["seconds"].astype(float),
+        "kilobytes": np.asarray(sizes) / 1e3,
+        "longer side of the picture, pixels": pictures[["width", "height"]].astype(float).max(axis=1),
+        "usable clips of a class": pd.Series([counts["usable"] for label, counts in classes.items() if label]),
+    }
+    figure, axes = pyplot.subplots(2, 2, figsize=(7.2, 4.4), layout="constrained")
+    for axis, (name, values) in zip(axes.flat, panels.items(), strict=True):
+        if len(values):
+            axis.hist(values, bins=30, color="0.35")
+        else:
+            axis.text(0.5, 0.5, "none", ha="center", va="center", transform=axis.transAxes)
+        axis.set_xlabel(name)
+        axis.set_ylabel("classes" if "class" in name else "clips")
+        axis.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure, path: Path) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=80, format="png")
-    pyplot.close(figure)
-
-
-@click.command()
-@click.option("--params", "settings", type=Path, default=Path("params.yaml"), show_default=True)
-@click.option(
-    "--manifest", type=Path, required=True, help="manifest.csv of a data set whose clips have both modalities."
-)
-@click.option("--rows", type=click.IntRange(min=1), default=10, show_default=True, help="Clips shown.")
-@click.option("--split", type=click.Choice(["train", "test"]), default="train", show_default=True)
-@click.option("--out", type=Path, required=True, help="PNG to write.")
-def main(settings: Path, manifest: Path, rows: int, split: str, out: Path) -> None:
-    """Draw a contact sheet of clips with their log-mels."""
-    try:
-        chosen = params.load(settings)
-        draw(open_clips(manifest, split), rows, LogMelSpectrogram(chosen.logmel, chosen.clips.sample_rate), out)
-    except UserError as error:
-        click.echo(f"error: {error}", err=True)
-        raise SystemExit(2) from None
+    _pyplot().close(figure)
 
 
 def _strip(video: torch.Tensor) -> np.ndarray:
@@ -73,7 +92,3 @@ def _strip(video: torch.Tensor) -> np.ndarray:
     pictures = video[numbers].permute(0, 2, 3, 1).numpy()
     padded = np.pad(pictures, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)
     return np.concatenate(list(padded), axis=1)
-
-
-if __name__ == "__main__":
-    main()

@@ -11,21 +11,40 @@ from xkd.errors import UserError
 from xkd.files import replacing
 
 COLUMNS = ("id", "path", "split", "label", "fold", "video_source", "audio_source")
-SPLITS = ("train", "test")
+LABEL_SEPARATOR = ";"  # between the labels of a clip that has several
+SPLITS = ("train", "val", "test", "unused")
 
 
 def read(path: Path) -> pd.DataFrame:
     """A list with all `COLUMNS` as text, absent ones empty; ids default to the path without its suffix.
 
     Raises:
-        UserError: no such file, not a table, no or unknown columns, no rows, ids twice, an unknown split.
+        UserError: no such file, not a table, no or unknown columns, no rows, an unknown split.
     """
     table = _table(path)
-    _check_known(path, table)
+    unknown = [name for name in table.columns if name not in COLUMNS]
+    if unknown:
+        raise UserError(f"{path}: unknown column '{unknown[0]}'; known: {', '.join(COLUMNS)}")
+    return checked(completed(table), str(path))
+
+
+def completed(table: pd.DataFrame) -> pd.DataFrame:
+    """The same rows with all `COLUMNS`; id and split, where they are empty, by default."""
     table = table.reindex(columns=list(COLUMNS), fill_value="")
     table["id"] = table["id"].where(table["id"] != "", table["path"].map(lambda p: str(Path(p).with_suffix(""))))
     table["split"] = table["split"].replace("", "train")
-    _check_rows(path, table)
+    return table
+
+
+def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The table, if its splits are known.
+
+    Raises:
+        UserError: otherwise; `name` says what the table is.
+    """
+    odd = table.loc[~table["split"].isin(SPLITS), "split"]
+    if len(odd):
+        raise UserError(f"{name}: line {odd.index[0] + 2}: split '{odd.iloc[0]}' is not one of {', '.join(SPLITS)}")
     return table
 
 
@@ -64,18 +83,3 @@ def _table(path: Path) -> pd.DataFrame:
     if (table["path"] == "").any():
         raise UserError(f"{path}: line {table.index[table['path'] == ''][0] + 2} has no path")
     return table
-
-
-def _check_known(path: Path, table: pd.DataFrame) -> None:
-    unknown = [name for name in table.columns if name not in COLUMNS]
-    if unknown:
-        raise UserError(f"{path}: unknown column '{unknown[0]}'; known: {', '.join(COLUMNS)}")
-
-
-def _check_rows(path: Path, table: pd.DataFrame) -> None:
-    twice = table.loc[table["id"].duplicated(), "id"]
-    if len(twice):
-        raise UserError(f"{path}: id '{twice.iloc[0]}' stands there twice; ids must differ")
-    odd = table.loc[~table["split"].isin(SPLITS), "split"]
-    if len(odd):
-        raise UserError(f"{path}: line {odd.index[0] + 2}: split '{odd.iloc[0]}' is not train or test")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from xkd.data.listing import LABEL_SEPARATOR
 from xkd.errors import UserError
 from xkd.files import replacing
 
@@ -84,6 +85,18 @@ def write(path: Path, table: pd.DataFrame) -> str:
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, columns=list(COLUMNS), lineterminator="\n")
     return content_hash(path.read_bytes())
+
+
+def class_counts(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Per label the clips that were expected, found and usable; a clip of several labels counts for each.
+
+    Args:
+        rows: all rows of a manifest.
+    """
+    states = {"expected": True, "found": rows["reason"] != "missing", "usable": rows["status"] == "ok"}
+    labelled = rows.assign(label=rows["label"].str.split(LABEL_SEPARATOR), **states).explode("label")
+    counts = labelled.groupby("label")[list(states)].sum().astype(int)
+    return {str(label): row for label, row in counts.to_dict("index").items()}
 
 
 def content_hash(content: bytes) -> str:

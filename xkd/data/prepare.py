@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -36,7 +37,7 @@ def prepare_clip(raw: str, out: str, clips: Clips, require: str, pack: bool) -> 
 
     Args:
         raw: the raw file; never changed.
-        out: the training-ready clip to write; one that is there and newer than `raw` is kept.
+        out: the training-ready clip to write; one that was made of this file before is kept.
         require: both, video, audio or any: the streams without which the clip is unusable.
     """
     source, target = Path(raw), Path(out)
@@ -47,17 +48,16 @@ def prepare_clip(raw: str, out: str, clips: Clips, require: str, pack: bool) -> 
         _check_streams(found, require)
         if not _is_current(target, source):
             _write(source, target, found, clips)
+            os.utime(target, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
         return _decoded(target, found, clips, pack)
     except MediaError as error:
         return Prepared({"status": "unusable", "reason": str(error)})
 
 
-def file_name(clip_id: str) -> str:
-    """A file name for any id; ids that are no file names get a hash, so that names stay different."""
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", clip_id)
-    if plain == clip_id and len(plain) < 100:
-        return f"{plain}.mp4"
-    return f"{plain[-60:]}-{hashlib.sha256(clip_id.encode()).hexdigest()[:8]}.mp4"
+def file_name(clip_id: str, path: str) -> str:
+    """File name of the clip with this id that is made of this file; another of either has another name."""
+    readable = re.sub(r"[^A-Za-z0-9._-]", "_", clip_id)[-60:]
+    return f"{readable}-{hashlib.sha256(json.dumps([clip_id, path]).encode()).hexdigest()[:8]}.mp4"
 
 
 def read_video(path: Path, first: int = 0, count: int | None = None) -> np.ndarray:
@@ -159,7 +159,8 @@ def _decoded(target: Path, found: Probe, clips: Clips, pack: bool) -> Prepared:
 
 
 def _is_current(target: Path, source: Path) -> bool:
-    return target.exists() and target.stat().st_mtime_ns >= source.stat().st_mtime_ns
+    """Whether it was made of this very file: clips carry the time of their source, older and newer ones differ."""
+    return target.exists() and target.stat().st_mtime_ns == source.stat().st_mtime_ns
 
 
 def _link(source: Path, target: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+from xkd.downstream.labels import classes_of, several, targets
 
 
 def classify(train: np.ndarray, labels: np.ndarray, test: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
@@ -18,6 +20,10 @@ def classify(train: np.ndarray, labels: np.ndarray, test: np.ndarray, neighbours
     Returns:
         Shares of the votes (test clips, classes) and class names (classes,).
     """
+    if several(labels):
+        classes = classes_of(labels)
+        shares = KNeighborsRegressor(min(neighbours, len(train)), metric="cosine", algorithm="brute")
+        return shares.fit(train, targets(labels, classes).astype(float)).predict(test), classes
     model = KNeighborsClassifier(min(neighbours, len(train)), metric="cosine", algorithm="brute")
     model.fit(train, labels)
     return model.predict_proba(test), model.classes_

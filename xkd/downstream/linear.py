@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 
+from xkd.downstream.labels import classes_of, several, targets
+from xkd.downstream.metrics import mean_average_precision
 from xkd.errors import UserError
 from xkd.settings import Linear
 
@@ -48,7 +51,7 @@ def hold_out(labels: np.ndarray, items: Sequence[np.ndarray], share: float) -> t
 
 
 def choose_c(features: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarray], settings: Linear) -> float:
-    """The C with the best held-out top-1; of equals the smallest, the most regularised.
+    """The C with the best held-out top-1 (mAP if clips have several labels); of equals the most regularised.
 
     Args:
         features: (clips, D) of training clips only.
@@ -62,6 +65,11 @@ def choose_c(features: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarra
     fit, held = hold_out(labels, items, settings.holdout)
     scaler = StandardScaler().fit(features[fit])
     x, x_held = scaler.transform(features[fit]), scaler.transform(features[held])
+    if several(labels):
+        known = classes_of(labels[fit])
+        fitted = (_one_per_class(c).fit(x, targets(labels[fit], known)) for c in candidates)
+        accuracy = [mean_average_precision(m.predict_proba(x_held), targets(labels[held], known)) for m in fitted]
+        return candidates[int(np.argmax(accuracy))]
     # From strong to weak regularisation each solution is a good start for the next.
     model = _regression(warm_start=True)
     accuracy = [model.set_params(C=c).fit(x, labels[fit]).score(x_held, labels[held]) for c in candidates]
@@ -72,6 +80,8 @@ def probe(
     train: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarray], test: np.ndarray, settings: Linear
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Fits on the training clips, with C chosen among them, and scores the test clips.
+
+    One multinomial regression, or one regression per class where clips have several labels.
 
     Args:
         train: (clips, D) features.
@@ -93,12 +103,20 @@ def probe(
     train, test = train.astype(np.float64), test.astype(np.float64)
     c = choose_c(train, labels, items, settings)
     scaler = StandardScaler().fit(train)
+    if several(labels):
+        classes = classes_of(labels)
+        model = _one_per_class(c).fit(scaler.transform(train), targets(labels, classes))
+        return model.predict_proba(scaler.transform(test)), classes, c
     model = _regression(C=c).fit(scaler.transform(train), labels)
     return model.predict_proba(scaler.transform(test)), model.classes_, c
 
 
 def _regression(**options) -> LogisticRegression:
     return LogisticRegression(solver="lbfgs", max_iter=1000, **options)
+
+
+def _one_per_class(c: float) -> OneVsRestClassifier:
+    return OneVsRestClassifier(_regression(C=c))
 
 
 def _chosen_items(labels: np.ndarray, names: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 
 from xkd.downstream.features import Clips
+from xkd.downstream.labels import several, targets
 
 RESAMPLES = 1000
 DECIMALS = 4
@@ -45,18 +46,21 @@ class Scores:
 def summarise(scores: Sequence[Scores], clips: Clips) -> tuple[dict[str, float], dict[str, list[float]]]:
     """All metrics of all classifiers, and 95 % intervals of their accuracies, keyed `<name>.<metric>`.
 
+    Of clips with several labels only mean average precision means something.
+
     Args:
         scores: of all classifiers.
         clips: the test clips they are about.
     """
     values, correct = {}, {}
     for one in scores:
-        for k in (1, 5) if len(one.classes) > 5 else (1,):
+        ranks = (1, 5) if len(one.classes) > 5 else (1,)
+        for k in () if several(clips.labels) else ranks:
             correct[f"{one.name}.top{k}"] = hits(one.values, one.classes, clips.labels, k)
             values[f"{one.name}.top{k}"] = 100 * correct[f"{one.name}.top{k}"].mean()
-        values[f"{one.name}.map"] = mean_average_precision(one.values, clips.labels[:, None] == one.classes)
+        values[f"{one.name}.map"] = mean_average_precision(one.values, targets(clips.labels, one.classes))
     spans = {}
-    for modality in dict.fromkeys(one.modality for one in scores):
+    for modality in dict.fromkeys(key.split(".")[1] for key in correct):
         keys = [key for key in correct if key.split(".")[1] == modality]
         spread = intervals(np.stack([correct[key] for key in keys], axis=1), clips.items_of(modality))
         spans |= dict(zip(keys, spread.round(DECIMALS).tolist(), strict=True))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
+import pandas as pd
+
 from xkd.data import catalogue, listing
+from xkd.data.sources import acquire
+from xkd.data.sources.layouts import class_folders
 from xkd.errors import UserError
 from xkd.files import write_json
 from xkd.settings import Dataset, Params
@@ -15,27 +20,50 @@ from xkd.settings import Dataset, Params
 def run(params: Params, dataset: str, out: Path) -> None:
     """Fetches or generates the raw files of `dataset`; writes out/index.csv last.
 
-    A second call with the same settings keeps what is complete. What a file was made from
-    stands in out/source.json.
+    What is complete is kept: fetched archives, unpacked ones, generated clips. What the files were made from stands in
+    out/source.json.
 
     Raises:
         UserError: unknown data set; source missing, damaged or not reachable; a bad list.
     """
     entry = catalogue.entry(params, dataset)
-    if entry.kind == "folder":
-        _own_files(entry, dataset, out)
-    else:
+    if entry.kind in catalogue.EMBEDDED:
         _generated(entry, dataset, out)
+    else:
+        _collected(entry, dataset, out)
 
 
-def _own_files(entry: Dataset, dataset: str, out: Path) -> None:
-    """The user's files stay where they are; the index points to them."""
-    if not entry.source:
-        raise UserError(f"datasets.{dataset}.source: give the CSV that lists the clips (at least a column 'path')")
-    listed = Path(entry.source)
-    table = listing.relative_to(out, listing.read(listed), listed.parent)
+def _collected(entry: Dataset, dataset: str, out: Path) -> None:
+    """Clips that exist: the user's own stay where they are, those of the paper's sets are fetched."""
+    known = catalogue.facts().get(entry.kind)
+    if known:
+        table = acquire.clips_of(entry.kind, known, entry.source, out)
+    else:
+        table = _own(entry, dataset, out)
+    table = listing.checked(acquire.limited(listing.completed(table), entry.limit), dataset)
+    if known and not entry.limit:
+        _compare(table["split"].value_counts().to_dict(), known.expected, known.title)
     write_json(out / "source.json", {"dataset": dataset, "kind": entry.kind, "source": entry.source})
     listing.write(out / "index.csv", table)
+
+
+def _own(entry: Dataset, dataset: str, out: Path) -> pd.DataFrame:
+    if not entry.source:
+        wanted = "the folder of the clips" if entry.kind == "folder" else "the CSV that lists the clips, column 'path'"
+        raise UserError(f"datasets.{dataset}.source: give {wanted}")
+    source = Path(entry.source)
+    if entry.kind == "manifest":
+        return listing.relative_to(out, listing.read(source), source.parent)
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder (datasets.{dataset}.source); a CSV needs kind: manifest")
+    return listing.relative_to(out, class_folders(source), source)
+
+
+def _compare(counts: dict[str, int], expected: dict[str, int], title: str) -> None:
+    """Says where the lists differ from a complete copy; clips without a file are counted by `prepare`."""
+    if counts != expected:
+        shown = ", ".join(f"{split} {counts.get(split, 0)} of {count}" for split, count in expected.items())
+        print(f"xkd: {title}: the lists name another number of clips than the official ones ({shown})", file=sys.stderr)
 
 
 def _generated(entry: Dataset, dataset: str, out: Path) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from xkd import tracking
 from xkd.data import manifest as manifests
 from xkd.downstream.features import Clips
+from xkd.downstream.labels import several
 from xkd.downstream.metrics import Scores, summarise
 from xkd.downstream.protocols import PROTOCOLS, Job
 from xkd.errors import UserError
@@ -45,7 +46,8 @@ def run(params: Params, manifest: Path, run: Path, protocol: str, out: Path) -> 
     seed = json.loads((run / CONFIG).read_text())["seed"]
     clips, prepared = manifests.read(manifest), _summary(manifest)
     _check_settings(prepared["clips"], manifest, recipe)
-    _check_labels(clips, manifest)
+    _check_labels(clips, manifest, protocol)
+    encoders = _readable(encoders, clips, manifest)
     job = Job(encoders, recipe, seed, clips, manifest, params.evaluate)
     test, scores, chosen = PROTOCOLS[protocol](job)
     values, intervals = summarise(scores, test)
@@ -91,7 +93,7 @@ def _check_settings(prepared: dict, path: Path, recipe: Recipe) -> None:
             )
 
 
-def _check_labels(clips: manifests.Manifest, path: Path) -> None:
+def _check_labels(clips: manifests.Manifest, path: Path, protocol: str) -> None:
     for split in ("train", "test"):
         rows = clips.split(split).rows
         if rows.empty:
@@ -99,6 +101,20 @@ def _check_labels(clips: manifests.Manifest, path: Path) -> None:
         unlabelled = rows["id"][rows["label"] == ""]
         if len(unlabelled):
             raise UserError(f"{path}: {len(unlabelled)} {split} clips have no label, e.g. {unlabelled.iloc[0]}")
+        if protocol == "finetune" and several(rows["label"]):
+            raise UserError(f"{path}: clips have several labels; finetuning takes one per clip, use --protocol linear")
+
+
+def _readable(encoders: dict, clips: manifests.Manifest, path: Path) -> dict:
+    """The encoders whose modality every clip has: a set of sounds is no test of pictures."""
+    rows = clips.rows[clips.rows["split"].isin(("train", "test"))]
+    chosen = {key: encoder for key, encoder in encoders.items() if rows[f"has_{key[1]}"].all()}
+    if not chosen:
+        wanted = " or ".join(sorted({modality for _, modality in encoders}))
+        raise UserError(
+            f"{path}: not every clip has {wanted}, which the run's encoders read; see datasets.<name>.require"
+        )
+    return chosen
 
 
 def _predictions(scores: list[Scores], test: Clips) -> pd.DataFrame:
@@ -107,7 +123,9 @@ def _predictions(scores: list[Scores], test: Clips) -> pd.DataFrame:
 
 def _track(params: Params, results: dict, recipe: Recipe, run: Path, files: list[Path]) -> None:
     """Shows the accuracies in a run of their own and beside the curves of the pretraining run."""
-    accuracies = {k.removesuffix(".top1"): round(v, 2) for k, v in results["metrics"].items() if k.endswith(".top1")}
+    metrics = results["metrics"]
+    shown = ".top1" if any(name.endswith(".top1") for name in metrics) else ".map"
+    accuracies = {k.removesuffix(shown): round(v, 2) for k, v in metrics.items() if k.endswith(shown)}
     settings = {k: results[k] for k in ("dataset", "ablation", "seed", "protocol", "manifest")}
     settings |= getattr(params.evaluate, results["protocol"]).model_dump(mode="json")
     key = "evaluate/{dataset}/{ablation}/seed{seed}/{protocol}".format(**results)

@@ -24,8 +24,8 @@ from xkd.settings import Clips, Params
 def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> None:
     """Decodes every clip that the index `raw` lists; writes clips/, packed/, summary.json and manifest.csv.
 
-    Clips go into a folder named after everything that shapes them, so that an interrupted call
-    continues and a failed one leaves earlier results as they were.
+    Clips are kept and found again by what shaped them: an interrupted call continues, a call after some files were
+    added or changed makes only those, and a failed one leaves earlier results as they were.
 
     Args:
         processes: by default one per core; the result does not depend on it.
@@ -38,12 +38,13 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
     if params.clips.size % 2:
         raise UserError(f"clips.size: {params.clips.size} is odd; H.264 needs an even number of pixels")
     table = listing.read(raw)
-    folder = Path("clips") / _key(params.clips, require, raw)
-    paths = [str(folder / file_name(clip_id)) for clip_id in table["id"]]
+    folder = Path("clips") / _key(params.clips)
+    names = [file_name(clip_id, path) for clip_id, path in zip(table["id"], table["path"], strict=True)]
+    table = table.assign(path=[str(folder / name) for name in names], source=table["path"])
     pack = PackWriter(out / ".packed.part") if params.clips.pack else None
     try:
-        facts = list(_prepared(table, raw, out, paths, params.clips, require, pack, processes))
-        rows = table.assign(path=paths).join(pd.DataFrame(facts).set_index(table.index))
+        facts = list(_prepared(table, raw, out, params.clips, require, pack, processes))
+        rows = table.join(pd.DataFrame(facts, index=table.index))
         _check_usable(rows, raw, require)
         _publish(rows, dataset, params.clips, out, folder, pack)
     finally:
@@ -51,14 +52,14 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
             shutil.rmtree(pack.folder, ignore_errors=True)
 
 
-def _prepared(
-    table, raw: Path, out: Path, paths: list[str], clips: Clips, require: str, pack, processes
-) -> Iterator[dict]:
+def _prepared(table, raw: Path, out: Path, clips: Clips, require: str, pack, processes) -> Iterator[dict]:
     """Manifest columns of each clip, in order; decoded clips go to `pack` as they come."""
-    sources = [str(raw.parent / path) for path in table["path"]]
-    tasks = [(s, str(out / p), clips, require, pack is not None) for s, p in zip(sources, paths, strict=True)]
+    once = ~table["id"].duplicated()
+    pairs = zip(table["source"][once], table["path"][once], strict=True)
+    tasks = [(str(raw.parent / source), str(out / path), clips, require, pack is not None) for source, path in pairs]
     results = track(run_guarded(prepare_clip, tasks, seconds_allowed, processes), "prepare", total=len(tasks))
-    for clip_id, result in zip(table["id"], results, strict=True):
+    for clip_id, first in zip(table["id"], once, strict=True):
+        result = next(results) if first else Failure("duplicate id")
         if isinstance(result, Failure):
             result = Prepared({"status": "unusable", "reason": result.reason})
         if pack and result.facts["status"] == "ok":
@@ -86,12 +87,11 @@ def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, folder: 
         "usable": len(usable),
         "splits": {split: int((usable["split"] == split).sum()) for split in listing.SPLITS},
         "reasons": _reasons(rows),
+        "classes": manifest.class_counts(rows),
         "clips": clips.model_dump(mode="json"),
     }
     write_json(out / "summary.json", summary)
-    for earlier in (out / "clips").iterdir():
-        if earlier.name != folder.name:
-            shutil.rmtree(earlier)
+    _clean(out / "clips", keep={out / path for path in usable["path"]})
 
 
 def _check_usable(rows: pd.DataFrame, raw: Path, require: str) -> None:
@@ -108,6 +108,16 @@ def _reasons(rows: pd.DataFrame) -> dict[str, int]:
     return dict(Counter(reason.split(": ")[0] for reason in reasons).most_common())
 
 
+def _clean(folder: Path, keep: set[Path]) -> None:
+    """Removes clips of other settings and of files that are listed no more."""
+    for path in list(folder.rglob("*")):
+        if path.is_file() and path not in keep:
+            path.unlink()
+    for path in list(folder.iterdir()):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
 def _dataset_of(params: Params, raw: Path) -> str:
     """Which entry of the catalogue the index belongs to: what `download` noted, else params.dataset."""
     try:
@@ -116,8 +126,8 @@ def _dataset_of(params: Params, raw: Path) -> str:
         return params.dataset
 
 
-def _key(clips: Clips, require: str, raw: Path) -> str:
-    """Names the folder of the clips: other settings, encoder options or raw files make another one."""
+def _key(clips: Clips) -> str:
+    """Names the folder of the clips: other settings or encoder options make another one."""
     shape = clips.model_dump_json(exclude={"pack"})
     options = json.dumps([encode.VIDEO_OPTIONS, encode.AUDIO_OPTIONS, encode.AUDIO_BIT_RATE])
-    return hashlib.sha256(f"{shape}\n{require}\n{options}\n{raw.read_text()}".encode()).hexdigest()[:8]
+    return hashlib.sha256(f"{shape}\n{options}".encode()).hexdigest()[:8]

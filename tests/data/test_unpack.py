@@ -1,0 +1,169 @@
+"""Archives: every kind the data sets use, and everything that must be refused."""
+
+import io
+import os
+import tarfile
+import zipfile
+
+import pytest
+import rarfile
+from archives import split_zip, write_rar
+
+from xkd.data.sources import unpack as module
+from xkd.data.sources.unpack import unpack
+from xkd.errors import UserError
+
+FILES = {"top.txt": b"1", "a folder/deep.bin": os.urandom(300_000), "empty": b""}
+
+
+def tree(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write_zip(path, files, mode=None):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            if mode:
+                info.external_attr = mode << 16
+            archive.writestr(info, content)
+    return path
+
+
+def write_tar(path, files, links=()):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for name, target, kind in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    return path
+
+
+@pytest.mark.parametrize("name, write", [("a.zip", write_zip), ("a.tar.gz", write_tar), ("a.rar", write_rar)])
+def test_files_come_out_as_they_went_in(tmp_path, name, write):
+    unpack(write(tmp_path / name, FILES), tmp_path / "out")
+    assert tree(tmp_path / "out") == FILES
+
+
+def test_unpacked_once(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", FILES)
+    unpack(archive, tmp_path / "out")
+    archive.write_bytes(b"changed")
+    unpack(archive, tmp_path / "out")
+    assert tree(tmp_path / "out") == FILES
+
+
+def test_archives_in_an_archive(tmp_path):
+    inner = write_rar(tmp_path / "inner.rar", {"run/a clip.avi": b"film"})
+    outer = write_rar(tmp_path / "outer.rar", {"run.rar": inner.read_bytes(), "list.txt": b"x"})
+    unpack(outer, tmp_path / "out", nested=True)
+    assert tree(tmp_path / "out") == {"run/a clip.avi": b"film", "list.txt": b"x"}
+
+
+@pytest.mark.parametrize("part_size", [65_536, 100_000, 299_990])
+def test_split_zip(tmp_path, part_size):
+    files = FILES | {f"audio/{i}.wav": os.urandom(50_000) for i in range(5)}
+    parts = split_zip(write_zip(tmp_path / "a.zip", files), part_size)
+    assert len(parts) > 1
+    unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert tree(tmp_path / "out") == files
+
+
+def test_missing_part_of_a_split_zip(tmp_path):
+    split_zip(write_zip(tmp_path / "a.zip", FILES), 65_536)
+    (tmp_path / "a.z02").unlink()
+    with pytest.raises(UserError, match=r"last of 5 parts, and a\.z02 is missing"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/tmp/absolute.txt", "a/../../b", "..\\windows"])
+@pytest.mark.parametrize("suffix, write", [("zip", write_zip), ("tar.gz", write_tar), ("rar", write_rar)])
+def test_members_that_leave_the_target_are_refused(tmp_path, suffix, write, name):
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    archive = write(folder / f"a.{suffix}", {"good.txt": b"1", name: b"evil"})
+    before = tree(tmp_path)
+    with pytest.raises(UserError, match="would leave the target folder"):
+        unpack(archive, folder / "out")
+    assert tree(tmp_path) == before
+
+
+def test_links_and_devices_are_refused(tmp_path):
+    archives = [
+        write_zip(tmp_path / "a.zip", {"link": b"/etc/passwd"}, mode=0o120777),
+        write_rar(tmp_path / "a.rar", {}, links={"link": "/etc/passwd"}),
+        write_tar(tmp_path / "a.tar.gz", {}, [("link", "/etc/passwd", tarfile.SYMTYPE)]),
+        write_tar(tmp_path / "b.tar.gz", {"x": b""}, [("hard", "x", tarfile.LNKTYPE)]),
+        write_tar(tmp_path / "c.tar.gz", {}, [("pipe", "", tarfile.FIFOTYPE)]),
+    ]
+    for archive in archives:
+        with pytest.raises(UserError, match="is a link"):
+            unpack(archive, tmp_path / "out")
+        assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*.part"))
+
+
+def test_bombs_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ALWAYS_ALLOWED", 1000)
+    archive = write_zip(tmp_path / "a.zip", {"zeros": bytes(2_000_000)})
+    with pytest.raises(UserError, match=r"would become 0\.0 GB"):
+        unpack(archive, tmp_path / "out")
+
+
+def test_member_that_brings_more_than_it_declares(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", {"x": bytes(1000)})
+    content = archive.read_bytes()
+    sizes = (1000).to_bytes(4, "little")
+    archive.write_bytes(content.replace(sizes, (10).to_bytes(4, "little")))
+    with pytest.raises(UserError, match="larger than the archive says|damaged"):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name, write", [("a.zip", write_zip), ("a.tar.gz", write_tar), ("a.rar", write_rar)])
+def test_cut_archive_is_named_and_leaves_nothing(tmp_path, name, write):
+    archive = write(tmp_path / name, FILES)
+    archive.write_bytes(archive.read_bytes()[:-200_000])
+    with pytest.raises(UserError, match=f"{name}: "):
+        unpack(archive, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+
+
+def test_interrupted_unpacking_starts_clean(tmp_path):
+    archive = write_zip(tmp_path / "a.zip", FILES)
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part" / "half of a file").write_bytes(b"x")
+    unpack(archive, tmp_path / "out")
+    assert tree(tmp_path / "out") == FILES
+
+
+def test_compressed_rar_without_a_tool_says_what_to_install(tmp_path, monkeypatch):
+    def no_tool(*_, **__):
+        raise rarfile.RarCannotExec("none")
+
+    monkeypatch.setattr(rarfile, "tool_setup", no_tool)
+    archive = write_rar(tmp_path / "a.rar", {"x": b"1"}, method=0x33)
+    with pytest.raises(UserError, match="no program to read RAR.*apt install unar"):
+        unpack(archive, tmp_path / "out")
+
+
+def test_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
+    archive = write_zip(tmp_path / "a.zip", FILES)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "_write", full)
+    with pytest.raises(UserError, match="no space left"):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
+
+
+def test_other_files_are_no_archives(tmp_path):
+    (tmp_path / "a.7z").write_bytes(b"7z")
+    with pytest.raises(UserError, match="not an archive"):
+        unpack(tmp_path / "a.7z", tmp_path / "out")

@@ -1,0 +1,266 @@
+"""Downloads that survive: resumed, retried, and verified before a file gets its name."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import random
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+
+from xkd.errors import UserError
+from xkd.files import write_json
+from xkd.progress import meter
+
+BLOCK = 1 << 16  # the most that a broken connection loses
+TIMEOUT_SECONDS = (20, 60)  # to connect, and between two blocks
+TRIES = 6  # without a single new byte; each that brings some starts the count again
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+PERMANENT = (400, 401, 403, 404, 405, 410, 451)
+LOCK = "archives.lock.json"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file to fetch.
+
+    Attributes:
+        url: where it lies.
+        name: its name here, which may hold folders.
+        checksum: published, as "md5:..." or "sha256:..."; without one, what came first is recorded and must come again.
+    """
+
+    url: str
+    name: str
+    checksum: str = ""
+
+
+def fetch_all(remotes: Sequence[Remote], folder: Path, connections: int, factor: float = 1.0) -> list[Path]:
+    """Files of `folder`, fetched where they are not there yet; what was fetched before is never fetched again.
+
+    Args:
+        remotes: what to fetch.
+        folder: gets the files, `<name>.part` while they are incomplete, and the lock file with size and SHA-256 of each.
+        connections: how many files to fetch at once; as many as the server's owner would like.
+        factor: disk space needed, as a multiple of what is still to come (more than 1 where it is unpacked later).
+
+    Raises:
+        UserError: a file that is not there or not what it should be, no connection, no space. What came is kept.
+    """
+    lock = Lock(folder / LOCK)
+    missing = [remote for remote in remotes if not _complete(remote, folder, lock)]
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        with requests.Session() as session, ThreadPoolExecutor(connections) as pool:
+            sizes = list(pool.map(lambda remote: _size(session, remote, folder), missing))
+            here = sum(_present(_part(folder, remote)) for remote in missing)
+            _check_space(folder, factor * (sum(filter(None, sizes)) - here))
+            with meter("download", sum(sizes) if all(sizes) else None, here) as advance:
+                stop = threading.Event()
+                tasks = [pool.submit(_fetch, session, r, folder, lock, _unless(stop, advance)) for r in missing]
+                try:
+                    ended, _ = wait(tasks, return_when=FIRST_EXCEPTION)
+                finally:  # nothing is left running after an error or Ctrl-C
+                    stop.set()
+                    for task in tasks:
+                        task.cancel()
+                for task in ended:
+                    task.result()
+    return [folder / remote.name for remote in remotes]
+
+
+class Lock:
+    """What was fetched: size and SHA-256 by name. Copy or commit the file to hold other machines to the same data."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._known = json.loads(path.read_text())
+        except FileNotFoundError:
+            self._known = {}
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path}: not readable ({error}); restore it, or delete it to accept new files") from None
+        self._writing = threading.Lock()
+
+    def __getitem__(self, name: str) -> dict | None:
+        return self._known.get(name)
+
+    def record(self, name: str, facts: dict) -> None:
+        """Adds a file and writes the lock."""
+        with self._writing:
+            self._known = dict(sorted({**self._known, name: facts}.items()))
+            write_json(self.path, self._known)
+
+
+def verify(path: Path, remote: Remote, known: dict | None) -> dict:
+    """Size and SHA-256 of a file that is what it should be.
+
+    Raises:
+        UserError: it differs from the published checksum or from the one recorded at first download.
+    """
+    digests = {kind: hashlib.new(kind) for kind in {"sha256", remote.checksum.partition(":")[0] or "sha256"}}
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            for digest in digests.values():
+                digest.update(block)
+    kind, _, published = remote.checksum.partition(":")
+    if published and digests[kind].hexdigest() != published:
+        raise UserError(f"{remote.url}: {kind} is {digests[kind].hexdigest()}, published is {published}")
+    facts = {"url": remote.url, "size": path.stat().st_size, "sha256": digests["sha256"].hexdigest()}
+    if known and known["sha256"] != facts["sha256"]:
+        raise UserError(
+            f"{remote.url}: sha256 is {facts['sha256']}, but {known['sha256']} was recorded at first download"
+        )
+    return facts
+
+
+class _Stopped(Exception):
+    """Another download has failed."""
+
+
+def _unless(stop: threading.Event, advance: Callable[[int], None]) -> Callable[[int], None]:
+    def guarded(count: int) -> None:
+        if stop.is_set():
+            raise _Stopped
+        advance(count)
+
+    return guarded
+
+
+def _complete(remote: Remote, folder: Path, lock: Lock) -> bool:
+    """Whether the file is there, verified once and of the size it then had."""
+    known, path = lock[remote.name], folder / remote.name
+    return known is not None and path.is_file() and path.stat().st_size == known["size"]
+
+
+def _fetch(session: requests.Session, remote: Remote, folder: Path, lock: Lock, advance: Callable) -> None:
+    path, part = folder / remote.name, _part(folder, remote)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file():  # put there by hand, or its lock is gone
+        part.unlink(missing_ok=True)
+        path.rename(part)
+    else:
+        _download(session, remote, part, advance)
+    try:
+        facts = verify(part, remote, lock[remote.name])
+    except UserError as error:
+        wrong = path.with_name(path.name + ".wrong")
+        part.rename(wrong)
+        raise UserError(
+            f"{error}; kept as {wrong}. Try again; if the file was really replaced, delete its entry in {lock.path}"
+        ) from None
+    part.rename(path)
+    lock.record(remote.name, facts)
+
+
+def _download(session: requests.Session, remote: Remote, part: Path, advance: Callable) -> None:
+    """Fills `part`, from where it ends, until the server has no more."""
+    tries, pause = 0, FIRST_PAUSE
+    while True:
+        before = _present(part)
+        try:
+            _transfer(session, remote, part, advance)
+            return
+        except OSError as error:
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                raise UserError(
+                    f"{part.parent}: no space left on the disk; free some and run again, what came is kept"
+                ) from None
+            if not isinstance(error, requests.RequestException):
+                raise
+            tries = 1 if _present(part) > before else tries + 1
+            pause = FIRST_PAUSE if _present(part) > before else min(2 * pause, LONGEST_PAUSE)
+            if tries >= TRIES or _permanent(error):
+                raise _explained(remote, part.parent, error) from None
+        time.sleep(pause * random.uniform(0.75, 1.25))
+
+
+def _transfer(session: requests.Session, remote: Remote, part: Path, advance: Callable) -> None:
+    """One connection: appends what the server sends."""
+    begin = _present(part)
+    stamp = part.with_name(part.name + ".etag")  # of which version the beginning is
+    headers = {"Accept-Encoding": "identity"}
+    if begin:
+        headers["Range"] = f"bytes={begin}-"
+        if stamp.exists():
+            headers["If-Range"] = stamp.read_text()
+    with session.get(remote.url, headers=headers, stream=True, timeout=TIMEOUT_SECONDS) as answer:
+        if begin and answer.status_code == 416 and answer.headers.get("Content-Range") == f"bytes */{begin}":
+            stamp.unlink(missing_ok=True)
+            return
+        answer.raise_for_status()
+        resumed = answer.status_code == 206
+        if begin and not resumed:
+            advance(-begin)
+        tag = answer.headers.get("ETag", "")
+        if tag and not tag.startswith("W/"):
+            stamp.write_text(tag)
+        expected = (begin if resumed else 0) + int(answer.headers.get("Content-Length") or 0)
+        with part.open("ab" if resumed else "wb") as file:
+            for block in answer.iter_content(BLOCK):
+                file.write(block)
+                advance(len(block))
+    if answer.headers.get("Content-Length") and _present(part) != expected:
+        raise requests.ConnectionError(f"ended after {_present(part)} of {expected} bytes")
+    stamp.unlink(missing_ok=True)
+
+
+def _size(session: requests.Session, remote: Remote, folder: Path) -> int | None:
+    """Bytes of the whole file, None where the server does not say."""
+    try:
+        answer = session.head(remote.url, allow_redirects=True, timeout=TIMEOUT_SECONDS)
+    except requests.RequestException:
+        return None  # fetching will try longer, and say more
+    if answer.status_code in PERMANENT and answer.status_code != 405:
+        raise _explained(remote, folder, requests.HTTPError(response=answer))
+    return int(answer.headers.get("Content-Length") or 0) or None
+
+
+def _check_space(folder: Path, needed: float) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder}: needs {needed / 1e9:.1f} GB, archives and what is in them, and {free / 1e9:.1f} GB are free; "
+            "free some, or run it on a larger disk"
+        )
+
+
+def _permanent(error: requests.RequestException) -> bool:
+    return error.response is not None and error.response.status_code in PERMANENT
+
+
+def _explained(remote: Remote, folder: Path, error: requests.RequestException) -> UserError:
+    if error.response is not None:
+        reason = f"{error.response.status_code} {error.response.reason}"
+    else:
+        reason = _short(error)
+    return UserError(
+        f"{remote.url}: cannot be fetched ({reason}); what came is in {folder}. Run again to go on, or give a mirror or a "
+        "local copy as datasets.<name>.source"
+    )
+
+
+def _short(error: Exception) -> str:
+    """The innermost reason of nested network errors."""
+    while True:
+        inner = getattr(error, "reason", None) or next((a for a in error.args if isinstance(a, Exception)), None)
+        if not isinstance(inner, Exception):
+            return " ".join(str(error).split())[:120] or type(error).__name__
+        error = inner
+
+
+def _part(folder: Path, remote: Remote) -> Path:
+    path = folder / remote.name
+    return path.with_name(path.name + ".part")
+
+
+def _present(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,83 @@
+"""Stage `inspect`: what a prepared data set holds, in words and pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from xkd.data import catalogue, manifest
+from xkd.data.clips import open_clips
+from xkd.data.contact_sheet import draw, draw_histograms
+from xkd.data.logmel import LogMelSpectrogram
+from xkd.errors import UserError
+from xkd.settings import Params
+
+MOST_REASONS, MOST_EXAMPLES = 12, 3
+
+
+def run(params: Params, dataset: str, out: Path | None, clips: int) -> None:
+    """Prints a summary of data/<dataset>; writes contact-sheet.png and histograms.png.
+
+    Args:
+        dataset: name in the settings.
+        out: folder for the pictures, by default data/<dataset>/inspect.
+        clips: rows of the contact sheet.
+
+    Raises:
+        UserError: no such data set, not prepared yet, or no usable clip.
+    """
+    entry = catalogue.entry(params, dataset)
+    folder = Path("data") / dataset
+    found = manifest.read(folder / "manifest.csv")
+    if found.rows.empty:
+        raise UserError(f"{found.path}: no usable clip; look at its column reason")
+    known = catalogue.facts().get(entry.kind)
+    lines = [f"{dataset}: {known.title}, {known.homepage}" if known else f"{dataset}: {entry.kind}"]
+    if known:
+        lines += [f"  licence   {known.licence}", f"  cite      {known.citation}"]
+    classes = manifest.class_counts(found.all_rows)
+    print("\n".join([*lines, *_counts(found, classes), *_clips(found.rows), *_unusable(found.all_rows)]))
+    out = out or folder / "inspect"
+    store = open_clips(found.path)
+    draw(store, clips, LogMelSpectrogram(params.logmel, params.clips.sample_rate), out / "contact-sheet.png")
+    sizes = [(found.path.parent / path).stat().st_size for path in found.rows["path"]]
+    draw_histograms(found.rows, sizes, classes, out / "histograms.png")
+    print(f"  drawn     {out / 'contact-sheet.png'}, {out / 'histograms.png'}")
+
+
+def _counts(found: manifest.Manifest, classes: dict[str, dict[str, int]]) -> list[str]:
+    there = (found.all_rows["reason"] != "missing").sum()
+    per_class = [counts["usable"] for label, counts in classes.items() if label]
+    lines = [
+        f"  manifest  {found.hash}",
+        f"  clips     {len(found.all_rows)} expected, {there} found, {len(found.rows)} usable",
+        "  splits    " + ", ".join(f"{split} {count}" for split, count in found.rows["split"].value_counts().items()),
+    ]
+    if per_class:
+        lines.append(f"  classes   {len(per_class)}, with {min(per_class)} to {max(per_class)} usable clips each")
+    return lines
+
+
+def _clips(rows: pd.DataFrame) -> list[str]:
+    seconds = rows["seconds"].astype(float)
+    spread = f"{seconds.min():.2f} to {seconds.max():.2f}, median {seconds.median():.2f}"
+    lines = [
+        f"  seconds   {spread}, {seconds.sum() / 3600:.2f} hours in all",
+        f"  streams   video in {rows['has_video'].sum()}, audio in {rows['has_audio'].sum()}",
+    ]
+    pictures = rows[rows["has_video"]]
+    if len(pictures):
+        sizes = (pictures["width"].astype(str) + " x " + pictures["height"].astype(str)).value_counts()
+        shown = ", ".join(f"{size} ({count})" for size, count in sizes.head(3).items())
+        lines.append(f"  pictures  {shown}" + (f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""))
+    return lines
+
+
+def _unusable(rows: pd.DataFrame) -> list[str]:
+    unusable = rows[rows["status"] != "ok"]
+    lines = []
+    for reason, count in unusable["reason"].value_counts().head(MOST_REASONS).items():
+        examples = unusable.loc[unusable["reason"] == reason, "id"].head(MOST_EXAMPLES)
+        lines.append(f"  left out  {count} {reason}, e.g. {', '.join(examples)}")
+    return lines
