@@ -9,12 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from media_files import crash_hang_or_double, damage, rotate, truncate, write_media
 
-from xkd.data import manifest
+from xkd.data import encode, manifest
 from xkd.data.clips import open_clips
 from xkd.data.workers import Failure, run_guarded
 from xkd.errors import UserError
@@ -291,6 +292,21 @@ def test_killed_and_called_again_gives_the_manifest_of_an_undisturbed_call(tmp_p
     kept = clip_files(tmp_path / "out")
     assert sum(kept[name] == file for name, file in survivors.items()) >= 1
     assert not list((tmp_path / "out" / "clips").rglob("*.part"))
+
+
+def test_a_full_disk_is_no_fault_of_a_clip(raw, tmp_path, monkeypatch):
+    prepare.run(Settings(), raw, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def full(*_):
+        raise av.error.OSError(28, "No space left on device", "out.mp4")
+
+    monkeypatch.setattr(encode, "write_clip", full)
+    monkeypatch.setattr(prepare, "run_guarded", lambda function, tasks, *_: (function(*task) for task in tasks))
+    other = CLIPS.model_copy(update={"size": 48})
+    with pytest.raises(UserError, match="no space left on the disk.*finished clips are kept"):
+        prepare.run(Settings(clips=other), raw, tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_classes_are_counted(raw, prepared):

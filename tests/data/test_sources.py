@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import official
 import pandas as pd
@@ -172,7 +174,7 @@ def test_what_is_wrong_with_a_source_is_said(sites, tmp_path):
     for kind, source, message in (
         ("ucf101", str(tmp_path / "gone"), "no such folder"),
         ("ucf101", str(empty), "no classInd.txt in there"),
-        ("audioset", None, "give the folder of the clips that you have"),
+        ("audioset", None, r"give the folder of the clips that you have.*pip install 'xkd\[youtube\]'"),
         ("folder", None, "give the folder of the clips"),
         ("folder", str(empty), "no media files in folders named after their class"),
     ):
@@ -183,6 +185,41 @@ def test_what_is_wrong_with_a_source_is_said(sites, tmp_path):
     (incomplete / "FSD50K.dev_audio.z03").unlink()
     with pytest.raises(UserError, match=r"FSD50K\.dev_audio\.z03: missing; the folder holds other archives of FSD50K"):
         download.run(settings(x={"kind": "fsd50k", "source": str(incomplete)}), "x", tmp_path / "raw")
+
+
+def test_segments_are_fetched_from_youtube_where_no_clips_are_given(sites, media, tmp_path, monkeypatch, capsys):
+    fetched = []
+
+    class Session:
+        def __init__(self, options):
+            self.options = options
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def download(self, addresses):
+            fetched.append((addresses[0], self.options["download_ranges"]))
+            if "vid0" in addresses[0]:
+                raise OSError("ERROR: Video unavailable")
+            Path(self.options["outtmpl"]["default"]).write_bytes(media.mp4[0])
+
+    utils = SimpleNamespace(DownloadError=RuntimeError, download_range_func=lambda _, ranges: ranges)
+    monkeypatch.setitem(sys.modules, "yt_dlp", SimpleNamespace(YoutubeDL=Session, utils=utils))
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/ffmpeg")
+    site, _ = sites["audioset"]
+    with serving(site) as (address, _):
+        _addresses_on(monkeypatch, "audioset", address)
+        params = settings(audioset={"kind": "audioset", "limit": 1})
+        found, summary = prepared(params, "audioset", tmp_path)
+        times = len(fetched)
+        assert times == len(found.all_rows) < 18 and summary["usable"] < summary["expected"]
+        assert all(len(ranges) == 1 and ranges[0][1] - ranges[0][0] == 10 for _, ranges in fetched)
+        assert "could not be fetched: Video unavailable" in capsys.readouterr().err
+        download.run(params, "audioset", tmp_path / "raw")
+    assert len(fetched) - times == summary["expected"] - summary["usable"]  # what is there is not fetched again
 
 
 def test_own_clips_in_a_folder_per_class(media, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from xkd.data import catalogue, listing
-from xkd.data.sources import acquire
+from xkd.data.sources import acquire, youtube
 from xkd.data.sources.layouts import class_folders
 from xkd.errors import UserError
 from xkd.files import write_json
@@ -41,6 +41,8 @@ def _collected(entry: Dataset, dataset: str, out: Path) -> None:
     else:
         table = _own(entry, dataset, out)
     table = listing.checked(acquire.limited(listing.completed(table), entry.limit), dataset)
+    if known and known.own_clips and not entry.source:
+        youtube.fetch_segments(table["id"].tolist(), out / acquire.SEGMENTS)
     if known and not entry.limit:
         _compare(table["split"].value_counts().to_dict(), known.expected, known.title)
     write_json(out / "source.json", {"dataset": dataset, "kind": entry.kind, "source": entry.source})

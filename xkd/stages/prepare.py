@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -31,7 +32,7 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
         processes: by default one per core; the result does not depend on it.
 
     Raises:
-        UserError: no index, nothing in it, or no usable clip.
+        UserError: no index, nothing in it, no usable clip, or no space left.
     """
     dataset = _dataset_of(params, raw)
     require = catalogue.entry(params, dataset).require
@@ -47,6 +48,10 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
         rows = table.join(pd.DataFrame(facts, index=table.index))
         _check_usable(rows, raw, require)
         _publish(rows, dataset, params.clips, out, folder, pack)
+    except OSError as error:  # of the stage or of a process of it: never the fault of a clip
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UserError(f"{out}: no space left on the disk; free some and run again, finished clips are kept") from None
     finally:
         if pack:
             shutil.rmtree(pack.folder, ignore_errors=True)

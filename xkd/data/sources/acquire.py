@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pandas as pd
 
 from xkd.data.catalogue import Archive, Facts
 from xkd.data.listing import LABEL_SEPARATOR
-from xkd.data.sources import layouts
+from xkd.data.sources import layouts, youtube
 from xkd.data.sources.fetch import Remote, fetch_all
 from xkd.data.sources.unpack import unpack
 from xkd.errors import UserError
 
 PACKED = (".zip", ".rar", ".tar", ".tar.gz", ".tgz")
+SEGMENTS = "segments"  # folder of clips that yt-dlp fetched
 UNPACKED_TOO = 2.1  # disk space that a set needs: archives of media files, and the same again unpacked
 
 
@@ -26,21 +28,20 @@ def clips_of(kind: str, known: Facts, source: str | None, out: Path) -> pd.DataF
     Args:
         kind: the layout.
         known: addresses and facts.
-        source: a local copy (archives, or what was in them), a mirror's address, or None for the official place.
+        source: a local copy (archives, or what was in them), a mirror's address, or None for the official place; for
+            lists of segments, the folder of clips, or None to have them fetched later.
         out: gets archives/ and files/.
 
     Raises:
         UserError: not reachable, damaged, incomplete, or no space.
     """
-    mirror = source if source and "://" in source else None
-    local = Path(source) if source and not mirror and not known.own_clips else None
-    if local and not local.is_dir():
-        raise UserError(f"{local}: no such folder (datasets.<name>.source)")
-    if known.own_clips and not (source and Path(source).is_dir()):
-        raise UserError(
-            f"datasets.<name>.source: {known.title} is lists of YouTube segments; give the folder of the clips that you "
-            "have, called <youtube id>_<start>.mp4"
-        )
+    mirror = source if source and "://" in source and not known.own_clips else None
+    given = Path(source) if source and not mirror else None
+    if given and not given.is_dir():
+        raise UserError(f"{given}: no such folder (datasets.<name>.source)")
+    if known.own_clips and not given:
+        youtube.need(known.title)
+    local = None if known.own_clips else given
     if local and not _archives_in(local, known.archives):
         root = local
     else:
@@ -49,7 +50,7 @@ def clips_of(kind: str, known: Facts, source: str | None, out: Path) -> pd.DataF
         for archive, path, name in archives:
             _place(archive, path, root / name)
     layout = getattr(layouts, kind)
-    table = layout(root, Path(source)) if known.own_clips else layout(root)
+    table = layout(root, given or out / SEGMENTS) if known.own_clips else layout(root)
     return table.assign(path=[os.path.relpath(root / path, out) for path in table["path"]])
 
 
@@ -60,17 +61,16 @@ def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
     """
     if limit is None:
         return table
-    order = sorted(range(len(table)), key=lambda i: hashlib.sha256(table["id"].iloc[i].encode()).digest())
-    folds = table["fold"] if "fold" in table else pd.Series("", index=table.index)
-    taken: dict[tuple, int] = {}
+    folds = table["fold"] if "fold" in table else [""] * len(table)
+    rows = list(zip(table["id"], table["label"], table["split"], folds, strict=True))
+    taken: Counter[tuple] = Counter()
     chosen = []
-    for i in order:
-        labels = str(table["label"].iloc[i]).split(LABEL_SEPARATOR)
-        keys = [(label, table["split"].iloc[i], folds.iloc[i]) for label in labels]
-        if any(taken.get(key, 0) < limit for key in keys):
+    for i in sorted(range(len(rows)), key=lambda i: hashlib.sha256(rows[i][0].encode()).digest()):
+        _, labels, *place = rows[i]
+        keys = [(label, *place) for label in labels.split(LABEL_SEPARATOR)]
+        if any(taken[key] < limit for key in keys):
             chosen.append(i)
-            for key in keys:
-                taken[key] = taken.get(key, 0) + 1
+            taken.update(keys)
     return table.iloc[sorted(chosen)].reset_index(drop=True)
 
 
