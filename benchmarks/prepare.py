@@ -27,7 +27,6 @@ from xkd.data import decode, encode
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
 from xkd.data.prepare import prepare_clip
-from xkd.data.workers import run_guarded
 from xkd.settings import Clips, Dataset
 from xkd.stages import prepare
 
@@ -90,18 +89,32 @@ def _alternate(cases: dict[str, Callable], rounds: int) -> dict[str, float]:
 
 
 def _prepare(paths: list[Path], folder: Path) -> None:
-    tasks = [(str(path), str(folder / f"{path.stem}.mp4"), CLIPS, "both", False) for path in paths]
-    for result in run_guarded(prepare_clip, tasks, lambda _: 600.0, processes=1):
+    """In this process: what starting others costs is paid once a call, not per clip."""
+    for path in paths:
+        result = prepare_clip(str(path), str(folder / f"{path.stem}.mp4"), CLIPS, "both", False)
         assert result.facts["status"] == "ok", result.facts["reason"]
 
 
 def _ffmpeg(source: Path, target: Path) -> None:
-    options = encode.VIDEO_OPTIONS
+    options = encode.FOR_TRAINING
     video = [
         "-vf",
         f"fps={CLIPS.fps},scale={CLIPS.size}:{CLIPS.size}:force_original_aspect_ratio=increase:force_divisible_by=2",
     ]
-    video += ["-c:v", "libx264", "-preset", options["preset"], "-crf", options["crf"], "-g", options["g"], "-bf", "0"]
+    video += [
+        "-c:v",
+        "libx264",
+        "-preset",
+        options["preset"],
+        "-tune",
+        options["tune"],
+        "-crf",
+        options["crf"],
+        "-g",
+        options["g"],
+        "-bf",
+        "0",
+    ]
     audio = ["-c:a", "aac", "-ac", "1", "-ar", str(CLIPS.sample_rate), "-b:a", str(encode.AUDIO_BIT_RATE)]
     command = ["ffmpeg", "-v", "error", "-y", "-threads", "1", "-i", str(source), *video, *audio, "-threads", "1"]
     subprocess.run([*command, "-filter_threads", "1", str(target)], check=True)

@@ -213,6 +213,8 @@ def test_hash_ignores_the_order_of_rows_and_sees_every_value(prepared, tmp_path)
     digest = manifest.write(tmp_path / "a.csv", rows)
     assert manifest.write(tmp_path / "b.csv", rows.iloc[::-1]) == digest
     assert manifest.write(tmp_path / "c.csv", rows.replace({"label": {"0": "9"}})) != digest
+    assert manifest.write(tmp_path / "d.csv", rows.assign(path="elsewhere/" + rows["path"])) == digest
+    assert manifest.read(tmp_path / "d.csv").hash == digest
 
 
 def test_split_keeps_order_and_hash(prepared):

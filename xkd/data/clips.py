@@ -80,11 +80,12 @@ class ClipStore:
         """
         self._need("audio", i)
         rate = self._rates[i]
+        first, last = round(start_seconds * rate), round(self._seconds[i] * rate)
+        count = last - first if seconds is None else min(round(seconds * rate), last - first)
         if self._pack:
-            samples = self._pack.audio(self._numbers[i])
+            cut = _cut(self._pack.audio(self._numbers[i]), first, count)
         else:
-            samples = self._decoded(i, prepare.read_audio, rate)[: round(self._seconds[i] * rate)]
-        cut = _cut(samples, round(start_seconds * rate), None if seconds is None else round(seconds * rate))
+            cut = self._decoded(i, prepare.read_audio, first, count)
         return torch.from_numpy(cut.astype(np.float32) / np.float32(32767))
 
     def _decoded(self, i: int, read, *arguments) -> np.ndarray:

@@ -15,12 +15,14 @@ from xkd.files import replacing
 VIDEO_OPTIONS = {
     "preset": "veryfast",
     "crf": "14",
-    "g": "16",  # a training view starts anywhere: a key frame is never far
+    "g": "16",
     "bf": "0",
     "threads": "1",
     # for small pictures, the tree of macroblocks makes bytes that differ from run to run, rarely
     "x264-params": "mbtree=0:rc-lookahead=0",
 }
+# Read many times, at random places: half the time to decode for a twentieth more bytes, and a key frame every eighth picture.
+FOR_TRAINING = VIDEO_OPTIONS | {"tune": "fastdecode", "crf": "16", "g": "8"}
 AUDIO_OPTIONS = {"aac_coder": "fast"}
 AUDIO_BIT_RATE = 96_000
 
@@ -32,6 +34,7 @@ def write_clip(
     size: tuple[int, int],
     waveform: np.ndarray | None,
     sample_rate: int,
+    options: dict[str, str] = VIDEO_OPTIONS,
 ) -> None:
     """Writes one clip; the file appears whole or not at all.
 
@@ -39,17 +42,18 @@ def write_clip(
         frames: pictures (H, W, 3), uint8 RGB, scaled to `size` on the way; None: no video stream.
         size: width and height in pixels, both even.
         waveform: (samples,) float in [-1, 1], mono; None: no audio stream.
+        options: of the H.264 encoder.
     """
     with replacing(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        video = _add_video(container, fps, size) if frames is not None else None
+        video = _add_video(container, fps, size, options) if frames is not None else None
         if waveform is not None:
             _write_audio(container, waveform, sample_rate)
         if video is not None:
             _write_video(container, video, frames, size)
 
 
-def _add_video(container, fps: float, size: tuple[int, int]):
-    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=VIDEO_OPTIONS)
+def _add_video(container, fps: float, size: tuple[int, int], options: dict[str, str]):
+    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"
     return stream

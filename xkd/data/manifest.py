@@ -27,7 +27,7 @@ class Manifest:
     Attributes:
         path: the file; clip paths are relative to its folder.
         all_rows: DataFrame of every clip expected.
-        hash: short hash of the whole file's rows, whatever their order.
+        hash: short hash of the whole file's rows, whatever their order and wherever the clips lie.
     """
 
     path: Path
@@ -63,7 +63,6 @@ def read(path: str | Path) -> Manifest:
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise UserError(f"{path}: no such manifest; run `python -m xkd prepare` first") from None
@@ -72,10 +71,11 @@ def read(path: str | Path) -> Manifest:
     absent = [name for name in COLUMNS if name not in table.columns]
     if absent:
         raise UserError(f"{path}: not a manifest: column '{absent[0]}' is missing; run `python -m xkd prepare` again")
+    digest = content_hash(table)
     table = table.assign(**{name: pd.to_numeric(table[name]).astype(kind) for name, kind in _NUMBERS.items()})
     for name in ("has_video", "has_audio"):
         table[name] = table[name] == "True"
-    return Manifest(path, table, content_hash(content))
+    return Manifest(path, table, digest)
 
 
 def write(path: Path, table: pd.DataFrame) -> str:
@@ -84,7 +84,7 @@ def write(path: Path, table: pd.DataFrame) -> str:
     table = table.assign(**whole)
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, columns=list(COLUMNS), lineterminator="\n")
-    return content_hash(path.read_bytes())
+    return content_hash(pd.read_csv(path, dtype=str, keep_default_na=False))
 
 
 def class_counts(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
@@ -99,6 +99,7 @@ def class_counts(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
     return {str(label): row for label, row in counts.to_dict("index").items()}
 
 
-def content_hash(content: bytes) -> str:
-    """Short SHA-256 of the lines of a CSV, sorted: rows in another order are the same data."""
-    return hashlib.sha256(b"\n".join(sorted(content.splitlines()))).hexdigest()[:12]
+def content_hash(table: pd.DataFrame) -> str:
+    """Short SHA-256 of the rows as text, sorted and without their paths: the same clips elsewhere are the same data."""
+    lines = table.drop(columns="path").to_csv(index=False, lineterminator="\n").splitlines()
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]

@@ -18,6 +18,7 @@ from xkd.files import replacing
 from xkd.settings import Clips
 
 SHORTEST = 0.5  # a clip must last this part of clips.seconds; views hold the last picture up to the rest
+LONGEST_SECONDS = 1e6  # of a clip without pictures
 NEEDS = {"both": ("video", "audio"), "video": ("video",), "audio": ("audio",), "any": ()}
 # decord 0.6 comes with decoders of 2021, which do not know these
 UNSUPPORTED = frozenset({"av1", "vvc", "evc", "lcevc"})
@@ -68,9 +69,9 @@ def read_video(path: Path, first: int = 0, count: int | None = None) -> np.ndarr
     return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
 
 
-def read_audio(path: Path, sample_rate: int) -> np.ndarray:
-    """Sound (samples,) int16 of a training-ready clip."""
-    return np.rint(decode.read_audio(path, sample_rate) * 32767).astype(np.int16)
+def read_audio(path: Path, first: int, count: int) -> np.ndarray:
+    """Sound (samples,) int16 of a training-ready clip, at most `count` samples from number `first` on."""
+    return np.rint(decode.read_own_audio(path, first, count) * 32767).astype(np.int16)
 
 
 def _check_streams(found: Probe, require: str) -> None:
@@ -99,7 +100,7 @@ def _write(source: Path, target: Path, found: Probe, clips: Clips) -> None:
     size = _size(found, clips.size) if video else (0, 0)
     frames = video.chunks(video.at_rate(clips.fps)) if video else None
     target.parent.mkdir(parents=True, exist_ok=True)
-    encode.write_clip(target, frames, clips.fps, size, waveform, clips.sample_rate)
+    encode.write_clip(target, frames, clips.fps, size, waveform, clips.sample_rate, encode.FOR_TRAINING)
 
 
 def _check_length(seconds: float, clips: Clips) -> None:
@@ -139,10 +140,11 @@ def _size(found: Probe, short: int) -> tuple[int, int]:
 def _decoded(target: Path, found: Probe, clips: Clips, pack: bool) -> Prepared:
     """Decodes the clip exactly as training will."""
     video = read_video(target) if found.video_codec else None
-    audio = read_audio(target, clips.sample_rate) if found.audio_codec else None
-    seconds = len(video) / clips.fps if video is not None else len(audio) / clips.sample_rate
-    if audio is not None:
-        audio = audio[: round(seconds * clips.sample_rate)]  # the encoder fills its last block
+    seconds = len(video) / clips.fps if video is not None else LONGEST_SECONDS
+    # No more than there are pictures: the encoder fills its last block.
+    audio = read_audio(target, 0, round(seconds * clips.sample_rate)) if found.audio_codec else None
+    if video is None:
+        seconds = len(audio) / clips.sample_rate
     facts = {
         "seconds": round(seconds, 4),
         "fps": clips.fps if video is not None else None,

@@ -134,5 +134,5 @@ def _dataset_of(params: Params, raw: Path) -> str:
 def _key(clips: Clips) -> str:
     """Names the folder of the clips: other settings or encoder options make another one."""
     shape = clips.model_dump_json(exclude={"pack"})
-    options = json.dumps([encode.VIDEO_OPTIONS, encode.AUDIO_OPTIONS, encode.AUDIO_BIT_RATE])
+    options = json.dumps([encode.FOR_TRAINING, encode.AUDIO_OPTIONS, encode.AUDIO_BIT_RATE])
     return hashlib.sha256(f"{shape}\n{options}".encode()).hexdigest()[:8]
