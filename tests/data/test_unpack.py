@@ -163,6 +163,12 @@ def test_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
 
 
+def test_an_archive_without_files_is_no_data_set(tmp_path):
+    for name, write in (("a.zip", write_zip), ("a.tar.gz", write_tar), ("a.rar", write_rar)):
+        with pytest.raises(UserError, match="holds no files"):
+            unpack(write(tmp_path / name, {}), tmp_path / "out")
+
+
 def test_other_files_are_no_archives(tmp_path):
     (tmp_path / "a.7z").write_bytes(b"7z")
     with pytest.raises(UserError, match="not an archive"):

@@ -1,6 +1,7 @@
 """The real stages on the miniature, from nothing to the table, by both engines."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -35,6 +36,26 @@ def _one_seed(root: Path) -> Project:
 
 def test_nothing_is_left_to_do(by_snakemake):
     assert by_snakemake.planned() == []
+
+
+def test_any_data_set_that_the_settings_name(by_snakemake):
+    """Own clips in a folder per class; the table of the default set stays as it is."""
+    made = sorted((by_snakemake.root / "data" / "miniature" / "raw" / "clips").glob("*.mp4"))
+    for place, clip in (("train/one/a.mp4", made[0]), ("test/two words/b.mp4", made[1])):
+        (by_snakemake.root / "mine" / place).parent.mkdir(parents=True)
+        shutil.copy(clip, by_snakemake.root / "mine" / place)
+    before = by_snakemake.settings()
+    mine = {"mine": {"kind": "folder", "source": "mine"}}
+    by_snakemake.write(before | {"datasets": before["datasets"] | mine})
+    done = by_snakemake.snakemake("data/mine/manifest.csv")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = pd.read_csv(by_snakemake.root / "data" / "mine" / "manifest.csv")
+    assert rows[["split", "label", "status"]].to_numpy().tolist() == [
+        ["test", "two words", "ok"],
+        ["train", "one", "ok"],
+    ]
+    assert by_snakemake.planned() == []
+    by_snakemake.write(before)
 
 
 def test_both_engines_make_the_same_table(by_snakemake, by_dvc):

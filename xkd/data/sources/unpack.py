@@ -78,6 +78,8 @@ def _unpack_into(archive: Path, folder: Path, shown: str) -> None:
     try:
         with _opened(archive) as (members, packed):
             members = list(members)
+            if not members:
+                raise UserError(f"{archive}: holds no files, or only encrypted ones; delete it and run again")
             _check_size(archive, sum(member.size for member in members), packed)
             for member in track(members, f"unpack {shown}"):
                 _write(member, folder / _safe(archive, member.name), archive)
