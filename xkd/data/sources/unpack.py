@@ -240,6 +240,8 @@ class _Joined(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        if base + offset < 0:  # zipfile expects of it what files do
+            raise OSError(errno.EINVAL, "before the start")
         self._position = base + offset
         return self._position
 
