@@ -71,8 +71,8 @@ def test_help_imports_nothing_heavy():
         (["table"], ["--out"]),
         (["pretrain", "--seed", "one"], ["--seed", "'one'"]),
         (
-            ["evaluate", "--manifest", "m", "--run", "r", "--protocol", "svm", "--out", "o"],
-            ["svm", "linear", "finetune"],
+            ["evaluate", "--params", MINIATURE, "--manifest", "m", "--run", "r", "--task", "linea", "--out", "o"],
+            ["linea", "did you mean 'linear'"],
         ),
         (["table", "--params", "none.yaml", "--out", "x"], ["none.yaml", "--params"]),
         (["download", "--params", MINIATURE, "--dataset", "minature", "--out", "x"], ["minature", "miniature"]),

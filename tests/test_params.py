@@ -51,7 +51,7 @@ def _set(values, dotted, value):
         ("seeds", "012", ["seeds"]),
         ("dataset", "miniatur", ["miniatur", "did you mean 'miniature'"]),
         ("report.baseline", "aee", ["report.baseline", "did you mean 'ae'"]),
-        ("evaluate.finetune.ablations", ["xkdd"], ["xkdd", "did you mean 'xkd'"]),
+        ("tasks.finetune.ablations", ["xkdd"], ["xkdd", "did you mean 'xkd'"]),
         ("ablations.ae.changes", {"objectiv": {}}, ["ablations.ae.changes", "did you mean 'objective'"]),
         ("ablations.ae.changes", {"clips": {}}, ["ablations.ae.changes", "clips", "per ablation"]),
         ("ablations.ae.changes.objective.refinment", "none", ["ablations.ae", "did you mean 'refinement'"]),
@@ -114,7 +114,7 @@ def test_a_file_extends_another_key_by_key(tmp_path):
 
 def test_null_takes_away_what_the_extended_file_has(tmp_path):
     (tmp_path / "less.yaml").write_text(
-        f"extends: {MINIATURE}\nablations: {{xkd: null}}\nevaluate: {{finetune: {{ablations: []}}}}\n"
+        f"extends: {MINIATURE}\nablations: {{xkd: null}}\ntasks: {{finetune: {{ablations: []}}}}\n"
     )
     assert set(params.load(tmp_path / "less.yaml").ablations) == set(params.load(MINIATURE).ablations) - {"xkd"}
 

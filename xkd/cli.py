@@ -96,16 +96,11 @@ def pretrain(settings: Path, manifest: Path, ablation: str, seed: int, out: Path
 @_params_option
 @_manifest_option
 @click.option("--run", type=PATH, required=True, help="Folder that `pretrain` wrote.")
-@click.option(
-    "--protocol",
-    type=click.Choice(["linear", "finetune"]),
-    required=True,
-    help="linear: probes of the frozen encoders; finetune: all weights, with labels.",
-)
+@click.option("--task", required=True, help="Name of an entry of `tasks` in the settings.")
 @click.option("--out", type=PATH, required=True, help="JSON file of results; predictions and times go beside it.")
-def evaluate(settings: Path, manifest: Path, run: Path, protocol: str, out: Path) -> None:
+def evaluate(settings: Path, manifest: Path, run: Path, task: str, out: Path) -> None:
     """Measure a run's encoders on held-out clips."""
-    _run("evaluate", settings, manifest=manifest, run=run, protocol=protocol, out=out)
+    _run("evaluate", settings, manifest=manifest, run=run, task=task, out=out)
 
 
 @cli.command()

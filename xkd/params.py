@@ -33,14 +33,44 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise UserError(
             f"{path}: report.baseline: no ablation '{params.report.baseline}'{suggest(params.report.baseline, known)}"
         )
-    for name in params.evaluate.finetune.ablations:
-        if name not in known:
-            raise UserError(f"{path}: evaluate.finetune.ablations: no ablation '{name}'{suggest(name, known)}")
+    for name, task in params.tasks.items():
+        for ablation in task.ablations or ():
+            if ablation not in known:
+                raise UserError(f"{path}: tasks.{name}.ablations: no ablation '{ablation}'{suggest(ablation, known)}")
+        if task.dataset and task.dataset not in params.datasets:
+            raise UserError(
+                f"{path}: tasks.{name}.dataset: '{task.dataset}' is not in datasets{suggest(task.dataset, params.datasets)}"
+            )
+        protocol(params, name, path)
     if len(set(params.seeds)) != len(params.seeds):
         raise UserError(f"{path}: seeds: each seed may be listed once")
     for name in params.ablations:
         recipe(params, name, path)
     return params
+
+
+def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Settings:
+    """The settings of a task's protocol, its changes merged in.
+
+    Raises:
+        UserError: unknown task, or changes that do not validate.
+    """
+    if task not in params.tasks:
+        raise UserError(f"{path}: no task '{task}'{suggest(task, params.tasks)}")
+    chosen = params.tasks[task]
+    base = getattr(params.evaluate, chosen.protocol)
+    return _validated(type(base), merge(base.model_dump(), chosen.changes), f"{path}: tasks.{task}.changes")
+
+
+def column(task: str, protocol: str, classifier: str) -> str:
+    """What a figure is called in the table: "student.video.linear", or "student.video.ucf101_linear" for task ucf101."""
+    owner, modality, method = classifier.split(".")
+    return classifier if task == protocol else f"{owner}.{modality}.{task}_{method}"
+
+
+def tasks_of(params: Params, ablation: str) -> list[str]:
+    """The tasks that the settings ask of an ablation."""
+    return [name for name, task in params.tasks.items() if task.ablations is None or ablation in task.ablations]
 
 
 def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> Recipe:

@@ -196,10 +196,24 @@ class Linear(Settings):
     neighbours: Positive = 20
 
 
-class Finetune(Settings):
-    """Full finetuning with labels, for the ablations listed."""
+class Svm(Settings):
+    """Linear support vector machine on frozen features, as the paper probes UCF101, HMDB51 and ESC-50."""
 
-    ablations: tuple[Name, ...] = ()
+    C: tuple[float, ...] = Field(
+        (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0), description="inverse regularisation (paper: these)"
+    )
+    holdout: float = Field(0.2, gt=0, lt=1, description="part of the training clips that chooses C")
+    select_on: Literal["train", "test"] = Field(
+        "train",
+        description="train: C is chosen on held-out training clips; test: on the test clips, as published figures were",
+    )
+    max_iter: Positive = Field(1000, description="passes of the solver (paper: 1000)")
+    encoders: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
+
+
+class Finetune(Settings):
+    """Full finetuning with labels."""
+
     epochs: Positive = 5
     batch_size: Positive = 64
     learning_rate: float = Field(1e-3, gt=0)
@@ -211,7 +225,27 @@ class Finetune(Settings):
 class Evaluate(Settings):
     batch_size: Positive = Field(128, description="clips per forward pass without gradients; changes speed only")
     linear: Linear = Linear()
+    svm: Svm = Svm()
     finetune: Finetune = Finetune()
+
+
+class Task(Settings):
+    """Columns of the table: a protocol on a data set."""
+
+    protocol: Literal["linear", "svm", "finetune"]
+    dataset: Name | None = Field(None, description="labelled data set; by default that of pretraining")
+    ablations: tuple[Name, ...] | None = Field(None, description="rows that get it; by default all")
+    folds: tuple[str, ...] = Field((), description="official folds to average over; none: the column split")
+    clips: Positive = Field(
+        1, description="clips of an item at test time, evenly spaced; scores are averaged (paper: 3)"
+    )
+    crops: Literal[1, 3] = Field(1, description="crops of a picture at test time, along its longer side (paper: 3)")
+    train_clips: Positive = Field(
+        1, description="augmented clips per training item for probes (paper: 25 video, 100 audio); 1: one plain clip"
+    )
+    changes: dict[str, Any] = Field(
+        default_factory=dict, description="settings of evaluate.<protocol> that differ here"
+    )
 
 
 class Report(Settings):
@@ -252,6 +286,7 @@ class Params(Base):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     datasets: dict[Name, Dataset]
     evaluate: Evaluate
+    tasks: dict[Name, Task] = Field({"linear": Task(protocol="linear")}, min_length=1)
     report: Report
     ablations: dict[Name, Ablation]
 

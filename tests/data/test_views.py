@@ -213,3 +213,18 @@ def test_views_that_do_not_fit_a_clip_are_a_user_error(changes, message):
 def test_a_clip_smaller_than_a_plain_crop_is_named():
     with pytest.raises(UserError, match=r"clip clip0: 40 x 24 pixels is smaller than a view of 32"):
         views_of(recipe(), FakeClips(rows=24), 0)
+
+
+@pytest.mark.parametrize("shape", [(40, 100), (100, 40)], ids=["wide", "tall"])
+def test_several_clips_and_crops_of_a_long_film(shape):
+    """Moments from the first to the last; places from one end of the longer side to the other."""
+    store = FakeClips(seconds=3.0, rows=shape[0], columns=shape[1])
+    views = EvalViews(recipe(), clips=3, crops=3)(store, 0)
+    seen = views["video"]
+    assert [frames_seen(view)[0] for view in seen] == [0, 0, 0, 8, 8, 8, 16, 16, 16]
+    corners = [tuple(pixels(view)[:2, 0, 0, 0].tolist()) for view in seen[:3]]
+    assert corners == ([(0, 4), (34, 4), (68, 4)] if shape[1] > shape[0] else [(4, 0), (4, 34), (4, 68)])
+    assert [frame_heard(view, store, 160, 6) for view in views["audio"]] == [0, 8, 16]
+    usual = EvalViews(recipe())(store, 0)
+    torch.testing.assert_close(seen[4], usual["video"][0])
+    torch.testing.assert_close(views["audio"][1], usual["audio"][0])

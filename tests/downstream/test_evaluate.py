@@ -36,6 +36,7 @@ SETTINGS = {
     "objective": {},
     "training": {"batch_size": 8},
     "evaluate": {"finetune": {"epochs": 8, "batch_size": 16, "learning_rate": 0.003}},
+    "tasks": {"linear": {"protocol": "linear"}, "finetune": {"protocol": "finetune"}, "svm": {"protocol": "svm"}},
     "report": {"baseline": "xkd"},
     "ablations": {
         "xkd": {"hypothesis": "all terms"},
@@ -113,8 +114,9 @@ class FakeManifest:
         every = pd.concat([TRAIN.assign(split="train"), TEST.assign(split="test")])
         return every.assign(has_video=True, has_audio=True)
 
-    def split(self, name):
-        return SimpleNamespace(rows={"train": TRAIN, "test": TEST}[name] if self.table is None else self.table)
+    def split(self, name, fold=None):
+        rows = {"train": TRAIN, "test": TEST}[name] if self.table is None else self.table
+        return SimpleNamespace(rows=rows, ids=rows["id"].tolist())
 
 
 @pytest.fixture
@@ -127,7 +129,7 @@ def project(tmp_path, monkeypatch):
         (run / "mlflow.json").write_text(json.dumps({"run_id": f"id-of-{ablation}"}))
     summary = {"dataset": "digits", "clips": PARAMS.clips.model_dump(mode="json")}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    monkeypatch.setattr(protocols, "eval_loader", lambda recipe, path, split, size, modalities: Views(split, size))
+    monkeypatch.setattr(protocols, "eval_loader", lambda recipe, path, split, size, *_, **__: Views(split, size))
     monkeypatch.setattr(protocols, "train_loader", lambda *_, batch_size, **__: Views("train", batch_size))
     monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest())
     tracking = Tracking()
@@ -240,6 +242,6 @@ def test_empty_split_is_explained(project, monkeypatch):
         project.run()
 
 
-def test_unknown_protocol_names_the_known_ones(project):
-    with pytest.raises(UserError, match="linear, finetune"):
-        project.run(protocol="svm")
+def test_unknown_task_names_the_one_that_was_meant(project):
+    with pytest.raises(UserError, match="no task 'finetun'; did you mean 'finetune'"):
+        project.run(protocol="finetun")

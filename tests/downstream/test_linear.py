@@ -3,7 +3,7 @@ import pytest
 
 from xkd.downstream import linear
 from xkd.errors import UserError
-from xkd.settings import Linear
+from xkd.settings import Linear, Svm
 
 LETTERS = np.array(list("abcde"))
 
@@ -140,3 +140,52 @@ def test_one_label_is_explained():
     labels = np.array(["a", "a"])
     with pytest.raises(UserError, match="two labels"):
         linear.probe(np.eye(2), labels, ids(labels), np.eye(2), Linear())
+
+
+def test_svm_separates_with_the_widest_margin():
+    """Two points, one on each side: the border lies in the middle, whatever C."""
+    features = np.array([[1.0, 0.0], [3.0, 0.0]] * 10)
+    labels = np.array(["low", "high"] * 10)
+    test = np.array([[1.8, 5.0], [2.2, -5.0]])
+    scores, classes, _ = linear.probe(features, labels, ids(labels), test, Svm(C=(1.0,)))
+    assert classes[scores.argmax(1)].tolist() == ["low", "high"]
+    np.testing.assert_allclose(scores[0], -scores[1][::1][[0, 1]], atol=1e-2)
+
+
+def test_svm_scores_are_those_of_scikit_learn():
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    features, labels = clusters(200, 1.0)
+    test, _ = clusters(50, 1.0, seed=1)
+    scores, classes, c = linear.probe(features, labels, ids(labels), test, Svm(C=(0.01,)))
+    scaler = StandardScaler().fit(features)
+    model = LinearSVC(C=c, max_iter=1000, random_state=0).fit(scaler.transform(features), labels)
+    np.testing.assert_allclose(scores, model.decision_function(scaler.transform(test)), atol=1e-6)
+    assert classes.tolist() == model.classes_.tolist()
+
+
+def test_c_is_chosen_on_test_clips_only_when_asked():
+    """Test labels that are noise change the C of `select_on: test`, and never that of the default."""
+    features, labels = clusters(200, 1.5)
+    test, _ = clusters(100, 1.5, seed=1)
+    chosen = {"train": set(), "test": set()}
+    for select_on, found in chosen.items():
+        settings = Svm(C=(1e-5, 1e-3, 0.1), select_on=select_on)
+        for seed in range(6):
+            noise = np.random.default_rng(seed).permutation(LETTERS[np.arange(100) % 5])
+            found.add(linear.probe(features, labels, ids(labels), test, settings, noise)[2])
+    assert len(chosen["train"]) == 1 and len(chosen["test"]) > 1
+
+
+def test_several_labels_are_probed_one_by_one():
+    generator = np.random.default_rng(0)
+    have = generator.random((300, 3)) < 0.4
+    have[~have.any(1), 0] = True
+    labels = np.array([";".join(np.array(["x", "y", "z"])[row]) for row in have])
+    features = have + 0.1 * generator.normal(size=have.shape)
+    for settings in (Linear(C=(0.1, 1.0)), Svm(C=(0.01, 0.1))):
+        scores, classes, _ = linear.probe(features[:200], labels[:200], ids(labels[:200]), features[200:], settings)
+        assert classes.tolist() == ["x", "y", "z"]
+        border = 0.5 if isinstance(settings, Linear) else 0.0
+        assert ((scores > border) == have[200:]).mean() > 0.98

@@ -63,7 +63,7 @@ def test_protocol_setting_reruns_that_protocol(project):
 
 def test_finetuning_one_ablation_more_reruns_nothing_else(project):
     settings = project.settings()
-    settings["evaluate"]["finetune"]["ablations"] = ["ae", "xkd"]
+    settings["tasks"]["finetune"]["ablations"] = ["ae", "xkd"]
     project.write(settings)
     assert project.planned() == ["evaluate ae seed0 finetune", "evaluate ae seed1 finetune", "table"]
 
@@ -167,7 +167,7 @@ def _change_ablation(project, **objective):
 def _remove_ablation(project, name):
     settings = project.settings()
     del settings["ablations"][name]
-    settings["evaluate"]["finetune"]["ablations"] = []
+    settings["tasks"]["finetune"]["ablations"] = []
     project.write(settings)
 
 

@@ -62,7 +62,11 @@ class Project:
             "dataset": "digits",
             "seeds": list(SEEDS),
             "datasets": {"digits": {"kind": "manifest"}},
-            "evaluate": {"finetune": {"ablations": ["xkd", "ae"]}},
+            "evaluate": {},
+            "tasks": {
+                "linear": {"protocol": "linear"},
+                "finetune": {"protocol": "finetune", "ablations": ["xkd", "ae"]},
+            },
             "report": {"baseline": "ae"},
             "ablations": {name: dict(entry) for name, entry in ABLATIONS.items()},
             **{group: {} for group in ("clips", "logmel", "views", "model", "objective", "training")},

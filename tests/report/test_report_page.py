@@ -176,7 +176,7 @@ def test_reconstructions_show_the_samples(project, tmp_path):
 
 def test_without_samples_a_figure_says_so(project, tmp_path):
     project.values["ablations"] = {"recon_video": project.values["ablations"]["recon_video"]}
-    project.values["evaluate"]["finetune"]["ablations"] = []
+    project.values["tasks"]["finetune"]["ablations"] = []
     results = collect(project.params)
     for draw in (pictures.reconstructions, pictures.refinement):
         figure = draw(results)

@@ -138,7 +138,7 @@ def test_an_error_leaves_earlier_results_as_they_are(project):
     [
         ("runs/digits/ae/seed1/metrics.json", "pretrain .*--ablation ae --seed 1 --out runs/digits/ae/seed1"),
         ("runs/digits/ae/seed1/steps.csv", "pretrain .*--ablation ae --seed 1"),
-        ("evals/digits/xkd/seed2/finetune.json", "evaluate .*--run runs/digits/xkd/seed2 --protocol finetune"),
+        ("evals/digits/xkd/seed2/finetune.json", "evaluate .*--run runs/digits/xkd/seed2 --task finetune"),
     ],
 )
 def test_a_missing_file_is_named_with_its_command(project, path, command):
@@ -188,7 +188,7 @@ def test_data_prepared_anew_since_the_runs_are_refused(project):
 
 
 def test_only_listed_ablations_need_a_finetuning_result(project):
-    project.values["evaluate"]["finetune"]["ablations"] = []
+    project.values["tasks"]["finetune"]["ablations"] = []
     project.scores_file("xkd", 0, "finetune").unlink()
     assert not [column for column in project.table().columns if "finetune" in column]
 

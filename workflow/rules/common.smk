@@ -13,7 +13,7 @@ from snakemake.exceptions import WorkflowError
 from xkd.data.catalogue import entry
 from xkd.errors import UserError
 from xkd.fingerprint import stage as code_of
-from xkd.params import canonical, load, recipe
+from xkd.params import canonical, load, protocol, recipe, tasks_of
 
 # Every verb of `python -m xkd` reads this variable. As an argument it would enter the record of each job, and equal
 # settings under another file name would rerun everything.
@@ -35,7 +35,7 @@ shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
 DATASET = SETTINGS.dataset
 MANIFEST = f"data/{DATASET}/manifest.csv"
 RUN = f"runs/{DATASET}/{{ablation}}/seed{{seed}}"
-EVALUATION = f"evals/{DATASET}/{{ablation}}/seed{{seed}}/{{protocol}}"
+EVALUATION = f"evals/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}"
 RUN_FILES = [
     "config.json",
     "metrics.json",
@@ -55,7 +55,7 @@ wildcard_constraints:
     dataset="|".join(SETTINGS.datasets),
     ablation="|".join(SETTINGS.ablations),
     seed=r"\d+",
-    protocol="linear|finetune",
+    task="|".join(SETTINGS.tasks),
 
 
 def raw_settings(wildcards) -> str:
@@ -80,11 +80,17 @@ def recipe_settings(wildcards) -> str:
     return canonical(recipe(SETTINGS, wildcards.ablation, PARAMS))
 
 
-def protocol_settings(wildcards) -> str:
-    """Settings of one protocol; which ablations are finetuned decides what runs, not what comes out."""
-    settings = getattr(SETTINGS.evaluate, wildcards.protocol).model_dump(mode="json")
-    settings.pop("ablations", None)
-    return canonical(settings)
+def task_settings(wildcards) -> str:
+    """Of one task; which ablations get it decides what runs, not what comes out."""
+    task = SETTINGS.tasks[wildcards.task].model_dump(
+        mode="json", exclude={"ablations", "dataset", "changes"}
+    )
+    settings = protocol(SETTINGS, wildcards.task, PARAMS).model_dump(mode="json")
+    return canonical({"task": task, "protocol": settings})
+
+
+def task_manifest(wildcards) -> str:
+    return f"data/{SETTINGS.tasks[wildcards.task].dataset or DATASET}/manifest.csv"
 
 
 def table_settings() -> str:
@@ -94,8 +100,9 @@ def table_settings() -> str:
 
 def evaluations(ablation: str) -> list[str]:
     """The results that the settings ask of an ablation, over all seeds."""
-    finetuned = ablation in SETTINGS.evaluate.finetune.ablations
-    protocols = ["linear", "finetune"] if finetuned else ["linear"]
     return expand(
-        f"{EVALUATION}.json", ablation=ablation, seed=SETTINGS.seeds, protocol=protocols
+        f"{EVALUATION}.json",
+        ablation=ablation,
+        seed=SETTINGS.seeds,
+        task=tasks_of(SETTINGS, ablation),
     )

@@ -1,6 +1,6 @@
 rule evaluate:
     input:
-        manifest=MANIFEST,
+        manifest=task_manifest,
         encoders=f"{RUN}/encoders",
         config=f"{RUN}/config.json",
     output:
@@ -8,9 +8,9 @@ rule evaluate:
         predictions=f"{EVALUATION}.predictions.csv",
         times=f"{EVALUATION}.times.json",
     log:
-        f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{protocol}}.txt",
+        f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}.txt",
     benchmark:
-        f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{protocol}}.benchmark.tsv"
+        f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -18,8 +18,8 @@ rule evaluate:
         mem_mb=3000,
     params:
         code=code_of("evaluate"),
-        settings=protocol_settings,
+        settings=task_settings,
         run=subpath(input.encoders, parent=True),
     shell:
         "python -m xkd evaluate --manifest {input.manifest} --run {params.run} "
-        "--protocol {wildcards.protocol} --out {output.results} > {log} 2>&1"
+        "--task {wildcards.task} --out {output.results} > {log} 2>&1"

@@ -15,14 +15,14 @@ from xkd.data.packed import Pack
 from xkd.errors import UserError
 
 
-def open_clips(manifest_path: str | Path, split: str | None = None) -> ClipStore:
-    """The usable clips of a manifest, or of one of its splits.
+def open_clips(manifest_path: str | Path, split: str | None = None, fold: str | None = None) -> ClipStore:
+    """The usable clips of a manifest, or of one of its splits, as an official fold has it if one is named.
 
     Raises:
-        UserError: no manifest; packed arrays that belong to another one.
+        UserError: no manifest, no such fold; packed arrays that belong to another manifest.
     """
     whole = manifest.read(manifest_path)
-    return ClipStore(whole.split(split) if split else whole)
+    return ClipStore(whole.split(split, fold) if split else whole)
 
 
 class ClipStore:

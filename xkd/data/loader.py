@@ -94,6 +94,7 @@ def train_loader(
     local_views: bool = True,
     *,
     split: str = "train",
+    fold: str | None = None,
     batch_size: int | None = None,
 ) -> Loader:
     """Shuffled, augmented batches of full size; call `set_epoch` before each epoch.
@@ -101,12 +102,13 @@ def train_loader(
     Args:
         modalities: which of video and audio to read; the others cost nothing.
         local_views: whether local views are made beside the global one.
+        fold: official fold whose split is meant.
         batch_size: instead of training.batch_size.
 
     Raises:
         UserError: fewer usable clips than one batch.
     """
-    dataset = _ClipViews(manifest_path, split, TrainViews(recipe, modalities, local_views), seed)
+    dataset = _ClipViews(manifest_path, (split, fold), TrainViews(recipe, modalities, local_views), seed)
     size = batch_size or recipe.training.batch_size
     if len(dataset) < size:
         raise UserError(
@@ -119,16 +121,28 @@ def train_loader(
 def eval_loader(
     recipe: Recipe,
     manifest_path: str | Path,
-    split: str,
+    split: str | None,
     batch_size: int,
     modalities: Sequence[str] = MODALITIES,
+    *,
+    clips: int = 1,
+    crops: int = 1,
+    augmented: int | None = None,
 ) -> Loader:
-    """All clips of a split in manifest order, one deterministic view each.
+    """All clips of a split (None: of the manifest) in manifest order, always the same views of each.
+
+    Args:
+        clips, crops: views of each clip, see `EvalViews`.
+        augmented: instead of those, one global view as in training, drawn with this seed.
 
     Raises:
         UserError: the split has no usable clip.
     """
-    dataset = _ClipViews(manifest_path, split, EvalViews(recipe, modalities), seed=None)
+    if augmented is None:
+        dataset = _ClipViews(manifest_path, (split, None), EvalViews(recipe, modalities, clips, crops), seed=None)
+    else:
+        views = TrainViews(recipe, modalities, local_views=False)
+        dataset = _ClipViews(manifest_path, (split, None), views, seed=augmented)
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
     return Loader(dataset, batch_size, recipe.training.workers, _Order(len(dataset), seed=0, shuffle=False))
@@ -147,9 +161,15 @@ def collate(items: list[tuple[str, int, dict[str, list[Tensor]]]]) -> Batch:
 class _ClipViews(Dataset):
     """Items (id, label, views) for keys (epoch, index); each worker opens the store for itself."""
 
-    def __init__(self, manifest_path: str | Path, split: str, views: TrainViews | EvalViews, seed: int | None):
-        self.manifest_path, self.split, self.views, self.seed = Path(manifest_path), split, views, seed
-        self.store = open_clips(self.manifest_path, split)
+    def __init__(
+        self,
+        manifest_path: str | Path,
+        chosen: tuple[str | None, str | None],
+        views: TrainViews | EvalViews,
+        seed: int | None,
+    ):
+        self.manifest_path, self.chosen, self.views, self.seed = Path(manifest_path), chosen, views, seed
+        self.store = open_clips(self.manifest_path, *chosen)
         self.ids = list(self.store.ids)
         self.classes = sorted(set(manifest.read(self.manifest_path).rows["label"].astype(str)))
         numbers = {label: number for number, label in enumerate(self.classes)}
@@ -171,7 +191,7 @@ class _ClipViews(Dataset):
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self.store = open_clips(self.manifest_path, self.split)
+        self.store = open_clips(self.manifest_path, *self.chosen)
 
 
 class _Order(Sampler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ COLUMNS = (
     "id", "path", "split", "fold", "label", "seconds", "fps", "width", "height", "sample_rate", "has_video", "has_audio",
     "video_source", "audio_source", "digest", "status", "reason",
 )  # fmt: skip
+ROLES = ("train", "val", "test", "unused")
 _NUMBERS = {"seconds": "Float64", "fps": "Float64", "width": "Int64", "height": "Int64", "sample_rate": "Int64"}
 
 
@@ -49,10 +51,29 @@ class Manifest:
         """Id of each usable clip."""
         return self.rows["id"].tolist()
 
-    def split(self, name: str) -> Manifest:
-        """The clips of one split; the hash stays that of the whole."""
-        chosen = self.all_rows[self.all_rows["split"] == name].reset_index(drop=True)
-        return Manifest(self.path, chosen, self.hash)
+    def split(self, name: str, fold: str | None = None) -> Manifest:
+        """The clips of one split, that of an official fold if one is named; the hash stays that of the whole.
+
+        Raises:
+            UserError: no clip is tested in this fold.
+        """
+        roles = self.all_rows["split"] if fold is None else self._roles(fold)
+        return Manifest(self.path, self.all_rows[roles == name].reset_index(drop=True), self.hash)
+
+    def _roles(self, fold: str) -> pd.Series:
+        """Column `fold` says in which fold a clip is tested ("2"), or its role in each ("1:train 2:unused")."""
+        roles = self.all_rows["fold"].map(lambda text: _role(text, fold))
+        if not (roles == "test").any():
+            named = sorted({word for text in self.all_rows["fold"] for word in re.findall(r"[^\s:]+(?=:|\s|$)", text)})
+            known = ", ".join(word for word in named if word not in ROLES) or "none"
+            raise UserError(f"{self.path}: no clip is tested in fold '{fold}'; folds: {known}")
+        return roles
+
+
+def _role(text: str, fold: str) -> str:
+    if ":" in text:
+        return dict(part.split(":", 1) for part in text.split()).get(fold, "unused")
+    return "test" if text == fold else "train"
 
 
 def read(path: str | Path) -> Manifest:

@@ -7,7 +7,7 @@ random times, independently per modality (paper section A.2).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as nnf
@@ -43,7 +43,7 @@ class _Views:
     def _frame_start(self, seconds: float, frames: int, draw: float) -> float:
         """Start in seconds of a cut of `frames` pictures, uniform over the frame grid."""
         room = max(round(seconds * self.clips.fps) - frames, 0)
-        return int(draw * (room + 1)) / self.clips.fps
+        return min(int(draw * (room + 1)), room) / self.clips.fps
 
     def _samples(self, view: AudioView) -> int:
         """Samples that give the columns of a view; never more than a clip of nominal length holds."""
@@ -124,26 +124,33 @@ class TrainViews(_Views):
 
 
 class EvalViews(_Views):
-    """The deterministic view of a clip, of the global size: `views(store, index)`.
+    """Deterministic views of a clip, of the global size: `views(store, index)`.
 
-    Middle of the clip, same seconds for both modalities; middle of the picture, enlarged
-    only if it is smaller than the view; no augmentation.
-    Returns {"video": [view], "audio": [view]}, shapes as in `TrainViews`.
+    By default one: middle of the clip, same seconds for both modalities; middle of the picture, enlarged
+    only if it is smaller than the view; no augmentation. Otherwise `clips` times, evenly spaced from the first moment to
+    the last, and at each `crops` crops of the picture, evenly spaced along its longer side.
+    Returns {"video": [clips x crops views, moment by moment], "audio": [clips views]}, shapes as in `TrainViews`.
     """
 
-    def __init__(self, recipe: Recipe, modalities: Sequence[str] = MODALITIES):
+    def __init__(self, recipe: Recipe, modalities: Sequence[str] = MODALITIES, clips: int = 1, crops: int = 1):
         super().__init__(recipe, modalities, local_views=0)
+        self.moments, self.places = _evenly(clips), _evenly(crops)
 
     def __call__(self, store, index: int) -> dict[str, list[Tensor]]:
         clip = _Clip(store, index, self.clips)
-        start = self._frame_start(clip.seconds, self.global_frames, draw=0.5)
+        starts = [self._frame_start(clip.seconds, self.global_frames, draw=moment) for moment in self.moments]
         views = {}
         if self.video:
-            picture = _centre_crop(self._frames_from(clip, start, self.video[0]), self.video[0].size)
-            views["video"] = [augment.normalise(picture.to(torch.float32).div_(255))]
+            views["video"] = [view for start in starts for view in self._crops(clip, start)]
         if self.audio:
-            views["audio"] = [self.logmel.scaled(self._power_from(clip, start, self.audio[0]))]
+            views["audio"] = [self.logmel.scaled(self._power_from(clip, start, self.audio[0])) for start in starts]
         return views
+
+    def _crops(self, clip: _Clip, start: float) -> Iterator[Tensor]:
+        frames = self._frames_from(clip, start, self.video[0])
+        for place in self.places:
+            picture = _crop(frames, self.video[0].size, place)
+            yield augment.normalise(picture.to(torch.float32).div_(255))
 
 
 class _Clip:
@@ -181,10 +188,18 @@ def _padded(waveform: Tensor, samples: int) -> Tensor:
     return nnf.pad(waveform, (0, missing)) if missing > 0 else waveform
 
 
-def _centre_crop(frames: Tensor, size: int) -> Tensor:
+def _evenly(count: int) -> list[float]:
+    """Places from 0 to 1; a single one is the middle."""
+    return [0.5] if count == 1 else [number / (count - 1) for number in range(count)]
+
+
+def _crop(frames: Tensor, size: int, place: float) -> Tensor:
+    """A square at a place along the longer side, in the middle of the shorter one; small pictures are enlarged."""
     if min(frames.shape[-2:]) < size:
         frames = augment.resize_shorter_side(frames, size)
-    top, left = (round((length - size) / 2) for length in frames.shape[-2:])
+    height, width = frames.shape[-2:]
+    top = round((height - size) * (place if height > width else 0.5))
+    left = round((width - size) * (place if width >= height else 0.5))
     return frames[..., top : top + size, left : left + size]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +21,21 @@ class Clips:
     Attributes:
         ids, labels: (clips,) strings.
         items: per modality (clips,) names of the scan or recording a clip was made of; its own id if unknown.
-        outputs: per network (clips, D) float32.
+        outputs: per network (clips, views, D) float32.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     items: dict[str, np.ndarray]
     outputs: dict[Key, np.ndarray]
+
+    def take(self, ids: Collection[str]) -> Clips:
+        """Some of the clips, in the order of `ids`."""
+        place = {id: number for number, id in enumerate(self.ids)}
+        rows = [place[id] for id in ids]
+        items = {modality: names[rows] for modality, names in self.items.items()}
+        outputs = {key: values[rows] for key, values in self.outputs.items()}
+        return Clips(self.ids[rows], self.labels[rows], items, outputs)
 
     def items_of(self, modality: str) -> list[np.ndarray]:
         """The factors that a feature of this modality ("both": of both) varies with."""
@@ -39,7 +47,7 @@ def extract(networks: Mapping[Key, Callable[[Tensor], Tensor]], batches: Iterabl
 
     Args:
         networks: per owner and modality, what maps a view (B, ...) to (B, D): `Encoder.features`, or a classifier.
-        batches: `xkd.data.loader.Batch`es with one view per modality.
+        batches: `xkd.data.loader.Batch`es, with one view or several per modality.
         rows: the manifest's rows of the clips that the batches must bring (id, label, video_source, audio_source).
 
     Raises:
@@ -51,8 +59,8 @@ def extract(networks: Mapping[Key, Callable[[Tensor], Tensor]], batches: Iterabl
         for batch in batches:
             ids += batch.ids
             for (owner, modality), network in networks.items():
-                view = getattr(batch, modality)[0].to(device())
-                outputs[owner, modality].append(network(view).float().cpu())
+                views = [network(view.to(device())).float().cpu() for view in getattr(batch, modality)]
+                outputs[owner, modality].append(torch.stack(views, 1))
     position = {id: index for index, id in enumerate(ids)}
     wanted = rows["id"].tolist()
     if sorted(ids) != sorted(wanted):

@@ -1,4 +1,4 @@
-"""Linear probe: multinomial logistic regression on frozen features (paper section 4, tables 3 and 4)."""
+"""Linear probes of frozen features: logistic regression, and the SVM of the paper (section 4, tables 3 and 4)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.svm import LinearSVC
 
 from xkd.downstream.labels import classes_of, several, targets
 from xkd.downstream.metrics import mean_average_precision
 from xkd.errors import UserError
-from xkd.settings import Linear
+from xkd.settings import Linear, Svm
 
 
 def concatenate(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
@@ -50,7 +51,7 @@ def hold_out(labels: np.ndarray, items: Sequence[np.ndarray], share: float) -> t
     return fit, held
 
 
-def choose_c(features: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarray], settings: Linear) -> float:
+def choose_c(features: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarray], settings: Linear | Svm) -> float:
     """The C with the best held-out top-1 (mAP if clips have several labels); of equals the most regularised.
 
     Args:
@@ -59,39 +60,34 @@ def choose_c(features: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarra
         items: as for `hold_out`.
         settings: candidates and the part to hold out.
     """
-    candidates = sorted(settings.C)
-    if len(candidates) == 1:
-        return candidates[0]
+    if len(settings.C) == 1:
+        return settings.C[0]
     fit, held = hold_out(labels, items, settings.holdout)
-    scaler = StandardScaler().fit(features[fit])
-    x, x_held = scaler.transform(features[fit]), scaler.transform(features[held])
-    if several(labels):
-        known = classes_of(labels[fit])
-        fitted = (_one_per_class(c).fit(x, targets(labels[fit], known)) for c in candidates)
-        accuracy = [mean_average_precision(m.predict_proba(x_held), targets(labels[held], known)) for m in fitted]
-        return candidates[int(np.argmax(accuracy))]
-    # From strong to weak regularisation each solution is a good start for the next.
-    model = _regression(warm_start=True)
-    accuracy = [model.set_params(C=c).fit(x, labels[fit]).score(x_held, labels[held]) for c in candidates]
-    return candidates[int(np.argmax(accuracy))]
+    return _best_c(settings, (features[fit], labels[fit]), (features[held], labels[held]))
 
 
 def probe(
-    train: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarray], test: np.ndarray, settings: Linear
+    train: np.ndarray,
+    labels: np.ndarray,
+    items: Sequence[np.ndarray],
+    test: np.ndarray,
+    settings: Linear | Svm,
+    test_labels: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Fits on the training clips, with C chosen among them, and scores the test clips.
 
-    One multinomial regression, or one regression per class where clips have several labels.
+    One classifier over all classes, or one per class where clips have several labels.
 
     Args:
         train: (clips, D) features.
-        labels: (clips,) training labels; those of the test clips are not asked for.
+        labels: (clips,) training labels.
         items: as for `hold_out`.
         test: (test clips, D) features.
-        settings: candidates for C and the part to hold out.
+        settings: which classifier, candidates for C and the part to hold out.
+        test_labels: looked at only to choose C with `select_on: test`.
 
     Returns:
-        Class probabilities (test clips, classes), class names (classes,), the chosen C.
+        Scores (test clips, classes), class names (classes,), the chosen C.
 
     Raises:
         UserError: fewer than two classes, or too few clips to choose C.
@@ -101,22 +97,53 @@ def probe(
             "a linear probe needs training clips of two labels or more; see the column label of the manifest"
         )
     train, test = train.astype(np.float64), test.astype(np.float64)
-    c = choose_c(train, labels, items, settings)
+    if isinstance(settings, Svm) and settings.select_on == "test":
+        c = _best_c(settings, (train, labels), (test, test_labels))
+    else:
+        c = choose_c(train, labels, items, settings)
     scaler = StandardScaler().fit(train)
+    model, classes = _fitted(settings, scaler.transform(train), labels, c)
+    return _scores(model, scaler.transform(test)), classes, c
+
+
+def _best_c(settings: Linear | Svm, fit: tuple, held: tuple) -> float:
+    """Of features and labels to fit and to choose on."""
+    candidates, (x, labels), (x_held, held_labels) = sorted(settings.C), fit, held
+    scaler = StandardScaler().fit(x)
+    x, x_held = scaler.transform(x), scaler.transform(x_held)
+    if several(labels):
+        fitted = (_fitted(settings, x, labels, c) for c in candidates)
+        quality = [mean_average_precision(_scores(m, x_held), targets(held_labels, names)) for m, names in fitted]
+    elif isinstance(settings, Linear):
+        # From strong to weak regularisation each solution is a good start for the next.
+        model = _classifier(settings, candidates[0]).set_params(warm_start=True)
+        quality = [model.set_params(C=c).fit(x, labels).score(x_held, held_labels) for c in candidates]
+    else:
+        quality = [_classifier(settings, c).fit(x, labels).score(x_held, held_labels) for c in candidates]
+    return candidates[int(np.argmax(quality))]
+
+
+def _classifier(settings: Linear | Svm, c: float) -> LogisticRegression | LinearSVC:
+    if isinstance(settings, Linear):
+        return LogisticRegression(C=c, solver="lbfgs", max_iter=1000)
+    return LinearSVC(C=c, max_iter=settings.max_iter, random_state=0)
+
+
+def _fitted(settings: Linear | Svm, x: np.ndarray, labels: np.ndarray, c: float) -> tuple:
+    """A classifier and the names of its classes."""
     if several(labels):
         classes = classes_of(labels)
-        model = _one_per_class(c).fit(scaler.transform(train), targets(labels, classes))
-        return model.predict_proba(scaler.transform(test)), classes, c
-    model = _regression(C=c).fit(scaler.transform(train), labels)
-    return model.predict_proba(scaler.transform(test)), model.classes_, c
+        return OneVsRestClassifier(_classifier(settings, c)).fit(x, targets(labels, classes)), classes
+    model = _classifier(settings, c).fit(x, labels)
+    return model, model.classes_
 
 
-def _regression(**options) -> LogisticRegression:
-    return LogisticRegression(solver="lbfgs", max_iter=1000, **options)
-
-
-def _one_per_class(c: float) -> OneVsRestClassifier:
-    return OneVsRestClassifier(_regression(C=c))
+def _scores(model, x: np.ndarray) -> np.ndarray:
+    """(clips, classes): probabilities where the model has them, else signed distances."""
+    if hasattr(model, "predict_proba"):
+        return model.predict_proba(x)
+    distances = model.decision_function(x)
+    return distances if distances.ndim == 2 else np.stack([-distances, distances], axis=1)
 
 
 def _chosen_items(labels: np.ndarray, names: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:

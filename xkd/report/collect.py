@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from xkd.errors import UserError
+from xkd.params import column, tasks_of
 from xkd.settings import Params
 
 Content = TypeVar("Content", bound=BaseModel)
@@ -40,7 +40,7 @@ class ClipCounts(BaseModel):
 
 
 class Scores(BaseModel):
-    """What the table needs of evals/.../<protocol>.json."""
+    """What the table needs of evals/.../<task>.json."""
 
     manifest: str
     clips: ClipCounts
@@ -55,7 +55,7 @@ class Run:
     Attributes:
         seconds: of pretraining.
         items: per modality, distinct sources (scans, recordings) that the test clips are made of.
-        accuracies: top-1 in percent per task, such as "student.video.linear".
+        accuracies: top-1 (or mAP) in percent per column, such as "student.video.linear".
     """
 
     ablation: str
@@ -88,11 +88,6 @@ class Results:
         return [run.accuracies[task] for run in runs] if all(task in run.accuracies for run in runs) else None
 
 
-def protocols(params: Params, ablation: str) -> tuple[str, ...]:
-    """The evaluations that the settings ask of an ablation."""
-    return ("linear", "finetune") if ablation in params.evaluate.finetune.ablations else ("linear",)
-
-
 def collect(params: Params, root: Path = Path()) -> Results:
     """Reads every expected file below `root`/runs and `root`/evals.
 
@@ -101,18 +96,18 @@ def collect(params: Params, root: Path = Path()) -> Results:
             were made from different data.
     """
     runs: dict[str, list[Run]] = {name: [] for name in params.ablations}
-    first: tuple[Path, str] | None = None
+    first: dict[str, tuple[Path, str]] = {}
     for ablation in params.ablations:
         for seed in params.seeds:
             run, sources = _read_run(params, root, ablation, seed)
-            first = first or sources[0]
-            _same_data(params, first, sources)
+            for dataset, source in sources:
+                _same_data(params, first.setdefault(dataset, source), source)
             runs[ablation].append(run)
-    return Results(params, first[1], runs)
+    return Results(params, first[params.dataset][1], runs)
 
 
-def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run, list[tuple[Path, str]]]:
-    """One run and the manifest hash that each of its metrics files names."""
+def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run, list[tuple[str, tuple[Path, str]]]]:
+    """One run, and for each of its metrics files the data set, the file and the manifest hash that it names."""
     tail = Path(params.dataset, ablation, f"seed{seed}")
     folder, evals = root / "runs" / tail, root / "evals" / tail
     pretrain = _command(params, f"pretrain --ablation {ablation} --seed {seed} --out runs/{tail}")
@@ -122,12 +117,13 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: missing; make it with: {pretrain}")
     tracking = _read(folder / "mlflow.json", RunTracking, pretrain)
-    scores, sources = {}, [(folder / "metrics.json", metrics.manifest)]
-    for protocol in protocols(params, ablation):
-        path = evals / f"{protocol}.json"
-        evaluate = f"evaluate --run runs/{tail} --protocol {protocol} --out evals/{tail}/{protocol}.json"
-        scores[protocol] = _read(path, Scores, _command(params, evaluate))
-        sources.append((path, scores[protocol].manifest))
+    scores, sources = {}, [(params.dataset, (folder / "metrics.json", metrics.manifest))]
+    for task in tasks_of(params, ablation):
+        path, dataset = evals / f"{task}.json", params.tasks[task].dataset or params.dataset
+        evaluate = f"evaluate --run runs/{tail} --task {task} --out evals/{tail}/{task}.json"
+        scores[task] = _read(path, Scores, _command(params, evaluate, dataset))
+        sources.append((dataset, (path, scores[task].manifest)))
+    own = next((s for task, s in scores.items() if not params.tasks[task].dataset), None)
     run = Run(
         ablation=ablation,
         seed=seed,
@@ -135,16 +131,22 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         trainable_parameters=metrics.trainable_parameters,
         seconds=times.seconds,
         run_id=tracking.run_id,
-        clips=scores["linear"].clips,
-        items=scores["linear"].items,
-        accuracies=_accuracies(scores.values()),
+        clips=own.clips if own else ClipCounts(train=0, test=0),
+        items=own.items if own else {},
+        accuracies=_accuracies(params, scores),
     )
     return run, sources
 
 
-def _accuracies(scores: Iterable[Scores]) -> dict[str, float]:
-    every = [pair for part in scores for pair in part.metrics.items()]
-    return {key.removesuffix(".top1"): value for key, value in every if key.endswith(".top1")}
+def _accuracies(params: Params, scores: dict[str, Scores]) -> dict[str, float]:
+    """Top-1 by column of the table; mean average precision where clips have several labels."""
+    found = {}
+    for task, part in scores.items():
+        metric = ".top1" if any(name.endswith(".top1") for name in part.metrics) else ".map"
+        for name, value in part.metrics.items():
+            if name.endswith(metric):
+                found[column(task, params.tasks[task].protocol, name.removesuffix(metric))] = value
+    return found
 
 
 def _read(path: Path, model: type[Content], command: str) -> Content:
@@ -160,25 +162,24 @@ def _read(path: Path, model: type[Content], command: str) -> Content:
         raise UserError(f"{path}: {key}: {problem['msg']}; remove the file and make it with: {command}") from None
 
 
-def _same_data(params: Params, first: tuple[Path, str], sources: list[tuple[Path, str]]) -> None:
-    for path, manifest in sources:
-        if manifest != first[1]:
-            raise UserError(
-                f"{path}: made from data manifest {manifest}, but {first[0]} from {first[1]}; a table needs one data "
-                f"set: run snakemake --cores all {params.results}/table.csv to bring all runs up to date"
-            )
+def _same_data(params: Params, first: tuple[Path, str], source: tuple[Path, str]) -> None:
+    if source[1] != first[1]:
+        raise UserError(
+            f"{source[0]}: made from data manifest {source[1]}, but {first[0]} from {first[1]}; a table needs one data "
+            f"set: run snakemake --cores all {params.results}/table.csv to bring all runs up to date"
+        )
 
 
-def _command(params: Params, verb: str) -> str:
+def _command(params: Params, verb: str, dataset: str | None = None) -> str:
     """The stage's command line; a settings file that extends another is not the default, so it must be named."""
     stage, options = verb.split(" ", 1)
     settings = " --params SETTINGS" if params.extends else ""
-    return f"python -m xkd {stage}{settings} --manifest data/{params.dataset}/manifest.csv {options}"
+    return f"python -m xkd {stage}{settings} --manifest data/{dataset or params.dataset}/manifest.csv {options}"
 
 
 def _task_order(task: str) -> tuple:
-    """student before teacher, linear, knn, finetune, then video, audio, both; unknown words after the known ones."""
-    known = (("student", "teacher"), ("linear", "knn", "finetune"), ("video", "audio", "both"))
+    """student before teacher, linear, knn, svm, finetune, then video, audio, both; unknown words after the known ones."""
+    known = (("student", "teacher"), ("linear", "knn", "svm", "finetune"), ("video", "audio", "both"))
     owner, modality, protocol = task.split(".")
     ranks = [
         words.index(word) if word in words else len(words) for word, words in zip((owner, protocol, modality), known)

@@ -1,4 +1,4 @@
-"""Stage `evaluate`: what the encoders of one run are worth on held-out clips, by one protocol."""
+"""Stage `evaluate`: what the encoders of one run are worth on held-out clips, by one task."""
 
 from __future__ import annotations
 
@@ -14,61 +14,85 @@ from xkd import tracking
 from xkd.data import manifest as manifests
 from xkd.downstream.features import Clips
 from xkd.downstream.labels import several
-from xkd.downstream.metrics import Scores, summarise
+from xkd.downstream.metrics import DECIMALS, Scores, summarise
 from xkd.downstream.protocols import PROTOCOLS, Job
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
-from xkd.params import canonical
+from xkd.params import canonical, column
+from xkd.params import protocol as params_of_protocol
 from xkd.settings import Params, Recipe
 from xkd.training.export import CONFIG, load_encoders, load_recipe
 
 EXPERIMENT = "xkd-evaluate"
 
 
-def run(params: Params, manifest: Path, run: Path, protocol: str, out: Path) -> None:
-    """Evaluates a run and writes `out`, `<protocol>.predictions.csv` and `<protocol>.times.json` beside it.
+def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None:
+    """Evaluates a run and writes `out`, `<task>.predictions.csv` and `<task>.times.json` beside it.
 
     Args:
-        params: settings; group `evaluate` is used. How clips are seen is the run's own recipe.
-        manifest: labelled clips with the splits train and test; may be of another data set than the run's.
+        params: settings; groups `evaluate` and `tasks` are used. How clips are seen is the run's own recipe.
+        manifest: labelled clips with the splits train and test, or official folds; may be of another data set than the
+            run's.
         run: folder that `pretrain` wrote.
-        protocol: "linear" (frozen features: logistic regression and kNN) or "finetune".
-        out: the JSON file of results.
+        task: entry of `tasks` in the settings.
+        out: the JSON file of results. Over several folds, metrics are means, with standard deviations beside them.
 
     Raises:
-        UserError: no such run or protocol, clips prepared with other settings than the run's, no labels, an empty
+        UserError: no such run, task or fold, clips prepared with other settings than the run's, no labels, an empty
             split, or a clip that cannot be read. Earlier results stay as they are.
     """
     started = time.perf_counter()
-    if protocol not in PROTOCOLS:
-        raise UserError(f"--protocol {protocol}: not a protocol; choose from {', '.join(PROTOCOLS)}")
+    settings = params_of_protocol(params, task)
+    chosen_task = params.tasks[task]
     recipe, encoders = load_recipe(run), load_encoders(run)
     seed = json.loads((run / CONFIG).read_text())["seed"]
     clips, prepared = manifests.read(manifest), _summary(manifest)
     _check_settings(prepared["clips"], manifest, recipe)
-    _check_labels(clips, manifest, protocol)
+    for fold in chosen_task.folds or (None,):
+        _check_labels(clips, manifest, chosen_task.protocol, fold)
     encoders = _readable(encoders, clips, manifest)
-    job = Job(encoders, recipe, seed, clips, manifest, params.evaluate)
-    test, scores, chosen = PROTOCOLS[protocol](job)
-    values, intervals = summarise(scores, test)
+    job = Job(encoders, recipe, seed, clips, manifest, chosen_task, settings, params.evaluate.batch_size)
+    folds, predictions, items = {}, [], {}
+    for fold, (test, scores, chosen) in PROTOCOLS[chosen_task.protocol](job):
+        values, intervals = summarise(scores, test)
+        folds[fold] = {
+            "clips": {"train": len(job.ids("train", fold)), "test": len(test.ids)},
+            "metrics": values,
+            "intervals": intervals,
+            "chosen": chosen,
+        }
+        items = {modality: len(np.unique(names)) for modality, names in test.items.items()}
+        predictions.append(_predictions(scores, test, fold))
     results = {
         "dataset": prepared["dataset"],
         "ablation": recipe.ablation,
         "seed": seed,
-        "protocol": protocol,
+        "task": task,
+        "protocol": chosen_task.protocol,
         "manifest": clips.hash,
-        "clips": {split: len(clips.split(split).rows) for split in ("train", "test")},
-        "items": {modality: len(np.unique(names)) for modality, names in test.items.items()},
-        "metrics": values,
-        "intervals": intervals,
-        "chosen": chosen,
+        "items": items,
+        **_over_folds(folds),
     }
-    predictions = out.with_suffix(".predictions.csv")
-    with replacing(predictions) as temporary:
-        _predictions(scores, test).to_csv(temporary, index=False)
+    table = out.with_suffix(".predictions.csv")
+    with replacing(table) as temporary:
+        pd.concat(predictions).to_csv(temporary, index=False)
     write_json(out, results)
-    _track(params, results, recipe, run, [out, predictions])
+    _track(params, results, recipe, run, [out, table])
     write_json(out.with_suffix(".times.json"), {"seconds": round(time.perf_counter() - started, 2)})
+
+
+def _over_folds(folds: dict[str | None, dict]) -> dict:
+    """The only fold's results, or means over official folds with their spread, and every fold's own."""
+    parts = list(folds.values())
+    if len(parts) == 1:
+        return parts[0]
+    every = {name: np.array([part["metrics"][name] for part in parts]) for name in parts[0]["metrics"]}
+    return {
+        "clips": {split: sum(part["clips"][split] for part in parts) for split in ("train", "test")},
+        "metrics": {name: round(float(values.mean()), DECIMALS) for name, values in every.items()},
+        "spread": {name: round(float(values.std(ddof=1)), DECIMALS) for name, values in every.items()},
+        "folds": folds,
+    }
 
 
 def _summary(manifest: Path) -> dict:
@@ -93,16 +117,17 @@ def _check_settings(prepared: dict, path: Path, recipe: Recipe) -> None:
             )
 
 
-def _check_labels(clips: manifests.Manifest, path: Path, protocol: str) -> None:
+def _check_labels(clips: manifests.Manifest, path: Path, protocol: str, fold: str | None) -> None:
     for split in ("train", "test"):
-        rows = clips.split(split).rows
+        rows = clips.split(split, fold).rows
         if rows.empty:
-            raise UserError(f"{path}: no usable clips in split '{split}'; see its columns split, status and reason")
+            where = f"split '{split}'" + (f" of fold '{fold}'" if fold else "")
+            raise UserError(f"{path}: no usable clips in {where}; see its columns split, fold, status and reason")
         unlabelled = rows["id"][rows["label"] == ""]
         if len(unlabelled):
             raise UserError(f"{path}: {len(unlabelled)} {split} clips have no label, e.g. {unlabelled.iloc[0]}")
         if protocol == "finetune" and several(rows["label"]):
-            raise UserError(f"{path}: clips have several labels; finetuning takes one per clip, use --protocol linear")
+            raise UserError(f"{path}: clips have several labels; finetuning takes one per clip, use a linear protocol")
 
 
 def _readable(encoders: dict, clips: manifests.Manifest, path: Path) -> dict:
@@ -117,8 +142,9 @@ def _readable(encoders: dict, clips: manifests.Manifest, path: Path) -> dict:
     return chosen
 
 
-def _predictions(scores: list[Scores], test: Clips) -> pd.DataFrame:
-    return pd.DataFrame({"id": test.ids, "label": test.labels} | {one.name: one.predicted for one in scores})
+def _predictions(scores: list[Scores], test: Clips, fold: str | None) -> pd.DataFrame:
+    table = pd.DataFrame({"id": test.ids, "label": test.labels} | {one.name: one.predicted for one in scores})
+    return table if fold is None else table.assign(fold=fold)
 
 
 def _track(params: Params, results: dict, recipe: Recipe, run: Path, files: list[Path]) -> None:
@@ -126,17 +152,18 @@ def _track(params: Params, results: dict, recipe: Recipe, run: Path, files: list
     metrics = results["metrics"]
     shown = ".top1" if any(name.endswith(".top1") for name in metrics) else ".map"
     accuracies = {k.removesuffix(shown): round(v, 2) for k, v in metrics.items() if k.endswith(shown)}
-    settings = {k: results[k] for k in ("dataset", "ablation", "seed", "protocol", "manifest")}
-    settings |= getattr(params.evaluate, results["protocol"]).model_dump(mode="json")
-    key = "evaluate/{dataset}/{ablation}/seed{seed}/{protocol}".format(**results)
-    name = "{ablation} seed {seed} {protocol}".format(**results)
+    settings = {k: results[k] for k in ("dataset", "ablation", "seed", "task", "protocol", "manifest")}
+    settings |= params_of_protocol(params, results["task"]).model_dump(mode="json")
+    key = "evaluate/{dataset}/{ablation}/seed{seed}/{task}".format(**results)
+    name = "{ablation} seed {seed} {task}".format(**results)
     with tracking.start(EXPERIMENT, key, name, settings, {}, digest=_digest(settings)) as tracked:
         tracked.log_metrics(accuracies)
         tracked.log_files(files)
     pretraining = _pretraining_id(run)
     if pretraining:
         foreign = "" if results["dataset"] == recipe.dataset else f"{results['dataset']}."
-        tracking.attach(pretraining).log_metrics({foreign + name: value for name, value in accuracies.items()})
+        columns = {foreign + column(results["task"], results["protocol"], k): v for k, v in accuracies.items()}
+        tracking.attach(pretraining).log_metrics(columns)
 
 
 def _pretraining_id(run: Path) -> str | None:

@@ -1,8 +1,8 @@
 from executed import note
 
 
-def run(params, manifest, run, protocol, out):
-    note("evaluate", *run.parts[-2:], protocol)
+def run(params, manifest, run, task, out):
+    note("evaluate", *run.parts[-2:], task)
     out.parent.mkdir(parents=True, exist_ok=True)
     for suffix in (".json", ".predictions.csv", ".times.json"):
-        out.with_suffix(suffix).write_text(f"{protocol} {(run / 'config.json').read_text()}")
+        out.with_suffix(suffix).write_text(f"{task} {(run / 'config.json').read_text()}")
