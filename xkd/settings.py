@@ -169,7 +169,11 @@ class Training(Settings):
     """The optimiser and its schedules (released configuration)."""
 
     mode: Literal["pretrain", "supervised", "none"] = Field(
-        "pretrain", description="none: random weights (a yardstick)"
+        "pretrain", description="none: no training, of random weights (a yardstick) or of given ones"
+    )
+    weights: tuple[str, ...] = Field(
+        (),
+        description="folders of trained encoders to start from, one per modality: of import-weights or of another run",
     )
     epochs: Positive = 800
     batch_size: Positive = 256

@@ -15,7 +15,9 @@ def clips(monkeypatch):
     """Ten clips; the manifest knows one label that the opened split does not hold."""
     store = FakeClips(10)
     rows = pd.DataFrame({"label": [*store.labels, "3"]})
-    monkeypatch.setattr(loader, "open_clips", lambda path, split=None, fold=None: store if split != "empty" else FakeClips(0))
+    monkeypatch.setattr(
+        loader, "open_clips", lambda path, split=None, fold=None: store if split != "empty" else FakeClips(0)
+    )
     monkeypatch.setattr(loader.manifest, "read", lambda path: SimpleNamespace(rows=rows))
     return store
 

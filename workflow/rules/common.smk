@@ -80,6 +80,13 @@ def recipe_settings(wildcards) -> str:
     return canonical(recipe(SETTINGS, wildcards.ablation, PARAMS))
 
 
+def starting_weights(wildcards) -> list[str]:
+    """Of encoders that a row starts from; where they are missing, the stage says so better than the engine."""
+    folders = recipe(SETTINGS, wildcards.ablation, PARAMS).training.weights
+    paths = [f"{folder}/model.safetensors" for folder in folders]
+    return [path for path in paths if Path(path).is_file()]
+
+
 def task_settings(wildcards) -> str:
     """Of one task; which ablations get it decides what runs, not what comes out."""
     task = SETTINGS.tasks[wildcards.task].model_dump(

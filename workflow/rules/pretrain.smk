@@ -1,7 +1,8 @@
 # Checkpoints are no output: those are deleted before a rerun, and an interrupted run must be able to go on.
 rule pretrain:
     input:
-        MANIFEST,
+        manifest=MANIFEST,
+        weights=starting_weights,
     output:
         expand(f"{RUN}/{{file}}", file=RUN_FILES, allow_missing=True),
         encoders=directory(f"{RUN}/encoders"),
@@ -21,7 +22,7 @@ rule pretrain:
         settings=recipe_settings,
         run=subpath(output.encoders, parent=True),
     shell:
-        "python -m xkd pretrain --manifest {input} --ablation {wildcards.ablation} "
+        "python -m xkd pretrain --manifest {input.manifest} --ablation {wildcards.ablation} "
         "--seed {wildcards.seed} --out {params.run} > {log} 2>&1"
 
 

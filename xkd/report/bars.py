@@ -10,6 +10,7 @@ from xkd.params import recipe
 from xkd.report.collect import Results
 from xkd.report.statistics import compare
 from xkd.report.style import MODALITY, YARDSTICK, message, plt
+from xkd.settings import Training
 
 SPREAD = 0.18
 
@@ -22,7 +23,7 @@ def ablation_bars(results: Results, chance: float | None) -> Figure:
     panels = [m for m in MODALITY if f"student.{m}.linear" in results.tasks]
     if not panels:
         return message("No linear probes of student encoders in this table.")
-    modes = {name: recipe(results.params, name).training.mode for name in results.runs}
+    modes = {name: _mode(recipe(results.params, name).training) for name in results.runs}
     size = (2 + 2.9 * len(panels), 1 + 0.34 * len(modes))
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     for axis, modality in zip(axes[0], panels):
@@ -35,6 +36,11 @@ def ablation_bars(results: Results, chance: float | None) -> Figure:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
+
+
+def _mode(training: Training) -> str:
+    """Given encoders were pretrained elsewhere: no yardstick."""
+    return "pretrain" if training.weights else training.mode
 
 
 def _panel(axis: Axes, results: Results, modality: str, modes: dict[str, str]) -> None:

@@ -16,10 +16,11 @@ from xkd.params import recipe as recipe_of
 from xkd.progress import track
 from xkd.settings import Params, Recipe
 from xkd.training import checkpoint
-from xkd.training.build import build_networks, modalities, needs_teachers, trainable_parameters
-from xkd.training.export import save_encoders
+from xkd.training.build import build_networks, modalities, modality_shapes, needs_teachers, trainable_parameters
+from xkd.training.export import encoder_config, save_encoders
 from xkd.training.loop import Trainer
 from xkd.training.samples import CLIPS, save_samples
+from xkd.training.start import start_from
 
 LOSSES = ("loss", "reconstruction", "distillation", "alignment", "cross_entropy")
 DIAGNOSTICS = ("gradient_norm", "teacher_entropy", "centre_norm", "feature_spread")
@@ -35,7 +36,7 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path) -> 
     step), samples.npz, samples.png and mlflow.json. An interrupted run continues from its checkpoint.
 
     Raises:
-        UserError: bad settings or data, a loss that is not finite, or the run is being trained elsewhere.
+        UserError: bad settings or data, given encoders that do not fit the settings, a loss that is not finite, or the run is being trained elsewhere.
     """
     recipe = recipe_of(params, ablation)
     data = manifests.read(manifest)
@@ -64,7 +65,12 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path) -> 
 def _train(recipe: Recipe, manifest: Path, seed: int, resume: tuple[Path, str], out: Path, tracked, metrics) -> None:
     networks = build_networks(recipe, seed)
     chosen, teachers = modalities(recipe), needs_teachers(recipe)
-    loader = train_loader(recipe, manifest, seed, chosen, local_views=teachers)
+    if recipe.training.weights:
+        configs = {m: encoder_config(recipe, m, "student", seed) for m in modality_shapes(recipe)}
+        start_from(networks, recipe.training.weights, configs)
+    # Without training a batch is never taken: a small data set is no reason to refuse.
+    size = min(recipe.training.batch_size, metrics["clips"]) if recipe.training.mode == "none" else None
+    loader = train_loader(recipe, manifest, seed, chosen, local_views=teachers, batch_size=size)
     trainer = Trainer(recipe, networks, loader, seed)
     if recipe.training.mode != "none":
         state = checkpoint.load(*resume)

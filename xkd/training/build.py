@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from xkd.models.networks import MODALITIES, ModalityShape, Networks, Sizes
+from xkd.training.start import modalities_of
 
 
 def modality_shapes(recipe) -> dict[str, ModalityShape]:
@@ -42,7 +43,9 @@ def needs_teachers(recipe) -> bool:
 
 
 def modalities(recipe) -> tuple[str, ...]:
-    """The modalities a run trains, video first."""
+    """The modalities of a run, video first: those it trains, or those of the encoders that it was given."""
+    if recipe.training.mode == "none" and recipe.training.weights:
+        return modalities_of(recipe.training.weights)
     if recipe.training.mode != "pretrain" or needs_teachers(recipe):
         return MODALITIES
     return tuple(m for m in MODALITIES if m in recipe.objective.reconstruct)

@@ -1,0 +1,101 @@
+"""Rows that start from encoders of another run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from xkd.encoders import folder
+from xkd.errors import UserError
+from xkd.params import merge
+from xkd.settings import Params
+from xkd.stages import download, evaluate, prepare, pretrain
+
+MINIATURE = Path(__file__).parents[2] / "workflow" / "presets" / "miniature.yaml"
+
+
+def settings(**training) -> Params:
+    """The miniature, with one more row."""
+    row = {"hypothesis": "Given encoders.", "changes": training}
+    return Params.model_validate(merge(yaml.safe_load(MINIATURE.read_text()), {"ablations": {"given": row}}))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Prepared clips and a trained run."""
+    root = tmp_path_factory.mktemp("start")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        params = settings()
+        download.run(params, "miniature", Path("data/raw"))
+        prepare.run(params, Path("data/raw/index.csv"), Path("data"))
+        pretrain.run(params, Path("data/manifest.csv"), "xkd", 0, Path("trained"))
+    return root
+
+
+@pytest.fixture(autouse=True)
+def inside(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+def encoder(run: str, name: str) -> dict:
+    return folder.load(Path(run, "encoders", name))[0].state_dict()
+
+
+def equal(one: dict, other: dict) -> bool:
+    return all(torch.equal(one[key], other[key]) for key in one)
+
+
+def run(out: str, **training) -> dict:
+    pretrain.run(settings(training=training), Path("data/manifest.csv"), "given", 5, Path(out))
+    return json.loads(Path(out, "metrics.json").read_text())
+
+
+def test_given_encoders_are_evaluated_as_they_are():
+    weights = ["trained/encoders/video_teacher", "trained/encoders/audio_student"]
+    metrics = run("given", mode="none", weights=weights)
+    assert metrics["steps"] == 0 and metrics["trainable_parameters"] == 0
+    assert equal(encoder("given", "video_student"), encoder("trained", "video_teacher"))
+    assert equal(encoder("given", "audio_student"), encoder("trained", "audio_student"))
+    evaluate.run(settings(), Path("data/manifest.csv"), Path("given"), "linear", Path("given.json"))
+    evaluate.run(settings(), Path("data/manifest.csv"), Path("trained"), "linear", Path("trained.json"))
+    given, trained = (json.loads(Path(name).read_text())["metrics"] for name in ("given.json", "trained.json"))
+    assert given["student.video.linear.top1"] == trained["teacher.video.linear.top1"]
+    assert given["student.audio.linear.top1"] == trained["student.audio.linear.top1"]
+
+
+def test_one_encoder_alone_makes_a_row_of_one_modality():
+    run("alone", mode="none", weights=["trained/encoders/audio_student"])
+    assert [path.name for path in Path("alone/encoders").iterdir()] == ["audio_student"]
+
+
+def test_training_goes_on_from_given_encoders():
+    weights = ["trained/encoders/video_student", "trained/encoders/audio_student"]
+    run("further", epochs=1, learning_rate=1e-9, warmup_epochs=0, weight_decay=0, weights=weights)
+    for name in ("video_student", "video_teacher", "audio_student", "audio_teacher"):
+        start = encoder("trained", name.split("_")[0] + "_student")
+        reached = encoder("further", name)
+        assert all(torch.allclose(reached[key], start[key], atol=1e-6) for key in start)
+
+
+def test_encoders_that_do_not_fit_are_refused():
+    video = "trained/encoders/video_student"
+    for training, message in (
+        ({"mode": "none", "weights": ["nowhere"]}, "nowhere/config.json: not the config of an encoder"),
+        ({"mode": "none", "weights": [video, "trained/encoders/video_teacher"]}, "two encoders of one modality"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run("refused", **training)
+    for group, message in (
+        ({"model": {"width": 32}}, "width is 16, the settings ask for 32"),
+        ({"views": {"video_global": {"frames": 4}}}, "grid is .* the settings ask for"),
+    ):
+        changes = {"training": {"mode": "none", "weights": [video]}, **group}
+        with pytest.raises(UserError, match=message):
+            pretrain.run(settings(**changes), Path("data/manifest.csv"), "given", 0, Path("refused"))
+    shared = {"training": {"weights": [video, "trained/encoders/audio_student"]}, "model": {"share": "students"}}
+    with pytest.raises(UserError, match="these encoders have different ones"):
+        pretrain.run(settings(**shared), Path("data/manifest.csv"), "given", 0, Path("refused"))
+    assert not Path("refused").exists()
