@@ -17,6 +17,7 @@ from media_files import crash_hang_or_double, damage, rotate, truncate, write_me
 
 from xkd.data import encode, manifest
 from xkd.data.clips import open_clips
+from xkd.data.prepare import prepare_clip
 from xkd.data.workers import Failure, run_guarded
 from xkd.errors import UserError
 from xkd.settings import Clips, Dataset
@@ -309,6 +310,17 @@ def test_a_full_disk_is_no_fault_of_a_clip(raw, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no space left on the disk.*finished clips are kept"):
         prepare.run(Settings(clips=other), raw, tmp_path)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.wav", None), ("a.webm", "libvpx-vp9")]
+)
+def test_files_that_end_early_are_recorded_though_decoders_play_them(tmp_path, name, codec):
+    film = write_media(tmp_path / name, seconds=4, codec=codec, size=(320, 240), audio="webm" not in name)
+    whole = prepare_clip(str(film), str(tmp_path / "whole.mp4"), CLIPS, "any", False)
+    assert whole.facts["status"] == "ok" and whole.facts["seconds"] == pytest.approx(4, abs=0.1)
+    cut = prepare_clip(str(truncate(film, 0.5)), str(tmp_path / "cut.mp4"), CLIPS, "any", False)
+    assert cut.facts["status"] == "unusable" and cut.facts["reason"].startswith("truncated: ")
 
 
 def test_classes_are_counted(raw, prepared):

@@ -24,7 +24,7 @@ from xkd.stages import download, evaluate, inspect, prepare
 from xkd.training.build import build_networks
 from xkd.training.export import save_encoders
 
-SETS = ("ucf101", "hmdb51", "kinetics400", "esc50", "fsd50k", "audioset")
+SETS = ("ucf101", "hmdb51", "kinetics400", "kinetics_sound", "esc50", "fsd50k", "audioset")
 CHANGES = {
     "clips": {"fps": 8, "size": 32, "pack": False},
     "evaluate": {"linear": {"C": [1.0], "encoders": ["student"], "neighbours": 3}},
@@ -33,6 +33,7 @@ USABLE = {  # of the miniature: splits, and what is missing
     "ucf101": ({"train": 18, "test": 6}, 0),
     "hmdb51": ({"train": 9, "test": 6, "unused": 6}, 0),
     "kinetics400": ({"train": 11, "test": 12}, 1),
+    "kinetics_sound": ({"train": 7, "test": 8}, 1),
     "esc50": ({"train": 24, "test": 6}, 0),
     "fsd50k": ({"train": 20, "val": 4, "test": 8}, 0),
     "audioset": ({"train": 11, "test": 6}, 1),

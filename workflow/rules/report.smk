@@ -22,6 +22,7 @@ rule table:
             category="Table",
         ),
         markdown=f"{SETTINGS.results}/table.md",
+        paper=f"{SETTINGS.results}/paper-comparison.md",
         page=report(
             f"{SETTINGS.results}/report.html",
             caption="../report/page.rst",

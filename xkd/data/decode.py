@@ -26,6 +26,7 @@ class Probe:
     Attributes:
         width, height: of the picture as it is shown, after rotation.
         audio_delay: seconds by which the sound starts after the first picture.
+        declared_seconds: how long the headers say that the file is; None where they do not.
     """
 
     container: str
@@ -38,18 +39,20 @@ class Probe:
     sample_rate: int | None = None
     channels: int | None = None
     audio_delay: float = 0.0
+    declared_seconds: float | None = None
 
 
 def probe(path: Path) -> Probe:
     """Reads the headers of a file, and the first picture to learn its rotation.
 
     Raises:
-        MediaError: no media file.
+        MediaError: no media file, or one that ends before its headers say.
     """
+    _check_riff(path)
     try:
         with av.open(str(path)) as container:
             video, audio = container.streams.best("video"), container.streams.best("audio")
-            found = {"container": container.format.name}
+            found = {"container": container.format.name, "declared_seconds": _declared(container, video)}
             if video is not None and video.codec_context is not None:
                 found |= _video_facts(container, video)
             if audio is not None and audio.codec_context is not None:
@@ -192,6 +195,23 @@ def _video_facts(container, stream) -> dict:
         "height": size[1],
         "rotated": frame.rotation != 0,
     }
+
+
+def _declared(container, video) -> float | None:
+    """By the count of pictures where the headers have it, since FFmpeg corrects the duration of an AVI that was cut off."""
+    if video is not None and video.frames and video.average_rate:
+        return float(video.frames / video.average_rate)
+    return container.duration / av.time_base if container.duration else None
+
+
+def _check_riff(path: Path) -> None:
+    """WAV and AVI start with their length; FFmpeg plays what is left of them without a word."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    declared = int.from_bytes(head[4:], "little") + 8
+    size = path.stat().st_size
+    if head[:4] == b"RIFF" and declared < 0xFFFFFFF0 and size < declared - 1:
+        raise MediaError(f"truncated: {size} of {declared} bytes")
 
 
 def _start(stream) -> float:

@@ -93,8 +93,10 @@ def _write(source: Path, target: Path, found: Probe, clips: Clips) -> None:
             _link(source, target)
             return
     waveform = _sound(source, found, clips) if found.audio_codec else None
+    heard = len(waveform) / clips.sample_rate if waveform is not None else 0.0
+    _check_complete(max(video.seconds if video else 0.0, heard), found.declared_seconds)
     if video is None:
-        _check_length(len(waveform) / clips.sample_rate, clips)
+        _check_length(heard, clips)
     elif waveform is not None:
         waveform = waveform[: round(video.seconds * clips.sample_rate)]
     size = _size(found, clips.size) if video else (0, 0)
@@ -106,6 +108,12 @@ def _write(source: Path, target: Path, found: Probe, clips: Clips) -> None:
 def _check_length(seconds: float, clips: Clips) -> None:
     if seconds < SHORTEST * clips.seconds - 1e-6:
         raise MediaError(f"too short: {seconds:.2f} s of {clips.seconds:g} s")
+
+
+def _check_complete(seconds: float, declared: float | None) -> None:
+    """Headers round, and some count subtitles: a tenth or half a second is no fault."""
+    if declared and declared - seconds > max(0.5, 0.1 * declared):
+        raise MediaError(f"truncated: {seconds:.1f} s of {declared:.1f} s")
 
 
 def _is_ready(source: Path, video: Video, found: Probe, clips: Clips) -> bool:

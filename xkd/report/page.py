@@ -17,7 +17,10 @@ from xkd.report.dataset import DataFacts
 from xkd.report.paper import CITATION, PaperResults
 from xkd.settings import Params
 
-SETTINGS = ("dataset", "seeds", "clips", "logmel", "views", "model", "objective", "training", "evaluate", "report")
+SETTINGS = (
+    *("dataset", "seeds", "clips", "logmel", "views", "model", "objective", "training"),
+    *("evaluate", "tasks", "report"),
+)
 FIGURES = {
     "ablations": "Accuracy of the student encoders. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey: yardsticks "
     "that are not pretrained.",

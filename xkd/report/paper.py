@@ -24,12 +24,13 @@ class PaperFigure:
 
 
 class PaperResults:
-    """Linear probes after Kinetics400 pretraining, of the data sets in `TASKS`."""
+    """Linear probes after Kinetics400 pretraining, of the data sets in `TASKS`; every figure in `all_rows`."""
 
     def __init__(self) -> None:
         text = resources.files("xkd.report").joinpath("paper_results.csv")
         with text.open() as lines:
             rows = pd.read_csv(lines, comment="#")
+        self.all_rows = rows
         chosen = (rows.pretraining == "kinetics400") & (rows.protocol == "linear") & (rows.metric == "top1")
         self._rows = rows[chosen]
 

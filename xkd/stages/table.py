@@ -1,4 +1,4 @@
-"""Stage `table`: all metrics to results/table.csv, table.md, report.html and figures."""
+"""Stage `table`: all metrics to results/table.csv, table.md, paper-comparison.md, report.html and figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xkd import tracking
 from xkd.params import canonical
-from xkd.report import bars, curves, page, pictures, style
+from xkd.report import bars, beside, curves, page, pictures, style
 from xkd.report.collect import Results, collect
 from xkd.report.dataset import DataFacts, facts
 from xkd.report.table import table
@@ -35,6 +35,7 @@ def run(params: Params, out: Path) -> None:
         shown = page.context(results, data)
         table(results).to_csv(made / "table.csv", index=False, lineterminator="\n")
         (made / "table.md").write_text(page.markdown(shown))
+        (made / "paper-comparison.md").write_text(beside.comparison(results))
         (made / "report.html").write_text(page.html(shown, made / "figures"))
         (out / "figures").mkdir(exist_ok=True)
         names = sorted(path.relative_to(made) for path in made.rglob("*") if path.is_file())

@@ -16,5 +16,11 @@ def run(params, out):
             for task in tasks_of(params, ablation):
                 path = Path("evals", params.dataset, ablation, f"seed{seed}", f"{task}.json")
                 texts.append(f"{ablation} {seed} {task} {path.read_text()}\n")
-    for name in ("table.csv", "table.md", "report.html", *(f"figures/{figure}.png" for figure in FIGURES)):
+    for name in (
+        "table.csv",
+        "table.md",
+        "paper-comparison.md",
+        "report.html",
+        *(f"figures/{figure}.png" for figure in FIGURES),
+    ):
         (out / name).write_text("".join(texts))

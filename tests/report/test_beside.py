@@ -1,0 +1,41 @@
+"""results/paper-comparison.md."""
+
+import csv
+from pathlib import Path
+
+from xkd.report import beside
+from xkd.report.collect import collect
+
+
+def rows(project) -> dict[tuple, list[str]]:
+    """Cells by (task, protocol, modality, metric, pretraining)."""
+    lines = beside.comparison(collect(project.params)).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")][2:]
+    return {tuple(row[:5]): row[5:] for row in cells}
+
+
+def test_every_figure_of_the_paper_has_its_row_and_empty_cells_say_why(project):
+    found = rows(project)
+    assert found["ucf101", "linear", "video", "top1", "kinetics400"][:3] == ["84.7", "81.7", "80.1"]
+    assert found["fsd50k", "linear", "audio", "map", "kinetics400"][4] == (
+        "no task of data set `fsd50k` with protocol svm or linear in the settings"
+    )
+    with (Path(beside.__file__).parent / "paper_results.csv").open() as lines:
+        known = list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    assert found.keys() == {
+        tuple(row[key] for key in ("task", "protocol", "modality", "metric", "pretraining")) for row in known
+    }
+    others = [row[3] for row in found.values() if row[3] != "–"]
+    assert others and not any("xkd" in other or "ae_" in other for other in others)
+
+
+def test_our_figures_stand_beside_those_of_the_same_data_set(project):
+    project.values["datasets"]["digits"]["kind"] = "ucf101"
+    found = rows(project)
+    here = found["ucf101", "linear", "video", "top1", "kinetics400"][4]
+    video = project.table()["student.video.linear.mean"]["xkd"]
+    assert f"xkd: student {float(video):.1f} ± " in here and "(n 3)" in here and "teacher" in here
+    tuned = found["ucf101", "finetune", "video", "top1", "kinetics400"][4]
+    assert tuned.startswith("xkd: student 6")
+    project.values["tasks"]["finetune"]["ablations"] = ["ae"]
+    assert rows(project)["ucf101", "finetune", "video", "top1", "kinetics400"][4].startswith("no row for XKD")
