@@ -67,6 +67,10 @@ def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol
     for name in predictions.columns[2:]:
         right = 100 * (predictions[name] == predictions["label"]).mean()
         assert results["metrics"][f"{name}.top1"] == pytest.approx(right, abs=1e-3)
+        counts = pd.crosstab(predictions["label"], predictions[name])
+        for label, percent in results["per_class"][name].items():
+            found = counts.loc[label, label] if label in counts else 0
+            assert percent == pytest.approx(100 * found / counts.loc[label].sum(), abs=1e-3)
 
 
 def test_features_are_those_of_each_clip_seen_alone(project, params):

@@ -38,24 +38,27 @@ def test_nothing_is_left_to_do(by_snakemake):
     assert by_snakemake.planned() == []
 
 
-def test_any_data_set_that_the_settings_name(by_snakemake):
-    """Own clips in a folder per class; the table of the default set stays as it is."""
+def test_a_task_on_own_clips_is_columns_of_the_table_and_no_reason_to_pretrain(by_snakemake):
     made = sorted((by_snakemake.root / "data" / "miniature" / "raw" / "clips").glob("*.mp4"))
-    for place, clip in (("train/one/a.mp4", made[0]), ("test/two words/b.mp4", made[1])):
-        (by_snakemake.root / "mine" / place).parent.mkdir(parents=True)
-        shutil.copy(clip, by_snakemake.root / "mine" / place)
+    for number, clip in enumerate(made[:12]):
+        place = by_snakemake.root / "mine" / ("test" if number > 7 else "train") / ["one", "two words"][number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clip, place / f"{number}.mp4")
     before = by_snakemake.settings()
     mine = {"mine": {"kind": "folder", "source": "mine"}}
-    by_snakemake.write(before | {"datasets": before["datasets"] | mine})
-    done = by_snakemake.snakemake("data/mine/manifest.csv")
+    task = {"mine": {"protocol": "svm", "dataset": "mine", "ablations": ["xkd"], "changes": {"C": [0.1]}}}
+    by_snakemake.write(before | {"datasets": before["datasets"] | mine, "tasks": before["tasks"] | task})
+    assert by_snakemake.planned() == ["download", "evaluate xkd seed0 mine", "prepare", "table"]
+    done = by_snakemake.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pd.read_csv(by_snakemake.root / "data" / "mine" / "manifest.csv")
-    assert rows[["split", "label", "status"]].to_numpy().tolist() == [
-        ["test", "two words", "ok"],
-        ["train", "one", "ok"],
-    ]
-    assert by_snakemake.planned() == []
+    assert set(rows["label"]) == {"one", "two words"} and (rows["status"] == "ok").all()
+    table = pd.read_csv(by_snakemake.root / "results" / "table.csv").set_index("ablation")
+    assert pd.notna(table["student.video.mine_svm.mean"]["xkd"]) and pd.isna(table["student.video.mine_svm.mean"]["ae"])
     by_snakemake.write(before)
+    done = by_snakemake.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "student.video.mine_svm.mean" not in pd.read_csv(by_snakemake.root / "results" / "table.csv")
 
 
 def test_both_engines_make_the_same_table(by_snakemake, by_dvc):

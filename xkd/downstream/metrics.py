@@ -67,6 +67,20 @@ def summarise(scores: Sequence[Scores], clips: Clips) -> tuple[dict[str, float],
     return {key: round(float(value), DECIMALS) for key, value in values.items()}, {key: spans[key] for key in correct}
 
 
+def per_class(scores: Sequence[Scores], clips: Clips) -> dict[str, dict[str, float]]:
+    """Per classifier and label the percentage of the label's test clips that were recognised; none of several labels."""
+    if several(clips.labels):
+        return {}
+    labels = np.unique(clips.labels)
+    return {
+        one.name: {
+            str(label): round(100 * float((one.predicted[clips.labels == label] == label).mean()), DECIMALS)
+            for label in labels
+        }
+        for one in scores
+    }
+
+
 def hits(scores: np.ndarray, classes: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
     """Whether the true class of each clip is among its k best scored ones.
 

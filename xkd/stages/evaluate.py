@@ -14,7 +14,7 @@ from xkd import tracking
 from xkd.data import manifest as manifests
 from xkd.downstream.features import Clips
 from xkd.downstream.labels import several
-from xkd.downstream.metrics import DECIMALS, Scores, summarise
+from xkd.downstream.metrics import DECIMALS, Scores, per_class, summarise
 from xkd.downstream.protocols import PROTOCOLS, Job
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
@@ -59,6 +59,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
             "clips": {"train": len(job.ids("train", fold)), "test": len(test.ids)},
             "metrics": values,
             "intervals": intervals,
+            "per_class": per_class(scores, test),
             "chosen": chosen,
         }
         items = {modality: len(np.unique(names)) for modality, names in test.items.items()}
