@@ -224,6 +224,25 @@ class Finetune(Settings):
     weight_decay: float = Field(0.05, ge=0)
     layer_decay: float = Field(0.75, gt=0, le=1)
     label_smoothing: Fraction = 0.1
+    warmup: Fraction = Field(
+        0.05, description="share of the steps with a rising learning rate (paper: 5 of 100 epochs)"
+    )
+    dropout: Fraction = Field(0.0, description="of the feature (paper: 0.5)")
+    unit_features: bool = Field(False, description="L2-normalise the feature before the linear layer (paper: audio)")
+    mixup: float = Field(
+        0.0, ge=0, description="parameter of the Beta distribution of shares; 0: off (paper: 0.6, video)"
+    )
+    cutmix: float = Field(0.0, ge=0, description="the same for cutmix, in half of the batches (paper: 0.5, video)")
+    erasing: Fraction = Field(0.0, description="probability of erasing a rectangle of a film (paper: 0.25)")
+    rand_augment: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0, le=30)]] = Field(
+        (0, 0), description="RandAugment of films: operations, magnitude (paper: 4, 7)"
+    )
+    mel_masks: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
+        (0, 0), description="SpecAugment: number of masks over mel bands, most bands of one (paper: 2, 10)"
+    )
+    time_masks: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
+        (0, 0), description="SpecAugment: number of masks over columns, most columns of one (paper: 2, 20)"
+    )
 
 
 class Evaluate(Settings):
@@ -239,6 +258,7 @@ class Task(Settings):
     protocol: Literal["linear", "svm", "finetune"]
     dataset: Name | None = Field(None, description="labelled data set; by default that of pretraining")
     ablations: tuple[Name, ...] | None = Field(None, description="rows that get it; by default all")
+    modalities: tuple[Literal["video", "audio"], ...] = Field(("video", "audio"), description="encoders to judge")
     folds: tuple[str, ...] = Field((), description="official folds to average over; none: the column split")
     clips: Positive = Field(
         1, description="clips of an item at test time, evenly spaced; scores are averaged (paper: 3)"

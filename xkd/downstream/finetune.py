@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xkd.downstream.augment import augment, mix
 from xkd.downstream.features import device
+from xkd.downstream.labels import classes_of, several, targets
 from xkd.errors import UserError
 from xkd.progress import track
 from xkd.settings import Finetune
 from xkd.training.schedules import cosine
-
-WARMUP = 0.05  # share of the steps with a rising learning rate (paper: 5 of 100 epochs)
 
 
 class Classifier(nn.Module):
@@ -24,19 +26,27 @@ class Classifier(nn.Module):
         encoder: `xkd.models.Encoder`; left as it is.
         classes: outputs of the head.
         seed: of the head's starting weights.
+        dropout: of the feature.
+        unit_features: L2-normalises the feature.
     """
 
-    def __init__(self, encoder: nn.Module, classes: int, seed: int) -> None:
+    def __init__(
+        self, encoder: nn.Module, classes: int, seed: int, dropout: float = 0.0, unit_features: bool = False
+    ) -> None:
         super().__init__()
         # A copy also separates encoders that share blocks: each modality is tuned alone.
         self.encoder = deepcopy(encoder).requires_grad_(True)
+        self.unit_features, self.dropout = unit_features, nn.Dropout(dropout)
         self.head = nn.Linear(encoder.width, classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of views (B, ...)."""
-        return self.head(self.encoder.features(x))
+        features = self.encoder.features(x)
+        if self.unit_features:
+            features = F.normalize(features, dim=-1)
+        return self.head(self.dropout(features))
 
 
 def finetune(encoders: dict[str, nn.Module], loader, settings: Finetune, seed: int) -> dict[str, Classifier]:
@@ -46,26 +56,53 @@ def finetune(encoders: dict[str, nn.Module], loader, settings: Finetune, seed: i
         encoders: pretrained encoder per modality.
         loader: `xkd.data.loader.train_loader`; the first (global) view of each modality is learned from.
         settings: group `evaluate.finetune`.
-        seed: of the heads' starting weights.
+        seed: of the heads' starting weights, augmentation and dropout.
 
     Returns:
-        Classifiers in evaluation mode; outputs in the order of `loader.classes`.
+        Classifiers in evaluation mode; outputs in the order of `class_names(loader.classes)`.
 
     Raises:
         UserError: the loss is no longer finite.
     """
-    models = {m: Classifier(e, len(loader.classes), seed).to(device()).train() for m, e in encoders.items()}
+    names = np.array(loader.classes)
+    classes = class_names(loader.classes)
+    # One row per label of the loader, which may name several classes.
+    table = torch.from_numpy(targets(names, classes)).float().to(device())
+    models = {
+        m: Classifier(e, len(classes), seed, settings.dropout, settings.unit_features).to(device()).train()
+        for m, e in encoders.items()
+    }
     optimisers = {m: make_optimiser(model, settings) for m, model in models.items()}
     steps = settings.epochs * len(loader)
-    schedule = iter(cosine(1.0, 0.0, steps, round(WARMUP * steps)))
+    schedule = enumerate(cosine(1.0, 0.0, steps, round(settings.warmup * steps)))
     for epoch in track(range(settings.epochs), "finetuning"):
         loader.set_epoch(epoch)
         for batch in loader:
-            target, rate = batch.labels.to(device()), float(next(schedule))
-            for modality, model in models.items():
-                view = getattr(batch, modality)[0].to(device())
-                _step(model, optimisers[modality], view, target, rate, settings.label_smoothing)
+            step, rate = next(schedule)
+            for number, (modality, model) in enumerate(models.items()):
+                view, label = getattr(batch, modality)[0].to(device()), batch.labels.to(device())
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed((seed << 32) + 2 * step + number)
+                    loss = _loss(model, augment(view, modality, settings), label, table, settings)
+                    _update(optimisers[modality], loss, float(rate))
     return {m: model.eval() for m, model in models.items()}
+
+
+def class_names(labels: Sequence[str]) -> np.ndarray:
+    """What the outputs of a classifier stand for: the labels, or each of those that they join."""
+    names = np.array(labels)
+    return classes_of(names) if several(names) else names
+
+
+def _loss(model: Classifier, view: Tensor, label: Tensor, table: Tensor, settings: Finetune) -> Tensor:
+    """Cross-entropy, or binary cross-entropy per class where clips have several labels."""
+    if (table.sum(1) > 1).any():
+        view, target = mix(view, table[label], settings)
+        return F.binary_cross_entropy_with_logits(model(view), target)
+    if settings.mixup or settings.cutmix:
+        view, target = mix(view, table[label], settings)
+        return F.cross_entropy(model(view), target, label_smoothing=settings.label_smoothing)
+    return F.cross_entropy(model(view), label, label_smoothing=settings.label_smoothing)
 
 
 def make_optimiser(model: Classifier, settings: Finetune) -> torch.optim.AdamW:
@@ -93,12 +130,9 @@ def _depth(name: str, top: int) -> int:
     return top if parts[0] == "head" or parts[1] == "norm" else 0
 
 
-def _step(
-    model: Classifier, optimiser: torch.optim.Optimizer, view: Tensor, target: Tensor, rate: float, smoothing: float
-) -> None:
+def _update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
     for group in optimiser.param_groups:
         group["lr"] = rate * group["peak"]
-    loss = F.cross_entropy(model(view), target, label_smoothing=smoothing)
     if not torch.isfinite(loss):
         raise UserError("finetuning diverged (the loss is not finite); lower evaluate.finetune.learning_rate")
     optimiser.zero_grad()

@@ -12,7 +12,7 @@ from xkd.data.loader import eval_loader, train_loader
 from xkd.data.manifest import Manifest
 from xkd.downstream import knn, linear
 from xkd.downstream.features import Clips, Key, device, extract
-from xkd.downstream.finetune import finetune
+from xkd.downstream.finetune import class_names, finetune
 from xkd.downstream.metrics import Scores
 from xkd.progress import track
 from xkd.settings import Finetune, Linear, Recipe, Svm, Task
@@ -107,7 +107,7 @@ def finetune_students(job: Job) -> Iterator[tuple[str | None, Result]]:
         models = finetune(students, loader, job.settings, job.seed)
         networks = {("student", modality): model for modality, model in models.items()}
         test = job.extract(networks, None if fold else "test").take(job.ids("test", fold))
-        classes = np.array(loader.classes)
+        classes = class_names(loader.classes)
         means = {key: values.mean(1) for key, values in test.outputs.items()}
         yield fold, (test, [Scores(f"{o}.{m}.finetune", values, classes) for (o, m), values in means.items()], {})
 

@@ -13,7 +13,6 @@ import pandas as pd
 from xkd import tracking
 from xkd.data import manifest as manifests
 from xkd.downstream.features import Clips
-from xkd.downstream.labels import several
 from xkd.downstream.metrics import DECIMALS, Scores, per_class, summarise
 from xkd.downstream.protocols import PROTOCOLS, Job
 from xkd.errors import UserError
@@ -49,8 +48,8 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
     clips, prepared = manifests.read(manifest), _summary(manifest)
     _check_settings(prepared["clips"], manifest, recipe)
     for fold in chosen_task.folds or (None,):
-        _check_labels(clips, manifest, chosen_task.protocol, fold)
-    encoders = _readable(encoders, clips, manifest)
+        _check_labels(clips, manifest, fold)
+    encoders = _readable(encoders, chosen_task.modalities, clips, manifest)
     job = Job(encoders, recipe, seed, clips, manifest, chosen_task, settings, params.evaluate.batch_size)
     folds, predictions, items = {}, [], {}
     for fold, (test, scores, chosen) in PROTOCOLS[chosen_task.protocol](job):
@@ -118,7 +117,7 @@ def _check_settings(prepared: dict, path: Path, recipe: Recipe) -> None:
             )
 
 
-def _check_labels(clips: manifests.Manifest, path: Path, protocol: str, fold: str | None) -> None:
+def _check_labels(clips: manifests.Manifest, path: Path, fold: str | None) -> None:
     for split in ("train", "test"):
         rows = clips.split(split, fold).rows
         if rows.empty:
@@ -127,18 +126,17 @@ def _check_labels(clips: manifests.Manifest, path: Path, protocol: str, fold: st
         unlabelled = rows["id"][rows["label"] == ""]
         if len(unlabelled):
             raise UserError(f"{path}: {len(unlabelled)} {split} clips have no label, e.g. {unlabelled.iloc[0]}")
-        if protocol == "finetune" and several(rows["label"]):
-            raise UserError(f"{path}: clips have several labels; finetuning takes one per clip, use a linear protocol")
 
 
-def _readable(encoders: dict, clips: manifests.Manifest, path: Path) -> dict:
-    """The encoders whose modality every clip has: a set of sounds is no test of pictures."""
+def _readable(encoders: dict, modalities: tuple[str, ...], clips: manifests.Manifest, path: Path) -> dict:
+    """The encoders that the task judges and whose modality every clip has: a set of sounds is no test of pictures."""
+    encoders = {key: encoder for key, encoder in encoders.items() if key[1] in modalities}
     rows = clips.rows[clips.rows["split"].isin(("train", "test"))]
     chosen = {key: encoder for key, encoder in encoders.items() if rows[f"has_{key[1]}"].all()}
     if not chosen:
-        wanted = " or ".join(sorted({modality for _, modality in encoders}))
         raise UserError(
-            f"{path}: not every clip has {wanted}, which the run's encoders read; see datasets.<name>.require"
+            f"{path}: the run has no encoder of {' or '.join(modalities)} that every clip can be shown to; see "
+            "datasets.<name>.require and tasks.<name>.modalities"
         )
     return chosen
 

@@ -1,0 +1,123 @@
+"""Mixup, cutmix, erasing, RandAugment, masks, dropout and several labels of finetuning."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from downstream_fakes import Loader, TinyEncoder, rows
+
+from xkd.downstream.augment import augment, mix
+from xkd.downstream.finetune import Classifier, class_names, finetune
+from xkd.settings import Finetune
+
+TARGET = torch.eye(4)
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def constant(clips=4, shape=(3, 2, 10, 10)):
+    """Clip i holds the value i."""
+    return torch.arange(clips).float().view(-1, *[1] * len(shape)).expand(-1, *shape).clone()
+
+
+def test_nothing_changes_by_default():
+    settings, view = Finetune(), torch.randn(4, 3, 2, 10, 10)
+    before = torch.get_rng_state()
+    assert augment(view, "video", settings) is view and augment(view, "audio", settings) is view
+    assert mix(view, TARGET, settings)[0] is view
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_mixup_mixes_pictures_and_labels_in_one_proportion():
+    shares = []
+    for _ in range(300):
+        view, target = mix(constant(), TARGET, Finetune(mixup=0.6))
+        share = target[1, 1].item()
+        shares.append(share)
+        torch.testing.assert_close(target.sum(1), torch.ones(4))
+        torch.testing.assert_close(view[1], torch.full_like(view[1], share * 1 + (1 - share) * 0))
+        torch.testing.assert_close(target[1, 0], torch.tensor(1 - share))
+    # Beta(0.6, 0.6): mean 1/2, variance 1/4 / (2 * 0.6 + 1).
+    assert np.mean(shares) == pytest.approx(0.5, abs=4 * 0.337 / np.sqrt(300))
+    assert np.var(shares) == pytest.approx(0.25 / 2.2, rel=0.25)
+
+
+def test_cutmix_pastes_a_rectangle_and_counts_its_area():
+    for _ in range(100):
+        view, target = mix(constant(), TARGET, Finetune(cutmix=1.0))
+        pasted = (view[2] == 1).float().mean().item()
+        assert set(view[2].unique().tolist()) <= {1.0, 2.0}
+        assert target[2, 1].item() == pytest.approx(pasted, abs=1e-6) and target[2].sum().item() == pytest.approx(1)
+        inside = (view[2, 0, 0] == 1).nonzero()
+        if len(inside):
+            (top, left), (bottom, right) = inside.min(0).values, inside.max(0).values
+            assert len(inside) == (bottom - top + 1) * (right - left + 1)
+        assert torch.equal(view[2, 0, 0], view[2, 2, 1])  # the same place in every picture and colour
+
+
+def test_both_take_turns():
+    cut = 0
+    for _ in range(400):
+        view, _ = mix(constant(), TARGET, Finetune(mixup=0.6, cutmix=0.5))
+        cut += set(view[3].unique().tolist()) <= {2.0, 3.0}
+    assert abs(cut - 200) < 4 * 10 + 20  # mixup with a share of nearly 0 or 1 counts too
+
+
+def test_erasing_and_masks_leave_most_of_a_clip():
+    films = augment(torch.ones(200, 3, 2, 16, 16), "video", Finetune(erasing=0.25))
+    touched = (films == 0).flatten(1).any(1).float().mean().item()
+    assert touched == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / 200))
+    sounds = augment(torch.ones(50, 1, 40, 96), "audio", Finetune(mel_masks=(2, 10), time_masks=(2, 20)))
+    bands, columns = (sounds == 0).all(3).sum(2), (sounds == 0).all(2).sum(2)
+    assert bands.max() <= 2 * 10 and columns.max() <= 2 * 20 and bands.float().mean() > 2 and columns.float().mean() > 4
+    hidden = (sounds == 0)[:, 0]
+    whole = hidden.all(2, keepdim=True) | hidden.all(1, keepdim=True)
+    assert torch.equal(hidden, whole.expand_as(hidden))
+
+
+def test_rand_augment_changes_all_pictures_of_a_film_alike():
+    film = torch.rand(6, 3, 1, 16, 16).expand(-1, -1, 4, -1, -1)
+    changed = augment(film, "video", Finetune(rand_augment=(4, 7)))
+    assert changed.shape == film.shape and not torch.allclose(changed, film)
+    for t in range(1, 4):
+        torch.testing.assert_close(changed[:, :, t], changed[:, :, 0])
+
+
+def test_dropout_and_unit_features():
+    model = Classifier(TinyEncoder(), 3, seed=0, dropout=0.5, unit_features=True).eval()
+    x = torch.randn(5, 3)
+    expected = model.head(F.normalize(model.encoder.features(x), dim=-1))
+    torch.testing.assert_close(model(x), expected)
+    assert not torch.allclose(model.train()(x), expected)
+
+
+def test_all_of_it_learns_and_repeats():
+    settings = Finetune(epochs=15, learning_rate=0.01, mixup=0.3, dropout=0.2, unit_features=True)
+    models = [finetune({"video": TinyEncoder()}, Loader(rows(48), 8, 0.3), settings, 0)["video"] for _ in range(2)]
+    x = torch.eye(3)
+    assert torch.equal(models[0](x), models[1](x))
+    assert models[0](x).argmax(1).tolist() == [0, 1, 2]
+
+
+def test_several_labels_are_learned_as_yes_or_no_each():
+    class Joined(Loader):
+        """Labels a;b, b;c and c;a in the place of three."""
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.names = ["a;b", "b;c", "a;c"]
+
+        def __iter__(self):
+            kept, self.classes = self.classes, ["cat", "dog", "owl"]
+            yield from super().__iter__()
+            self.classes = kept
+
+    loader = Joined(rows(48), 8, 0.1)
+    loader.classes = loader.names
+    assert class_names(loader.classes).tolist() == ["a", "b", "c"]
+    model = finetune({"video": TinyEncoder()}, loader, Finetune(epochs=30, learning_rate=0.01), 0)["video"]
+    says = model(torch.eye(3)) > 0
+    assert says.tolist() == [[True, True, False], [False, True, True], [True, False, True]]

@@ -1,0 +1,77 @@
+"""What finetuning does to a batch (paper section 4; method section 4): RandAugment, erasing, masks, mixup and cutmix.
+
+All off by default. Draws come from torch's global generator; the caller seeds it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from xkd.settings import Finetune
+
+SWITCH = 0.5  # where both are on: how often cutmix takes the place of mixup (paper)
+
+
+def augment(view: Tensor, modality: str, settings: Finetune) -> Tensor:
+    """Each clip by itself: RandAugment and erasing of pictures (B, 3, T, H, W), masks in log-mels (B, 1, M, F)."""
+    if modality == "video":
+        if settings.rand_augment[0]:
+            view = torch.stack([_rand_augmented(clip, settings) for clip in view])
+        return torch.stack([_erased(clip, settings.erasing) for clip in view]) if settings.erasing else view
+    if settings.mel_masks[0] or settings.time_masks[0]:
+        view = torch.stack([_masked(clip, settings) for clip in view])
+    return view
+
+
+def mix(view: Tensor, target: Tensor, settings: Finetune) -> tuple[Tensor, Tensor]:
+    """Mixup or cutmix of a batch with itself, labels in the same proportion.
+
+    Args:
+        view: (B, ...), its last two axes are what cutmix cuts.
+        target: (B, classes), sums to 1 per clip.
+    """
+    if not (settings.mixup or settings.cutmix) or len(view) < 2:
+        return view, target
+    cuts = settings.cutmix and (not settings.mixup or torch.rand(()).item() < SWITCH)
+    strength = settings.cutmix if cuts else settings.mixup
+    share = torch.distributions.Beta(strength, strength).sample().item()
+    other, other_target = view.roll(1, 0), target.roll(1, 0)
+    if cuts:
+        rows, columns = view.shape[-2:]
+        height, width = (round(length * (1 - share) ** 0.5) for length in (rows, columns))
+        top, left = (int(torch.randint(room + 1, ())) for room in (rows - height, columns - width))
+        view = view.clone()
+        view[..., top : top + height, left : left + width] = other[..., top : top + height, left : left + width]
+        share = 1 - height * width / (rows * columns)
+    else:
+        view = share * view + (1 - share) * other
+    return view, share * target + (1 - share) * other_target
+
+
+def _rand_augmented(clip: Tensor, settings: Finetune) -> Tensor:
+    """The same operations for all pictures of a clip (3, T, H, W)."""
+    from torchvision.transforms import v2
+
+    operations, magnitude = settings.rand_augment
+    mean, std = (torch.tensor(v, device=clip.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    pictures = ((clip.transpose(0, 1) * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    changed = v2.RandAugment(num_ops=operations, magnitude=magnitude)(pictures)
+    return ((changed.float() / 255 - mean) / std).transpose(0, 1)
+
+
+def _erased(clip: Tensor, probability: float) -> Tensor:
+    from torchvision.transforms import v2
+
+    return v2.RandomErasing(p=probability)(clip.transpose(0, 1)).transpose(0, 1)
+
+
+def _masked(clip: Tensor, settings: Finetune) -> Tensor:
+    """SpecAugment (Park et al. 2019): bands and columns set to 0, the mean of normalised log-mels."""
+    from torchaudio.transforms import FrequencyMasking, TimeMasking
+
+    for kind, (count, width) in ((FrequencyMasking, settings.mel_masks), (TimeMasking, settings.time_masks)):
+        for _ in range(count):
+            clip = kind(width)(clip)
+    return clip
