@@ -39,3 +39,13 @@ def test_our_figures_stand_beside_those_of_the_same_data_set(project):
     assert tuned.startswith("xkd: student 6")
     project.values["tasks"]["finetune"]["ablations"] = ["ae"]
     assert rows(project)["ucf101", "finetune", "video", "top1", "kinetics400"][4].startswith("no row for XKD")
+
+
+def test_notes_explain_tasks_that_are_not_called_after_their_protocol(project):
+    project.values["datasets"]["films"] = {"kind": "ucf101"}
+    project.values["tasks"]["ucf"] = {"protocol": "svm", "dataset": "films", "folds": ["1", "2"], "ablations": []}
+    notes = [line for line in project.markdown().splitlines() if line.startswith("- Task")]
+    assert notes == [
+        "- Task `ucf`: protocol svm on data set `films`, mean over the folds 1, 2; mean average precision where clips have "
+        "several labels."
+    ]
