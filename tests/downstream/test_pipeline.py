@@ -28,6 +28,7 @@ CHANGES = {
     "evaluate": {"finetune": {"epochs": 1, "batch_size": 16}, "linear": {"C": [0.1, 1.0]}},
     "tasks": {
         "several_views": {"protocol": "svm", "clips": 3, "crops": 3, "train_clips": 2, "changes": {"C": [0.01]}},
+        "layer": {"protocol": "layer", "changes": {"epochs": 3}},
         "folds": {"protocol": "linear", "folds": ["a", "b"], "changes": {"C": [1.0]}},
         "folds_finetuned": {"protocol": "finetune", "folds": ["a", "b"]},
     },
@@ -51,7 +52,7 @@ def project(tmp_path_factory, params):
     return folder
 
 
-@pytest.mark.parametrize("protocol", ["linear", "finetune"])
+@pytest.mark.parametrize("protocol", ["linear", "layer", "finetune"])
 def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol):
     written = []
     for attempt in ("first", "second"):

@@ -13,9 +13,10 @@ from xkd.data.manifest import Manifest
 from xkd.downstream import knn, linear
 from xkd.downstream.features import Clips, Key, device, extract
 from xkd.downstream.finetune import class_names, finetune
+from xkd.downstream.layer import train_layer
 from xkd.downstream.metrics import Scores
 from xkd.progress import track
-from xkd.settings import Finetune, Linear, Recipe, Svm, Task
+from xkd.settings import Finetune, Layer, Linear, Recipe, Svm, Task
 
 Result = tuple[Clips, list[Scores], dict[str, float]]
 
@@ -36,7 +37,7 @@ class Job:
     manifest: Manifest
     path: Path
     task: Task
-    settings: Linear | Svm | Finetune
+    settings: Linear | Svm | Layer | Finetune
     batch_size: int
 
     @property
@@ -86,9 +87,12 @@ def _probe(job: Job, train: Clips, test: Clips) -> Result:
         labels, items = (np.repeat(train.labels, features.shape[1]), train.items_of(modality))
         items = [np.repeat(names, features.shape[1]) for names in items]
         flat, test_labels = test_features.reshape(clips * views, -1), np.repeat(test.labels, views)
-        values, classes, c = linear.probe(every, labels, items, flat, settings, test_labels)
         method = job.task.protocol
-        chosen[f"{owner}.{modality}.{method}.C"] = c
+        if isinstance(settings, Layer):
+            values, classes = train_layer(every, labels, flat, settings, job.seed)
+        else:
+            values, classes, c = linear.probe(every, labels, items, flat, settings, test_labels)
+            chosen[f"{owner}.{modality}.{method}.C"] = c
         scores.append(Scores(f"{owner}.{modality}.{method}", _mean(values, clips), classes))
         if isinstance(settings, Linear):
             values, classes = knn.classify(every, labels, flat, settings.neighbours)
@@ -112,7 +116,7 @@ def finetune_students(job: Job) -> Iterator[tuple[str | None, Result]]:
         yield fold, (test, [Scores(f"{o}.{m}.finetune", values, classes) for (o, m), values in means.items()], {})
 
 
-PROTOCOLS = {"linear": probe_frozen, "svm": probe_frozen, "finetune": finetune_students}
+PROTOCOLS = {"linear": probe_frozen, "svm": probe_frozen, "layer": probe_frozen, "finetune": finetune_students}
 
 
 def _feature_sets(train: dict[Key, np.ndarray], test: dict[Key, np.ndarray]):

@@ -11,7 +11,10 @@ from xkd.report.statistics import compare
 
 KINDS = {"kinetics-sound": "kinetics_sound"}  # data sets whose name in the paper's tables is not their kind here
 MODALITIES = {"audio+video": "both"}
-METHODS = {"linear": ("svm", "linear"), "finetune": ("finetune",)}  # the paper's linear probe is either of two here
+METHODS = {
+    "linear": ("svm", "layer", "linear"),
+    "finetune": ("finetune",),
+}  # the paper's linear probe is one of three here
 VARIANTS = {"xkd": "XKD", "xkd_mas": "XKD-MAS", "xkd_mats": "XKD-MATS"}
 OWNERS = ("student", "teacher")
 EMPTY = "–"

@@ -178,8 +178,8 @@ def _command(params: Params, verb: str, dataset: str | None = None) -> str:
 
 
 def _task_order(task: str) -> tuple:
-    """student before teacher, linear, knn, svm, finetune, then video, audio, both; unknown words after the known ones."""
-    known = (("student", "teacher"), ("linear", "knn", "svm", "finetune"), ("video", "audio", "both"))
+    """student before teacher, linear, knn, svm, layer, finetune, then video, audio, both; unknown words after the known ones."""
+    known = (("student", "teacher"), ("linear", "knn", "svm", "layer", "finetune"), ("video", "audio", "both"))
     owner, modality, protocol = task.split(".")
     ranks = [
         words.index(word) if word in words else len(words) for word, words in zip((owner, protocol, modality), known)

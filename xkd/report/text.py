@@ -11,7 +11,7 @@ from xkd.report.statistics import Comparison
 from xkd.report.table import comparison, settings
 
 MAIN = ("student.video.linear", "student.audio.linear", "student.both.linear")
-PROTOCOLS = {"linear": "", "knn": " kNN", "svm": " SVM", "finetune": " finetuned"}
+PROTOCOLS = {"linear": "", "knn": " kNN", "svm": " SVM", "layer": " layer", "finetune": " finetuned"}
 EMPTY = "–"
 
 

@@ -1,0 +1,72 @@
+"""A linear layer trained by gradient descent on frozen features, as the paper probes Kinetics400 and FSD50K."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from xkd.downstream.features import device
+from xkd.downstream.labels import classes_of, several, targets
+from xkd.errors import UserError
+from xkd.settings import Layer
+from xkd.training.schedules import cosine
+
+
+def train_layer(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, settings: Layer, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Trains on the training clips and scores the test clips.
+
+    Cross-entropy, or binary cross-entropy per class where clips have several labels; AdamW; features scaled to unit
+    variance on the training clips.
+
+    Args:
+        train: (clips, D) features.
+        labels: (clips,) training labels.
+        test: (test clips, D) features.
+        settings: group `evaluate.layer`.
+        seed: of starting weights, order and dropout.
+
+    Returns:
+        Logits (test clips, classes), class names (classes,).
+
+    Raises:
+        UserError: fewer than two classes, or the loss is no longer finite.
+    """
+    classes = classes_of(labels)
+    if len(classes) < 2:
+        raise UserError(
+            "a linear layer needs training clips of two labels or more; see the column label of the manifest"
+        )
+    mean, scale = train.mean(0), train.std(0) + 1e-6
+    x, x_test = (torch.from_numpy((part - mean) / scale).float().to(device()) for part in (train, test))
+    target = torch.from_numpy(targets(labels, classes)).float().to(device())
+    loss_of = F.binary_cross_entropy_with_logits if several(labels) else F.cross_entropy
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layer = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(x.shape[1], len(classes))).to(device())
+        optimiser = torch.optim.AdamW(layer.parameters(), lr=0.0, weight_decay=settings.weight_decay)
+        for epoch, rates in enumerate(_rates(settings, -(-len(x) // settings.batch_size))):
+            order = torch.randperm(len(x))
+            for rate, chosen in zip(rates, order.split(settings.batch_size), strict=True):
+                optimiser.param_groups[0]["lr"] = rate
+                loss = loss_of(layer(x[chosen]), target[chosen])
+                if not torch.isfinite(loss):
+                    raise UserError(f"epoch {epoch}: the loss is not finite; lower evaluate.layer.learning_rate")
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+    with torch.inference_mode():
+        return layer.eval()(x_test).cpu().numpy(), classes
+
+
+def _rates(settings: Layer, batches: int) -> np.ndarray:
+    """Learning rate of each batch of each epoch: fixed, or a cosine to 0 after a warm-up."""
+    steps = settings.epochs * batches
+    if settings.schedule == "fixed":
+        rates = np.full(steps, settings.learning_rate)
+    else:
+        rates = np.asarray(cosine(settings.learning_rate, 0.0, steps, round(settings.warmup * steps)), dtype=float)
+    return rates.reshape(settings.epochs, batches)
