@@ -86,7 +86,8 @@ def _over_folds(folds: dict[str | None, dict]) -> dict:
     parts = list(folds.values())
     if len(parts) == 1:
         return parts[0]
-    every = {name: np.array([part["metrics"][name] for part in parts]) for name in parts[0]["metrics"]}
+    common = [name for name in parts[0]["metrics"] if all(name in part["metrics"] for part in parts)]
+    every = {name: np.array([part["metrics"][name] for part in parts]) for name in common}
     return {
         "clips": {split: sum(part["clips"][split] for part in parts) for split in ("train", "test")},
         "metrics": {name: round(float(values.mean()), DECIMALS) for name, values in every.items()},
