@@ -98,6 +98,17 @@ def test_two_runs_of_a_seed_are_identical_and_seeds_differ(tmp_path):
     assert not same(first, other)
 
 
+@pytest.mark.parametrize("mode", ["pretrain", "supervised"])
+def test_starting_weights_depend_on_the_seed_alone(mode):
+    """Whatever else has drawn from the global generator before, in this process or another."""
+    states = []
+    for drawn in (0, 5):
+        torch.manual_seed(drawn)
+        states.append(trainer(settings(mode=mode)).objective.state_dict())
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
 def test_losses_of_twenty_steps_are_those_of_the_committed_curve(tmp_path):
     """Written by `train(trainer(settings(epochs=10)), ...)`; a change of any number is a change of the method."""
     got = curves(train(trainer(settings(epochs=10)), tmp_path))[list(GOLDEN.columns)]

@@ -23,8 +23,9 @@ class SupervisedObjective(nn.Module):
         super().__init__()
         self.networks = networks
         self.classifiers = nn.ModuleDict({m: nn.Linear(width, classes) for m in networks.students})
-        for classifier in self.classifiers.values():
+        for classifier in self.classifiers.values():  # nothing is drawn: a run depends on its seed alone
             nn.init.zeros_(classifier.weight)
+            nn.init.zeros_(classifier.bias)
 
     def forward(self, views: dict[str, list[Tensor]], labels_B: Tensor) -> StepLosses:
         """Mean of the modalities' cross-entropies for one batch."""
