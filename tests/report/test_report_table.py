@@ -118,6 +118,7 @@ def test_two_reports_of_the_same_runs_are_equal_byte_for_byte(project):
     assert set(map(str, first)) == {
         "table.csv",
         "table.md",
+        "paper-comparison.md",
         "report.html",
         *(f"figures/{name}.png" for name in FIGURES),
     }
