@@ -1,21 +1,26 @@
-"""An encoder's folder: model.safetensors, config.json and README.md, the model card."""
+"""An encoder's folder: model.safetensors, config.json and README.md, the model card; of a student, its decoder too."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from xkd.encoders.config import EncoderConfig
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
+from xkd.models.decoder import Decoder
 from xkd.models.vit import Encoder, make_blocks
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, DECODER, CONFIG, CARD = "model.safetensors", "decoder.safetensors", "config.json", "README.md"
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def build(config: EncoderConfig) -> Encoder:
@@ -24,12 +29,25 @@ def build(config: EncoderConfig) -> Encoder:
     return Encoder(config.patch, config.grid, config.channels, config.width, blocks)
 
 
-def save(encoder: Encoder, config: EncoderConfig, folder: Path) -> None:
-    """Writes the folder of an encoder; files that are there already are replaced."""
+def build_decoder(config: EncoderConfig) -> Decoder:
+    """The decoder that a config describes, with weights that mean nothing yet."""
+    sizes, values = config.decoder, math.prod(config.patch) * config.channels
+    return Decoder(config.grid, values, config.width, sizes.width, sizes.depth, sizes.heads)
+
+
+def save(encoder: Encoder, config: EncoderConfig, folder: Path, decoder: Decoder | None = None) -> None:
+    """Writes the folder of an encoder; files that are there already are replaced.
+
+    Args:
+        decoder: the one that `config.decoder` describes, if it does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in encoder.state_dict().items()}
-    with replacing(folder / WEIGHTS) as path:
-        save_file(tensors, path)
+    (folder / DECODER).unlink(missing_ok=True)
+    for name, network in ((WEIGHTS, encoder), (DECODER, decoder)):
+        if network is not None:
+            tensors = {key: value.detach().cpu().clone().contiguous() for key, value in network.state_dict().items()}
+            with replacing(folder / name) as path:
+                save_file(tensors, path)
     with replacing(folder / CARD) as path:
         path.write_text(_card(config))
     write_json(folder / CONFIG, config.model_dump(mode="json"))
@@ -42,29 +60,41 @@ def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
         UserError: no encoder there, an unknown config, or weights that do not fit it.
     """
     config = _read_config(folder)
-    encoder = build(config)
+    return _filled(build(config), folder / WEIGHTS), config
+
+
+def load_decoder(folder: Path, config: EncoderConfig) -> Decoder | None:
+    """The decoder of a student, in evaluation mode; None for an encoder that is stored without one.
+
+    Raises:
+        UserError: the file is missing, damaged, or does not fit the config.
+    """
+    return _filled(build_decoder(config), folder / DECODER) if config.decoder else None
+
+
+def _filled(network: Network, path: Path) -> Network:
     try:
-        tensors = load_file(folder / WEIGHTS)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder / WEIGHTS}: missing or damaged ({error})") from None
-    load_strictly(encoder, tensors, folder / WEIGHTS)
-    return encoder.requires_grad_(False).eval(), config
+        raise UserError(f"{path}: missing or damaged ({error})") from None
+    load_strictly(network, tensors, path)
+    return network.requires_grad_(False).eval()
 
 
-def load_strictly(encoder: Encoder, tensors: dict[str, Tensor], source: Path) -> None:
+def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     """Copies every tensor, after checking that names and shapes are those of the network.
 
     Raises:
         UserError: names what is missing, unknown, or of another shape.
     """
-    wanted = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     for word, names in (("no", wanted.keys() - tensors.keys()), ("an unknown", tensors.keys() - wanted.keys())):
         if names:
             raise UserError(f"{source}: {word} tensor {min(names)} (and {len(names) - 1} more)")
     for name, shape in wanted.items():
         if tuple(tensors[name].shape) != shape:
             raise UserError(f"{source}: {name} has the shape {tuple(tensors[name].shape)}, expected {shape}")
-    encoder.load_state_dict(tensors)
+    network.load_state_dict(tensors)
 
 
 def _read_config(folder: Path) -> EncoderConfig:
