@@ -20,7 +20,7 @@ from xkd.downstream.features import device
 from xkd.encoders.pretrained import PretrainedEncoder, load_encoder
 from xkd.errors import UserError
 from xkd.files import replacing
-from xkd.progress import track
+from xkd.progress import say, track
 
 # Read at a time. A later part of a file's sound is reached by decoding what lies before: parts are long, and decoding
 # is hundreds of times faster than the network.
@@ -64,9 +64,7 @@ def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int)
     finally:
         for file, reason in faults.items():
             print(f"xkd: left out: {file}: {reason}", file=sys.stderr)
-    print(
-        f"{output}: {written} clips of {len(files) - len(faults)} files; {len(faults)} files left out", file=sys.stderr
-    )
+    say(f"{output}: {written} clips of {len(files) - len(faults)} files; {len(faults)} files left out")
 
 
 def _files(source: Path) -> list[Path]:
