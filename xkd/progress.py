@@ -93,18 +93,26 @@ def _shown(description: str, total: int | None, done: int, words, columns) -> It
 
 
 class _Lines:
-    """A line as soon as the time left can be told, then about every tenth of the way."""
+    """A line as soon as the time left can be told, then about every tenth of the way.
+
+    Speed counts from the first item on: what comes before it is starting processes, or a connection.
+    """
 
     def __init__(self, description: str, total: int | None, done: int, words) -> None:
         self.description, self.total, self.before, self.words = description, total, done, words
         self.came = self.tenth = 0
         self.started = self.shown = time.monotonic()
+        self.first: float | None = None
+        self.first_came = 0
         self.silent = True
         self.lock = threading.Lock()
 
     def advance(self, count: int) -> None:
         with self.lock:
             self.came += count
+            if self.first is None:
+                self.first = self.shown = time.monotonic()
+                self.first_came = self.came
             waited = time.monotonic() - self.shown
             tenth = 10 * (self.before + self.came) // self.total if self.total else self.tenth + 1
             if waited < FIRST_SECONDS or self.before + self.came == self.total:
@@ -122,12 +130,12 @@ class _Lines:
             self._print(f"{self.words(done, None)} done in {seconds}")
 
     def _state(self) -> str:
-        seconds = time.monotonic() - self.started
-        done, rate = self.before + self.came, self.words(self.came / max(seconds, 1e-9), None)
-        if self.total is None or self.came <= 0:
-            return f"{self.words(done, None)}, {rate}/s"
-        left = _clock((self.total - done) / self.came * seconds)
-        return f"{100 * done // self.total} % ({self.words(done, self.total)}), {rate}/s, {left} left"
+        done, came, seconds = self.before + self.came, self.came - self.first_came, time.monotonic() - self.first
+        rate = came / seconds
+        if self.total is None:
+            return f"{self.words(done, None)}, {self.words(rate, None)}/s"
+        left = _clock((self.total - done) / rate)
+        return f"{100 * done // self.total} % ({self.words(done, self.total)}), {self.words(rate, None)}/s, {left} left"
 
     def _print(self, state: str) -> None:
         print(f"{self.description}: {state}", file=sys.stderr, flush=True)

@@ -30,7 +30,7 @@ def sheet(looks: dict[str, Look], title: str, notes: list[str], start: float) ->
     footer = _wrapped(notes)
     bottom = 0.17 * footer.count("\n") + 0.55
     figure = plt.figure(figsize=(WIDTH_INCHES, sum(heights) + bottom + 0.35))
-    grid = figure.add_gridspec(len(rows), 1, height_ratios=heights)
+    grid = figure.add_gridspec(len(rows), 2, height_ratios=heights, width_ratios=(1, 0.012))
     figure.get_layout_engine().set(rect=(0, bottom / figure.get_figheight(), 1, 1 - bottom / figure.get_figheight()))
     top = highest(looks)
     image = None
@@ -39,15 +39,17 @@ def sheet(looks: dict[str, Look], title: str, notes: list[str], start: float) ->
         last = number == len(rows) - 1 or rows[number + 1][0] != modality
         weights = look.weights if weighed else None
         if modality == "video":
-            cells = grid[number].subgridspec(1, min(STRIP, len(array)), wspace=0.03)
+            cells = grid[number, 0].subgridspec(1, min(STRIP, len(array)), wspace=0.03)
             drawn = _strip(figure, cells, array, weights, top, name, start, look.seconds if last else None)
         else:
-            axis = figure.add_subplot(grid[number])
+            axis = figure.add_subplot(grid[number, 0])
             drawn = sound_row(axis, array, look.true, weights, top, name)
             _time_axis(axis, array, start, look.seconds, shown=last)
         image = drawn if weighed else image
-    label = f"{next(iter(looks.values())).weighed_by}\n(mean of the view: 1)"
-    figure.colorbar(image, ax=figure.axes, label=label, shrink=min(1.0, 2.5 / sum(heights)), pad=0.01)
+    weighed = next(number for number, (_, row) in enumerate(rows) if row[2])
+    scale = figure.colorbar(image, cax=figure.add_subplot(grid[weighed, 1]))
+    scale.set_label("mean: 1", fontsize=8)
+    scale.ax.tick_params(labelsize=8)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     if footer:
         figure.text(0.01, 0.06 / figure.get_figheight(), footer, fontsize=8, va="bottom", color="0.25")
