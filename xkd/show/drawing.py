@@ -7,16 +7,18 @@ from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from xkd.report.style import plt
 from xkd.show.looks import Look
 
 STRIP = 8  # pictures in a row at most
-WIDTH_INCHES = 11.0
-SOUND_INCHES = 1.05  # of a row
-HEAT = "inferno"
-Row = tuple[str, np.ndarray, bool]  # name, pictures or log-mel, whether weights are drawn over it
+GAP = 0.04  # between them, of a picture's width
+WIDTH_INCHES, ROW_INCHES, SOUND_INCHES = 11.0, 9.4, 1.05
+COLOUR, STRONGEST = np.array([1.0, 0.62, 0.0]), 0.8  # orange: brighter than most of what it covers, also in print
+SCALE = LinearSegmentedColormap.from_list("weights", [(0.35,) * 3, tuple(0.2 * 0.35 + 0.8 * COLOUR)])
+Row = tuple[str, np.ndarray, np.ndarray | None]  # name, pictures or log-mel, weights to be drawn over it
 
 
 def sheet(looks: dict[str, Look], title: str, notes: list[str], start: float) -> Figure:
@@ -25,43 +27,40 @@ def sheet(looks: dict[str, Look], title: str, notes: list[str], start: float) ->
     Args:
         start: seconds of the file at which the views begin.
     """
-    rows = [(m, row) for m, look in looks.items() for row in rows_of(look)]
-    heights = [_height(looks[m], m) for m, _ in rows]
-    footer = _wrapped(notes)
-    bottom = 0.17 * footer.count("\n") + 0.55
-    figure = plt.figure(figsize=(WIDTH_INCHES, sum(heights) + bottom + 0.35))
+    rows = [(m, row) for m, look in looks.items() for row in rows_of(m, look)]
+    heights = [_height(m, looks[m]) for m, _ in rows]
+    footer = "\n".join(line for note in notes for line in textwrap.wrap(note, 150))
+    bottom = 0.2 + 0.16 * len(footer.splitlines())
+    figure = plt.figure(figsize=(WIDTH_INCHES, sum(heights) + 0.12 * len(rows) + 0.5 + bottom))
     grid = figure.add_gridspec(len(rows), 2, height_ratios=heights, width_ratios=(1, 0.012))
     figure.get_layout_engine().set(rect=(0, bottom / figure.get_figheight(), 1, 1 - bottom / figure.get_figheight()))
     top = highest(looks)
-    image = None
-    for number, (modality, (name, array, weighed)) in enumerate(rows):
-        look = looks[modality]
-        last = number == len(rows) - 1 or rows[number + 1][0] != modality
-        weights = look.weights if weighed else None
+    for number, (modality, (name, array, weights)) in enumerate(rows):
+        axis, look = figure.add_subplot(grid[number, 0]), looks[modality]
         if modality == "video":
-            cells = grid[number, 0].subgridspec(1, min(STRIP, len(array)), wspace=0.03)
-            drawn = _strip(figure, cells, array, weights, top, name, start, look.seconds if last else None)
+            _strip(
+                axis, array if weights is None else heat(array, weights, top), look.seconds, start, weights is not None
+            )
         else:
-            axis = figure.add_subplot(grid[number, 0])
-            drawn = sound_row(axis, array, look.true, weights, top, name)
-            _time_axis(axis, array, start, look.seconds, shown=last)
-        image = drawn if weighed else image
-    weighed = next(number for number, (_, row) in enumerate(rows) if row[2])
-    scale = figure.colorbar(image, cax=figure.add_subplot(grid[weighed, 1]))
-    scale.set_label("mean: 1", fontsize=8)
-    scale.ax.tick_params(labelsize=8)
+            sound(axis, array, look.true, weights, top)
+            _time_axis(axis, array.shape[1], look.seconds, start, weights is not None)
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        if weights is not None:
+            colours = plt.cm.ScalarMappable(plt.Normalize(0, top), SCALE)
+            scale = figure.colorbar(colours, cax=figure.add_subplot(grid[number, 1]))
+            scale.ax.tick_params(labelsize=8)
+            scale.set_label("mean: 1", fontsize=8)
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-    if footer:
-        figure.text(0.01, 0.06 / figure.get_figheight(), footer, fontsize=8, va="bottom", color="0.25")
+    figure.text(0.01, 0.08 / figure.get_figheight(), footer, fontsize=8, va="bottom", color="0.25")
     return figure
 
 
-def rows_of(look: Look) -> list[Row]:
+def rows_of(modality: str, look: Look) -> list[Row]:
     """What is drawn of a modality, from top to bottom."""
-    rows = [("input", look.true, False)]
+    rows = [("frames" if modality == "video" else "log-mel", look.true, None)]
     if look.predicted is not None:
-        rows += [(f"{look.hidden:.0%} hidden", look.masked, False), ("filled in", look.predicted, False)]
-    return [*rows, (look.weighed_by.replace(" of the ", "\n"), look.true, True)]
+        rows += [(f"{look.hidden:.0%} hidden", look.masked, None), ("filled in", look.predicted, None)]
+    return [*rows, (look.weighed_by, look.true, look.weights)]
 
 
 def highest(looks: dict[str, Look]) -> float:
@@ -70,73 +69,65 @@ def highest(looks: dict[str, Look]) -> float:
 
 
 def heat(pictures: np.ndarray, weights: np.ndarray, top: float) -> np.ndarray:
-    """Pictures (T, H, W, 3) in grey with weights (t, h, w) over them, each on its patch."""
-    grey = pictures.mean(-1, keepdims=True)
-    factors = [length // cells for length, cells in zip(pictures.shape[:3], weights.shape, strict=True)]
-    spread = weights
-    for axis, factor in enumerate(factors):
-        spread = spread.repeat(factor, axis=axis)
-    return 0.45 * grey + 0.55 * plt.get_cmap(HEAT)(spread / top)[..., :3]
+    """Weights as colour over the grey of what they weigh, each on its patch: RGB in 0..1.
+
+    Args:
+        pictures: (T, H, W, 3), or one log-mel (M, F), in 0..1.
+        weights: (t, h, w) or (m, f).
+    """
+    grey = pictures.mean(-1, keepdims=True) if pictures.ndim == 4 else pictures[..., None]
+    strength = weights
+    for axis, cells in enumerate(weights.shape):
+        strength = strength.repeat(pictures.shape[axis] // cells, axis=axis)
+    strength = STRONGEST * np.clip(strength / top, 0, 1)[..., None]
+    return (1 - strength) * grey + strength * COLOUR
 
 
-def sound_row(axis: Axes, array: np.ndarray, true: np.ndarray, weights: np.ndarray | None, top: float, name: str):
-    """A log-mel on the scale of the true one, low frequencies at the bottom, or weights over it in grey."""
-    extent = (0, array.shape[1], 0, array.shape[0])
-    style = {"origin": "lower", "aspect": "auto", "extent": extent, "interpolation": "nearest"}
-    colours = "gray" if weights is not None else "magma"
-    image = axis.imshow(array, vmin=true.min(), vmax=true.max(), cmap=colours, **style)
-    if weights is not None:
-        image = axis.imshow(weights, vmin=0, vmax=top, cmap=HEAT, alpha=0.55, **style)
+def sound(axis: Axes, array: np.ndarray, true: np.ndarray, weights: np.ndarray | None, top: float) -> None:
+    """A log-mel on the scale of the true one, low frequencies at the bottom; with weights in grey below them."""
+    style = {"origin": "lower", "aspect": "auto", "extent": (0, array.shape[1], 0, array.shape[0])}
+    low, high = true.min(), max(true.max(), true.min() + 1e-6)
+    if weights is None:
+        axis.imshow(array, vmin=low, vmax=high, cmap="magma", interpolation="nearest", **style)
+    else:
+        axis.imshow(heat((array - low) / (high - low), weights, top), interpolation="nearest", **style)
     _bare(axis)
-    _named(axis, name)
-    return image
 
 
-def picture(axis: Axes, array: np.ndarray, name: str | None = None):
-    """One picture (H, W, 3)."""
-    image = axis.imshow(np.clip(array, 0, 1), interpolation="nearest")
+def _strip(axis: Axes, pictures: np.ndarray, seconds: float, start: float, times: bool) -> None:
+    """Some pictures (T, H, W, 3), evenly picked, side by side."""
+    count = min(STRIP, len(pictures))
+    numbers = ((np.arange(count) + 0.5) * len(pictures) / count).astype(int)
+    height, width = pictures.shape[1:3]
+    gap = max(round(width * GAP), 1)
+    strip = np.ones((height, count * (width + gap) - gap, 3))
+    for place, number in enumerate(numbers):
+        strip[:, place * (width + gap) :][:, :width] = pictures[number]
+    axis.imshow(np.clip(strip, 0, 1), interpolation="nearest")
     _bare(axis)
-    if name:
-        _named(axis, name)
-    return image
+    if times:
+        labels = [f"{start + number * seconds / len(pictures):.2f} s" for number in numbers]
+        axis.set_xticks(np.arange(count) * (width + gap) + width / 2, labels, fontsize=8)
+        axis.tick_params(length=0)
 
 
-def _strip(figure: Figure, cells, array, weights, top: float, name: str, start: float, seconds: float | None):
-    count = cells.ncols
-    shown = heat(array, weights, top) if weights is not None else array
-    for column, number in enumerate(((np.arange(count) + 0.5) * len(array) / count).astype(int)):
-        axis = figure.add_subplot(cells[column])
-        picture(axis, shown[number], name if column == 0 else None)
-        if seconds is not None:
-            axis.set_xlabel(f"{start + number * seconds / len(array):.2f} s", fontsize=8)
-    return plt.cm.ScalarMappable(plt.Normalize(0, top), HEAT)
-
-
-def _time_axis(axis: Axes, array: np.ndarray, start: float, seconds: float, shown: bool) -> None:
-    places = np.linspace(0, array.shape[1], 9)
-    axis.set_xticks(places, [f"{start + place / array.shape[1] * seconds:.2f} s" for place in places] if shown else [])
+def _time_axis(axis: Axes, columns: int, seconds: float, start: float, times: bool) -> None:
+    places = np.linspace(0, columns, 9)
+    axis.set_xticks(places, [f"{start + place / columns * seconds:.2f} s" for place in places] if times else [])
     axis.tick_params(labelsize=8)
 
 
-def _height(look: Look, modality: str) -> float:
-    """Inches of a row."""
+def _height(modality: str, look: Look) -> float:
+    """Inches of a row, such that a strip of pictures is as wide as a log-mel."""
     if modality == "audio":
         return SOUND_INCHES
-    count = min(STRIP, len(look.true))
-    return min(0.86 * WIDTH_INCHES / count, 2.2) + 0.05
+    height, width = look.true.shape[1:3]
+    return min(ROW_INCHES * height / width / min(STRIP, len(look.true)), 2.5)
 
 
 def _bare(axis: Axes) -> None:
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
-
-
-def _named(axis: Axes, name: str) -> None:
-    axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-
-
-def _wrapped(notes: list[str]) -> str:
-    return "\n".join(line for note in notes for line in textwrap.wrap(note, 150))
 
 
 def film(looks: dict[str, Look], title: str) -> tuple[int, Callable[[int], np.ndarray], float]:
@@ -169,21 +160,22 @@ def film(looks: dict[str, Look], title: str) -> tuple[int, Callable[[int], np.nd
 
 
 def _moving_pictures(part, look: Look, top: float) -> list[tuple]:
-    rows = rows_of(look)
+    rows = rows_of("video", look)
     axes = part.subplots(2 if len(rows) > 2 else 1, 2, squeeze=False).flat
     moving = []
-    for axis, (name, array, weighed) in zip(axes, rows, strict=True):
-        pictures = np.clip(heat(array, look.weights, top) if weighed else array, 0, 1)
-        moving.append((picture(axis, pictures[0]), pictures))
-        axis.set_title(name.replace("\n", " of the "), fontsize=9)
+    for axis, (name, array, weights) in zip(axes, rows, strict=True):
+        pictures = np.clip(array if weights is None else heat(array, weights, top), 0, 1)
+        moving.append((axis.imshow(pictures[0], interpolation="nearest"), pictures))
+        axis.set_title(name.replace("\n", " "), fontsize=9)
+        _bare(axis)
     return moving
 
 
 def _cursors(part, look: Look, top: float) -> list:
-    rows = rows_of(look)
+    rows = rows_of("audio", look)
     cursors = []
-    for axis, (name, array, weighed) in zip(part.subplots(len(rows), 1, squeeze=False).flat, rows, strict=True):
-        sound_row(axis, array, look.true, look.weights if weighed else None, top, "")
-        axis.set_title(name.replace("\n", " of the "), fontsize=9)
+    for axis, (name, array, weights) in zip(part.subplots(len(rows), 1, squeeze=False).flat, rows, strict=True):
+        sound(axis, array, look.true, weights, top)
+        axis.set_title(name.replace("\n", " "), fontsize=9)
         cursors.append(axis.axvline(0, color="white", linewidth=1.5))
     return cursors

@@ -93,7 +93,7 @@ def _weights(models: Models, views: dict[str, Tensor]) -> tuple[dict[str, Tensor
         weighed_by = "refinement"
     else:
         found = {m: a.mean(1) for m, a in attention.items()}
-        weighed_by = f"attention of the {'teacher' if set(owners.values()) == {'teacher'} else 'encoder'}"
+        weighed_by = "attention"
     weights = {m: relative_weights(weights_BN, grids[m])[0] for m, weights_BN in found.items()}
     return weights, weighed_by, [f"{why}; shown is the attention of each encoder alone"] if why else []
 

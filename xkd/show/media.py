@@ -68,6 +68,7 @@ def read(path: str, cuts: dict[str, Cut], start: float | None) -> Cuttings | str
         if len(clip) < cut.length:
             notes.append(_short(modality, cut, len(clip)))
         clips[modality] = _filled(modality, clip, cut.length)
+    faults = {modality: faults[modality] for modality in cuts if modality in faults}
     if not clips:
         return "; ".join(faults.values())
     # The reason "no audio" says all; others are about a stream that is there.
