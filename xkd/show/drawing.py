@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from xkd.report.style import plt
@@ -17,7 +17,6 @@ STRIP = 8  # pictures in a row at most
 GAP = 0.04  # between them, of a picture's width
 WIDTH_INCHES, ROW_INCHES, SOUND_INCHES = 11.0, 9.4, 1.05
 COLOUR, STRONGEST = np.array([1.0, 0.62, 0.0]), 0.8  # orange: brighter than most of what it covers, also in print
-SCALE = LinearSegmentedColormap.from_list("weights", [(0.35,) * 3, tuple(0.2 * 0.35 + 0.8 * COLOUR)])
 Row = tuple[str, np.ndarray, np.ndarray | None]  # name, pictures or log-mel, weights to be drawn over it
 
 
@@ -46,7 +45,8 @@ def sheet(looks: dict[str, Look], title: str, notes: list[str], start: float) ->
             _time_axis(axis, array.shape[1], look.seconds, start, weights is not None)
         axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
         if weights is not None:
-            colours = plt.cm.ScalarMappable(plt.Normalize(0, top), SCALE)
+            shades = ListedColormap([_coloured(0.35, share) for share in np.linspace(0, 1, 64)])
+            colours = plt.cm.ScalarMappable(plt.Normalize(0, top), shades)
             scale = figure.colorbar(colours, cax=figure.add_subplot(grid[number, 1]))
             scale.ax.tick_params(labelsize=8)
             scale.set_label("mean: 1", fontsize=8)
@@ -79,7 +79,12 @@ def heat(pictures: np.ndarray, weights: np.ndarray, top: float) -> np.ndarray:
     strength = weights
     for axis, cells in enumerate(weights.shape):
         strength = strength.repeat(pictures.shape[axis] // cells, axis=axis)
-    strength = STRONGEST * np.clip(strength / top, 0, 1)[..., None]
+    return np.clip(_coloured(grey, strength[..., None] / top), 0, 1)
+
+
+def _coloured(grey: np.ndarray | float, share: np.ndarray | float) -> np.ndarray:
+    """RGB of grey under a weight of `share` of the highest; squared, so that a patch like any other stays rather grey."""
+    strength = STRONGEST * np.clip(share, 0, 1) ** 2
     return (1 - strength) * grey + strength * COLOUR
 
 

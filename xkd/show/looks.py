@@ -47,7 +47,7 @@ def look(models: Models, cuttings: Cuttings, seed: int) -> tuple[dict[str, Look]
     """
     views = {m: _view(models, m, clip) for m, clip in cuttings.clips.items()}
     weights, weighed_by, notes = _weights(models, views)
-    looks = {}
+    looks, bare = {}, []
     for modality, view in views.items():
         pictures, hidden = {}, None
         if modality in models.decoders:
@@ -57,9 +57,7 @@ def look(models: Models, cuttings: Cuttings, seed: int) -> tuple[dict[str, Look]
             keep_BK = kept_patches(rank_BN, hidden)
             pictures = reconstruction(encoder.encoder, models.decoders[modality], view, keep_BK)
         else:
-            notes.append(
-                f"{modality}: no reconstruction, since no decoder is stored with the {_owners(models, modality)}"
-            )
+            bare.append(modality)
         looks[modality] = Look(
             true=as_picture(view)[0].numpy(),
             masked=_array(pictures.get("masked")),
@@ -69,6 +67,8 @@ def look(models: Models, cuttings: Cuttings, seed: int) -> tuple[dict[str, Look]
             weighed_by=weighed_by,
             seconds=models.of(modality, ("student", "teacher"))[1].config.input.seconds,
         )
+    if bare:
+        notes.append(f"no reconstruction of {' and '.join(bare)}: no decoder is stored with what --encoder names")
     return looks, notes
 
 
@@ -103,14 +103,12 @@ def _why_unrefined(models: Models, views: dict[str, Tensor], owners: dict[str, s
         return "no refinement: the run was trained without"
     missing = [m for m in ("video", "audio") if ("teacher", m) not in models.encoders]
     if missing:
-        return f"no refinement: it takes the teachers of both modalities, and --encoder has none of {' and '.join(missing)}"
+        return (
+            f"no refinement: it takes teachers of both modalities, and --encoder names none of {' and '.join(missing)}"
+        )
     if len(views) < 2:
         return "no refinement: it takes pictures and sound"
     return None
-
-
-def _owners(models: Models, modality: str) -> str:
-    return " or the ".join(owner for owner, found in sorted(models.encoders) if found == modality)
 
 
 def _array(picture: Tensor | None) -> np.ndarray | None:
