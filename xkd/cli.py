@@ -366,13 +366,13 @@ def schema(out: Path | None) -> None:
 
     Each key with its meaning, type and bounds.
     """
-    from xkd import params
+    from xkd import files, params
 
-    text = json.dumps(params.schema(), indent=2) + "\n"
+    schema = params.schema()
     if out:
-        out.write_text(text)
+        files.write_json(out, schema)
     else:
-        click.echo(text, nl=False)
+        click.echo(json.dumps(schema, indent=2))
 
 
 @cli.command(
