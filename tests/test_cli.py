@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from xkd import __version__, cli, progress, torch_fit
+from xkd import __version__, cli, command, progress, torch_fit
 from xkd.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def test_every_verb_explains_itself(run, verb):
 
 
 def test_every_verb_stands_in_one_section():
-    listed = [verb for verbs in cli.SECTIONS.values() for verb in verbs]
+    listed = [verb for verbs in command.SECTIONS.values() for verb in verbs]
     assert len(listed) == len(set(listed))
     assert set(VERBS) <= set(listed)
 

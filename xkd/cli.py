@@ -19,24 +19,15 @@ from pathlib import Path
 import click
 
 from xkd import __version__, progress
+from xkd.command import DEBUG, Contents, examples, names_of
 from xkd.errors import UserError
 
 PATH = click.Path(path_type=Path)
-# Table of contents of `xkd --help`, in the order of use.
-SECTIONS = {
-    "Data": ("download", "prepare", "inspect"),
-    "Training": ("plan", "pretrain"),
-    "Evaluation": ("evaluate", "table"),
-    "Encoders": ("embed", "import-weights"),
-    "Looking": ("show", "ui", "sync"),
-    "Project": ("schema", "completion"),
-}
 SHELLS = {
     "bash": """put  eval "$(xkd completion bash)"  into ~/.bashrc""",
     "zsh": """put  eval "$(xkd completion zsh)"  into ~/.zshrc, after compinit""",
     "fish": "run  xkd completion fish > ~/.config/fish/completions/xkd.fish",
 }
-DEBUG = "XKD_DEBUG"  # 1: as --debug; defects: only theirs, as the workflow sets it, since its logs are what is reported
 MENDABLE = {
     errno.EACCES,
     errno.EPERM,
@@ -48,93 +39,6 @@ MENDABLE = {
     errno.ELOOP,
 }
 LISTED_FILES = 12
-
-
-def _level_option(level: str):
-    def chosen(ctx: click.Context, option: click.Parameter, value: bool) -> None:
-        if value and ctx.meta.setdefault("xkd.level", level) != level:
-            raise click.UsageError("--quiet and --verbose exclude each other", ctx)
-        if value:
-            progress.set_level(level)
-
-    return chosen
-
-
-def _debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:
-    if value:
-        os.environ[DEBUG] = "1"
-
-
-def _common_options(hidden: bool) -> list[click.Option]:
-    """What may stand before the verb or behind it; help shows it once."""
-    common = {"is_flag": True, "expose_value": False, "is_eager": True, "hidden": hidden}
-    said = {
-        "quiet": "No progress and no remarks: results, warnings and errors only.",
-        "verbose": "Times, and files written.",
-    }
-    return [
-        click.Option(["-q", "--quiet"], callback=_level_option("quiet"), help=said["quiet"], **common),
-        click.Option(["-v", "--verbose"], callback=_level_option("verbose"), help=said["verbose"], **common),
-        click.Option(["--debug"], callback=_debug, help=f"Tracebacks of errors (or {DEBUG}=1).", **common),
-    ]
-
-
-class Verb(click.Command):
-    """A command that takes the common options too."""
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.params += _common_options(hidden=True)
-
-
-class Contents(click.Group):
-    """Lists verbs by section, in the order of use."""
-
-    command_class = Verb
-
-    def __init__(self, *args, **kwargs) -> None:
-        super().__init__(*args, **kwargs)
-        self.params += _common_options(hidden=False)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        listed = [name for names in SECTIONS.values() for name in names if name in self.commands]
-        return listed + [name for name in self.commands if name not in listed]
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        self.format_commands(ctx, formatter)
-        click.Command.format_options(self, ctx, formatter)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = max(map(len, self.commands))
-        limit = formatter.width - 6 - width
-        for section, names in SECTIONS.items():
-            rows = [
-                (name.ljust(width), self.commands[name].get_short_help_str(limit))
-                for name in names
-                if name in self.commands
-            ]
-            with formatter.section(section):
-                formatter.write_dl(rows)
-
-
-def _examples(*lines: str) -> str:
-    """The end of a verb's help: commands as they are typed, not wrapped."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def _names_of(group: str):
-    """Completes the names of a group of the settings."""
-
-    def complete(ctx: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
-        from xkd import params
-
-        try:
-            names = getattr(params.load(ctx.params.get("settings") or Path("params.yaml")), group)
-        except UserError:
-            return []
-        return [name for name in names if name.startswith(incomplete)]
-
-    return complete
 
 
 def _params_option(command):
@@ -159,7 +63,7 @@ def _manifest_option(command):
 @click.group(
     cls=Contents,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=_examples(
+    epilog=examples(
         "make table                  every stage in order, for each row of params.yaml",
         "xkd VERB --help             what a verb does, its options and examples",
         "xkd inspect talking_digits  counts and a contact sheet of a data set",
@@ -171,7 +75,7 @@ def cli() -> None:
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "xkd download --dataset talking_digits --out data/talking_digits/raw",
     )
 )
@@ -179,7 +83,7 @@ def cli() -> None:
 @click.option(
     "--dataset",
     required=True,
-    shell_complete=_names_of("datasets"),
+    shell_complete=names_of("datasets"),
     help="Name of an entry of `datasets` in the settings.",
 )
 @click.option("--out", type=PATH, required=True, help="Folder for index.csv and the media files.")
@@ -189,7 +93,7 @@ def download(settings: Path, dataset: str, out: Path) -> None:
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "xkd prepare --raw data/talking_digits/raw/index.csv --out data/talking_digits",
     )
 )
@@ -205,12 +109,12 @@ def prepare(settings: Path, raw: Path, out: Path) -> None:
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "xkd inspect talking_digits",
         "xkd inspect talking_digits --clips 20 --out pictures",
     )
 )
-@click.argument("dataset", shell_complete=_names_of("datasets"))
+@click.argument("dataset", shell_complete=names_of("datasets"))
 @_params_option
 @click.option("--out", type=PATH, help="Folder for the pictures.  [default: data/DATASET/inspect]")
 @click.option("--clips", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of the contact sheet.")
@@ -223,7 +127,7 @@ def inspect(dataset: str, settings: Path, out: Path | None, clips: int) -> None:
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "xkd pretrain --manifest data/talking_digits/manifest.csv \\",
         "  --ablation xkd --seed 3 --out runs/talking_digits/xkd/seed3",
     )
@@ -233,7 +137,7 @@ def inspect(dataset: str, settings: Path, out: Path | None, clips: int) -> None:
 @click.option(
     "--ablation",
     required=True,
-    shell_complete=_names_of("ablations"),
+    shell_complete=names_of("ablations"),
     help="Name of an entry of `ablations` in the settings.",
 )
 @click.option("--seed", type=click.IntRange(min=0), required=True, help="Seed of weights, views and masks.")
@@ -247,7 +151,7 @@ def pretrain(settings: Path, manifest: Path, ablation: str, seed: int, out: Path
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "xkd evaluate --manifest data/talking_digits/manifest.csv \\",
         "  --run runs/talking_digits/xkd/seed0 --task linear --out linear.json",
     )
@@ -256,7 +160,7 @@ def pretrain(settings: Path, manifest: Path, ablation: str, seed: int, out: Path
 @_manifest_option
 @click.option("--run", type=PATH, required=True, help="Folder that `pretrain` wrote.")
 @click.option(
-    "--task", required=True, shell_complete=_names_of("tasks"), help="Name of an entry of `tasks` in the settings."
+    "--task", required=True, shell_complete=names_of("tasks"), help="Name of an entry of `tasks` in the settings."
 )
 @click.option("--out", type=PATH, required=True, help="JSON file of results; predictions and times go beside it.")
 def evaluate(settings: Path, manifest: Path, run: Path, task: str, out: Path) -> None:
@@ -265,7 +169,7 @@ def evaluate(settings: Path, manifest: Path, run: Path, task: str, out: Path) ->
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "xkd table --out results",
         "XKD_PARAMS=workflow/presets/main_rows.yaml xkd table --out results/main_rows",
     )
@@ -294,7 +198,7 @@ class Sizes(click.ParamType):
 
 @cli.command(
     name="import-weights",
-    epilog=_examples(
+    epilog=examples(
         "xkd import-weights video_teacher.pth.tar audio_teacher.pth.tar --output released",
     ),
 )
@@ -309,7 +213,7 @@ def import_weights(files: tuple[Path, ...], output: Path, **known) -> None:
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "xkd embed runs/talking_digits/xkd/seed0/encoders/video_student data/talking_digits/raw/clips \\",
         "  --output video.parquet",
         "xkd embed runs/talking_digits/xkd/seed0/encoders/audio_student one.wav two.mp4 --output audio.parquet",
@@ -328,7 +232,7 @@ def embed(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: in
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "xkd show data/talking_digits/raw/clips/test-00000.mp4 --encoder runs/talking_digits/xkd/seed0",
         "xkd show my.mp4 --encoder runs/talking_digits/xkd/seed0/encoders/video_student --start 2.5",
         "xkd show my.mp4 --encoder released/video_teacher --encoder released/audio_teacher --video",
@@ -356,7 +260,7 @@ def show(clip: Path, encoders: tuple[Path, ...], out: Path | None, video: bool, 
 
 
 @cli.command(
-    epilog=_examples(
+    epilog=examples(
         "xkd schema --out workflow/schemas/params.schema.json",
     )
 )
@@ -376,7 +280,7 @@ def schema(out: Path | None) -> None:
 
 
 @cli.command(
-    epilog=_examples('eval "$(xkd completion bash)"', "xkd completion fish > ~/.config/fish/completions/xkd.fish")
+    epilog=examples('eval "$(xkd completion bash)"', "xkd completion fish > ~/.config/fish/completions/xkd.fish")
 )
 @click.argument("shell", type=click.Choice(list(SHELLS)))
 def completion(shell: str) -> None:
