@@ -18,6 +18,8 @@ from xkd.params import canonical, load, protocol, recipe, tasks_of
 # Every verb of `python -m xkd` reads this variable. As an argument it would enter the record of each job, and equal
 # settings under another file name would rerun everything.
 PARAMS = os.environ.setdefault("XKD_PARAMS", "params.yaml")
+# Logs are what people send when something breaks: a defect leaves its traceback there, a mistake one line.
+os.environ.setdefault("XKD_DEBUG", "defects")
 if config:
     raise WorkflowError(
         f"Settings come from {PARAMS} only, since every stage reads that file: edit it, or name another one in the "
@@ -49,6 +51,7 @@ RUN_FILES = [
 
 envvars:
     "XKD_PARAMS",
+    "XKD_DEBUG",
 
 
 wildcard_constraints:

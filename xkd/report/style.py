@@ -50,8 +50,8 @@ def message(text: str) -> Figure:
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, format: str | None = None) -> None:
     """Writes a PNG without the version stamp that matplotlib adds, and frees the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    figure.savefig(path, format=format, metadata={"Software": None})
     plt.close(figure)

@@ -13,7 +13,7 @@ from xkd.data.loader import eval_loader, train_loader
 from xkd.files import write_json
 from xkd.params import canonical
 from xkd.params import recipe as recipe_of
-from xkd.progress import track
+from xkd.progress import counter, say
 from xkd.settings import Params, Recipe
 from xkd.training import checkpoint
 from xkd.training.build import build_networks, modalities, modality_shapes, needs_teachers, trainable_parameters
@@ -76,11 +76,12 @@ def _train(recipe: Recipe, manifest: Path, seed: int, resume: tuple[Path, str], 
         state = checkpoint.load(*resume)
         if state:
             trainer.load_state_dict(state)
-            print(f"continuing after epoch {trainer.epoch} from {resume[0]}", flush=True)
-        left = recipe.training.epochs - trainer.epoch
-        for summary, rows in track(trainer.epochs(*resume), f"{recipe.ablation} seed {seed}", total=left):
-            print(_line(summary), flush=True)
-            tracked.log_steps(rows, key="step")
+            say(f"continuing after epoch {trainer.epoch} from {resume[0]}")
+        steps = len(loader) * recipe.training.epochs
+        with counter(f"{recipe.ablation} seed {seed}", steps, len(loader) * trainer.epoch) as trainer.on_step:
+            for summary, rows in trainer.epochs(*resume):
+                say(_line(summary))
+                tracked.log_steps(rows, key="step")
     trainer.recorder.write(out)
     save_samples(trainer, _held_out(recipe, manifest, chosen), out)
     save_encoders(networks, recipe, seed, out)
