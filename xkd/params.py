@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from xkd.errors import UserError
-from xkd.settings import Params, Recipe, Settings
+from xkd.settings import Params, PretrainRequest, Recipe, Settings
 
 CHANGEABLE = ("views", "model", "objective", "training")
 
@@ -45,8 +45,16 @@ def load(path: str | Path = "params.yaml") -> Params:
     if len(set(params.seeds)) != len(params.seeds):
         raise UserError(f"{path}: seeds: each seed may be listed once")
     for name in params.ablations:
-        recipe(params, name, path)
+        _shared_evenly(recipe(params, name, path), params.resources.pretrain, path)
     return params
+
+
+def _shared_evenly(recipe: Recipe, asked: PretrainRequest, path: str | Path) -> None:
+    if recipe.training.batch_size % asked.all_processes:
+        raise UserError(
+            f"{path}: resources.pretrain: {asked.all_processes} processes cannot share a batch of "
+            f"{recipe.training.batch_size} clips evenly (ablation {recipe.ablation})"
+        )
 
 
 def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Settings:

@@ -295,7 +295,7 @@ class Request(Settings):
     """What one job of a stage asks of the machine or of a cluster's scheduler. Results do not depend on it."""
 
     cpus: Positive = Field(1, description="processor cores (per node)")
-    memory_gb: float = Field(3.0, gt=0, description="main memory in GB (per node)")
+    memory_gb: float = Field(4.0, gt=0, description="main memory in GB (per node)")
     runtime: Positive = Field(60, description="time limit in minutes, for schedulers that set one")
 
 
@@ -313,15 +313,19 @@ class PretrainRequest(GpuRequest):
     def processes_per_node(self) -> int:
         return self.processes or max(self.gpus, 1)
 
+    @property
+    def all_processes(self) -> int:
+        return self.nodes * self.processes_per_node
+
 
 class Resources(Settings):
     """What the jobs of each stage ask for; an edit reruns nothing."""
 
-    download: Request = Request(cpus=8, memory_gb=4)
-    prepare: Request = Request(cpus=8, memory_gb=4)
+    download: Request = Request()
+    prepare: Request = Request()
     pretrain: PretrainRequest = PretrainRequest()
     evaluate: GpuRequest = GpuRequest()
-    table: Request = Request(memory_gb=2)
+    table: Request = Request()
 
 
 class Ablation(Settings):
