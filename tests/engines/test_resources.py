@@ -26,14 +26,16 @@ def test_a_lone_process_is_started_as_by_hand(project):
     resources, command = _asked(project, {"pretrain": {"cpus": 3, "memory_gb": 5.5, "runtime": 90}})
     assert (resources["nodes"], resources["cpus_per_task"], resources["mem_mb"]) == ("1", "3", "5500")
     assert resources["runtime"] == "90" and "gpu" not in resources and "mpi" not in resources
-    assert command.removeprefix("Shell command: ").startswith("python -m xkd pretrain --manifest ")
+    assert command.removeprefix("Shell command: ").startswith("exec python -m xkd pretrain --manifest ")
 
 
 def test_processes_of_several_nodes_meet_on_the_first(project):
     resources, command = _asked(project, {"pretrain": {"nodes": 2, "gpus": 2, "cpus": 8}})
     assert (resources["nodes"], resources["tasks"], resources["gpu"], resources["gres"]) == ("2", "2", "4", "gpu:2")
     assert "mpi" in resources
-    assert "srun --nodes 2 --ntasks-per-node 1 --cpus-per-task 8 --kill-on-bad-exit torchrun --nnodes 2 " in command
+    assert (
+        "exec srun --nodes 2 --ntasks-per-node 1 --cpus-per-task 8 --kill-on-bad-exit torchrun --nnodes 2 " in command
+    )
     assert "--nproc-per-node 2" in command and '--rdzv-endpoint "$(hostname):' in command
 
 
@@ -51,5 +53,5 @@ def test_each_gpu_of_the_papers_node_gets_a_process(project):
     done = project.snakemake("--dry-run", "--", "ablation_xkd", XKD_PARAMS="paper.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(
-        r"nodes=1, cpus_per_task=64, .*gpu=8, launcher=OMP_NUM_THREADS=8 torchrun", done.stdout + done.stderr
+        r"nodes=1, cpus_per_task=64, .*gpu=8, launcher=OMP_NUM_THREADS=8 exec torchrun", done.stdout + done.stderr
     )

@@ -25,15 +25,18 @@ def request(stage: str) -> dict:
 
 
 def launcher() -> str:
-    """Starts Python once, or by torchrun as often as the settings say, on each node."""
+    """Starts Python once, or by torchrun as often as the settings say, on each node.
+
+    With `exec`, no shell stands between: SIGTERM would end it at once, and the job with it, before a checkpoint is written.
+    """
     asked = SETTINGS.resources.pretrain
     if asked.nodes == asked.processes_per_node == 1:
-        return "python"
+        return "exec python"
     each = f"--nproc-per-node {asked.processes_per_node}"
     threads = f"OMP_NUM_THREADS={max(1, asked.cpus // asked.processes_per_node)}"
     if asked.nodes == 1:
-        return f"{threads} torchrun --standalone {each}"
+        return f"{threads} exec torchrun --standalone {each}"
     # The job's command runs on the first node, where the processes meet. Its port differs from those of other jobs there.
     meet = '--rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" --rdzv-endpoint "$(hostname):$((20000 + SLURM_JOB_ID % 10000))"'
     tasks = f"--nodes {asked.nodes} --ntasks-per-node 1 --cpus-per-task {asked.cpus} --kill-on-bad-exit"
-    return f"{threads} srun {tasks} torchrun --nnodes {asked.nodes} {each} {meet}"
+    return f"{threads} exec srun {tasks} torchrun --nnodes {asked.nodes} {each} {meet}"
