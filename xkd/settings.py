@@ -292,7 +292,7 @@ class Report(Settings):
 
 
 class Request(Settings):
-    """What one job of a stage asks of the machine or of a cluster's scheduler. Results do not depend on it."""
+    """What one job of a stage asks of the machine or of a cluster's scheduler. It changes results by rounding at most."""
 
     cpus: Positive = Field(1, description="processor cores (per node)")
     memory_gb: float = Field(4.0, gt=0, description="main memory in GB (per node)")
