@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, FiniteFloat, ValidationError
 
 from xkd.errors import UserError
-from xkd.params import column, tasks_of
+from xkd.params import column, headline, tasks_of
 from xkd.settings import Params
 
 Content = TypeVar("Content", bound=BaseModel)
@@ -55,7 +55,7 @@ class Run:
     Attributes:
         seconds: of pretraining.
         items: per modality, distinct sources (scans, recordings) that the test clips are made of.
-        accuracies: top-1 (or mAP) in percent per column, such as "student.video.linear".
+        accuracies: top-1 (or mAP, or recall at 1) in percent per column, such as "student.video.linear".
     """
 
     ablation: str
@@ -139,13 +139,11 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
 
 
 def _accuracies(params: Params, scores: dict[str, Scores]) -> dict[str, float]:
-    """Top-1 by column of the table; mean average precision where clips have several labels."""
+    """The figure of each column of the table."""
     found = {}
     for task, part in scores.items():
-        metric = ".top1" if any(name.endswith(".top1") for name in part.metrics) else ".map"
-        for name, value in part.metrics.items():
-            if name.endswith(metric):
-                found[column(task, params.tasks[task].protocol, name.removesuffix(metric))] = value
+        for name, value in headline(part.metrics).items():
+            found[column(task, params.tasks[task].protocol, name)] = value
     return found
 
 
@@ -178,8 +176,12 @@ def _command(params: Params, verb: str, dataset: str | None = None) -> str:
 
 
 def _task_order(task: str) -> tuple:
-    """student before teacher, linear, knn, svm, layer, finetune, then video, audio, both; unknown words after the known ones."""
-    known = (("student", "teacher"), ("linear", "knn", "svm", "layer", "finetune"), ("video", "audio", "both"))
+    """student before teacher, linear, knn, svm, layer, retrieval, finetune, then video, audio, both; unknown words after the known ones."""
+    known = (
+        ("student", "teacher"),
+        ("linear", "knn", "svm", "layer", "retrieval", "finetune"),
+        ("video", "audio", "both"),
+    )
     owner, modality, protocol = task.split(".")
     ranks = [
         words.index(word) if word in words else len(words) for word, words in zip((owner, protocol, modality), known)
