@@ -110,8 +110,10 @@ def task_manifest(wildcards) -> str:
 
 
 def table_settings() -> str:
-    """All settings but the data sets: the table states them, and takes seconds to make."""
-    return canonical(SETTINGS.model_dump(mode="json", exclude={"datasets"}))
+    """All settings but data sets and resources: the table states them, and takes seconds to make."""
+    return canonical(
+        SETTINGS.model_dump(mode="json", exclude={"datasets", "resources"})
+    )
 
 
 def evaluations(ablation: str) -> list[str]:

@@ -59,9 +59,9 @@ rule table:
         f"logs/{DATASET}/table.benchmark.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: SETTINGS.resources.table.cpus
     resources:
-        mem_mb=2000,
+        **request("table"),
     params:
         code=code_of("table"),
         settings=table_settings(),
