@@ -5,6 +5,8 @@ import math
 import pytest
 
 from xkd import tracking
+from xkd.tracking import run as runs
+from xkd.tracking.sender import SUPERSEDED
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +26,11 @@ def client(folder, monkeypatch):
 
 
 def start(key, digest="d1", name="a run", params=None):
-    return tracking.start("digits", key, name, params or {"lr": 0.1}, {"variant": "XKD"}, digest)
+    return tracking.start("xkd-digits", key, name, params or {"lr": 0.1}, {"variant": "XKD"}, digest)
 
 
 def rows(client, key):
-    experiment = client.get_experiment_by_name("digits").experiment_id
+    experiment = client.get_experiment_by_name("xkd-digits").experiment_id
     return client.search_runs([experiment], f"tags.`xkd.key` = '{key}'")
 
 
@@ -56,7 +58,7 @@ def test_long_curves_are_thinned_and_keep_their_last_row(client):
     with start("long") as run:
         run.log_steps([{"step": n, "loss": float(n)} for n in range(1000)])
     steps = [step for step, _ in points(client, run.id, "loss")]
-    assert len(steps) == tracking.ROWS_PER_CALL
+    assert len(steps) == runs.ROWS_PER_CALL
     assert steps[-1] == 999
 
 
@@ -90,7 +92,7 @@ def test_other_settings_and_finished_runs_are_superseded(client):
     assert len({old.id, new.id, newest.id}) == 3
     assert [row.info.run_id for row in rows(client, "again")] == [newest.id]
     hidden = client.get_run(old.id)
-    assert (hidden.info.lifecycle_stage, hidden.data.tags[tracking.SUPERSEDED]) == ("deleted", "true")
+    assert (hidden.info.lifecycle_stage, hidden.data.tags[SUPERSEDED]) == ("deleted", "true")
 
 
 def test_results_go_onto_a_finished_run(client):

@@ -1,0 +1,33 @@
+"""Processor, memory, disk, network and GPU of a long run, sampled by MLflow's own monitor."""
+
+from __future__ import annotations
+
+import threading
+
+from xkd.tracking import server
+
+FIRST_SAMPLE_SECONDS = 10.0  # shorter runs are left alone
+
+
+class SystemMetrics:
+    """Samples beside a run, from a thread, until stopped or until MLflow does not answer."""
+
+    def __init__(self, run_id: str) -> None:
+        self._run_id = run_id
+        self._monitor = None
+        self._timer = threading.Timer(FIRST_SAMPLE_SECONDS, self._begin)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def stop(self) -> None:
+        """Ends sampling; what was sampled is sent."""
+        self._timer.cancel()
+        self._timer.join()
+        if self._monitor:
+            self._monitor.finish()
+
+    def _begin(self) -> None:
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        self._monitor = SystemMetricsMonitor(self._run_id, resume_logging=True, tracking_uri=server.address())
+        self._monitor.start()
