@@ -10,8 +10,8 @@ PROCESSES, KILLED = 16, 4
 # Forked after the import, so that all reach the database at the same moment.
 SCRIPT = """
 import os, pathlib, signal, sys, time
-import mlflow
 from xkd import tracking
+from xkd.tracking import server
 
 def work(number):
     with tracking.start("xkd-digits", f"run{number}", f"run {number}", {"seed": number}, {}, "d") as run:
@@ -21,6 +21,7 @@ def work(number):
             signal.pause()
         run.log_steps([{"step": n, "loss": float(n)} for n in range(3, 6)])
 
+server.load()
 children = []
 for number in range(int(sys.argv[1])):
     child = os.fork()

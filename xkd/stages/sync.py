@@ -25,7 +25,8 @@ def run() -> None:
         print(f"Nothing to send: {FOLDER}/ is empty")
         return
     try:
-        server.client().search_experiments(max_results=1)
+        with server.first_access():
+            server.client().search_experiments(max_results=1)
     except Exception as error:  # MLflow raises its own errors and those of SQLAlchemy, the file system and the network.
         raise UserError(
             f"MLflow at {server.shown_address()} does not answer, {len(paths)} files stay in {FOLDER}/; start it or set "

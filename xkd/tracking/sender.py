@@ -56,6 +56,7 @@ class Sender:
             "references": self._references,
             "end": self._end,
         }
+        server.load()
         if event["event"] in ("start", "attach") or not self._superseded:
             kinds[event["event"]](event)
 

@@ -19,11 +19,13 @@ QUIET_AND_IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
+# Its own warnings of a lost server would stand beside ours, several per minute.
+QUIETER = {"mlflow": logging.WARNING, "mlflow.system_metrics": logging.ERROR, "alembic": logging.WARNING}
 
 
 def address() -> str:
     """MLFLOW_TRACKING_URI, or the database in the working folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(DATABASE).absolute()}"
 
 
 def shown_address() -> str:
@@ -36,20 +38,24 @@ def is_server() -> bool:
     return address().startswith(("http://", "https://"))
 
 
-def client():
-    """An MlflowClient of the address. MLflow is imported here: it takes seconds."""
+def load() -> None:
+    """Imports MLflow, which takes seconds: better before `first_access` than within it."""
     for name, value in QUIET_AND_IMPATIENT.items():
         os.environ.setdefault(name, value)
     import mlflow
 
-    # Its own warnings of a lost server would stand beside ours, several per minute.
-    for noisy, level in (
-        ("mlflow", logging.WARNING),
-        ("mlflow.system_metrics", logging.ERROR),
-        ("alembic", logging.WARNING),
-    ):
-        logging.getLogger(noisy).setLevel(level)
-    return mlflow.MlflowClient(tracking_uri=address())
+    if not is_server():
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 (the client would import it)
+    for name, level in QUIETER.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def client():
+    """An MlflowClient of the address. Make it within `first_access`: it makes the database if there is none."""
+    load()
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=address())
 
 
 @contextmanager

@@ -20,8 +20,9 @@ def save() -> str:
     Raises:
         Exception: what MLflow raises if it does not answer.
     """
-    client = server.client()
+    server.load()
     with server.first_access():
+        client = server.client()
         experiment = server.experiment(client, server.PRETRAINING)
     runs = client.search_runs([experiment])
     names = sorted({name for run in runs for name in run.data.metrics if ACCURACY.search(name)})
