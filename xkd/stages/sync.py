@@ -30,7 +30,7 @@ def run() -> None:
     except Exception as error:  # MLflow raises its own errors and those of SQLAlchemy, the file system and the network.
         raise UserError(
             f"MLflow at {server.shown_address()} does not answer, {len(paths)} files stay in {FOLDER}/; start it or set "
-            f"MLFLOW_TRACKING_URI: {_first_line(error)}"
+            f"MLFLOW_TRACKING_URI: {server.reason(error)}"
         ) from error
     refused = [path for path in track(paths, "sync") if not _send(path)]
     print(f"{len(paths) - len(refused)} of {len(paths)} files sent to {server.shown_address()}")
@@ -50,7 +50,7 @@ def _send(path: Path) -> bool:
         names = _close_dead_run(spool)
         send_all(spool, sender)
     except Exception as error:  # noqa: BLE001
-        print(f"{path.name}: not sent: {_first_line(error)}")
+        print(f"{path.name}: not sent: {server.reason(error)}")
         return False
     finally:
         spool.close()
@@ -67,7 +67,3 @@ def _close_dead_run(spool: Spool) -> str:
     if openings and openings[-1]["event"] == "start" and events[-1]["event"] != "end":
         spool.append({"event": "end", "time": events[-1]["time"], "status": "KILLED"})
     return ", ".join(dict.fromkeys(event["key"] or event["run_id"] for event in openings)) or spool.path.name
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -28,7 +28,7 @@ def run(port: int) -> None:
     try:
         link = view.save()
     except Exception as error:  # MLflow raises its own errors and those of SQLAlchemy, the file system and the network.
-        raise UserError(f"MLflow at {server.shown_address()} does not answer: {error}") from error
+        raise UserError(f"MLflow at {server.shown_address()} does not answer: {server.reason(error)}") from error
     if server.is_server():
         print(f"Open {server.shown_address().rstrip('/')}{link}")
         return

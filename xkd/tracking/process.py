@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
 
@@ -10,11 +11,11 @@ SAME_START_SECONDS = 2.0  # start times are counted from the boot, whose time mo
 
 
 def tags() -> dict[str, str]:
-    """Tags that name this process."""
+    """Tags that name this process and its user."""
     import psutil
 
     pid = os.getpid()
-    return {HOST: host(), PROCESS: f"{pid} {psutil.Process(pid).create_time():.2f}"}
+    return {"mlflow.user": _user(), HOST: host(), PROCESS: f"{pid} {psutil.Process(pid).create_time():.2f}"}
 
 
 def host() -> str:
@@ -37,3 +38,10 @@ def alive(process: str) -> bool:
         return abs(found.create_time() - float(started)) < SAME_START_SECONDS
     except (ValueError, psutil.NoSuchProcess):
         return False
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under an id that has no name
+        return str(os.getuid())

@@ -73,7 +73,7 @@ def _guarded(method):
             method(self, *args, **kwargs)
         except Exception as error:  # noqa: BLE001
             self.off = True
-            _say(f"warning: MLflow tracking failed, going on without it: {_reason(error)}")
+            _say(f"warning: MLflow tracking failed, going on without it: {server.reason(error)}")
 
     return wrapper
 
@@ -191,7 +191,7 @@ class Run:
             if server.address() not in _quiet_until:
                 _say(
                     f"warning: MLflow at {server.shown_address()} fails, going on without it; runs are kept in "
-                    f"mlflow-unsent/, and `python -m xkd sync` sends them later: {_reason(error)}"
+                    f"mlflow-unsent/, and `python -m xkd sync` sends them later: {server.reason(error)}"
                 )
             _quiet_until[server.address()] = now + max(PATIENCE_SECONDS, PATIENCE_FACTOR * (now - started))
             return False
@@ -270,10 +270,6 @@ def _sealed(event: dict) -> dict:
 
 def _now() -> int:
     return int(time.time() * 1000)
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _say(line: str) -> None:

@@ -16,6 +16,7 @@ DATABASE = "mlflow.db"
 # A server that does not answer is given up on after seconds, not minutes.
 QUIET_AND_IMPATIENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
@@ -30,7 +31,12 @@ def address() -> str:
 
 def shown_address() -> str:
     """The address without user name and password."""
-    return re.sub(r"//[^/@]*@", "//", address())
+    return _without_password(address())
+
+
+def reason(error: Exception) -> str:
+    """Why MLflow failed, in part of a line."""
+    return _without_password(" ".join(str(error).split()))[:200] or type(error).__name__
 
 
 def is_server() -> bool:
@@ -80,3 +86,7 @@ def experiment(known, name: str) -> str:
     """The id of an experiment, made if it does not exist; `known` is a client. Call it within `first_access`."""
     existing = known.get_experiment_by_name(name)
     return existing.experiment_id if existing else known.create_experiment(name)
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
