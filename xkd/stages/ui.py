@@ -45,5 +45,5 @@ def _check_free(port: int) -> None:
             probe.bind((HOST, port))
         except OSError as error:
             raise UserError(
-                f"port {port} is in use, by another MLflow perhaps: open http://{HOST}:{port}, or `xkd ui --port {port + 1}`"
+                f"port {port} is in use, by another MLflow perhaps: open http://{HOST}:{port}, or `python -m xkd ui --port {port + 1}`"
             ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from xkd.tracking import server
@@ -29,5 +30,8 @@ class SystemMetrics:
     def _begin(self) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-        self._monitor = SystemMetricsMonitor(self._run_id, resume_logging=True, tracking_uri=server.address())
-        self._monitor.start()
+        try:
+            self._monitor = SystemMetricsMonitor(self._run_id, resume_logging=True, tracking_uri=server.address())
+            self._monitor.start()
+        except Exception as error:  # noqa: BLE001
+            print(f"xkd: warning: no system metrics: {server.reason(error)}", file=sys.stderr, flush=True)
