@@ -184,6 +184,19 @@ def table(settings: Path, out: Path) -> None:
     _run("table", settings, out=out)
 
 
+@cli.command()
+@click.option("--port", type=click.IntRange(1, 65534), default=5000, show_default=True, help="Of the loopback address.")
+def ui(port: int) -> None:
+    """Browse every run in MLflow: prints the link that lands on the table of runs."""
+    _call("ui", port=port)
+
+
+@cli.command()
+def sync() -> None:
+    """Send to MLflow what was kept in mlflow-unsent/ while it did not answer."""
+    _call("sync")
+
+
 class Sizes(click.ParamType):
     """Numbers with x between them, e.g. 4x16x16."""
 

@@ -15,8 +15,6 @@ from xkd.report.dataset import DataFacts, facts
 from xkd.report.table import table
 from xkd.settings import Params
 
-EXPERIMENT = "xkd-table"
-
 
 def run(params: Params, out: Path) -> None:
     """Reads runs/ and evals/ below the working folder and writes the report of the settings' data set into `out`.
@@ -49,7 +47,7 @@ def _track(params: Params, out: Path, manifest: str, files: list[Path]) -> None:
     settings = {"dataset": params.dataset, "seeds": params.seeds, "ablations": ", ".join(params.ablations)}
     digest = hashlib.sha256(f"{manifest}{canonical(params)}".encode()).hexdigest()[:16]
     tags = {"manifest": manifest}
-    with tracking.start(EXPERIMENT, f"table/{out}", f"{params.dataset} table", settings, tags, digest) as tracked:
+    with tracking.start(tracking.TABLE, f"table/{out}", f"{params.dataset} table", settings, tags, digest) as tracked:
         tracked.log_files(files)
 
 
