@@ -184,19 +184,6 @@ def table(settings: Path, out: Path) -> None:
     _run("table", settings, out=out)
 
 
-@cli.command()
-@click.option("--port", type=click.IntRange(1, 65534), default=5000, show_default=True, help="Of the loopback address.")
-def ui(port: int) -> None:
-    """Browse every run in MLflow: prints the link that lands on the table of runs."""
-    _call("ui", port=port)
-
-
-@cli.command()
-def sync() -> None:
-    """Send to MLflow what was kept in mlflow-unsent/ while it did not answer."""
-    _call("sync")
-
-
 class Sizes(click.ParamType):
     """Numbers with x between them, e.g. 4x16x16."""
 
@@ -270,6 +257,30 @@ def show(clip: Path, encoders: tuple[Path, ...], out: Path | None, video: bool, 
     Frames and log-mel, what is hidden and what the model fills in, and what the refinement of each modality looks at.
     """
     _call("show", clip=clip, encoders=encoders, out=out, video=video, start=start, seed=seed)
+
+
+@cli.command(
+    epilog=examples(
+        "xkd ui",
+        "xkd ui --port 5001",
+    )
+)
+@click.option("--port", type=click.IntRange(1, 65534), default=5000, show_default=True, help="Of the loopback address.")
+def ui(port: int) -> None:
+    """Browse every run in MLflow.
+
+    Prints the link that lands on the table of runs, grouped by ablation.
+    """
+    _call("ui", port=port)
+
+
+@cli.command(epilog=examples("xkd sync"))
+def sync() -> None:
+    """Send MLflow what it missed.
+
+    While MLflow does not answer, what it would have got is kept in mlflow-unsent/.
+    """
+    _call("sync")
 
 
 @cli.command(
