@@ -82,7 +82,8 @@ class TrainViews(_Views):
     Returns {"video": [global, local, ...], "audio": [global, local, ...]}: normalised float
     tensors, video (3, T, H, W) and audio (1, n_mels, frames). Only `modalities` are read and
     keyed; without `local_views` only the global view is made. A global view is the same
-    whether or not other views are made beside it.
+    whether or not other views are made beside it. Where `training.augment` is `device` (attribute `on_device`), a loader
+    takes the two halves of the work apart: `cut` in a worker, `finish` for a whole batch where the model is.
 
     Raises:
         UserError: a view is longer than the clips of the recipe, or a plain crop larger than a clip.
@@ -92,6 +93,7 @@ class TrainViews(_Views):
         super().__init__(recipe, modalities, recipe.views.local_views if local_views else 0)
         # What fits in memory as samples fits as power (16 KB a second), and every epoch asks for it again.
         self.remember = recipe.clips.pack
+        self.on_device = recipe.training.augment == "device"
 
     def __call__(self, store, index: int, generator: torch.Generator) -> dict[str, list[Tensor]]:
         cuts = self.cut(store, index, generator)
