@@ -35,6 +35,7 @@ from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
 from xkd.data.loader import collate
 from xkd.data.logmel import LogMelSpectrogram
+from xkd.data.memory import keep_freed_memory
 from xkd.data.views import TrainViews, clip_generator
 from xkd.settings import Dataset, Recipe, VideoView
 from xkd.stages import prepare
@@ -51,6 +52,7 @@ def main(films: int, clips: int, rounds: int) -> None:
     """Prints clips per second and core, ratios to the plain way, and where the time goes."""
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    keep_freed_memory()
     settings = params.load(Path("workflow/presets/paper.yaml"))
     recipe = params.recipe(settings, "xkd")
     with tempfile.TemporaryDirectory() as folder:
@@ -142,7 +144,7 @@ def _prepared(settings: params.Params, folder: Path, films: int) -> tuple[list[P
 
 
 def _batches(make: Callable, store: ClipStore, clips: int) -> None:
-    """What a loader process does."""
+    """What a worker of the loader does."""
     items = []
     for number in range(clips):
         index = number % len(store)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from xkd.data import manifest
 from xkd.data.clips import open_clips
+from xkd.data.memory import keep_freed_memory
 from xkd.data.views import MODALITIES, EvalViews, TrainViews, clip_generator
 from xkd.errors import UserError
 from xkd.settings import Recipe
@@ -158,10 +159,10 @@ def eval_loader(
 
 
 def collate(items: list[tuple[str, int, dict[str, list[Tensor] | Tensor]]]) -> Batch:
-    """Stacks (id, label, views or cuts) of single clips into a batch."""
+    """Stacks (id, label, views or cuts) of single clips into a batch, in a worker straight into shared memory."""
     ids, labels, views = zip(*items, strict=True)
     stacked = {
-        modality: [torch.stack(view) for view in zip(*(clip.get(modality, []) for clip in views), strict=True)]
+        modality: [default_collate(view) for view in zip(*(clip.get(modality, []) for clip in views), strict=True)]
         for modality in MODALITIES
     }
     draws = torch.stack([clip["draws"] for clip in views]) if "draws" in views[0] else None
@@ -190,6 +191,8 @@ class _ClipViews(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[str, int, dict[str, list[Tensor]]]:
         epoch, index = key
+        if get_worker_info() is not None:
+            keep_freed_memory()
         if self.seed is None:
             views = self.views(self.store, index)
         else:
