@@ -189,6 +189,11 @@ class Training(Settings):
     freeze_last_layer_epochs: Annotated[int, Field(ge=0)] = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     workers: Annotated[int, Field(ge=0)] = Field(0, description="loader processes; 0 loads in the training process")
+    augment: Literal["cpu", "device"] = Field(
+        "cpu",
+        description="cpu: the loader's workers do it all; device: they cut and resize, and the GPU jitters, blurs and takes "
+        "logarithms, with the same draws; for fewer cores per GPU",
+    )
     checkpoint_epochs: Positive = Field(10, description="epochs between checkpoints")
 
 
