@@ -18,6 +18,7 @@ from xkd import __version__
 from xkd.errors import UserError
 
 PATH = click.Path(path_type=Path)
+PEAK = "Peak TFLOP/s of one GPU in the precision of training, dense (bfloat16: A100 312, H100 989)."
 EPILOG = "Settings come from params.yaml; `make table` runs every stage in order. Each verb has its own --help."
 
 
@@ -142,6 +143,25 @@ def import_weights(files: tuple[Path, ...], output: Path, **known) -> None:
 def embed(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int) -> None:
     """Features of media files, folders of them, or the files of a CSV, clip by clip."""
     _call("embed", encoder=encoder, sources=sources, output=output, batch_size=batch_size)
+
+
+@cli.command()
+@_params_option
+@click.option("--ablation", help="Entry of `ablations` to show in detail.  [default: xkd, or the first]")
+@click.option("--peak-tflops", type=click.FloatRange(min=0, min_open=True), default=312, show_default=True, help=PEAK)
+@click.option(
+    "--utilisation",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.4,
+    show_default=True,
+    help="Share of the peak that training achieves.",
+)
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs that share a run.")
+@click.option("--clips", type=click.IntRange(min=1), help="Training clips, if not those of the manifest or catalogue.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: bytes, operations and hours, not rounded.")
+def plan(settings: Path, **asked) -> None:
+    """Say what the settings will take: parameters, FLOPs, memory, storage, hours. Nothing runs."""
+    _run("plan", settings, **asked)
 
 
 @cli.command()
