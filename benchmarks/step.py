@@ -34,6 +34,7 @@ from xkd.training.build import build_networks
 from xkd.training.losses import Objective
 from xkd.training.optimiser import make_optimiser
 from xkd.training.step import update
+from xkd.training.supervised import SupervisedObjective
 
 ROUNDING = {"float32": 1e-4, "bfloat16": 1e-2}
 
@@ -58,6 +59,30 @@ class OurStep:
         momentum = {m: self.training.ema[0] for m in self.networks.teachers}
         update(self.networks, self.optimiser, loss, self.training.clip_gradient, momentum)
         return loss.detach()
+
+
+class SupervisedStep:
+    """The same for the supervised yardstick, with ten labels."""
+
+    def __init__(self, networks: Networks, recipe: Recipe):
+        self.networks, self.training = networks, recipe.training
+        self.objective = SupervisedObjective(networks, recipe.model.width, 10).train()
+        training = recipe.training
+        self.optimiser = make_optimiser(self.objective, training.learning_rate, training.betas, training.weight_decay)
+
+    def __call__(self, views: dict[str, list[Tensor]], ranks: dict[str, Tensor]) -> Tensor:
+        """The loss of a batch before the update that it makes."""
+        clips = len(views["video"][0])
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.training.precision == "bfloat16"):
+            loss = self.objective(views, torch.arange(clips) % 10).total
+        update(self.networks, self.optimiser, loss, self.training.clip_gradient, {})
+        return loss.detach()
+
+
+def make_step(recipe: Recipe) -> OurStep | SupervisedStep:
+    """The step of any ablation that trains."""
+    networks = build_networks(recipe, seed=0)
+    return (SupervisedStep if recipe.training.mode == "supervised" else OurStep)(networks, recipe)
 
 
 @click.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -37,6 +38,7 @@ class Memory:
         return sum(asdict(self).values())
 
 
+@lru_cache(maxsize=32)
 def networks_without_memory(recipe: Recipe) -> Networks:
     """The run's networks on the meta device: shapes only."""
     with torch.device("meta"):
