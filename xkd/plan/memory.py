@@ -115,7 +115,25 @@ def _blocks_bytes(recipe: Recipe, tokens: int, width: int, depth: int) -> float:
 
 
 def _working_bytes(recipe: Recipe) -> float:
-    """The widest block of a clip without a graph, or of a backward pass, and the teachers' tokens."""
+    """What one clip needs for a moment: in a teacher's block, or where the backward pass begins."""
+    return max(_teacher_bytes(recipe), *(_decoder_backward_bytes(recipe, m) for m in view_shapes(recipe)))
+
+
+def _teacher_bytes(recipe: Recipe) -> float:
+    """Its widest block, which keeps nothing, and the tokens of all teachers; without teachers a student's block."""
     teachers = needs_teachers(recipe)
     tokens = [max(patch_counts(recipe, m)) if teachers else kept_count(recipe, m) for m in view_shapes(recipe)]
-    return FULL * recipe.model.width * (WORKING_WIDTHS * max(tokens, default=0) + (sum(tokens) if teachers else 0))
+    return FULL * recipe.model.width * (WORKING_WIDTHS * max(tokens) + (sum(tokens) if teachers else 0))
+
+
+def _decoder_backward_bytes(recipe: Recipe, modality: str) -> float:
+    """Gradients of the selected and of all predicted patches, and a block of the decoder."""
+    if not _reconstructs(recipe, modality):
+        return 0.0
+    shape = modality_shapes(recipe)[modality]
+    return FULL * shape.tokens * (2 * shape.patch_values + WORKING_WIDTHS * recipe.model.decoder.width)
+
+
+def _reconstructs(recipe: Recipe, modality: str) -> bool:
+    objective = recipe.objective
+    return bool(recipe.training.mode == "pretrain" and objective.reconstruction and modality in objective.reconstruct)
