@@ -82,7 +82,7 @@ def _try(run, arguments: list[str], calls: list) -> None:
     assert run(*arguments).code == 0, arguments
     for _, values in calls:
         if "params" in values:
-            assert values.get("ablation", "xkd") in values["params"].ablations
+            assert (values.get("ablation") or "xkd") in values["params"].ablations
             assert values.get("dataset", "talking_digits") in values["params"].datasets
             assert values.get("task", "linear") in values["params"].tasks
 

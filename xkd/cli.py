@@ -39,6 +39,7 @@ MENDABLE = {
     errno.ELOOP,
 }
 LISTED_FILES = 12
+PEAK = "Peak TFLOP/s of one GPU in the precision of training, dense (bfloat16: A100 312, H100 989)."
 
 
 def _params_option(command):
@@ -124,6 +125,33 @@ def inspect(dataset: str, settings: Path, out: Path | None, clips: int) -> None:
     Counts and faults in words; a contact sheet and histograms as pictures.
     """
     _run("inspect", settings, dataset=dataset, out=out, clips=clips)
+
+
+@cli.command(
+    epilog=examples(
+        "xkd plan",
+        "XKD_PARAMS=workflow/presets/paper.yaml xkd plan --ablation xkd_mas --gpus 8",
+    )
+)
+@_params_option
+@click.option("--ablation", help="Entry of `ablations` to show in detail.  [default: xkd, or the first]")
+@click.option("--peak-tflops", type=click.FloatRange(min=0, min_open=True), default=312, show_default=True, help=PEAK)
+@click.option(
+    "--utilisation",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.4,
+    show_default=True,
+    help="Share of the peak that training achieves.",
+)
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs that share a run.")
+@click.option("--clips", type=click.IntRange(min=1), help="Training clips, if not those of the manifest or catalogue.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: bytes, operations and hours, not rounded.")
+def plan(settings: Path, **asked) -> None:
+    """Say what the settings will take.
+
+    Parameters, FLOPs, memory, storage and hours, before anything runs.
+    """
+    _run("plan", settings, **asked)
 
 
 @cli.command(
