@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, FiniteFloat, ValidationError
+from pydantic import BaseModel, FiniteFloat, RootModel, ValidationError
 
 from xkd.errors import UserError
 from xkd.params import column, tasks_of
@@ -34,9 +34,20 @@ class RunTracking(BaseModel):
     run_id: str | None
 
 
+class RunVersions(RootModel[dict[str, str | None]]):
+    """runs/.../versions.json."""
+
+
 class ClipCounts(BaseModel):
     train: int
     test: int
+
+
+class Confusion(BaseModel):
+    """How often clips of a label (rows) were recognised as a label (columns)."""
+
+    labels: list[str]
+    counts: list[list[int]]
 
 
 class Scores(BaseModel):
@@ -46,6 +57,7 @@ class Scores(BaseModel):
     clips: ClipCounts
     items: dict[str, int]
     metrics: dict[str, FiniteFloat]
+    confusion: dict[str, Confusion] = {}
 
 
 @dataclass(frozen=True)
@@ -56,6 +68,8 @@ class Run:
         seconds: of pretraining.
         items: per modality, distinct sources (scans, recordings) that the test clips are made of.
         accuracies: top-1 (or mAP) in percent per column, such as "student.video.linear".
+        confusions: by column, of tasks on the data set that the run was trained on.
+        versions: of the code and libraries that pretrained it, by name.
     """
 
     ablation: str
@@ -67,6 +81,8 @@ class Run:
     clips: ClipCounts
     items: dict[str, int]
     accuracies: dict[str, float]
+    confusions: dict[str, Confusion]
+    versions: dict[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -113,10 +129,11 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
     pretrain = _command(params, f"pretrain --ablation {ablation} --seed {seed} --out runs/{tail}")
     metrics = _read(folder / "metrics.json", RunMetrics, pretrain)
     times = _read(folder / "times.json", RunTimes, pretrain)
-    for name in ("history.csv", "steps.csv", "samples.npz"):
+    for name in ("history.csv", "steps.csv", "samples.npz", "embeddings.npz"):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: missing; make it with: {pretrain}")
     tracking = _read(folder / "mlflow.json", RunTracking, pretrain)
+    versions = _read(folder / "versions.json", RunVersions, pretrain)
     scores, sources = {}, [(params.dataset, (folder / "metrics.json", metrics.manifest))]
     for task in tasks_of(params, ablation):
         path, dataset = evals / f"{task}.json", params.tasks[task].dataset or params.dataset
@@ -134,6 +151,13 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         clips=own.clips if own else ClipCounts(train=0, test=0),
         items=own.items if own else {},
         accuracies=_accuracies(params, scores),
+        confusions={
+            column(task, params.tasks[task].protocol, name): confusion
+            for task, part in scores.items()
+            if not params.tasks[task].dataset
+            for name, confusion in part.confusion.items()
+        },
+        versions=versions.root,
     )
     return run, sources
 
