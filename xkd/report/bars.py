@@ -41,6 +41,7 @@ def ablation_bars(results: Results, chance: float | None) -> Figure:
             axis.set_title(f"{modality}, {_method(method)}, {owner}", color=MODALITY[modality], fontweight="bold")
             axis.set_yticks(range(len(rows)), list(rows) if axis is axes[0] else [])
             axis.invert_yaxis()
+            axis.set_xlabel("%" if place == len(groups) - 1 else "")
     lines = {label: line for axis in figure.axes for line, label in zip(*axis.get_legend_handles_labels())}
     if lines:
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
@@ -104,7 +105,6 @@ def _panel(axis: Axes, results: Results, task: str, modes: dict[str, str]) -> No
             axis.axvline(one.mean, color="black", linewidth=1, linestyle=":", label=name)
     axis.margins(x=0.14)
     axis.set_xlim(left=0)
-    axis.set_xlabel("%")
     axis.grid(axis="x")
     axis.tick_params(axis="y", length=0)
 

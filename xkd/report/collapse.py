@@ -23,8 +23,8 @@ MODALITIES = ("video", "audio")
 KINDS = {"entropy": "teacher entropy / log K", "centre": "centre norm / √K", "spread": "feature spread / start"}
 
 EDGE = 0.05  # share of the steps that counts as the start, and as the end
-SILENT, ONE_HOT = 0.98, 0.05  # entropy over log K
-ALIKE, NEARLY_ALIKE = 0.95, 0.8  # centre's length over sqrt(K)
+SILENT, NEARLY_SILENT, ONE_HOT = 0.98, 0.9, 0.05  # entropy over log K
+ALIKE, NEARLY_ALIKE = 0.99, 0.95  # centre's length over sqrt(K)
 FLAT, SHRUNK = 0.1, 0.5  # spread of features over that of the start
 COLLAPSED, SUSPECT, HEALTHY, NONE = "collapsed", "suspect", "healthy", "nothing to judge"
 
@@ -46,19 +46,20 @@ class Reading:
     def finding(self) -> tuple[str, str]:
         """Verdict and, unless healthy, what is wrong."""
         value, who = self.end, self.modality
-        if self.kind == "entropy" and value >= SILENT:
-            return COLLAPSED, f"the {who} teacher says almost the same of every output (entropy {value:.2f} log K)"
         if self.kind == "entropy" and value <= ONE_HOT:
             return SUSPECT, f"the {who} teacher's targets are one-hot (entropy {value:.2f} log K)"
+        if self.kind == "entropy" and value >= NEARLY_SILENT:
+            verdict, nearly = _graded(value >= SILENT)
+            return verdict, f"the {who} teacher's targets say {nearly}nothing (entropy {value:.2f} log K)"
         if self.kind == "centre" and value >= NEARLY_ALIKE:
-            verdict = COLLAPSED if value >= ALIKE else SUSPECT
+            verdict, nearly = _graded(value >= ALIKE)
             return (
                 verdict,
-                f"the {who} teacher gives {_nearly(verdict)}the same output for all clips (centre norm {value:.2f} √K)",
+                f"the {who} teacher's outputs are {nearly}the same for all clips (centre norm {value:.2f} √K)",
             )
         if self.kind == "spread" and value <= SHRUNK:
-            verdict = COLLAPSED if value <= FLAT else SUSPECT
-            return verdict, f"{who} features have {value:.2f} of the spread that they started with"
+            verdict, nearly = _graded(value <= FLAT)
+            return verdict, f"{who} features are {nearly}the same for all clips (spread {value:.2f} of the start)"
         return HEALTHY, ""
 
 
@@ -139,5 +140,6 @@ def _reading(steps: pd.DataFrame, kind: str, modality: str, column: str, scale: 
     return Reading(kind, modality, start / unit, end / unit) if unit else None
 
 
-def _nearly(verdict: str) -> str:
-    return "" if verdict == COLLAPSED else "nearly "
+def _graded(extreme: bool) -> tuple[str, str]:
+    """Verdict, and how its sentence weakens it."""
+    return (COLLAPSED, "") if extreme else (SUSPECT, "almost ")

@@ -35,8 +35,8 @@ FIGURES = {
     "over steps, mean over seeds.",
     "reconstructions": "The truth, what the encoder sees, and what the decoder fills in: one frame of each clip, and its log-mel "
     "(time to the right, low frequencies at the bottom).",
-    "refinement": "Where the cross-modal attention of the teachers puts weight in the distillation targets. Above: the clip; "
-    "below: its patches under their weight, yellow for much, violet for little.",
+    "refinement": "Where the cross-modal attention of the teachers puts weight in the distillation targets: yellow for "
+    "much, violet for little; log-mel with time to the right and low frequencies at the bottom.",
     "embeddings": "Logits of the students' projection heads for held-out clips, on the two directions in which the clips of both "
     "modalities vary most. Bold names: video; slanted: audio.",
     "confusion": "Held-out clips, all seeds together.",

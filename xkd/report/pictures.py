@@ -14,8 +14,9 @@ from xkd.report.style import described, message, plt
 
 STAGES = ("true", "masked", "predicted")
 REFINED_CLIPS = 5
-EVEN = 1.0  # the weight of a patch that the other modality finds as relevant as the average one
-WEIGHTS = {"cmap": "viridis", "alpha": 0.55, "interpolation": "nearest"}
+SLICES = 4  # of a video's time slices, evenly picked where there are more
+NUMBERED = 48  # patches; more of them have no room for numbers
+WEIGHTS = {"cmap": "viridis", "alpha": 0.6, "interpolation": "nearest"}
 
 
 def reconstructions(results: Results) -> Figure:
@@ -43,31 +44,36 @@ def reconstructions(results: Results) -> Figure:
 
 
 def refinement(results: Results) -> Figure:
-    """Cross-modal weights of the distillation targets over each clip's frames and log-mel; the plain pictures above."""
+    """Per clip its frames and its log-mel, plain and under the cross-modal weights of the distillation targets."""
     found = shown_run(results, "samples.npz", ["video_true", "audio_true", "weights_video", "weights_audio"])
     if found is None:
         return message("No ablation of this table refines its targets with weights.")
     run, samples = found
-    clips = min(REFINED_CLIPS, len(samples["weights_video"]))
-    slices = samples["weights_video"].shape[1]
-    ratios = [1] * slices + [1.9]
-    figure, axes = plt.subplots(
-        2 * clips, slices + 1, figsize=(1.35 * (slices + 1.9) + 1.6, 2.75 * clips), width_ratios=ratios, squeeze=False
-    )
+    clips, slices = len(samples["weights_video"][:REFINED_CLIPS]), samples["weights_video"].shape[1]
+    chosen = np.unique(np.linspace(0, slices - 1, min(SLICES, slices)).round().astype(int))
+    ratios = [1] * (2 * len(chosen)) + [1.8, 1.8]
+    size = (1.25 * sum(ratios) + 1.6, 1.4 * clips + 0.6)
+    figure, axes = plt.subplots(clips, len(ratios), figsize=size, width_ratios=ratios, squeeze=False)
     parts = np.concatenate([samples[f"weights_{m}"][:clips].ravel() for m in ("video", "audio")])
     scale = {"vmin": float(parts.min()), "vmax": float(parts.max())}
-    for clip in range(clips):
-        image = _refined_clip(axes[2 * clip : 2 * clip + 2], samples, clip, scale)
-    axes[0, 0].set_title("frames", fontsize=9)
-    axes[0, -1].set_title("log-mel", fontsize=9)
+    for clip, row in enumerate(axes):
+        image = _refined_clip(row, samples, clip, chosen, scale)
+        row[0].set_ylabel(f"clip {clip + 1}")
+    for column, title in (
+        (0, "frames"),
+        (len(chosen), "frames and weights"),
+        (-2, "log-mel"),
+        (-1, "log-mel and weights"),
+    ):
+        axes[0, column].set_title(title, fontsize=9)
     _bare(axes)
-    bar = figure.colorbar(image, ax=axes, label="weight; 1: as an average patch of the clip", shrink=0.5, aspect=30)
+    bar = figure.colorbar(image, ax=axes, label="weight (mean of the clip: 1)", shrink=0.7, aspect=30)
     bar.solids.set_alpha(1)
     figure.suptitle(f"Refinement weights, {run.ablation} seed {run.seed}", x=0.01, ha="left", fontsize=10)
     return described(
         figure,
-        f"{clips} held-out clips of {run.ablation} seed {run.seed}: frames and log-mel plain, and below them with the "
-        f"refinement weight of each patch as a transparent colour and a number. Weights reach from "
+        f"{clips} held-out clips of {run.ablation} seed {run.seed}, one per row: frames and log-mel, each plain and again in "
+        "grey with the refinement weight of every patch as a transparent colour and a number. Weights reach from "
         f"{scale['vmin']:.2f} to {scale['vmax']:.2f} times the clip's mean.",
     )
 
@@ -84,19 +90,20 @@ def _errors(samples: Arrays) -> str:
     return f"Root mean square error of the predicted patches: {', '.join(parts)}." if parts else ""
 
 
-def _refined_clip(axes: np.ndarray, samples: Arrays, clip: int, scale: dict[str, float]) -> AxesImage:
-    """Fills two rows: pictures, and the same under their weights; returns an image of the weights' scale."""
+def _refined_clip(
+    row: np.ndarray, samples: Arrays, clip: int, chosen: np.ndarray, scale: dict[str, float]
+) -> AxesImage:
+    """Fills one row of axes; returns an image of the weights' scale."""
     weights, frames = samples["weights_video"][clip], samples["video_true"][clip]
     length = len(frames) // len(weights)
-    for i, weight_HW in enumerate(weights):
-        for axis in axes[:, i]:
-            axis.imshow(frames[i * length + length // 2], interpolation="nearest")
-        _overlay(axes[1, i], weight_HW, frames.shape[1:3], scale)
-    for axis in axes[:, -1]:
-        _log_mel(axis, samples, "true", clip)
-    axes[0, 0].set_ylabel(f"clip {clip + 1}")
-    axes[1, 0].set_ylabel("with weights")
-    return _overlay(axes[1, -1], samples["weights_audio"][clip], samples["audio_true"][clip].shape, scale)
+    for plain, under, i in zip(row, row[len(chosen) :], chosen):
+        frame = frames[i * length + length // 2]
+        plain.imshow(frame, interpolation="nearest")
+        under.imshow(frame.mean(-1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        _overlay(under, weights[i], frame.shape[:2], scale)
+    _log_mel(row[-2], samples, "true", clip)
+    _log_mel(row[-1], samples, "true", clip, colours="gray")
+    return _overlay(row[-1], samples["weights_audio"][clip], samples["audio_true"][clip].shape, scale)
 
 
 def _overlay(axis: Axes, weight_HW: np.ndarray, size: tuple[int, int], scale: dict[str, float]) -> AxesImage:
@@ -106,7 +113,7 @@ def _overlay(axis: Axes, weight_HW: np.ndarray, size: tuple[int, int], scale: di
     origin, aspect = axis.images[0].origin, axis.get_aspect()
     image = axis.imshow(weight_HW, extent=extent, origin=origin, aspect=aspect, **WEIGHTS, **scale)
     rows, columns = weight_HW.shape
-    if rows * columns <= 48:
+    if rows * columns <= NUMBERED:
         outline = [effects.withStroke(linewidth=1.6, foreground="black")]
         for row, column in np.ndindex(rows, columns):
             place = ((column + 0.5) * width / columns - 0.5, (row + 0.5) * height / rows - 0.5)
@@ -115,11 +122,11 @@ def _overlay(axis: Axes, weight_HW: np.ndarray, size: tuple[int, int], scale: di
     return image
 
 
-def _log_mel(axis: Axes, samples: Arrays, stage: str, clip: int) -> None:
+def _log_mel(axis: Axes, samples: Arrays, stage: str, clip: int, colours: str = "magma") -> None:
     """Low frequencies at the bottom; one scale for the three stages of a clip."""
     true = samples["audio_true"][clip]
     picture = samples[f"audio_{stage}"][clip]
-    scale = {"vmin": true.min(), "vmax": true.max(), "cmap": "magma"}
+    scale = {"vmin": true.min(), "vmax": true.max(), "cmap": colours}
     axis.imshow(picture, origin="lower", aspect="auto", interpolation="nearest", **scale)
 
 
