@@ -202,7 +202,7 @@ def project(tmp_path, monkeypatch) -> Project:
     return made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def report(tmp_path_factory) -> Path:
     """Folder that the stage wrote for a complete fabricated project, once for all tests that only look at it."""
     root = tmp_path_factory.mktemp("project")
