@@ -44,9 +44,11 @@ def test_rank_of_the_other_half_by_hand():
     assert retrieval.ranks_of_pairs(similarity).tolist() == [1, 3, 3], "ties count against it"
 
 
-def test_similarity_is_the_cosine():
-    found = retrieval.similarities(np.array([[3.0, 0.0], [1.0, 1.0]]), np.array([[0.0, 2.0], [5.0, 0.0]]))
-    np.testing.assert_allclose(found, [[0, 1], [0.5**0.5, 0.5**0.5]], atol=1e-6)
+def test_similarity_is_the_cosine_of_what_differs_from_the_mean():
+    shift, queries = np.array([7.0, -2.0]), np.array([[3.0, 0.0], [1.0, 1.0], [-4.0, -1.0]])
+    gallery = np.array([[0.0, 2.0], [5.0, 0.0], [-5.0, -2.0]])
+    by_hand = [[q @ g / np.linalg.norm(q) / np.linalg.norm(g) for g in gallery] for q in queries]
+    np.testing.assert_allclose(retrieval.similarities(queries + shift, gallery - shift), by_hand, atol=1e-6)
 
 
 def test_table_tells_before_from_after(project):

@@ -23,8 +23,8 @@ MODALITIES = ("video", "audio")
 KINDS = {"entropy": "teacher entropy / log K", "centre": "centre norm / √K", "spread": "feature spread / start"}
 
 EDGE = 0.05  # share of the steps that counts as the start, and as the end
-SILENT, NEARLY_SILENT, ONE_HOT = 0.98, 0.9, 0.05  # entropy over log K
-ALIKE, NEARLY_ALIKE = 0.99, 0.95  # centre's length over sqrt(K)
+UNIFORM, NEARLY_UNIFORM, ONE_HOT = 0.99, 0.9, 0.05  # entropy over log K
+ALIKE, NEARLY_ALIKE = 0.995, 0.97  # centre's length over sqrt(K)
 FLAT, SHRUNK = 0.1, 0.5  # spread of features over that of the start
 COLLAPSED, SUSPECT, HEALTHY, NONE = "collapsed", "suspect", "healthy", "nothing to judge"
 
@@ -45,21 +45,15 @@ class Reading:
     @property
     def finding(self) -> tuple[str, str]:
         """Verdict and, unless healthy, what is wrong."""
-        value, who = self.end, self.modality
+        value = self.end
         if self.kind == "entropy" and value <= ONE_HOT:
-            return SUSPECT, f"the {who} teacher's targets are one-hot (entropy {value:.2f} log K)"
-        if self.kind == "entropy" and value >= NEARLY_SILENT:
-            verdict, nearly = _graded(value >= SILENT)
-            return verdict, f"the {who} teacher's targets say {nearly}nothing (entropy {value:.2f} log K)"
+            return SUSPECT, "targets one-hot"
+        if self.kind == "entropy" and value >= NEARLY_UNIFORM:
+            return _graded(value >= UNIFORM, "targets {}uniform")
         if self.kind == "centre" and value >= NEARLY_ALIKE:
-            verdict, nearly = _graded(value >= ALIKE)
-            return (
-                verdict,
-                f"the {who} teacher's outputs are {nearly}the same for all clips (centre norm {value:.2f} √K)",
-            )
+            return _graded(value >= ALIKE, "outputs {}the same for all clips")
         if self.kind == "spread" and value <= SHRUNK:
-            verdict, nearly = _graded(value <= FLAT)
-            return verdict, f"{who} features are {nearly}the same for all clips (spread {value:.2f} of the start)"
+            return _graded(value <= FLAT, "features {}the same for all clips")
         return HEALTHY, ""
 
 
@@ -81,8 +75,13 @@ class Verdict:
         """The verdict in plain words."""
         if not self.readings:
             return f"{NONE}: this row logs no indicator"
-        reasons = [text for _, text in (reading.finding for reading in self.readings) if text]
-        return f"{self.word}: {'; '.join(reasons) or 'no sign of collapse'}"
+        reasons: dict[str, list[str]] = {}
+        for reading in self.readings:
+            if reading.finding[1]:
+                owner = "student" if reading.kind == "spread" else "teacher"
+                reasons.setdefault(f"{reading.modality} {owner}", []).append(reading.finding[1])
+        said = "; ".join(f"{who}: {', '.join(found)}" for who, found in reasons.items())
+        return f"{self.word}: {said or 'no sign of collapse'}"
 
     def cell(self, kind: str, modality: str) -> str:
         """ "start → end" of one indicator, or a dash."""
@@ -140,6 +139,6 @@ def _reading(steps: pd.DataFrame, kind: str, modality: str, column: str, scale: 
     return Reading(kind, modality, start / unit, end / unit) if unit else None
 
 
-def _graded(extreme: bool) -> tuple[str, str]:
-    """Verdict, and how its sentence weakens it."""
-    return (COLLAPSED, "") if extreme else (SUSPECT, "almost ")
+def _graded(extreme: bool, words: str) -> tuple[str, str]:
+    """Verdict, and the words with what weakens them in place of the braces."""
+    return (COLLAPSED, words.format("")) if extreme else (SUSPECT, words.format("almost "))

@@ -17,9 +17,10 @@ KEYS = [f"{modality}_{moment}" for modality in ("video", "audio") for moment in 
 MOMENTS = {"before": "before training", "after": "after training"}
 COLOURED = 10  # labels; the others are grey
 LOOKS = {
-    "video": {"marker": "o", "filled": True},
-    "audio": {"marker": "^", "filled": False},
+    "video": {"marker": "o", "filled": True, "text": {"fontweight": "bold"}},
+    "audio": {"marker": "^", "filled": False, "text": {"style": "italic"}},
 }
+ROOM = (0.075, 0.03)  # shares of the axes that a name needs for itself, across and down
 
 
 def embedding_map(results: Results) -> Figure:
@@ -89,8 +90,8 @@ def _panel(axis: Axes, arrays: dict[str, np.ndarray], moment: str, colours: dict
                 linewidths=0.8,
                 alpha=0.65,
             )
-        if len(set(labels)) <= COLOURED:
-            _names(axis, points, labels, look["filled"])
+    if len(set(labels)) <= COLOURED:
+        _name_labels(axis, plane, labels)
     axis.set_xlabel(f"first direction ({shares[0]:.0%} of the variance)")
     axis.set_ylabel(f"second ({shares[1]:.0%})")
     axis.set(xticks=[], yticks=[])
@@ -99,20 +100,17 @@ def _panel(axis: Axes, arrays: dict[str, np.ndarray], moment: str, colours: dict
     return float(np.linalg.norm(means[0] - means[1]) / spread)
 
 
-def _names(axis: Axes, points: np.ndarray, labels: np.ndarray, filled: bool) -> None:
-    """Each label at the median of its clips: colour alone tells nothing in black and white."""
-    for label in dict.fromkeys(labels):
-        look = {"fontweight": "bold"} if filled else {"style": "italic"}
-        outline = [effects.withStroke(linewidth=2.2, foreground="white")]
-        axis.text(
-            *np.median(points[labels == label], axis=0),
-            label,
-            ha="center",
-            va="center",
-            fontsize=8,
-            path_effects=outline,
-            **look,
-        )
+def _name_labels(axis: Axes, plane: np.ndarray, labels: np.ndarray) -> None:
+    """Each label at the median of its clips, where there is room: colour alone tells nothing in black and white."""
+    taken: list[np.ndarray] = []
+    for look, points in zip(LOOKS.values(), np.split(plane, 2)):
+        for label in dict.fromkeys(labels):
+            place = np.median(points[labels == label], axis=0)
+            apart = [np.abs(place - other) / np.ptp(plane, axis=0) for other in taken]
+            if all((gap > ROOM).any() for gap in apart):
+                taken.append(place)
+                outline = [effects.withStroke(linewidth=2.2, foreground="white")]
+                axis.text(*place, label, ha="center", va="center", fontsize=8.5, path_effects=outline, **look["text"])
 
 
 def _colours(labels: np.ndarray) -> dict[str, str]:

@@ -21,7 +21,6 @@ from xkd.settings import Params
 PICTURES, PIXELS = 4, 64  # of a strip: pictures side by side, height
 SHEET_ROWS = 10
 SECONDS = 2.0  # of a sound: longer ones are cut
-RANGE = 2.0  # deviations of a log-mel from its mean that the colours span
 
 
 class Media:
@@ -44,9 +43,10 @@ class Media:
         return _png(picture)
 
     def spectrogram(self, clip: str) -> str:
-        """PNG: the log-mel, low frequencies at the bottom."""
+        """PNG: the log-mel from its lowest value to its highest, low frequencies at the bottom."""
         values = self.logmel(self._samples(clip))[0].numpy()
-        colours = matplotlib.colormaps["magma"]((values[::-1] + RANGE) / (2 * RANGE), bytes=True)
+        span = max(float(values.max() - values.min()), 1e-6)
+        colours = matplotlib.colormaps["magma"]((values[::-1] - values.min()) / span, bytes=True)
         return _png(Image.fromarray(colours[..., :3]))
 
     def sound(self, clip: str) -> str:

@@ -28,7 +28,7 @@ MLFLOW = "http://127.0.0.1:5000/#/runs/"  # where `make ui` listens
 FIGURES = {
     "ablations": "Every task and modality. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey and hatched: "
     "yardsticks that are not pretrained.",
-    "losses": "Loss terms before their weights; mean over seeds.",
+    "losses": "Loss terms before their weights, mean over seeds; over steps as a running mean.",
     "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a teacher says "
     "the same of every clip.",
     "alignment": "Discrepancy between the logits of video and audio (alignment terms, before their weight): running mean "
@@ -38,7 +38,7 @@ FIGURES = {
     "refinement": "Where the cross-modal attention of the teachers puts weight in the distillation targets: yellow for "
     "much, violet for little; log-mel with time to the right and low frequencies at the bottom.",
     "embeddings": "Logits of the students' projection heads for held-out clips, on the two directions in which the clips of both "
-    "modalities vary most. Bold names: video; slanted: audio.",
+    "modalities vary most. Names stand at the median of their clips where there is room; bold: video, slanted: audio.",
     "confusion": "Held-out clips, all seeds together.",
     "contact-sheet": "Prepared clips, evenly picked: pictures and log-mel.",
 }

@@ -15,7 +15,7 @@ from xkd.report.style import described, message, plt
 STAGES = ("true", "masked", "predicted")
 REFINED_CLIPS = 5
 SLICES = 4  # of a video's time slices, evenly picked where there are more
-NUMBERED = 48  # patches; more of them have no room for numbers
+NUMBERED = 8  # patches side by side; more of them leave no room for numbers
 WEIGHTS = {"cmap": "viridis", "alpha": 0.6, "interpolation": "nearest"}
 
 
@@ -113,7 +113,7 @@ def _overlay(axis: Axes, weight_HW: np.ndarray, size: tuple[int, int], scale: di
     origin, aspect = axis.images[0].origin, axis.get_aspect()
     image = axis.imshow(weight_HW, extent=extent, origin=origin, aspect=aspect, **WEIGHTS, **scale)
     rows, columns = weight_HW.shape
-    if rows * columns <= NUMBERED:
+    if max(rows, columns) <= NUMBERED:
         outline = [effects.withStroke(linewidth=1.6, foreground="black")]
         for row, column in np.ndindex(rows, columns):
             place = ((column + 0.5) * width / columns - 0.5, (row + 0.5) * height / rows - 0.5)

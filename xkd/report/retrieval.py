@@ -102,11 +102,14 @@ def chance(arrays: Arrays) -> tuple[float, float, float]:
 
 
 def similarities(queries_ND: np.ndarray, gallery_MD: np.ndarray) -> np.ndarray:
-    """Cosine of every query and every clip of the gallery, (N, M)."""
-    queries, gallery = (part.astype(np.float32) for part in (queries_ND, gallery_MD))
-    return (queries / np.linalg.norm(queries, axis=1, keepdims=True)) @ (
-        gallery / np.linalg.norm(gallery, axis=1, keepdims=True)
-    ).T
+    """Cosine of every query and every clip of the gallery, (N, M), once each side's own mean is subtracted.
+
+    What all clips of a modality share says nothing about one of them, and would make all cosines alike; distillation
+    subtracts it from the teachers' logits in the same way.
+    """
+    queries, gallery = (part.astype(np.float32) - part.mean(0, dtype=np.float32) for part in (queries_ND, gallery_MD))
+    lengths = [np.linalg.norm(part, axis=1, keepdims=True).clip(1e-12) for part in (queries, gallery)]
+    return (queries / lengths[0]) @ (gallery / lengths[1]).T
 
 
 def ranks_of_pairs(similarity_NN: np.ndarray) -> np.ndarray:
