@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.patheffects as effects
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
@@ -16,6 +17,7 @@ STAGES = ("true", "masked", "predicted")
 REFINED_CLIPS = 5
 SLICES = 4  # of a video's time slices, evenly picked where there are more
 NUMBERED = 8  # patches side by side; more of them leave no room for numbers
+TICKS = (0.25, 0.5, 1, 2, 4)  # of the weights' logarithmic scale, which ends with them
 WEIGHTS = {"cmap": "viridis", "alpha": 0.6, "interpolation": "nearest"}
 
 
@@ -54,10 +56,8 @@ def refinement(results: Results) -> Figure:
     ratios = [1] * (2 * len(chosen)) + [1.8, 1.8]
     size = (1.25 * sum(ratios) + 1.6, 1.4 * clips + 0.6)
     figure, axes = plt.subplots(clips, len(ratios), figsize=size, width_ratios=ratios, squeeze=False)
-    parts = np.concatenate([samples[f"weights_{m}"][:clips].ravel() for m in ("video", "audio")])
-    scale = {"vmin": float(parts.min()), "vmax": float(parts.max())}
     for clip, row in enumerate(axes):
-        image = _refined_clip(row, samples, clip, chosen, scale)
+        image = _refined_clip(row, samples, clip, chosen)
         row[0].set_ylabel(f"clip {clip + 1}")
     for column, title in (
         (0, "frames"),
@@ -67,14 +67,17 @@ def refinement(results: Results) -> Figure:
     ):
         axes[0, column].set_title(title, fontsize=9)
     _bare(axes)
-    bar = figure.colorbar(image, ax=axes, label="weight (mean of the clip: 1)", shrink=0.7, aspect=30)
+    bar = figure.colorbar(image, ax=axes, label="weight over the clip's mean", shrink=0.7, aspect=30, extend="both")
+    bar.set_ticks(TICKS, labels=[f"{tick:g}" for tick in TICKS])
+    bar.ax.minorticks_off()
     bar.solids.set_alpha(1)
     figure.suptitle(f"Refinement weights, {run.ablation} seed {run.seed}", x=0.01, ha="left", fontsize=10)
+    parts = np.concatenate([samples[f"weights_{m}"][:clips].ravel() for m in ("video", "audio")])
     return described(
         figure,
         f"{clips} held-out clips of {run.ablation} seed {run.seed}, one per row: frames and log-mel, each plain and again in "
-        "grey with the refinement weight of every patch as a transparent colour and a number. Weights reach from "
-        f"{scale['vmin']:.2f} to {scale['vmax']:.2f} times the clip's mean.",
+        "grey with the refinement weight of every patch as a transparent colour. Weights reach from "
+        f"{parts.min():.2f} to {parts.max():.2f} times the clip's mean.",
     )
 
 
@@ -90,9 +93,7 @@ def _errors(samples: Arrays) -> str:
     return f"Root mean square error of the predicted patches: {', '.join(parts)}." if parts else ""
 
 
-def _refined_clip(
-    row: np.ndarray, samples: Arrays, clip: int, chosen: np.ndarray, scale: dict[str, float]
-) -> AxesImage:
+def _refined_clip(row: np.ndarray, samples: Arrays, clip: int, chosen: np.ndarray) -> AxesImage:
     """Fills one row of axes; returns an image of the weights' scale."""
     weights, frames = samples["weights_video"][clip], samples["video_true"][clip]
     length = len(frames) // len(weights)
@@ -100,18 +101,20 @@ def _refined_clip(
         frame = frames[i * length + length // 2]
         plain.imshow(frame, interpolation="nearest")
         under.imshow(frame.mean(-1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        _overlay(under, weights[i], frame.shape[:2], scale)
+        _overlay(under, weights[i], frame.shape[:2])
     _log_mel(row[-2], samples, "true", clip)
     _log_mel(row[-1], samples, "true", clip, colours="gray")
-    return _overlay(row[-1], samples["weights_audio"][clip], samples["audio_true"][clip].shape, scale)
+    return _overlay(row[-1], samples["weights_audio"][clip], samples["audio_true"][clip].shape)
 
 
-def _overlay(axis: Axes, weight_HW: np.ndarray, size: tuple[int, int], scale: dict[str, float]) -> AxesImage:
+def _overlay(axis: Axes, weight_HW: np.ndarray, size: tuple[int, int]) -> AxesImage:
     """Transparent weights over the picture on `axis`, with numbers where the patches are few enough to be read."""
     height, width = size
     extent = axis.images[0].get_extent()
     origin, aspect = axis.images[0].origin, axis.get_aspect()
-    image = axis.imshow(weight_HW, extent=extent, origin=origin, aspect=aspect, **WEIGHTS, **scale)
+    image = axis.imshow(
+        weight_HW, extent=extent, origin=origin, aspect=aspect, norm=LogNorm(TICKS[0], TICKS[-1]), **WEIGHTS
+    )
     rows, columns = weight_HW.shape
     if max(rows, columns) <= NUMBERED:
         outline = [effects.withStroke(linewidth=1.6, foreground="black")]
