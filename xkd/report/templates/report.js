@@ -1,10 +1,11 @@
-// A click on a header sorts the table by that column: numbers first by size, words by the alphabet, empty cells last.
+// A click on a header sorts the table by that column: numbers by size (of "start → end" the end), words by the alphabet,
+// empty cells last.
 for (const table of document.querySelectorAll("table")) {
   const headers = [...table.tHead.rows[0].cells];
   const body = table.tBodies[0];
   const value = (row, column) => {
     const text = row.cells[column].innerText.replace(/[★,]/g, "").trim();
-    const number = parseFloat(text);
+    const number = parseFloat(text.split("→").pop());
     return { text, number, empty: text === "–" || text === "" };
   };
   headers.forEach((header, column) => {
