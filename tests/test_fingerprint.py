@@ -32,7 +32,7 @@ def package(tmp_path, monkeypatch):
 
 
 def _forget():
-    for function in (fingerprint.stage, fingerprint._parse, fingerprint._tree):
+    for function in (fingerprint.module, fingerprint._parse, fingerprint._tree):
         function.cache_clear()
 
 

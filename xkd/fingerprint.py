@@ -18,14 +18,22 @@ PACKAGE = Path(__file__).parent
 WATCHERS = {"xkd.fingerprint", "xkd.progress", "xkd.tracking"}
 
 
-@cache
 def stage(name: str) -> str:
     """Hash of the code that `xkd.stages.<name>` can reach.
 
     Raises:
         ValueError: there is no such stage.
     """
-    first = f"xkd.stages.{name}"
+    return module(f"xkd.stages.{name}")
+
+
+@cache
+def module(first: str) -> str:
+    """Hash of the code that a module can reach.
+
+    Raises:
+        ValueError: there is no such module.
+    """
     if _file(first) is None:
         raise ValueError(f"no module {first}")
     modules = _reachable(first)

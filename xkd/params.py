@@ -15,6 +15,7 @@ from xkd.errors import UserError
 from xkd.settings import Params, Recipe, Settings
 
 CHANGEABLE = ("views", "model", "objective", "training")
+HEADLINES = (".top1", ".map", ".recall1")
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -45,7 +46,9 @@ def load(path: str | Path = "params.yaml") -> Params:
     if len(set(params.seeds)) != len(params.seeds):
         raise UserError(f"{path}: seeds: each seed may be listed once")
     for name in params.ablations:
-        recipe(params, name, path)
+        merged = recipe(params, name, path)
+        for task in tasks_of(params, name):
+            with_views(merged, params, task, path)
     return params
 
 
@@ -62,15 +65,46 @@ def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Set
     return _validated(type(base), merge(base.model_dump(), chosen.changes), f"{path}: tasks.{task}.changes")
 
 
+def with_views(recipe: Recipe, params: Params, task: str, path: str | Path = "params.yaml") -> Recipe:
+    """A run's settings with the views that a task changes: another resolution, longer cuts, other augmentation.
+
+    Raises:
+        UserError: views that do not exist, or that patches of the run's encoders do not tile.
+    """
+    changes = {"views": params.tasks[task].views}
+    return _validated(
+        Recipe, merge(recipe.model_dump(), changes), f"{path}: tasks.{task}.views: with {recipe.ablation}"
+    )
+
+
 def column(task: str, protocol: str, classifier: str) -> str:
     """What a figure is called in the table: "student.video.linear", or "student.video.ucf101_linear" for task ucf101."""
     owner, modality, method = classifier.split(".")
-    return classifier if task == protocol else f"{owner}.{modality}.{task}_{method}"
+    if task == protocol:
+        return classifier
+    return f"{owner}.{modality}.{task if task.endswith(method) else f'{task}_{method}'}"
+
+
+def headline(metrics: dict[str, float]) -> dict[str, float]:
+    """The figure of each classifier that the table shows: top-1, without it mean average precision or recall at 1.
+
+    Args:
+        metrics: by `<classifier>.<metric>`.
+    """
+    classifiers = dict.fromkeys(key.rpartition(".")[0] for key in metrics)
+    found = {name: [metrics[name + m] for m in HEADLINES if name + m in metrics] for name in classifiers}
+    return {name: values[0] for name, values in found.items() if values}
 
 
 def tasks_of(params: Params, ablation: str) -> list[str]:
     """The tasks that the settings ask of an ablation."""
-    return [name for name, task in params.tasks.items() if task.ablations is None or ablation in task.ablations]
+    return [name for name in params.tasks if ablation in rows_of(params, name)]
+
+
+def rows_of(params: Params, task: str) -> list[str]:
+    """The ablations that get a task."""
+    chosen = params.tasks[task].ablations
+    return [name for name in params.ablations if chosen is None or name in chosen]
 
 
 def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> Recipe:

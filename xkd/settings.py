@@ -57,6 +57,9 @@ class Dataset(Settings):
         description="which streams a clip must have to be usable; others are recorded and left out. By default video for "
         "UCF101 and HMDB51, audio for ESC-50 and FSD50K, both for all others",
     )
+    size: Positive | None = Field(
+        None, description="instead of clips.size, for tasks whose views are larger than those of pretraining"
+    )
 
 
 class Clips(Settings):
@@ -228,12 +231,26 @@ class Layer(Settings):
     encoders: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
 
 
+class Retrieval(Settings):
+    """Search from one modality to the other, by cosine similarity of the projection heads' outputs.
+
+    Encoders without heads are compared by their features: a yardstick, since nothing has made those comparable.
+    """
+
+    relevant: Literal["clip", "label"] = Field(
+        "clip", description="what counts as found: the clip's own other half, or any test clip with its label"
+    )
+    encoders: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
+
+
 class Finetune(Settings):
     """Full finetuning with labels."""
 
     epochs: Positive = 5
     batch_size: Positive = 64
     learning_rate: float = Field(1e-3, gt=0)
+    last_learning_rate: float = Field(0.0, ge=0, description="at the end of the cosine (paper: 1e-6, video)")
+    schedule: Literal["cosine", "fixed"] = Field("cosine", description="paper: fixed on FSD50K")
     weight_decay: float = Field(0.05, ge=0)
     layer_decay: float = Field(0.75, gt=0, le=1)
     label_smoothing: Fraction = 0.1
@@ -256,6 +273,9 @@ class Finetune(Settings):
     time_masks: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
         (0, 0), description="SpecAugment: number of masks over columns, most columns of one (paper: 2, 20)"
     )
+    time_warp: Annotated[int, Field(ge=0)] = Field(
+        0, description="SpecAugment: most columns that a point of the log-mel is moved by; 0: off"
+    )
 
 
 class Evaluate(Settings):
@@ -263,13 +283,14 @@ class Evaluate(Settings):
     linear: Linear = Linear()
     svm: Svm = Svm()
     layer: Layer = Layer()
+    retrieval: Retrieval = Retrieval()
     finetune: Finetune = Finetune()
 
 
 class Task(Settings):
     """Columns of the table: a protocol on a data set."""
 
-    protocol: Literal["linear", "svm", "layer", "finetune"]
+    protocol: Literal["linear", "svm", "layer", "retrieval", "finetune"]
     dataset: Name | None = Field(None, description="labelled data set; by default that of pretraining")
     ablations: tuple[Name, ...] | None = Field(None, description="rows that get it; by default all")
     modalities: tuple[Literal["video", "audio"], ...] = Field(("video", "audio"), description="encoders to judge")
@@ -280,6 +301,10 @@ class Task(Settings):
     crops: Literal[1, 3] = Field(1, description="crops of a picture at test time, along its longer side (paper: 3)")
     train_clips: Positive = Field(
         1, description="augmented clips per training item for probes (paper: 25 video, 100 audio); 1: one plain clip"
+    )
+    views: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what differs from the run's views video_global and audio_global, e.g. size: 224 (paper, finetuning)",
     )
     changes: dict[str, Any] = Field(
         default_factory=dict, description="settings of evaluate.<protocol> that differ here"

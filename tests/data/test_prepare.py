@@ -31,8 +31,8 @@ class Settings:
 
     dataset = "own"
 
-    def __init__(self, require="both", clips=CLIPS):
-        self.datasets, self.clips = {"own": Dataset(kind="manifest", require=require)}, clips
+    def __init__(self, require="both", clips=CLIPS, size=None):
+        self.datasets, self.clips = {"own": Dataset(kind="manifest", require=require, size=size)}, clips
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +162,13 @@ def test_narrow_pictures_that_decord_pads_are_read_right(tmp_path):
     assert video.shape == (8, 3, 48, 48)
     assert torch.allclose(video.mean(dim=(1, 2, 3)), 40 + 160 * torch.arange(8) / 8, atol=3)
     assert video.std(dim=(2, 3)).max() < 3
+
+
+def test_a_data_set_can_have_larger_clips_than_the_others(raw, tmp_path):
+    prepare.run(Settings(size=48), raw, tmp_path)
+    good = open_clips(tmp_path / "manifest.csv").video(0)
+    assert min(good.shape[-2:]) == 48
+    assert json.loads((tmp_path / "summary.json").read_text())["clips"]["size"] == 48
 
 
 def test_same_manifest_and_clips_for_any_number_of_processes(raw, prepared, tmp_path):

@@ -27,6 +27,15 @@ def rows(clips: int, scans: int | None = None) -> pd.DataFrame:
     )
 
 
+def clips_of_several_labels() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features (300, 3) that tell which of x, y and z a clip has, labels such as "x;z", and the truth (300, 3)."""
+    generator = np.random.default_rng(0)
+    have = generator.random((300, 3)) < 0.4
+    have[~have.any(1), 0] = True
+    labels = np.array([";".join(np.array(["x", "y", "z"])[row]) for row in have])
+    return have + 0.1 * generator.normal(size=have.shape), labels, have
+
+
 class Loader:
     """Batches of views drawn once; `video[:, 0]` and `audio[:, 0]` hold the label's number plus noise."""
 

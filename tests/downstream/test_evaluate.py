@@ -132,6 +132,7 @@ def project(tmp_path, monkeypatch):
     monkeypatch.setattr(protocols, "eval_loader", lambda recipe, path, split, size, *_, **__: Views(split, size))
     monkeypatch.setattr(protocols, "train_loader", lambda *_, batch_size, **__: Views("train", batch_size))
     monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest())
+    monkeypatch.setattr(protocols, "FEATURES", tmp_path / "features")
     tracking = Tracking()
     monkeypatch.setattr(evaluate, "tracking", tracking)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from downstream_fakes import Loader, TinyEncoder, rows
 
 from xkd.downstream.augment import augment, mix
-from xkd.downstream.finetune import Classifier, class_names, finetune
+from xkd.downstream.finetune import Classifier, _rates, class_names, finetune
 from xkd.settings import Finetune
 
 TARGET = torch.eye(4)
@@ -121,3 +121,23 @@ def test_several_labels_are_learned_as_yes_or_no_each():
     model = finetune({"video": TinyEncoder()}, loader, Finetune(epochs=30, learning_rate=0.01), 0)["video"]
     says = model(torch.eye(3)) > 0
     assert says.tolist() == [[True, True, False], [False, True, True], [True, False, True]]
+
+
+def test_time_warp_moves_columns_by_no_more_than_asked():
+    columns = torch.arange(100.0).expand(2, 1, 8, 100)
+    moved = []
+    for _ in range(100):
+        warped = augment(columns, "audio", Finetune(time_warp=10))
+        assert warped.shape == columns.shape and (warped[..., 1:] >= warped[..., :-1]).all()
+        assert torch.equal(warped[0, 0, 0], warped[0, 0, 7])
+        moved.append((warped - columns).abs().max().item())
+    assert max(moved) <= 11 and np.mean(moved) > 3
+    same = torch.full((2, 1, 8, 100), 3.0)
+    torch.testing.assert_close(augment(same, "audio", Finetune(time_warp=10)), same)
+
+
+def test_fixed_and_cosine_rates():
+    fixed, falling = Finetune(schedule="fixed"), Finetune(learning_rate=1e-3, last_learning_rate=1e-4, warmup=0.1)
+    assert _rates(fixed, 50).tolist() == [1.0] * 50
+    rates = _rates(falling, 1000)
+    assert rates[0] == 0 and rates.max() == pytest.approx(1) and rates[-1] == pytest.approx(0.1, abs=1e-3)

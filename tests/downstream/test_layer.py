@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from downstream_fakes import clips_of_several_labels
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
@@ -40,11 +41,7 @@ def test_repeats_and_depends_on_its_seed(changes):
 
 
 def test_several_labels_are_answered_one_by_one():
-    generator = np.random.default_rng(0)
-    have = generator.random((300, 3)) < 0.4
-    have[~have.any(1), 0] = True
-    labels = np.array([";".join(np.array(["x", "y", "z"])[row]) for row in have])
-    x = have + 0.1 * generator.normal(size=have.shape)
+    x, labels, have = clips_of_several_labels()
     logits, classes = train_layer(x[:200], labels[:200], x[200:], SETTINGS, 0)
     assert classes.tolist() == ["x", "y", "z"] and ((logits > 0) == have[200:]).mean() > 0.98
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from downstream_fakes import clips_of_several_labels
 
 from xkd.downstream import linear
 from xkd.errors import UserError
@@ -179,11 +180,7 @@ def test_c_is_chosen_on_test_clips_only_when_asked():
 
 
 def test_several_labels_are_probed_one_by_one():
-    generator = np.random.default_rng(0)
-    have = generator.random((300, 3)) < 0.4
-    have[~have.any(1), 0] = True
-    labels = np.array([";".join(np.array(["x", "y", "z"])[row]) for row in have])
-    features = have + 0.1 * generator.normal(size=have.shape)
+    features, labels, have = clips_of_several_labels()
     for settings in (Linear(C=(0.1, 1.0)), Svm(C=(0.01, 0.1))):
         scores, classes, _ = linear.probe(features[:200], labels[:200], ids(labels[:200]), features[200:], settings)
         assert classes.tolist() == ["x", "y", "z"]

@@ -13,14 +13,15 @@ from xkd import load_encoder
 from xkd.data import manifest as manifests
 from xkd.data.clips import open_clips
 from xkd.data.views import EvalViews
+from xkd.downstream import protocols
 from xkd.downstream.protocols import Job
 from xkd.errors import UserError
-from xkd.params import merge
+from xkd.params import merge, protocol, with_views
 from xkd.params import recipe as recipe_of
 from xkd.settings import Params
 from xkd.stages import download, evaluate, prepare
 from xkd.training.build import build_networks
-from xkd.training.export import load_encoders, save_encoders
+from xkd.training.export import load_encoders, load_heads, save_encoders, weights_files
 
 CHANGES = {
     "dataset": "talking_digits",
@@ -29,6 +30,16 @@ CHANGES = {
     "tasks": {
         "several_views": {"protocol": "svm", "clips": 3, "crops": 3, "train_clips": 2, "changes": {"C": [0.01]}},
         "layer": {"protocol": "layer", "changes": {"epochs": 3}},
+        "retrieval": {"protocol": "retrieval"},
+        "same_label": {"protocol": "retrieval", "clips": 2, "changes": {"relevant": "label", "encoders": ["student"]}},
+        "enlarged": {
+            "protocol": "finetune",
+            "views": {"video_global": {"size": 48, "crop_area": [0.5, 1]}, "audio_global": {"frames": 48}},
+        },
+        "enlarged_probe": {
+            "protocol": "linear",
+            "views": {"video_global": {"size": 48}, "audio_global": {"frames": 48}},
+        },
         "folds": {"protocol": "linear", "folds": ["a", "b"], "changes": {"C": [1.0]}},
         "folds_finetuned": {"protocol": "finetune", "folds": ["a", "b"]},
     },
@@ -50,6 +61,13 @@ def project(tmp_path_factory, params):
     recipe = recipe_of(params, "xkd")
     save_encoders(build_networks(recipe, 0), recipe, 0, folder / "run")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def features(project, monkeypatch):
+    """Where features are kept."""
+    monkeypatch.setattr(protocols, "FEATURES", project / "features")
+    return project / "features"
 
 
 @pytest.mark.parametrize("protocol", ["linear", "layer", "finetune"])
@@ -75,18 +93,125 @@ def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol
 
 
 def test_features_are_those_of_each_clip_seen_alone(project, params):
-    recipe, path = recipe_of(params, "xkd"), project / "manifest.csv"
-    encoders = load_encoders(project / "run")
-    task, evaluation = params.tasks["linear"], params.evaluate
-    job = Job(encoders, recipe, 0, manifests.read(path), path, task, evaluation.linear, evaluation.batch_size)
-    clips = job.extract({key: encoder.features for key, encoder in encoders.items()}, "test")
-    store, views = open_clips(path, "test"), EvalViews(recipe)
+    recipe = recipe_of(params, "xkd")
+    clips = job_of(project, params, "linear").features("test")
+    store, views = open_clips(project / "manifest.csv", "test"), EvalViews(recipe)
     for index in (0, 7, 19):
         view = views(store, index)
-        for (owner, modality), encoder in encoders.items():
+        for (owner, modality), encoder in load_encoders(project / "run").items():
             with torch.no_grad():
                 tokens = encoder(view[modality][0][None])
             np.testing.assert_allclose(clips.outputs[owner, modality][index, 0], tokens[0, 1:].mean(0), atol=1e-5)
+
+
+def job_of(project, params, task, run="run"):
+    """What the stage makes of a task."""
+    return Job(
+        encoders=load_encoders(project / run),
+        heads=load_heads(project / run),
+        weights=weights_files(project / run),
+        recipe=with_views(recipe_of(params, "xkd"), params, task),
+        seed=0,
+        manifest=manifests.read(project / "manifest.csv"),
+        path=project / "manifest.csv",
+        dataset="talking_digits",
+        task=params.tasks[task],
+        settings=protocol(params, task),
+        batch_size=params.evaluate.batch_size,
+    )
+
+
+def test_tasks_share_features_and_other_views_are_extracted_anew(project, params, monkeypatch, tmp_path):
+    monkeypatch.setattr(protocols, "FEATURES", tmp_path / "features")
+    extracted = []
+    loader = Job.loader
+    monkeypatch.setattr(Job, "loader", lambda job, *arguments: extracted.append(arguments) or loader(job, *arguments))
+
+    def passes(task):
+        extracted.clear()
+        evaluate.run(params, project / "manifest.csv", project / "run", task, tmp_path / f"{task}.json")
+        return len(extracted)
+
+    assert [passes(task) for task in ("linear", "layer", "retrieval")] == [2, 0, 0]
+    assert passes("several_views") == 3 and passes("enlarged_probe") == 2 and passes("linear") == 0
+
+
+def test_features_of_other_weights_or_clips_are_not_taken(project, params, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocols, "FEATURES", tmp_path)
+    recipe = recipe_of(params, "xkd")
+    before = job_of(project, params, "linear").features("test")
+    save_encoders(build_networks(recipe, 1), recipe, 0, project / "other")
+    after = job_of(project, params, "linear", "other").features("test")
+    for key, values in before.outputs.items():
+        assert not np.allclose(values, after.outputs[key])
+
+
+def test_retrieval_by_hand(project, params, tmp_path):
+    """Heads on features, modality means taken off, cosine: computed here in another way."""
+    evaluate.run(params, project / "manifest.csv", project / "run", "retrieval", tmp_path / "out.json")
+    results = json.loads((tmp_path / "out.json").read_text())
+    predictions = pd.read_csv(tmp_path / "out.predictions.csv", dtype=str)
+    job, heads = job_of(project, params, "retrieval"), load_heads(project / "run")
+    train, test = job.features("train"), job.features("test")
+    vectors = {}
+    for modality in ("video", "audio"):
+        head = heads["student", modality]
+        with torch.no_grad():
+            logits, mean = (head(torch.tensor(p.outputs["student", modality][:, 0])) for p in (test, train))
+        vectors[modality] = logits - mean.mean(0)
+    for query, other in (("video", "audio"), ("audio", "video")):
+        similarity = torch.cosine_similarity(vectors[query][:, None], vectors[other][None], dim=-1)
+        ranks = (similarity >= similarity.diagonal()[:, None]).sum(1)
+        name = f"student.{query}.retrieval"
+        for k in (1, 5, 10):
+            expected = 100 * (ranks <= k).float().mean().item()
+            assert results["metrics"][f"{name}.recall{k}"] == pytest.approx(expected, abs=1e-3)
+        assert predictions[name].tolist() == test.ids[similarity.argmax(1)].tolist()
+    assert results["chosen"] == {f"{owner}.retrieval.space": "heads" for owner in ("student", "teacher")}
+
+
+def test_retrieval_by_label_finds_more_than_by_clip(project, params, tmp_path):
+    metrics = []
+    for task in ("retrieval", "same_label"):
+        evaluate.run(params, project / "manifest.csv", project / "run", task, tmp_path / "out.json")
+        metrics.append(json.loads((tmp_path / "out.json").read_text())["metrics"])
+    assert {key.split(".")[0] for key in metrics[1]} == {"student"}
+    for query in ("video", "audio"):
+        clip, label = (part[f"student.{query}.retrieval.recall10"] for part in metrics)
+        assert clip < label
+
+
+def test_run_without_heads_is_searched_by_features_and_one_of_one_modality_is_refused(project, params, tmp_path):
+    for ablation in ("ae", "recon_video"):
+        recipe = recipe_of(params, ablation)
+        save_encoders(build_networks(recipe, 0), recipe, 0, tmp_path / ablation)
+    evaluate.run(params, project / "manifest.csv", tmp_path / "ae", "retrieval", tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["chosen"] == {"student.retrieval.space": "features"}
+    with pytest.raises(UserError, match="recon_video has no pair of encoders"):
+        evaluate.run(params, project / "manifest.csv", tmp_path / "recon_video", "retrieval", tmp_path / "out.json")
+
+
+@pytest.mark.parametrize("task", ["enlarged", "enlarged_probe"])
+def test_other_resolution_and_length_than_in_pretraining(project, params, task, tmp_path):
+    job = job_of(project, params, task)
+    batch = next(iter(job.loader(["video", "audio"], "test")))
+    assert batch.video[0].shape[2:] == (8, 48, 48) and batch.audio[0].shape[2:] == (40, 48)
+    evaluate.run(params, project / "manifest.csv", project / "run", task, tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["clips"] == {"train": 40, "test": 20}
+
+
+def test_confusions_are_those_of_the_predictions(project, params, tmp_path):
+    from sklearn.metrics import confusion_matrix
+
+    evaluate.run(params, project / "manifest.csv", project / "run", "linear", tmp_path / "out.json")
+    predictions = pd.read_csv(tmp_path / "out.predictions.csv", dtype=str)
+    confusions = pd.read_csv(tmp_path / "out.confusion.csv", dtype={"label": str, "predicted": str})
+    labels = sorted(set(predictions["label"]))
+    for name in predictions.columns[2:]:
+        part = confusions[confusions["method"] == name]
+        ours = part.pivot_table(index="label", columns="predicted", values="clips", fill_value=0)
+        ours = ours.reindex(index=labels, columns=labels, fill_value=0).to_numpy()
+        np.testing.assert_array_equal(ours, confusion_matrix(predictions["label"], predictions[name], labels=labels))
 
 
 @pytest.mark.parametrize("modality", ["video", "audio"])
@@ -147,20 +272,18 @@ def test_several_views_are_averaged_as_scores(project, params, tmp_path, monkeyp
     from sklearn.svm import LinearSVC
 
     seen = {}
-    extracted = Job.extract
+    features = Job.features
 
-    def spy(job, networks, split, augmented=None):
-        clips = extracted(job, networks, split, augmented)
-        seen[split, augmented] = clips
-        return clips
+    def spy(job, split, augmented=None):
+        seen[split, augmented] = features(job, split, augmented)
+        return seen[split, augmented]
 
-    monkeypatch.setattr(Job, "extract", spy)
+    monkeypatch.setattr(Job, "features", spy)
     evaluate.run(params, project / "manifest.csv", project / "run", "several_views", tmp_path / "out.json")
     key = ("student", "video")
     test = seen["test", None].outputs[key]
     assert test.shape[:2] == (20, 9) and seen["test", None].outputs["student", "audio"].shape[:2] == (20, 3)
-    train_ids = manifests.read(project / "manifest.csv").split("train").ids
-    parts = [seen[None, i].take(train_ids) for i in range(2)]
+    parts = [seen["train", i] for i in range(2)]
     x, y = np.concatenate([part.outputs[key][:, 0] for part in parts]), np.tile(parts[0].labels, 2)
     assert not np.allclose(parts[0].outputs[key], parts[1].outputs[key])
     scaler = StandardScaler().fit(x.astype(float))

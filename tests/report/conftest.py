@@ -132,8 +132,11 @@ class Project:
         if ablation in TEACHERS:
             metrics["teacher.video.linear.top1"] = VIDEO[ablation][index] - 10
         rest = {"manifest": "abc123", "clips": {"train": 40, "test": 20}, "items": {"video": 7, "audio": 3}}
-        confusion = {"student.video.linear": {"labels": ["cat", "dog"], "counts": [[9, 1 + seed], [0, 10]]}}
-        write_json(self.scores_file(ablation, seed), {**rest, "metrics": metrics, "confusion": confusion})
+        write_json(self.scores_file(ablation, seed), {**rest, "metrics": metrics})
+        pairs = [("cat", "cat", 9), ("cat", "dog", 1 + seed), ("dog", "dog", 10)]
+        rows = [("student.video.linear", *pair) for pair in pairs] + [("student.video.knn", "cat", "cat", 99)]
+        confusions = pd.DataFrame(rows, columns=["method", "label", "predicted", "clips"])
+        confusions.to_csv(self.scores_file(ablation, seed).with_suffix(".confusion.csv"), index=False)
         if ablation in ("xkd", "ae"):
             finetuned = {"student.video.finetune.top1": 60.0 + seed}
             write_json(self.scores_file(ablation, seed, "finetune"), {**rest, "metrics": finetuned})

@@ -1,4 +1,3 @@
-import json
 import re
 
 import matplotlib.image
@@ -277,8 +276,8 @@ def test_confusion_counts_are_summed_over_seeds(project):
 
 
 def test_evaluations_without_confusions_are_no_error(project):
-    for path in (project.root / "evals").rglob("linear.json"):
-        path.write_text(json.dumps({**json.loads(path.read_text()), "confusion": {}}))
+    for path in (project.root / "evals").rglob("*.confusion.csv"):
+        path.write_text("method,label,predicted,clips\n")
     assert "no confusion matrices" in confusion.confusion_matrices(collect(project.params)).get_label()
 
 

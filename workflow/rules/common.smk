@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from xkd.data.catalogue import entry
+from xkd.data import catalogue
 from xkd.errors import UserError
 from xkd.fingerprint import stage as code_of
 from xkd.params import canonical, load, protocol, recipe, tasks_of
@@ -61,21 +61,27 @@ wildcard_constraints:
 
 
 def raw_settings(wildcards) -> str:
-    settings = entry(SETTINGS, wildcards.dataset)
-    return canonical(settings.model_dump(mode="json", exclude={"require"}))
+    settings = catalogue.entry(SETTINGS, wildcards.dataset)
+    return canonical(settings.model_dump(mode="json", exclude={"require", "size"}))
 
 
 def source(wildcards) -> list[str]:
-    """The user's own list or archive; where it is missing, the stage says so better than the engine."""
-    path = entry(SETTINGS, wildcards.dataset).source
-    return [path] if path and Path(path).is_file() else []
+    """The user's own list or archive, or another data set's files; what is missing, the stage says better than the engine."""
+    path = catalogue.entry(SETTINGS, wildcards.dataset).source
+    if not path:
+        return []
+    for other in SETTINGS.datasets:
+        if other != wildcards.dataset and Path(path).is_relative_to(
+            f"data/{other}/raw"
+        ):
+            return [f"data/{other}/raw/index.csv"]
+    return [path] if Path(path).is_file() else []
 
 
 def clip_settings(wildcards) -> str:
-    require = entry(SETTINGS, wildcards.dataset).require
-    return canonical(
-        {"require": require, "clips": SETTINGS.clips.model_dump(mode="json")}
-    )
+    require = catalogue.entry(SETTINGS, wildcards.dataset).require
+    clips = catalogue.clips(SETTINGS, wildcards.dataset)
+    return canonical({"require": require, "clips": clips.model_dump(mode="json")})
 
 
 def recipe_settings(wildcards) -> str:

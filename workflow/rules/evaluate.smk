@@ -6,6 +6,7 @@ rule evaluate:
     output:
         results=f"{EVALUATION}.json",
         predictions=f"{EVALUATION}.predictions.csv",
+        confusion=f"{EVALUATION}.confusion.csv",
         times=f"{EVALUATION}.times.json",
     log:
         f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}.txt",

@@ -17,6 +17,11 @@ rule table:
             ],
         ),
         evaluations=[path for name in SETTINGS.ablations for path in evaluations(name)],
+        confusions=[
+            path.removesuffix("json") + "confusion.csv"
+            for name in SETTINGS.ablations
+            for path in evaluations(name)
+        ],
     output:
         csv=report(
             f"{SETTINGS.results}/table.csv",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from xkd.errors import UserError
 from xkd.params import suggest
-from xkd.settings import Dataset, Params
+from xkd.settings import Clips, Dataset, Params
 
 FACTS = Path(__file__).parent / "sources" / "catalogue.yaml"
 EMBEDDED = ("talking_digits", "spoken_digits")
@@ -86,3 +86,13 @@ def entry(params: Params, name: str) -> Dataset:
     found = params.datasets[name]
     known = facts().get(found.kind)
     return found.model_copy(update={"require": found.require or (known.require if known else "both")})
+
+
+def clips(params: Params, name: str) -> Clips:
+    """How the clips of a data set are prepared.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    size = entry(params, name).size
+    return params.clips.model_copy(update={"size": size}) if size else params.clips

@@ -128,12 +128,14 @@ def eval_loader(
     clips: int = 1,
     crops: int = 1,
     augmented: int | None = None,
+    first: int = 0,
 ) -> Loader:
     """All clips of a split (None: of the manifest) in manifest order, always the same views of each.
 
     Args:
         clips, crops: views of each clip, see `EvalViews`.
         augmented: instead of those, one global view as in training, drawn with this seed.
+        first: number of the clip to begin with.
 
     Raises:
         UserError: the split has no usable clip.
@@ -145,7 +147,9 @@ def eval_loader(
         dataset = _ClipViews(manifest_path, (split, None), views, seed=augmented)
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
-    return Loader(dataset, batch_size, recipe.training.workers, _Order(len(dataset), seed=0, shuffle=False))
+    return Loader(
+        dataset, batch_size, recipe.training.workers, _Order(len(dataset), seed=0, shuffle=False, first=first)
+    )
 
 
 def collate(items: list[tuple[str, int, dict[str, list[Tensor]]]]) -> Batch:
@@ -197,16 +201,16 @@ class _ClipViews(Dataset):
 class _Order(Sampler):
     """Keys (epoch, index) of one epoch, so that workers learn the epoch with each clip."""
 
-    def __init__(self, clips: int, seed: int, shuffle: bool):
-        self.clips, self.seed, self.shuffle, self.epoch = clips, seed, shuffle, 0
+    def __init__(self, clips: int, seed: int, shuffle: bool, first: int = 0):
+        self.clips, self.seed, self.shuffle, self.first, self.epoch = clips, seed, shuffle, first, 0
 
     def __len__(self) -> int:
-        return self.clips
+        return self.clips - self.first
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         if self.shuffle:
             order = torch.randperm(self.clips, generator=clip_generator(self.seed, self.epoch, "order")).tolist()
         else:
-            order = range(self.clips)
+            order = range(self.first, self.clips)
         epoch = self.epoch
         return ((epoch, index) for index in order)

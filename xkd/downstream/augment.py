@@ -1,4 +1,4 @@
-"""What finetuning does to a batch (paper section 4; method section 4): RandAugment, erasing, masks, mixup and cutmix.
+"""What finetuning does to a batch (paper section 4; method section 4): RandAugment, erasing, time warp, masks, mixup and cutmix.
 
 All off by default. Draws come from torch's global generator; the caller seeds it.
 """
@@ -6,6 +6,7 @@ All off by default. Draws come from torch's global generator; the caller seeds i
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
@@ -15,11 +16,13 @@ SWITCH = 0.5  # where both are on: how often cutmix takes the place of mixup (pa
 
 
 def augment(view: Tensor, modality: str, settings: Finetune) -> Tensor:
-    """Each clip by itself: RandAugment and erasing of pictures (B, 3, T, H, W), masks in log-mels (B, 1, M, F)."""
+    """Each clip by itself: RandAugment and erasing of pictures (B, 3, T, H, W), time warp and masks of log-mels (B, 1, M, F)."""
     if modality == "video":
         if settings.rand_augment[0]:
             view = torch.stack([_rand_augmented(clip, settings) for clip in view])
         return torch.stack([_erased(clip, settings.erasing) for clip in view]) if settings.erasing else view
+    if settings.time_warp:
+        view = torch.stack([_warped(clip, settings.time_warp) for clip in view])
     if settings.mel_masks[0] or settings.time_masks[0]:
         view = torch.stack([_masked(clip, settings) for clip in view])
     return view
@@ -65,6 +68,20 @@ def _erased(clip: Tensor, probability: float) -> Tensor:
     from torchvision.transforms import v2
 
     return v2.RandomErasing(p=probability)(clip.transpose(0, 1)).transpose(0, 1)
+
+
+def _warped(clip: Tensor, most: int) -> Tensor:
+    """SpecAugment's time warp: a column moves by up to `most`, and both sides (1, M, F) are stretched to meet there."""
+    columns = clip.shape[-1]
+    room = min(most, (columns - 1) // 2)
+    column = int(torch.randint(room, columns - room, ()))
+    moved = column + int(torch.randint(-room, room + 1, ()))
+    if not (0 < column < columns and 0 < moved < columns):
+        return clip
+    sides = (clip[..., :column], moved), (clip[..., column:], columns - moved)
+    return torch.cat(
+        [F.interpolate(side, length, mode="linear", align_corners=False) for side, length in sides], dim=-1
+    )
 
 
 def _masked(clip: Tensor, settings: Finetune) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 from xkd.errors import UserError
 
 Key = tuple[str, str]  # owner (student or teacher), modality (video or audio)
+Networks = Mapping[Key, Callable[[Tensor], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Clips:
         return [names for owner, names in self.items.items() if modality in (owner, "both")]
 
 
-def extract(networks: Mapping[Key, Callable[[Tensor], Tensor]], batches: Iterable, rows) -> Clips:
-    """Runs every network over every clip, without gradients.
+def extract(networks: Networks, batches: Iterable, rows) -> Clips:
+    """Runs every network over every clip.
 
     Args:
         networks: per owner and modality, what maps a view (B, ...) to (B, D): `Encoder.features`, or a classifier.
@@ -54,26 +55,44 @@ def extract(networks: Mapping[Key, Callable[[Tensor], Tensor]], batches: Iterabl
         UserError: a clip of the manifest did not come, or came twice.
     """
     ids: list[str] = []
-    outputs: dict[Key, list[Tensor]] = {key: [] for key in networks}
-    with torch.inference_mode():
-        for batch in batches:
-            ids += batch.ids
-            for (owner, modality), network in networks.items():
-                views = [network(view.to(device())).float().cpu() for view in getattr(batch, modality)]
-                outputs[owner, modality].append(torch.stack(views, 1))
-    position = {id: index for index, id in enumerate(ids)}
+    parts: dict[Key, list[np.ndarray]] = {key: [] for key in networks}
+    for came, outputs in outputs_of(networks, batches):
+        ids += came
+        for key, values in outputs.items():
+            parts[key].append(values)
     wanted = rows["id"].tolist()
     if sorted(ids) != sorted(wanted):
-        missing = sorted(set(wanted) - set(ids))
-        raise UserError(
-            f"evaluation got {len(ids)} of {len(wanted)} clips"
-            + (f", not {missing[0]}" if missing else "")
-            + "; run `python -m xkd prepare` again"
-        )
+        raise incomplete(ids, wanted)
+    position = {id: index for index, id in enumerate(ids)}
     order = [position[id] for id in wanted]
-    arrays = {key: torch.cat(parts).numpy()[order] for key, parts in outputs.items()}
+    return of_rows(rows, {key: np.concatenate(values)[order] for key, values in parts.items()})
+
+
+def outputs_of(networks: Networks, batches: Iterable) -> Iterator[tuple[list[str], dict[Key, np.ndarray]]]:
+    """Per batch its ids and every network's output for each view (B, views, D), float32, without gradients."""
+    with torch.inference_mode():
+        for batch in batches:
+            outputs = {}
+            for (owner, modality), network in networks.items():
+                views = [network(view.to(device())).float().cpu() for view in getattr(batch, modality)]
+                outputs[owner, modality] = torch.stack(views, 1).numpy()
+            yield batch.ids, outputs
+
+
+def of_rows(rows, outputs: dict[Key, np.ndarray]) -> Clips:
+    """Outputs in the order of a manifest's rows, with what the rows say."""
     items = {m: _items(rows, f"{m}_source") for m in ("video", "audio")}
-    return Clips(np.array(wanted), rows["label"].to_numpy(dtype=str), items, arrays)
+    return Clips(rows["id"].to_numpy(dtype=str), rows["label"].to_numpy(dtype=str), items, outputs)
+
+
+def incomplete(came: list[str], wanted: list[str]) -> UserError:
+    """What to say when the clips that came are not those of the manifest."""
+    missing = sorted(set(wanted) - set(came))
+    return UserError(
+        f"evaluation got {len(came)} of {len(wanted)} clips"
+        + (f", not {missing[0]}" if missing else "")
+        + "; run `python -m xkd prepare` again"
+    )
 
 
 def device() -> torch.device:

@@ -74,7 +74,7 @@ def finetune(encoders: dict[str, nn.Module], loader, settings: Finetune, seed: i
     }
     optimisers = {m: make_optimiser(model, settings) for m, model in models.items()}
     steps = settings.epochs * len(loader)
-    schedule = enumerate(cosine(1.0, 0.0, steps, round(settings.warmup * steps)))
+    schedule = enumerate(_rates(settings, steps))
     for epoch in track(range(settings.epochs), "finetuning"):
         loader.set_epoch(epoch)
         for batch in loader:
@@ -103,6 +103,14 @@ def _loss(model: Classifier, view: Tensor, label: Tensor, table: Tensor, setting
         view, target = mix(view, table[label], settings)
         return F.cross_entropy(model(view), target, label_smoothing=settings.label_smoothing)
     return F.cross_entropy(model(view), label, label_smoothing=settings.label_smoothing)
+
+
+def _rates(settings: Finetune, steps: int) -> np.ndarray:
+    """Share of the highest learning rate at each step: fixed, or a cosine after a warm-up."""
+    if settings.schedule == "fixed":
+        return np.ones(steps)
+    last = settings.last_learning_rate / settings.learning_rate
+    return cosine(1.0, last, steps, round(settings.warmup * steps))
 
 
 def make_optimiser(model: Classifier, settings: Finetune) -> torch.optim.AdamW:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import average_precision_score
 
 from xkd.downstream.features import Clips
@@ -34,7 +35,7 @@ class Scores:
 
     @property
     def modality(self) -> str:
-        """video, audio or both."""
+        """What it sees: video, audio or both."""
         return self.name.split(".")[1]
 
     @property
@@ -42,9 +43,42 @@ class Scores:
         """(clips,) best scored class."""
         return self.classes[self.values.argmax(axis=1)]
 
+    def right(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Which clips (clips,) count as recognised: top1, and top5 of more than five classes; none of several labels."""
+        ranks = () if several(labels) else (1, 5) if len(self.classes) > 5 else (1,)
+        return {f"top{k}": hits(self.values, self.classes, labels, k) for k in ranks}
 
-def summarise(scores: Sequence[Scores], clips: Clips) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """All metrics of all classifiers, and 95 % intervals of their accuracies, keyed `<name>.<metric>`.
+    def overall(self, labels: np.ndarray) -> dict[str, float]:
+        """Metrics that are no share of clips: map."""
+        return {"map": mean_average_precision(self.values, targets(labels, self.classes))}
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What comes back from the other modality for each test clip.
+
+    Attributes:
+        name: owner, modality of the query and method, e.g. "student.video.retrieval".
+        ranks: (clips,) place of the first relevant clip, from 1 on.
+        predicted: (clips,) id of the clip that comes first.
+    """
+
+    name: str
+    ranks: np.ndarray
+    predicted: np.ndarray
+    modality = "both"  # what is asked and what is found vary
+
+    def right(self, labels: np.ndarray) -> dict[str, np.ndarray]:
+        """Which clips (clips,) find something relevant among the first 1, 5 and 10: recall1, recall5, recall10."""
+        return {f"recall{k}": self.ranks <= k for k in (1, 5, 10)}
+
+    def overall(self, labels: np.ndarray) -> dict[str, float]:
+        """Metrics that are no share of clips: median_rank."""
+        return {"median_rank": float(np.median(self.ranks))}
+
+
+def summarise(scores: Sequence[Scores | Retrieved], clips: Clips) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """All metrics, and 95 % intervals of those that are shares of clips, keyed `<name>.<metric>`.
 
     Of clips with several labels only mean average precision means something.
 
@@ -52,22 +86,21 @@ def summarise(scores: Sequence[Scores], clips: Clips) -> tuple[dict[str, float],
         scores: of all classifiers.
         clips: the test clips they are about.
     """
-    values, correct = {}, {}
-    for one in scores:
-        ranks = (1, 5) if len(one.classes) > 5 else (1,)
-        for k in () if several(clips.labels) else ranks:
-            correct[f"{one.name}.top{k}"] = hits(one.values, one.classes, clips.labels, k)
-            values[f"{one.name}.top{k}"] = 100 * correct[f"{one.name}.top{k}"].mean()
-        values[f"{one.name}.map"] = mean_average_precision(one.values, targets(clips.labels, one.classes))
-    spans = {}
-    for modality in dict.fromkeys(key.split(".")[1] for key in correct):
-        keys = [key for key in correct if key.split(".")[1] == modality]
-        spread = intervals(np.stack([correct[key] for key in keys], axis=1), clips.items_of(modality))
-        spans |= dict(zip(keys, spread.round(DECIMALS).tolist(), strict=True))
-    return {key: round(float(value), DECIMALS) for key, value in values.items()}, {key: spans[key] for key in correct}
+    values, spans = {}, {}
+    for modality in dict.fromkeys(one.modality for one in scores):
+        of_modality = [one for one in scores if one.modality == modality]
+        right = {f"{one.name}.{k}": v for one in of_modality for k, v in one.right(clips.labels).items()}
+        values |= {key: 100 * flags.mean() for key, flags in right.items()}
+        if right:
+            spread = intervals(np.stack(list(right.values()), axis=1), clips.items_of(modality))
+            spans |= dict(zip(right, spread.round(DECIMALS).tolist(), strict=True))
+    values |= {f"{one.name}.{k}": v for one in scores for k, v in one.overall(clips.labels).items()}
+    order = [f"{one.name}." for one in scores]
+    keys = [key for name in order for key in values if key.startswith(name)]
+    return {key: round(float(values[key]), DECIMALS) for key in keys}, {key: spans[key] for key in keys if key in spans}
 
 
-def per_class(scores: Sequence[Scores], clips: Clips) -> dict[str, dict[str, float]]:
+def per_class(scores: Sequence[Scores | Retrieved], clips: Clips) -> dict[str, dict[str, float]]:
     """Per classifier and label the percentage of the label's test clips that were recognised; none of several labels."""
     if several(clips.labels):
         return {}
@@ -78,7 +111,21 @@ def per_class(scores: Sequence[Scores], clips: Clips) -> dict[str, dict[str, flo
             for label in labels
         }
         for one in scores
+        if isinstance(one, Scores)
     }
+
+
+def confusion(scores: Sequence[Scores | Retrieved], clips: Clips) -> pd.DataFrame:
+    """Which label was taken for which, how often: method, label, predicted, clips; without pairs that never came.
+
+    Empty where clips have several labels.
+    """
+    parts = [pd.DataFrame(columns=["method", "label", "predicted", "clips"])]
+    for one in scores:
+        if isinstance(one, Scores) and not several(clips.labels):
+            pairs = pd.DataFrame({"label": clips.labels, "predicted": one.predicted})
+            parts.append(pairs.value_counts(sort=False).rename("clips").reset_index().assign(method=one.name))
+    return pd.concat(parts)
 
 
 def hits(scores: np.ndarray, classes: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:

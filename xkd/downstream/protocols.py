@@ -1,24 +1,33 @@
-"""The protocols of evaluation: probes of frozen features, and full finetuning (paper section 4)."""
+"""The protocols of evaluation: probes of frozen features, retrieval, and full finetuning (paper section 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from xkd.data.loader import eval_loader, train_loader
+from xkd import fingerprint
+from xkd.data.loader import Loader, eval_loader, train_loader
 from xkd.data.manifest import Manifest
-from xkd.downstream import knn, linear
+from xkd.downstream import knn, linear, retrieval
 from xkd.downstream.features import Clips, Key, device, extract
 from xkd.downstream.finetune import class_names, finetune
 from xkd.downstream.layer import train_layer
-from xkd.downstream.metrics import Scores
+from xkd.downstream.metrics import Retrieved, Scores
+from xkd.downstream.store import stored
+from xkd.errors import UserError
+from xkd.params import canonical
 from xkd.progress import track
-from xkd.settings import Finetune, Layer, Linear, Recipe, Svm, Task
+from xkd.settings import Finetune, Layer, Linear, Recipe, Retrieval, Svm, Task
 
-Result = tuple[Clips, list[Scores], dict[str, float]]
+Result = tuple[Clips, list[Scores | Retrieved], dict[str, float | str]]
+FEATURES = Path("features")
+OTHER = {"video": "audio", "audio": "video"}
 
 
 @dataclass(frozen=True)
@@ -26,18 +35,25 @@ class Job:
     """The encoders of a run, the clips to judge them on, and how.
 
     Attributes:
+        encoders, heads: by owner and modality; a run without teachers has no heads.
+        weights: file of each encoder's weights.
+        recipe: the run's settings, with the task's views.
+        dataset: name of the clips' data set.
         task: folds, and views per clip.
         settings: of the task's protocol.
         batch_size: clips per forward pass.
     """
 
-    encoders: dict[Key, object]
+    encoders: dict[Key, torch.nn.Module]
+    heads: dict[Key, torch.nn.Module]
+    weights: dict[Key, Path]
     recipe: Recipe
     seed: int
     manifest: Manifest
     path: Path
+    dataset: str
     task: Task
-    settings: Linear | Svm | Layer | Finetune
+    settings: Linear | Svm | Layer | Retrieval | Finetune
     batch_size: int
 
     @property
@@ -49,33 +65,110 @@ class Job:
         """Usable clips of a split, in order."""
         return self.manifest.split(split, fold).ids
 
-    def extract(self, networks: dict, split: str | None, augmented: int | None = None) -> Clips:
-        """Outputs of `networks` for every clip of a split (None: of all), for each view; see `eval_loader`."""
-        modalities = sorted({modality for _, modality in networks})
-        options = {"clips": self.task.clips, "crops": self.task.crops, "augmented": augmented}
-        loader = eval_loader(self.recipe, self.path, split, self.batch_size, modalities, **options)
-        rows = self.manifest.split(split).rows if split else self.manifest.rows
-        return extract(networks, track(loader, f"{split or 'all'} clips"), rows)
+    def rows(self, split: str | None):
+        """The manifest's rows of a split (None: of all)."""
+        return (self.manifest.split(split) if split else self.manifest).rows
+
+    def loader(self, modalities: list[str], split: str | None, first: int = 0, augmented: int | None = None) -> Loader:
+        """The views of a split's clips (None: of all), from the first-th on; see `eval_loader`."""
+        options = {"clips": self.task.clips, "crops": self.task.crops, "augmented": augmented, "first": first}
+        return eval_loader(self.recipe, self.path, split, self.batch_size, modalities, **options)
+
+    def features(self, split: str | None, augmented: int | None = None) -> Clips:
+        """Frozen features of the encoders that the protocol judges, for every clip of a split (None: of all)."""
+        networks = {
+            key: e.to(device()).features for key, e in self.encoders.items() if key[0] in self.settings.encoders
+        }
+        title = f"{split or 'all'} clips"
+
+        def batches_from(first: int, keys: list[Key]):
+            return track(self.loader(sorted({modality for _, modality in keys}), split, first, augmented), title)
+
+        origins = {key: self._origin(key, augmented) for key in networks}
+        return stored(self._folder(split, augmented), networks, origins, self.rows(split), batches_from)
+
+    def _origin(self, key: Key, augmented: int | None) -> dict:
+        """All that decides the features of an encoder."""
+        groups = self.recipe.model_dump(mode="json", include={"clips", "logmel", "views"})
+        return {
+            "weights": self._weight_hashes[key],
+            "manifest": self.manifest.hash,
+            "views": {"clips": self.task.clips, "crops": self.task.crops, "augmented": augmented},
+            "settings": groups,
+            "code": [
+                fingerprint.module(f"xkd.{name}") for name in ("data.loader", "encoders.folder", "downstream.store")
+            ],
+        }
+
+    @cached_property
+    def _weight_hashes(self) -> dict[Key, str]:
+        return {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in self.weights.items()}
+
+    def _folder(self, split: str | None, augmented: int | None) -> Path:
+        """Of the features of these views: no two tasks that could share them miss each other, no two others meet."""
+        shown = {"task": self.task.views, "clips": self.task.clips, "crops": self.task.crops, "augmented": augmented}
+        views = hashlib.sha256(canonical(shown).encode()).hexdigest()[:8]
+        run = Path(self.recipe.dataset, self.recipe.ablation, f"seed{self.seed}")
+        return FEATURES / run / f"{self.dataset}-{split or 'all'}-{views}"
 
 
 def probe_frozen(job: Job) -> Iterator[tuple[str | None, Result]]:
     """Linear probe (and with protocol linear kNN) of each encoder, and of both modalities of an owner together.
 
-    Features are extracted once, whatever the number of folds.
-
     Yields:
         Fold, its test clips, scores of each probe, and what was chosen on training clips (`<name>.C`).
     """
-    encoders = {key: e.to(device()) for key, e in job.encoders.items() if key[0] in job.settings.encoders}
-    networks = {key: encoder.features for key, encoder in encoders.items()}
-    if job.task.folds:
-        train = test = job.extract(networks, None)
-    else:
-        train, test = job.extract(networks, "train"), job.extract(networks, "test")
+    for fold, train, test in _folds(job):
+        yield fold, _probe(job, train, test)
+
+
+def search(job: Job) -> Iterator[tuple[str | None, Result]]:
+    """Retrieval from each modality to the other, for every owner that has both; yields as `probe_frozen`."""
+    for fold, train, test in _folds(job):
+        results, space = [], {}
+        relevant = retrieval.relevance(test.ids, test.labels, job.settings.relevant)
+        for owner in sorted({owner for owner, _ in test.outputs}):
+            keys = {modality: (owner, modality) for modality in OTHER}
+            if not all(key in test.outputs for key in keys.values()):
+                continue
+            heads = all(key in job.heads for key in keys.values())
+            space[f"{owner}.retrieval.space"] = "heads" if heads else "features"
+            vectors = {
+                m: retrieval.embeddings(*(_projected(job, key, part, heads) for part in (train, test)))
+                for m, key in keys.items()
+            }
+            for query, other in OTHER.items():
+                ranks, nearest = retrieval.retrieve(vectors[query], vectors[other], relevant)
+                results.append(Retrieved(f"{owner}.{query}.retrieval", ranks, test.ids[nearest]))
+        if not results:
+            raise UserError(
+                f"{job.path}: {job.recipe.ablation} has no pair of encoders that could see both halves of these clips; "
+                "leave it out of the task's `ablations`"
+            )
+        yield fold, (test, results, space)
+
+
+def _projected(job: Job, key: Key, clips: Clips, heads: bool) -> np.ndarray:
+    """What the projection head makes of features (clips, views, D), or the features."""
+    values = np.asarray(clips.outputs[key])
+    if not heads:
+        return values
+    head, parts = job.heads[key].to(device()), torch.from_numpy(values).flatten(0, 1).split(4096)
+    with torch.inference_mode():
+        logits = torch.cat([head(part.to(device())).float().cpu() for part in parts])
+    return logits.unflatten(0, values.shape[:2]).numpy()
+
+
+def _folds(job: Job) -> Iterator[tuple[str | None, Clips, Clips]]:
+    """Training and test clips of each fold; features are extracted once, whatever the number of folds."""
+    split = None if job.task.folds else "train"
     if job.task.train_clips > 1:
-        train = _side_by_side([job.extract(networks, None, augmented=i) for i in range(job.task.train_clips)])
+        train = _side_by_side([job.features(split, augmented=i) for i in range(job.task.train_clips)])
+    else:
+        train = job.features(split)
+    test = job.features(None if job.task.folds else "test")
     for fold in job.folds:
-        yield fold, _probe(job, train.take(job.ids("train", fold)), test.take(job.ids("test", fold)))
+        yield fold, train.take(job.ids("train", fold)), test.take(job.ids("test", fold))
 
 
 def _probe(job: Job, train: Clips, test: Clips) -> Result:
@@ -110,13 +203,21 @@ def finetune_students(job: Job) -> Iterator[tuple[str | None, Result]]:
         )
         models = finetune(students, loader, job.settings, job.seed)
         networks = {("student", modality): model for modality, model in models.items()}
-        test = job.extract(networks, None if fold else "test").take(job.ids("test", fold))
+        split = None if fold else "test"
+        views = track(job.loader(list(students), split), f"{split or 'all'} clips")
+        test = extract(networks, views, job.rows(split)).take(job.ids("test", fold))
         classes = class_names(loader.classes)
         means = {key: values.mean(1) for key, values in test.outputs.items()}
         yield fold, (test, [Scores(f"{o}.{m}.finetune", values, classes) for (o, m), values in means.items()], {})
 
 
-PROTOCOLS = {"linear": probe_frozen, "svm": probe_frozen, "layer": probe_frozen, "finetune": finetune_students}
+PROTOCOLS: dict[str, Callable[[Job], Iterator[tuple[str | None, Result]]]] = {
+    "linear": probe_frozen,
+    "svm": probe_frozen,
+    "layer": probe_frozen,
+    "retrieval": search,
+    "finetune": finetune_students,
+}
 
 
 def _feature_sets(train: dict[Key, np.ndarray], test: dict[Key, np.ndarray]):

@@ -1,4 +1,4 @@
-"""An encoder's folder: model.safetensors, config.json and README.md, the model card."""
+"""An encoder's folder: model.safetensors, config.json and README.md, the model card; head.safetensors if it has one."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from pathlib import Path
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from xkd.encoders.config import EncoderConfig
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
+from xkd.models.head import ProjectionHead
 from xkd.models.vit import Encoder, make_blocks
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+WEIGHTS, HEAD, CONFIG, CARD = "model.safetensors", "head.safetensors", "config.json", "README.md"
 
 
 def build(config: EncoderConfig) -> Encoder:
@@ -24,12 +25,12 @@ def build(config: EncoderConfig) -> Encoder:
     return Encoder(config.patch, config.grid, config.channels, config.width, blocks)
 
 
-def save(encoder: Encoder, config: EncoderConfig, folder: Path) -> None:
+def save(encoder: Encoder, config: EncoderConfig, folder: Path, head: ProjectionHead | None = None) -> None:
     """Writes the folder of an encoder; files that are there already are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in encoder.state_dict().items()}
-    with replacing(folder / WEIGHTS) as path:
-        save_file(tensors, path)
+    _save_tensors(encoder, folder / WEIGHTS)
+    if head is not None:
+        _save_tensors(head, folder / HEAD)
     with replacing(folder / CARD) as path:
         path.write_text(_card(config))
     write_json(folder / CONFIG, config.model_dump(mode="json"))
@@ -43,15 +44,43 @@ def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
     """
     config = _read_config(folder)
     encoder = build(config)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{folder / WEIGHTS}: missing or damaged ({error})") from None
-    load_strictly(encoder, tensors, folder / WEIGHTS)
+    load_strictly(encoder, _load_tensors(folder / WEIGHTS), folder / WEIGHTS)
     return encoder.requires_grad_(False).eval(), config
 
 
-def load_strictly(encoder: Encoder, tensors: dict[str, Tensor], source: Path) -> None:
+def load_head(folder: Path) -> ProjectionHead | None:
+    """The projection head beside an encoder, in evaluation mode; None where its training had none.
+
+    Raises:
+        UserError: a damaged file, or not the tensors of a head.
+    """
+    path = folder / HEAD
+    if not path.is_file():
+        return None
+    tensors = _load_tensors(path)
+    try:
+        (hidden, width), (out, bottleneck) = (tensors[name].shape for name in ("layer1.weight", "directions"))
+    except (KeyError, ValueError):
+        raise UserError(f"{path}: not a projection head") from None
+    head = ProjectionHead(width, hidden, bottleneck, out)
+    load_strictly(head, tensors, path)
+    return head.requires_grad_(False).eval()
+
+
+def _save_tensors(module: nn.Module, file: Path) -> None:
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
+    with replacing(file) as path:
+        save_file(tensors, path)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: missing or damaged ({error})") from None
+
+
+def load_strictly(encoder: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     """Copies every tensor, after checking that names and shapes are those of the network.
 
     Raises:

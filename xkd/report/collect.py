@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, FiniteFloat, RootModel, ValidationError
 
 from xkd.errors import UserError
-from xkd.params import column, tasks_of
+from xkd.params import column, headline, tasks_of
 from xkd.settings import Params
 
 Content = TypeVar("Content", bound=BaseModel)
@@ -43,13 +43,6 @@ class ClipCounts(BaseModel):
     test: int
 
 
-class Confusion(BaseModel):
-    """How often clips of a label (rows) were recognised as a label (columns)."""
-
-    labels: list[str]
-    counts: list[list[int]]
-
-
 class Scores(BaseModel):
     """What the table needs of evals/.../<task>.json."""
 
@@ -57,7 +50,6 @@ class Scores(BaseModel):
     clips: ClipCounts
     items: dict[str, int]
     metrics: dict[str, FiniteFloat]
-    confusion: dict[str, Confusion] = {}
 
 
 @dataclass(frozen=True)
@@ -65,23 +57,23 @@ class Run:
     """One (ablation, seed): pretraining and all its evaluations.
 
     Attributes:
+        folder, evaluations: what pretraining wrote, and what its evaluations wrote.
         seconds: of pretraining.
         items: per modality, distinct sources (scans, recordings) that the test clips are made of.
-        accuracies: top-1 (or mAP) in percent per column, such as "student.video.linear".
-        confusions: by column, of tasks on the data set that the run was trained on.
+        accuracies: top-1 (or mAP, or recall at 1) in percent per column, such as "student.video.linear".
         versions: of the code and libraries that pretrained it, by name.
     """
 
     ablation: str
     seed: int
     folder: Path
+    evaluations: Path
     trainable_parameters: int
     seconds: float
     run_id: str | None
     clips: ClipCounts
     items: dict[str, int]
     accuracies: dict[str, float]
-    confusions: dict[str, Confusion]
     versions: dict[str, str | None]
 
 
@@ -145,31 +137,24 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         ablation=ablation,
         seed=seed,
         folder=folder,
+        evaluations=evals,
         trainable_parameters=metrics.trainable_parameters,
         seconds=times.seconds,
         run_id=tracking.run_id,
         clips=own.clips if own else ClipCounts(train=0, test=0),
         items=own.items if own else {},
         accuracies=_accuracies(params, scores),
-        confusions={
-            column(task, params.tasks[task].protocol, name): confusion
-            for task, part in scores.items()
-            if not params.tasks[task].dataset
-            for name, confusion in part.confusion.items()
-        },
         versions=versions.root,
     )
     return run, sources
 
 
 def _accuracies(params: Params, scores: dict[str, Scores]) -> dict[str, float]:
-    """Top-1 by column of the table; mean average precision where clips have several labels."""
+    """The figure of each column of the table."""
     found = {}
     for task, part in scores.items():
-        metric = ".top1" if any(name.endswith(".top1") for name in part.metrics) else ".map"
-        for name, value in part.metrics.items():
-            if name.endswith(metric):
-                found[column(task, params.tasks[task].protocol, name.removesuffix(metric))] = value
+        for name, value in headline(part.metrics).items():
+            found[column(task, params.tasks[task].protocol, name)] = value
     return found
 
 
@@ -202,8 +187,12 @@ def _command(params: Params, verb: str, dataset: str | None = None) -> str:
 
 
 def _task_order(task: str) -> tuple:
-    """student before teacher, linear, knn, svm, layer, finetune, then video, audio, both; unknown words after the known ones."""
-    known = (("student", "teacher"), ("linear", "knn", "svm", "layer", "finetune"), ("video", "audio", "both"))
+    """student before teacher, linear, knn, svm, layer, retrieval, finetune, then video, audio, both; unknown words after the known ones."""
+    known = (
+        ("student", "teacher"),
+        ("linear", "knn", "svm", "layer", "retrieval", "finetune"),
+        ("video", "audio", "both"),
+    )
     owner, modality, protocol = task.split(".")
     ranks = [
         words.index(word) if word in words else len(words) for word, words in zip((owner, protocol, modality), known)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from xkd.errors import UserError
+from xkd.params import tasks_of
 from xkd.report.arrays import FULL_METHOD
 from xkd.report.collect import Results
 from xkd.report.style import described, message, plt
@@ -13,6 +19,7 @@ from xkd.report.style import described, message, plt
 METHODS = ("linear", "svm", "layer", "finetune")  # the first that a run has is shown
 NAMED, NUMBERED = 60, 15  # labels: more have no names, or no numbers
 WORST = 3
+Matrix = tuple[list[str], np.ndarray]  # labels, and counts: true ones down, recognised ones across
 
 
 def confusion_matrices(results: Results) -> Figure:
@@ -50,16 +57,34 @@ def _rows(results: Results) -> list[str]:
     return [name for name in wanted if name in results.runs] or list(results.runs)[:1]
 
 
-def _matrices(results: Results, ablation: str) -> dict[str, tuple[list[str], np.ndarray]]:
-    """Per modality of the student: labels and counts summed over the seeds."""
-    found = {}
-    for modality in ("video", "audio", "both"):
-        for method in METHODS:
-            parts = [run.confusions.get(f"student.{modality}.{method}") for run in results.runs[ablation]]
-            if all(parts):
-                found[modality] = (parts[0].labels, np.sum([part.counts for part in parts], axis=0))
-                break
+def _matrices(results: Results, ablation: str) -> dict[str, Matrix]:
+    """Per modality of the student, by the first method of the first task on the run's own data; summed over the seeds."""
+    found: dict[str, Matrix] = {}
+    for task in tasks_of(results.params, ablation):
+        if results.params.tasks[task].dataset:
+            continue
+        pairs = pd.concat([_read(run.evaluations / f"{task}.confusion.csv") for run in results.runs[ablation]])
+        for modality, method in product(("video", "audio", "both"), METHODS):
+            rows = pairs[pairs["method"] == f"student.{modality}.{method}"]
+            if modality not in found and len(rows):
+                found[modality] = _matrix(rows)
     return found
+
+
+def _matrix(pairs: pd.DataFrame) -> Matrix:
+    labels = sorted({*pairs["label"], *pairs["predicted"]})
+    counts = pairs.groupby(["label", "predicted"])["clips"].sum().unstack(fill_value=0)
+    return labels, counts.reindex(index=labels, columns=labels, fill_value=0).to_numpy()
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Columns method, label, predicted, clips; evaluations of several labels, and of earlier versions, have no rows."""
+    try:
+        return pd.read_csv(path, dtype={"label": str, "predicted": str}, keep_default_na=False)
+    except FileNotFoundError:
+        return pd.DataFrame(columns=["method", "label", "predicted", "clips"])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: unreadable ({error}); remove it and evaluate that run again") from error
 
 
 def _panel(axis: Axes, names: list[str], counts: np.ndarray):

@@ -12,7 +12,14 @@ from xkd.report.statistics import Comparison
 from xkd.report.table import comparison, settings
 
 MAIN = ("student.video.linear", "student.audio.linear", "student.both.linear")
-PROTOCOLS = {"linear": "", "knn": " kNN", "svm": " SVM", "layer": " layer", "finetune": " finetuned"}
+PROTOCOLS = {
+    "linear": "",
+    "knn": " kNN",
+    "svm": " SVM",
+    "layer": " layer",
+    "retrieval": " R@1",
+    "finetune": " finetuned",
+}
 EMPTY = "–"
 
 

@@ -13,20 +13,20 @@ import pandas as pd
 from xkd import tracking
 from xkd.data import manifest as manifests
 from xkd.downstream.features import Clips
-from xkd.downstream.metrics import DECIMALS, Scores, per_class, summarise
+from xkd.downstream.metrics import DECIMALS, Retrieved, Scores, confusion, per_class, summarise
 from xkd.downstream.protocols import PROTOCOLS, Job
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
-from xkd.params import canonical, column
+from xkd.params import canonical, column, headline, with_views
 from xkd.params import protocol as params_of_protocol
-from xkd.settings import Params, Recipe
-from xkd.training.export import CONFIG, load_encoders, load_recipe
+from xkd.settings import Params, Recipe, Task
+from xkd.training.export import CONFIG, load_encoders, load_heads, load_recipe, weights_files
 
 EXPERIMENT = "xkd-evaluate"
 
 
 def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None:
-    """Evaluates a run and writes `out`, `<task>.predictions.csv` and `<task>.times.json` beside it.
+    """Evaluates a run and writes `out`, and `<task>.predictions.csv`, `.confusion.csv` and `.times.json` beside it.
 
     Args:
         params: settings; groups `evaluate` and `tasks` are used. How clips are seen is the run's own recipe.
@@ -46,12 +46,24 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
     recipe, encoders = load_recipe(run), load_encoders(run)
     seed = json.loads((run / CONFIG).read_text())["seed"]
     clips, prepared = manifests.read(manifest), _summary(manifest)
-    _check_settings(prepared["clips"], manifest, recipe)
+    _check_settings(prepared["clips"], manifest, recipe, chosen_task)
     for fold in chosen_task.folds or (None,):
         _check_labels(clips, manifest, fold)
     encoders = _readable(encoders, chosen_task.modalities, clips, manifest)
-    job = Job(encoders, recipe, seed, clips, manifest, chosen_task, settings, params.evaluate.batch_size)
-    folds, predictions, items = {}, [], {}
+    job = Job(
+        encoders=encoders,
+        heads=load_heads(run),
+        weights=weights_files(run),
+        recipe=with_views(recipe, params, task),
+        seed=seed,
+        manifest=clips,
+        path=manifest,
+        dataset=prepared["dataset"],
+        task=chosen_task,
+        settings=settings,
+        batch_size=params.evaluate.batch_size,
+    )
+    folds, predictions, confusions, items = {}, [], [], {}
     for fold, (test, scores, chosen) in PROTOCOLS[chosen_task.protocol](job):
         values, intervals = summarise(scores, test)
         folds[fold] = {
@@ -62,7 +74,8 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
             "chosen": chosen,
         }
         items = {modality: len(np.unique(names)) for modality, names in test.items.items()}
-        predictions.append(_predictions(scores, test, fold))
+        predictions.append(_of_fold(_predictions(scores, test), fold))
+        confusions.append(_of_fold(confusion(scores, test), fold))
     results = {
         "dataset": prepared["dataset"],
         "ablation": recipe.ablation,
@@ -73,11 +86,12 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
         "items": items,
         **_over_folds(folds),
     }
-    table = out.with_suffix(".predictions.csv")
-    with replacing(table) as temporary:
-        pd.concat(predictions).to_csv(temporary, index=False)
+    tables = {".predictions.csv": predictions, ".confusion.csv": confusions}
+    for suffix, parts in tables.items():
+        with replacing(out.with_suffix(suffix)) as temporary:
+            pd.concat(parts).to_csv(temporary, index=False)
     write_json(out, results)
-    _track(params, results, recipe, run, [out, table])
+    _track(params, results, recipe, run, [out, *map(out.with_suffix, tables)])
     write_json(out.with_suffix(".times.json"), {"seconds": round(time.perf_counter() - started, 2)})
 
 
@@ -108,9 +122,10 @@ def _summary(manifest: Path) -> dict:
         ) from error
 
 
-def _check_settings(prepared: dict, path: Path, recipe: Recipe) -> None:
-    """Encoders judge only clips cut, scaled and sampled as those that they were trained on."""
-    for key, trained in recipe.clips.model_dump(mode="json", exclude={"pack"}).items():
+def _check_settings(prepared: dict, path: Path, recipe: Recipe, task: Task) -> None:
+    """Encoders judge only clips cut, scaled and sampled as those that they were trained on; larger views need larger clips."""
+    free = {"pack", "size"} if "size" in task.views.get("video_global", {}) else {"pack"}
+    for key, trained in recipe.clips.model_dump(mode="json", exclude=free).items():
         if prepared.get(key) != trained:
             raise UserError(
                 f"{path}: clips.{key} is {prepared.get(key)}, but {recipe.ablation} was trained with {trained}; "
@@ -142,16 +157,17 @@ def _readable(encoders: dict, modalities: tuple[str, ...], clips: manifests.Mani
     return chosen
 
 
-def _predictions(scores: list[Scores], test: Clips, fold: str | None) -> pd.DataFrame:
-    table = pd.DataFrame({"id": test.ids, "label": test.labels} | {one.name: one.predicted for one in scores})
+def _predictions(scores: list[Scores | Retrieved], test: Clips) -> pd.DataFrame:
+    return pd.DataFrame({"id": test.ids, "label": test.labels} | {one.name: one.predicted for one in scores})
+
+
+def _of_fold(table: pd.DataFrame, fold: str | None) -> pd.DataFrame:
     return table if fold is None else table.assign(fold=fold)
 
 
 def _track(params: Params, results: dict, recipe: Recipe, run: Path, files: list[Path]) -> None:
     """Shows the accuracies in a run of their own and beside the curves of the pretraining run."""
-    metrics = results["metrics"]
-    shown = ".top1" if any(name.endswith(".top1") for name in metrics) else ".map"
-    accuracies = {k.removesuffix(shown): round(v, 2) for k, v in metrics.items() if k.endswith(shown)}
+    accuracies = {name: round(value, 2) for name, value in headline(results["metrics"]).items()}
     settings = {k: results[k] for k in ("dataset", "ablation", "seed", "task", "protocol", "manifest")}
     settings |= params_of_protocol(params, results["task"]).model_dump(mode="json")
     key = "evaluate/{dataset}/{ablation}/seed{seed}/{task}".format(**results)

@@ -35,19 +35,19 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
         UserError: no index, nothing in it, no usable clip, or no space left.
     """
     dataset = _dataset_of(params, raw)
-    require = catalogue.entry(params, dataset).require
-    if params.clips.size % 2:
-        raise UserError(f"clips.size: {params.clips.size} is odd; H.264 needs an even number of pixels")
+    require, clips = catalogue.entry(params, dataset).require, catalogue.clips(params, dataset)
+    if clips.size % 2:
+        raise UserError(f"clips.size: {clips.size} is odd; H.264 needs an even number of pixels")
     table = listing.read(raw)
-    folder = Path("clips") / _key(params.clips)
+    folder = Path("clips") / _key(clips)
     names = [file_name(clip_id, path) for clip_id, path in zip(table["id"], table["path"], strict=True)]
     table = table.assign(path=[str(folder / name) for name in names], source=table["path"])
-    pack = PackWriter(out / ".packed.part") if params.clips.pack else None
+    pack = PackWriter(out / ".packed.part") if clips.pack else None
     try:
-        facts = list(_prepared(table, raw, out, params.clips, require, pack, processes))
+        facts = list(_prepared(table, raw, out, clips, require, pack, processes))
         rows = table.join(pd.DataFrame(facts, index=table.index))
         _check_usable(rows, raw, require)
-        _publish(rows, dataset, params.clips, out, folder, pack)
+        _publish(rows, dataset, clips, out, folder, pack)
     except OSError as error:  # of the stage or of a process of it: never the fault of a clip
         if error.errno != errno.ENOSPC:
             raise

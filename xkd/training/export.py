@@ -10,6 +10,7 @@ from xkd.encoders import folder
 from xkd.encoders.config import AudioInput, EncoderConfig, VideoInput
 from xkd.errors import UserError
 from xkd.files import write_json
+from xkd.models.head import ProjectionHead
 from xkd.models.networks import Networks
 from xkd.models.vit import Encoder
 from xkd.params import read_recipe
@@ -20,15 +21,20 @@ ENCODERS, CONFIG = "encoders", "config.json"
 
 
 def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> None:
-    """Writes encoders/<modality>_<owner>/ for every encoder of the run, and config.json, its settings.
+    """Writes encoders/<modality>_<owner>/ for every encoder of the run, with its head, and config.json, its settings.
 
     Blocks that a variant shares are stored in each of its encoders, so that each can be used alone.
     """
     shutil.rmtree(out / ENCODERS, ignore_errors=True)
-    for owner, encoders in (("student", networks.students), ("teacher", networks.teachers)):
+    both = (
+        ("student", networks.students, networks.student_heads),
+        ("teacher", networks.teachers, networks.teacher_heads),
+    )
+    for owner, encoders, heads in both:
         for modality, encoder in encoders.items():
             config = encoder_config(recipe, modality, owner, seed)
-            folder.save(encoder, config, out / ENCODERS / f"{modality}_{owner}")
+            head = dict(heads.items()).get(modality)
+            folder.save(encoder, config, out / ENCODERS / f"{modality}_{owner}", head)
     write_json(out / CONFIG, {"seed": seed, "recipe": recipe.model_dump(mode="json")})
 
 
@@ -80,3 +86,19 @@ def load_encoders(run: Path) -> dict[tuple[str, str], Encoder]:
         raise UserError(f"{run / ENCODERS}: no encoders; run `python -m xkd pretrain ... --out {run}` again")
     loaded = [folder.load(path) for path in folders]
     return {(config.owner, config.modality): encoder for encoder, config in loaded}
+
+
+def load_heads(run: Path) -> dict[tuple[str, str], ProjectionHead]:
+    """The projection heads of a finished run's encoders, by (owner, modality); none where it had no teachers."""
+    heads = {path: folder.load_head(path) for path in sorted((run / ENCODERS).glob("*_*"))}
+    return {_key(path): head for path, head in heads.items() if head is not None}
+
+
+def weights_files(run: Path) -> dict[tuple[str, str], Path]:
+    """The file of each encoder's weights, by (owner, modality)."""
+    return {_key(path): path / folder.WEIGHTS for path in sorted((run / ENCODERS).glob("*_*"))}
+
+
+def _key(path: Path) -> tuple[str, str]:
+    modality, owner = path.name.split("_")
+    return owner, modality

@@ -1,0 +1,65 @@
+"""From the sound of a clip to pictures that go with it, and back: what cross-modal alignment should improve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from sklearn.preprocessing import normalize
+
+from xkd.downstream.labels import classes_of, targets
+
+QUERIES = 1024  # compared with the whole gallery at once: bounds memory
+
+
+def embeddings(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Outputs of one modality's network as unit vectors around the modality's mean.
+
+    Distillation compares modalities in this way: a teacher's outputs are centred before they are targets.
+
+    Args:
+        train: (clips, views, D), of which the mean is taken.
+        test: (test clips, views, D).
+
+    Returns:
+        (test clips, D), views averaged.
+    """
+    return normalize(test.mean(1, dtype=np.float64) - train.mean((0, 1), dtype=np.float64))
+
+
+def relevance(ids: np.ndarray, labels: np.ndarray, relevant: str) -> Callable[[slice], np.ndarray]:
+    """What counts as found: per query, which clips (queries, clips).
+
+    Args:
+        ids, labels: (clips,).
+        relevant: "clip": its own other half; "label": any clip with a label in common.
+    """
+    if relevant == "clip":
+        return lambda queries: ids[queries, None] == ids[None]
+    has = targets(labels, classes_of(labels)).astype(np.float32)
+    return lambda queries: has[queries] @ has.T > 0
+
+
+def retrieve(
+    queries: np.ndarray, gallery: np.ndarray, relevant: Callable[[slice], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks the gallery by cosine similarity for each query.
+
+    Equal similarities count against the query: outputs that are all alike find nothing.
+
+    Args:
+        queries: (clips, D) unit vectors of one modality.
+        gallery: (clips, D) unit vectors of the other, of the same clips in the same order.
+        relevant: of `relevance`.
+
+    Returns:
+        Place of the first relevant clip (clips,), from 1 on; number of the clip that comes first (clips,).
+    """
+    ranks, nearest = [], []
+    for start in range(0, len(queries), QUERIES):
+        part = slice(start, min(start + QUERIES, len(queries)))
+        similarity, found = queries[part] @ gallery.T, relevant(part)
+        best = np.where(found, similarity, -np.inf).max(1, keepdims=True)
+        ranks.append(1 + ((similarity >= best) & ~found).sum(1))
+        nearest.append(similarity.argmax(1))
+    return np.concatenate(ranks), np.concatenate(nearest)

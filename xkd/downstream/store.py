@@ -1,0 +1,110 @@
+"""Features on disk: extracted once per encoder, data set and views, shared by tasks, and gone on with after a stop.
+
+A folder per data set, split and views holds two files per network: `<owner>_<modality>.f32`, the features of the
+manifest's clips in its order, and `<owner>_<modality>.json`, what they were made from. Features of anything else are
+made anew. The folder may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from xkd.downstream.features import Clips, Key, Networks, incomplete, of_rows, outputs_of
+from xkd.files import write_json
+
+
+def stored(
+    folder: Path, networks: Networks, origins: dict[Key, dict], rows, batches_from: Callable[[int, list[Key]], Iterable]
+) -> Clips:
+    """Features of `rows` by every network; what is not in `folder` yet is extracted, batch by batch, and kept there.
+
+    Args:
+        folder: of this data set, split and views; one process at a time works in it.
+        networks: as for `extract`.
+        origins: per network, all that decides its features (weights, clips, views, code).
+        rows: the manifest's rows of the clips (id, label, video_source, audio_source).
+        batches_from: batches for these networks from the n-th row on, in order.
+
+    Raises:
+        UserError: the batches do not bring the clips of `rows`.
+    """
+    ids = rows["id"].tolist()
+    with _alone(folder):
+        files = {key: _File(folder, key, origins[key]) for key in networks}
+        left = {key: file for key, file in files.items() if file.clips < len(ids)}
+        if left:
+            first = min(file.clips for file in left.values())
+            _extract(left, {key: networks[key] for key in left}, ids, first, batches_from(first, list(left)))
+        return of_rows(rows, {key: file.read() for key, file in files.items()})
+
+
+def _extract(files: dict[Key, _File], networks: Networks, ids: list[str], first: int, batches: Iterable) -> None:
+    done = first
+    with ExitStack() as opened:
+        appends = {key: opened.enter_context(file.appending(first)) for key, file in files.items()}
+        for came, outputs in outputs_of(networks, batches):
+            if came != ids[done : done + len(came)]:
+                raise incomplete(came, ids[done : done + len(came)])
+            for key, values in outputs.items():
+                appends[key](values)
+            done += len(came)
+    if done < len(ids):
+        raise incomplete(ids[:done], ids)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits for another task of the same run that is extracting."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+class _File:
+    """One network's features (clips, views, D).
+
+    Attributes:
+        clips: how many are there; of a clip that was being written when a process stopped, nothing.
+    """
+
+    def __init__(self, folder: Path, key: Key, origin: dict) -> None:
+        self._values, self._about = (folder / f"{key[0]}_{key[1]}.{kind}" for kind in ("f32", "json"))
+        self._origin, self._shape, self.clips = origin, (0, 0), 0
+        if self._values.is_file() and self._about.is_file():
+            about = json.loads(self._about.read_text())
+            if about["origin"] == origin:
+                self._shape = about["views"], about["width"]
+                self.clips = self._values.stat().st_size // self._bytes
+
+    @property
+    def _bytes(self) -> int:
+        return self._shape[0] * self._shape[1] * np.dtype(np.float32).itemsize
+
+    def read(self) -> np.ndarray:
+        """All features, mapped into memory."""
+        return np.memmap(self._values, np.float32, "r", shape=(self.clips, *self._shape))
+
+    @contextmanager
+    def appending(self, first: int) -> Iterator[Callable[[np.ndarray], None]]:
+        """Gives a function that adds the features (B, views, D) of the next clips, from number `first` on."""
+        if first == 0:
+            self._values.unlink(missing_ok=True)
+        with self._values.open("ab") as handle:
+            handle.truncate(first * self._bytes)
+            self.clips = first
+
+            def append(values: np.ndarray) -> None:
+                if self.clips == 0:
+                    self._shape = values.shape[1:]
+                    write_json(self._about, {"origin": self._origin, "views": self._shape[0], "width": self._shape[1]})
+                handle.write(np.ascontiguousarray(values, dtype=np.float32).data)
+                self.clips += len(values)
+
+            yield append
