@@ -45,6 +45,8 @@ RUN_FILES = [
     "history.csv",
     "steps.csv",
     "samples.npz",
+    "embeddings.npz",
+    "versions.json",
     "mlflow.json",
 ]
 

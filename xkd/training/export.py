@@ -106,7 +106,7 @@ def load_heads(run: Path) -> dict[tuple[str, str], ProjectionHead]:
 
 def weights_files(run: Path) -> dict[tuple[str, str], Path]:
     """The file of each encoder's weights, by (owner, modality)."""
-    return {_key(path): path / folder.WEIGHTS for path in sorted((run / ENCODERS).glob("*_*"))}
+    return {_key(path.parent): path for path in sorted((run / ENCODERS).glob(f"*_*/{folder.WEIGHTS}"))}
 
 
 def _key(path: Path) -> tuple[str, str]:
