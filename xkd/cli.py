@@ -87,9 +87,21 @@ def inspect(dataset: str, settings: Path, out: Path | None, clips: int) -> None:
 @click.option("--ablation", required=True, help="Name of an entry of `ablations` in the settings.")
 @click.option("--seed", type=click.IntRange(min=0), required=True, help="Seed of weights, views and masks.")
 @click.option("--out", type=PATH, required=True, help="Folder for weights, effective settings, metrics and curves.")
-def pretrain(settings: Path, manifest: Path, ablation: str, seed: int, out: Path) -> None:
-    """Train one ablation with one seed. Interrupted, it continues from its last checkpoint."""
-    _run("pretrain", settings, manifest=manifest, ablation=ablation, seed=seed, out=out)
+@click.option(
+    "--resume",
+    type=click.Choice(["same", "changed", "anew"]),
+    default="same",
+    envvar="XKD_RESUME",
+    show_default=True,
+    show_envvar=True,
+    help="Checkpoint of other settings, data or code: refuse it, go on from it, or put it aside.",
+)
+def pretrain(settings: Path, manifest: Path, ablation: str, seed: int, out: Path, resume: str) -> None:
+    """Train one ablation with one seed. Interrupted, it continues from its last checkpoint.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m xkd pretrain ...
+    """
+    _run("pretrain", settings, manifest=manifest, ablation=ablation, seed=seed, out=out, resume=resume)
 
 
 @cli.command()
