@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,7 +67,7 @@ class Loader:
             dataset,
             batch_sampler=order,
             num_workers=workers,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_obey_parent_alone,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
             collate_fn=collate,
@@ -165,10 +167,18 @@ def collate(items: list[tuple[str, int, dict[str, list[Tensor]]]]) -> Batch:
     return Batch(list(ids), torch.tensor(labels), **stacked)
 
 
-def _ignore_signals(_worker: int) -> None:
-    """A signal that reaches all of a job is for the process that trains: it finishes its step and ends its workers."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+def _obey_parent_alone(_worker: int) -> None:
+    """A signal that reaches all of a job is for the process that trains: it finishes its step, then ends its workers."""
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class _ClipViews(Dataset):
