@@ -64,7 +64,7 @@ class Trainer:
         if group.size > 1 and training.mode != "none":
             # Its buckets travel while the backward pass goes on, and blocks that networks share are reduced once. A
             # bucket at a time by hand would need the same list of parameters, and wait at the end.
-            self._part = DistributedDataParallel(self._part, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self._part = DistributedDataParallel(self._part, gradient_as_bucket_view=True)
         self.optimiser = make_optimiser(self.objective, training.learning_rate, training.betas, training.weight_decay)
         clipped = set(networks.clipped_parameters())
         self._unclipped = [p for p in self.objective.parameters() if p.requires_grad and p not in clipped]
