@@ -180,7 +180,7 @@ def test_a_signal_to_one_process_saves_and_ends_all(tmp_path):
     chosen = {"save": save, "stop": stop}
     codes, said = run(tmp_path, "slow", **chosen)
     assert codes == [143, 143]
-    assert "stopped by SIGTERM before step" in said[0] and said[1] == ""
+    assert "stopped by SIGTERM; saved" in said[0] and said[1] == ""
     state = torch.load(tmp_path / "state", weights_only=True)
     assert 5 <= 5 * state["epoch"] + state["batch"] < 10
     assert len(state["random"]) == 2

@@ -136,7 +136,9 @@ class Trainer:
         failed, stop, due = self.group.most(problem is not None, requests.signal or 0, due)
         if stop:
             self._save(save)
-            print(f"stopped by {signal.Signals(stop).name} before step {self.step}, which a new start goes on with")
+            if self.group.first:
+                name = signal.Signals(stop).name
+                print(f"stopped by {name}; saved: the same command goes on with step {self.step}", flush=True)
             self.group.leave_to_first(128 + stop)
             leave(signal.Signals(stop))
         if failed:
