@@ -53,7 +53,7 @@ class Job:
     @cached_property
     def identity(self) -> dict:
         """All that decides the result: settings, seed, data and code."""
-        code = {"code": fingerprint.stage("pretrain"), "torch": torch.__version__}
+        code = {"code": fingerprint.stage("pretrain"), "torch": str(torch.__version__)}
         return {**flat(decisive(self.recipe)), "seed": self.seed, "data": self.data.hash, **code}
 
     @property

@@ -22,7 +22,6 @@ from xkd.files import replacing, sync
 
 NEWEST, PREVIOUS, DAMAGED, ASIDE = "last.pt", "previous.pt", "damaged.pt", "set-aside"
 FORMAT = 1
-RESUME = ("same", "changed", "anew")
 SHOWN = 6  # differences in an error message
 
 
