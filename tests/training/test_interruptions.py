@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch._dynamo
 import yaml
 from forks import code_of, fork
 
 from xkd import cli, fingerprint, params
 from xkd.stages import download, prepare
+from xkd.stages import pretrain as _pretrain
 from xkd.training import checkpoint
 from xkd.training.loop import Trainer
 from xkd.training.recorder import TIMES
@@ -27,6 +29,8 @@ ROOT = Path(__file__).parents[2]
 MINIATURE = ROOT / "workflow" / "presets" / "miniature.yaml"
 KILLS, REAL = 20, 2  # REAL of them hit real commands
 STEPS = 120
+# Imported once, for all forks: the optimiser's first step takes seconds to import the one, `cli` the other.
+IMPORTED = torch._dynamo, _pretrain
 ARGUMENTS = ["--manifest", "data/manifest.csv", "--ablation", "xkd", "--seed", "0", "--out"]
 
 
@@ -122,7 +126,7 @@ def assert_same(name: str) -> None:
 def test_twenty_kills_change_nothing(root, number, code):
     """SIGKILL with a checkpoint at almost every step; SIGTERM with none but those that it asks for."""
     name = number.name.lower()
-    saving = {"checkpoint_minutes": 0.0005} if number == signal.SIGKILL else {"checkpoint_epochs": 1000}
+    saving = {"checkpoint_minutes": 1e-6} if number == signal.SIGKILL else {"checkpoint_epochs": 1000}
     settings(root, name, **saving)
     rng = random.Random(7)
     for _ in range(KILLS - REAL):
