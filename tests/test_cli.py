@@ -157,7 +157,8 @@ def test_arguments_reach_the_stage(run, stage):
     stage("pretrain", lambda params, **arguments: seen.update(arguments, dataset=params.dataset))
     call = ["pretrain", "--params", MINIATURE, "--manifest", "m.csv", "--ablation", "ae", "--seed", "3", "--out", "o"]
     assert run(*call).code == 0
-    assert seen == {"manifest": Path("m.csv"), "ablation": "ae", "seed": 3, "out": Path("o"), "dataset": "miniature"}
+    expected = {"manifest": Path("m.csv"), "ablation": "ae", "seed": 3, "out": Path("o"), "dataset": "miniature"}
+    assert seen == expected | {"resume": "same"}
 
 
 def test_settings_file_from_the_environment(run, stage, monkeypatch):

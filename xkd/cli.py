@@ -170,12 +170,21 @@ def plan(settings: Path, **asked) -> None:
 )
 @click.option("--seed", type=click.IntRange(min=0), required=True, help="Seed of weights, views and masks.")
 @click.option("--out", type=PATH, required=True, help="Folder for weights, effective settings, metrics and curves.")
-def pretrain(settings: Path, manifest: Path, ablation: str, seed: int, out: Path) -> None:
+@click.option(
+    "--resume",
+    type=click.Choice(["same", "changed", "anew"]),
+    default="same",
+    envvar="XKD_RESUME",
+    show_default=True,
+    show_envvar=True,
+    help="Checkpoint of other settings, data or code: refuse it, go on from it, or put it aside.",
+)
+def pretrain(settings: Path, manifest: Path, ablation: str, seed: int, out: Path, resume: str) -> None:
     """Train one ablation with one seed.
 
-    An interrupted run continues from its last checkpoint.
+    An interrupted run continues from its last checkpoint. On several GPUs: torchrun --nproc-per-node 8 -m xkd pretrain ...
     """
-    _run("pretrain", settings, manifest=manifest, ablation=ablation, seed=seed, out=out)
+    _run("pretrain", settings, manifest=manifest, ablation=ablation, seed=seed, out=out, resume=resume)
 
 
 @cli.command(

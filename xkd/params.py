@@ -133,6 +133,19 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
     return _validated(Recipe, {"ablation": ablation, **merge(base, changes)}, where)
 
 
+def decisive(recipe: Recipe) -> dict:
+    """The settings of a job that can change its result; the others only say how it is executed (`Training.HOW`)."""
+    return recipe.model_dump(mode="json", exclude={"training": set(recipe.training.HOW)})
+
+
+def flat(values: dict, prefix: str = "") -> dict:
+    """Nested settings as one mapping: {"training": {"epochs": 2}} to {"training.epochs": 2}."""
+    found = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
 def read_recipe(values: dict, where: str) -> Recipe:
     """A recipe that a run saved.
 

@@ -6,7 +6,7 @@ Each key's meaning, unit, bounds and source in the paper stands here; defaults a
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -169,7 +169,13 @@ class Objective(Settings):
 
 
 class Training(Settings):
-    """The optimiser and its schedules (released configuration)."""
+    """The optimiser and its schedules (released configuration).
+
+    Attributes:
+        HOW: keys that say how a run is executed, and not what it computes: changing one refuses and repeats nothing.
+    """
+
+    HOW: ClassVar = ("accumulate", "checkpoint_activations", "workers", "checkpoint_epochs", "checkpoint_minutes")
 
     mode: Literal["pretrain", "supervised", "none"] = Field(
         "pretrain", description="none: no training, of random weights (a yardstick) or of given ones"
@@ -187,14 +193,32 @@ class Training(Settings):
     clip_gradient: float = Field(0.3, gt=0, description="norm limit of each student tensor on its own")
     ema: tuple[Fraction, Fraction] = Field((0.997, 1.0), description="teacher momentum, first to last (cosine)")
     freeze_last_layer_epochs: Annotated[int, Field(ge=0)] = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    workers: Annotated[int, Field(ge=0)] = Field(0, description="loader processes; 0 loads in the training process")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the networks; losses are in float32. float16 scales the loss"
+    )
+    accumulate: Positive = Field(
+        1, description="parts that a batch is processed in, for less memory: the same result up to rounding"
+    )
+    checkpoint_activations: bool = Field(
+        False, description="recompute each block's activations in the backward pass, for less memory: the same result"
+    )
+    compile: bool = Field(False, description="torch.compile of the transformer blocks; the first steps take minutes")
+    workers: Annotated[int, Field(ge=0)] = Field(
+        0, description="loader processes of each training process; 0 loads in the training process"
+    )
     augment: Literal["cpu", "device"] = Field(
         "cpu",
         description="cpu: the loader's workers do it all; device: they cut and resize, and the GPU jitters, blurs and takes "
         "logarithms, with the same draws; for fewer cores per GPU",
     )
     checkpoint_epochs: Positive = Field(10, description="epochs between checkpoints")
+    checkpoint_minutes: float = Field(15.0, gt=0, description="minutes between checkpoints, within an epoch too")
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> Training:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        return self
 
 
 class Linear(Settings):

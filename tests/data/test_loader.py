@@ -113,6 +113,38 @@ def test_workers_hand_over_bytes_where_the_device_augments(clips):
     assert [tuple(view.shape) for view in cuts.video] == [(2, 8, 3, 32, 32), (2, 2, 3, 24, 24)]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ranks_share_the_batches_of_one_process(workers):
+    whole = loader.train_loader(augmented(batch_size=4), "m", seed=3)
+    shares = [loader.train_loader(augmented(workers, 4), "m", seed=3, shard=(rank, 2)) for rank in range(2)]
+    assert [len(share) for share in shares] == [len(whole)] * 2
+    for epoch in (0, 1):
+        for one in (whole, *shares):
+            one.set_epoch(epoch)
+        for batch, first, second in zip(whole, *shares, strict=True):
+            assert batch.ids == first.ids + second.ids
+            assert torch.equal(batch.labels, torch.cat([first.labels, second.labels]))
+            assert_same_views(by_clip([batch]), by_clip([first]))
+            assert_same_views(by_clip([batch]), by_clip([second]))
+
+
+def test_ranks_that_cannot_share_a_batch_are_a_user_error():
+    with pytest.raises(UserError, match="4 clips cannot be shared equally by 3 processes"):
+        loader.train_loader(augmented(batch_size=4), "m", seed=3, shard=(0, 3))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_epoch_can_begin_at_any_batch(workers):
+    batches = loader.train_loader(augmented(workers, 2), "m", seed=0)
+    batches.set_epoch(1)
+    whole = list(batches)
+    batches.set_epoch(1, first=3)
+    rest = list(batches)
+    assert len(batches) == len(whole) == 5
+    assert [batch.ids for batch in rest] == [batch.ids for batch in whole[3:]]
+    assert_same_views(by_clip(rest), by_clip(whole))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_resuming_at_an_epoch_gives_what_that_epoch_gave(workers):
     through = loader.train_loader(augmented(workers), "m", seed=0)

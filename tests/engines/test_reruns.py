@@ -54,6 +54,13 @@ def test_shared_training_setting_reruns_all_but_the_data(project):
     assert project.planned() == [job for job in EVERYTHING if job not in ("download", "prepare")]
 
 
+def test_settings_that_only_say_how_to_train_do_not_retrain(project):
+    settings = project.settings()
+    settings["training"] |= {"workers": 1, "accumulate": 2, "checkpoint_minutes": 1, "checkpoint_activations": True}
+    project.write(settings)
+    assert project.planned() == ["table"]
+
+
 def test_protocol_setting_reruns_that_protocol(project):
     settings = project.settings()
     settings["evaluate"]["finetune"]["epochs"] += 1

@@ -13,7 +13,7 @@ from snakemake.exceptions import WorkflowError
 from xkd.data import catalogue
 from xkd.errors import UserError
 from xkd.fingerprint import stage as code_of
-from xkd.params import canonical, load, protocol, recipe, tasks_of
+from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of
 
 # Every verb of `python -m xkd` reads this variable. As an argument it would enter the record of each job, and equal
 # settings under another file name would rerun everything.
@@ -88,7 +88,7 @@ def clip_settings(wildcards) -> str:
 
 
 def recipe_settings(wildcards) -> str:
-    return canonical(recipe(SETTINGS, wildcards.ablation, PARAMS))
+    return canonical(decisive(recipe(SETTINGS, wildcards.ablation, PARAMS)))
 
 
 def starting_weights(wildcards) -> list[str]:

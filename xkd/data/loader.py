@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,34 +56,33 @@ class Batch:
 
 
 class Loader:
-    """Iterates over `Batch`es of one epoch; `len()` is their number.
+    """Iterates over `Batch`es of one epoch; `len()` is their number in a whole epoch.
 
     Attributes:
         classes: sorted label strings of the whole manifest; a label is its index here.
         ids: clip ids in manifest order.
     """
 
-    def __init__(self, dataset: _ClipViews, batch_size: int, workers: int, order: _Order):
+    def __init__(self, dataset: _ClipViews, workers: int, order: _Order):
         self.classes, self.ids = dataset.classes, dataset.ids
         self._views, self._order = dataset.views, order
         self._loader = DataLoader(
             dataset,
-            batch_size=batch_size,
-            sampler=order,
-            drop_last=order.shuffle,
+            batch_sampler=order,
             num_workers=workers,
+            worker_init_fn=_obey_parent_alone,
             persistent_workers=workers > 0,
             prefetch_factor=4 if workers else None,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the order and the draws of the next iteration; any epoch, so that a run can resume."""
-        self._order.epoch = epoch
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
+        """Chooses the order and the draws of the next iteration, and its first batch, so that a run can resume."""
+        self._order.epoch, self._order.first = epoch, first
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return len(self._order)
 
     def __iter__(self) -> Iterator[Batch]:
         try:
@@ -106,6 +108,7 @@ def train_loader(
     split: str = "train",
     fold: str | None = None,
     batch_size: int | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> Loader:
     """Shuffled, augmented batches of full size; call `set_epoch` before each epoch.
 
@@ -114,9 +117,10 @@ def train_loader(
         local_views: whether local views are made beside the global one.
         fold: official fold whose split is meant.
         batch_size: instead of training.batch_size.
+        shard: rank and number of ranks; each of them loads its equal share of every batch.
 
     Raises:
-        UserError: fewer usable clips than one batch.
+        UserError: fewer usable clips than one batch, or a batch that the ranks cannot share equally.
     """
     dataset = _ClipViews(manifest_path, (split, fold), TrainViews(recipe, modalities, local_views), seed)
     size = batch_size or recipe.training.batch_size
@@ -125,7 +129,12 @@ def train_loader(
             f"{manifest_path}: {len(dataset)} usable {split} clips are fewer than one batch of {size}; "
             "lower training.batch_size or prepare more clips"
         )
-    return Loader(dataset, size, recipe.training.workers, _Order(len(dataset), seed, shuffle=True))
+    if size % shard[1]:
+        raise UserError(
+            f"training.batch_size: {size} clips cannot be shared equally by {shard[1]} processes; "
+            "change it, or start another number of them"
+        )
+    return Loader(dataset, recipe.training.workers, _Order(len(dataset), size, seed, True, shard))
 
 
 def eval_loader(
@@ -157,9 +166,8 @@ def eval_loader(
         dataset = _ClipViews(manifest_path, (split, None), views, seed=augmented)
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
-    return Loader(
-        dataset, batch_size, recipe.training.workers, _Order(len(dataset), seed=0, shuffle=False, first=first)
-    )
+    order = _Order(len(dataset), batch_size, seed=0, shuffle=False, begin=first)
+    return Loader(dataset, recipe.training.workers, order)
 
 
 def collate(items: list[tuple[str, int, dict[str, list[Tensor] | Tensor]]]) -> Batch:
@@ -171,6 +179,20 @@ def collate(items: list[tuple[str, int, dict[str, list[Tensor] | Tensor]]]) -> B
     }
     draws = torch.stack([clip["draws"] for clip in views]) if "draws" in views[0] else None
     return Batch(list(ids), torch.tensor(labels), **stacked, draws=draws)
+
+
+def _obey_parent_alone(_worker: int) -> None:
+    """A signal that reaches all of a job is for the process that trains: it finishes its step, then ends its workers."""
+    parent = os.getppid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class _ClipViews(Dataset):
@@ -214,18 +236,33 @@ class _ClipViews(Dataset):
 
 
 class _Order(Sampler):
-    """Keys (epoch, index) of one epoch, so that workers learn the epoch with each clip."""
+    """Batches of keys (epoch, index) of one epoch, so that workers learn the epoch with each clip.
 
-    def __init__(self, clips: int, seed: int, shuffle: bool, first: int = 0):
-        self.clips, self.seed, self.shuffle, self.first, self.epoch = clips, seed, shuffle, first, 0
+    Args:
+        clips: number of clips.
+        batch: clips of a batch, over all ranks.
+        seed: of the order.
+        shuffle: a new order each epoch, and no batch that is not full.
+        shard: rank and number of ranks; each rank gets an equal run of neighbours of every batch.
+        begin: number of clips to leave out at the beginning; for orders that are not shuffled.
+    """
+
+    def __init__(
+        self, clips: int, batch: int, seed: int, shuffle: bool, shard: tuple[int, int] = (0, 1), begin: int = 0
+    ):
+        self.clips, self.batch, self.seed, self.shuffle, self.shard = clips, batch, seed, shuffle, shard
+        self.epoch, self.first, self.begin = 0, 0, begin
 
     def __len__(self) -> int:
-        return self.clips - self.first
+        return self.clips // self.batch if self.shuffle else -(-(self.clips - self.begin) // self.batch)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         if self.shuffle:
             order = torch.randperm(self.clips, generator=clip_generator(self.seed, self.epoch, "order")).tolist()
         else:
-            order = range(self.first, self.clips)
-        epoch = self.epoch
-        return ((epoch, index) for index in order)
+            order = range(self.begin, self.clips)
+        epoch, (rank, ranks) = self.epoch, self.shard
+        share = self.batch // ranks
+        for number in range(self.first, len(self)):
+            start = number * self.batch + rank * share
+            yield [(epoch, index) for index in order[start : start + share]]

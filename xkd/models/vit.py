@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from xkd.models.patches import grid_of, patchify
 
@@ -51,7 +52,13 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """LayerNorm, attention, LayerNorm, MLP of ratio 4; residual around each pair."""
+    """LayerNorm, attention, LayerNorm, MLP of ratio 4; residual around each pair.
+
+    Attributes:
+        recompute: whether the backward pass computes activations again instead of keeping them.
+    """
+
+    recompute = False
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -61,6 +68,11 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
 
     def forward(self, x_BSD: Tensor, with_cls_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self._run, x_BSD, with_cls_attention, use_reentrant=False, preserve_rng_state=False)
+        return self._run(x_BSD, with_cls_attention)
+
+    def _run(self, x_BSD: Tensor, with_cls_attention: bool) -> tuple[Tensor, Tensor | None]:
         out, cls_attention = self.attn(self.norm1(x_BSD), with_cls_attention)
         x_BSD = x_BSD + out
         return x_BSD + self.mlp(self.norm2(x_BSD)), cls_attention

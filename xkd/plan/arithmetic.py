@@ -136,9 +136,9 @@ def _recomputed(recipe: Recipe, parts: list[Part]) -> float:
     """Forward passes that save memory: of checkpointed networks, and of a batch in parts that alignment compares."""
     training, extra = recipe.training, 0.0
     students = [part for part in parts if part.name.startswith("student")]
-    if getattr(training, "checkpoint_activations", False):
+    if training.checkpoint_activations:
         extra += sum(part.forward for part in parts if part.backward and part.name.startswith(("student", "decoder")))
-    if getattr(training, "accumulate", 1) > 1 and needs_teachers(recipe) and recipe.objective.alignment:
+    if training.accumulate > 1 and needs_teachers(recipe) and recipe.objective.alignment:
         extra += sum(part.forward for part in students)
     return extra
 

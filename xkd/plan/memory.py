@@ -62,7 +62,7 @@ def parameters(recipe: Recipe) -> dict[str, int]:
 
 def clips_at_once(recipe: Recipe, processes: int) -> int:
     """Clips that one process runs through the networks together."""
-    return -(-recipe.training.batch_size // (processes * getattr(recipe.training, "accumulate", 1)))
+    return -(-recipe.training.batch_size // (processes * recipe.training.accumulate))
 
 
 def memory(recipe: Recipe, processes: int = 1) -> Memory:
@@ -109,7 +109,7 @@ def _kept_bytes(recipe: Recipe, modality: str) -> float:
 def _blocks_bytes(recipe: Recipe, tokens: int, width: int, depth: int) -> float:
     low = recipe.training.precision != "float32"
     block = FULL * BLOCK_FULL_WIDTHS + (BLOCK_WIDTHS - BLOCK_FULL_WIDTHS) * (FULL / 2 if low else FULL)
-    if getattr(recipe.training, "checkpoint_activations", False):
+    if recipe.training.checkpoint_activations:
         return tokens * width * (depth * FULL + block)  # each block's input, and all of the one at work
     return tokens * width * depth * block
 

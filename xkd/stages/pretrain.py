@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,14 +15,14 @@ from xkd.data import manifest as manifests
 from xkd.data.loader import eval_loader, train_loader
 from xkd.files import write_json
 from xkd.models.networks import Networks
-from xkd.params import canonical
+from xkd.params import canonical, decisive, flat
 from xkd.params import recipe as recipe_of
 from xkd.progress import counter, say
 from xkd.settings import Params, Recipe
-from xkd.training import checkpoint
+from xkd.training import checkpoint, distributed
 from xkd.training.build import build_networks, modalities, modality_shapes, needs_teachers, trainable_parameters
 from xkd.training.embeddings import held_out, save_embeddings
-from xkd.training.export import encoder_config, save_encoders
+from xkd.training.export import ENCODERS, encoder_config, save_encoders
 from xkd.training.loop import Trainer
 from xkd.training.samples import CLIPS, save_samples
 from xkd.training.start import start_from
@@ -27,68 +30,138 @@ from xkd.versions import versions
 
 LOSSES = ("loss", "reconstruction", "distillation", "alignment", "cross_entropy")
 DIAGNOSTICS = ("gradient_norm", "teacher_entropy", "centre_norm", "feature_spread")
-EXPERIMENT = "xkd-pretrain"
 SHOWN = ("config.json", "metrics.json", "times.json", "history.csv", "steps.csv", "samples.npz", "samples.png")
 VARIANTS = {"none": "XKD", "students": "XKD-MAS", "all": "XKD-MATS"}
 
 
-def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path) -> None:
+@dataclass(frozen=True)
+class Job:
+    """What a run is: its settings, data and seed, and where it keeps its files."""
+
+    recipe: Recipe
+    manifest: Path
+    data: manifests.Manifest
+    seed: int
+    out: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe.dataset}/{self.recipe.ablation}/seed{self.seed}"
+
+    @property
+    def checkpoints(self) -> Path:
+        return Path("checkpoints") / self.name
+
+    @cached_property
+    def identity(self) -> dict:
+        """All that decides the result: settings, seed, data and code."""
+        code = {"code": fingerprint.stage("pretrain"), "torch": str(torch.__version__)}
+        return {**flat(decisive(self.recipe)), "seed": self.seed, "data": self.data.hash, **code}
+
+    @property
+    def digest(self) -> str:
+        """Short hash of `identity`."""
+        return hashlib.sha256(canonical(self.identity).encode()).hexdigest()[:16]
+
+
+def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, resume: str = "same") -> None:
     """Trains one ablation with one seed and writes the files of a run into `out`.
 
     encoders/, config.json, metrics.json, times.json, history.csv (per epoch), steps.csv (per
     step), samples.npz, samples.png, embeddings.npz, versions.json and mlflow.json. An interrupted run continues from its
-    checkpoint.
+    checkpoint. Under `torchrun`, each process trains on its share of every batch, and the first one writes.
+
+    Args:
+        resume: what to do with a checkpoint of other settings, data or code: see `checkpoint.load`.
 
     Raises:
-        UserError: bad settings or data, given encoders that do not fit the settings, a loss that is not finite, or the run is being trained elsewhere.
+        UserError: bad settings or data, given encoders that do not fit the settings, a checkpoint of another run or one
+            that cannot be read or written, a loss that is not finite, or the run is being trained elsewhere.
+        SystemExit, KeyboardInterrupt: SIGTERM or SIGINT came; the run is saved up to that step.
     """
     recipe = recipe_of(params, ablation)
-    data = manifests.read(manifest)
-    digest = digest_of(recipe, seed, data.hash)
-    folder = Path("checkpoints") / params.dataset / ablation / f"seed{seed}"
-    tracked = tracking.start(
-        experiment=EXPERIMENT,
-        key=f"pretrain/{params.dataset}/{ablation}/seed{seed}",
-        name=f"{ablation} seed {seed}",
-        params={"ablation": ablation, "seed": seed, **_flat(recipe.model_dump(mode="json"))},
-        tags={
-            "variant": VARIANTS[recipe.model.share],
-            "hypothesis": params.ablations[ablation].hypothesis,
-            "manifest": data.hash,
-        },
-        digest=digest,
-    )
-    with checkpoint.exclusive(folder), tracked:
-        metrics = {"dataset": params.dataset, "ablation": ablation, "seed": seed, "manifest": data.hash}
-        metrics["clips"] = len(data.split("train").rows)
-        _train(recipe, manifest, seed, (folder, digest), out, tracked, metrics)
-        tracked.log_files([out / name for name in SHOWN])
-        checkpoint.remove(folder)
+    with distributed.joined() as group, ExitStack() as stack:
+        if recipe.training.mode == "none":  # nothing to share
+            if not group.first:
+                return
+            group = group.alone()
+        state = None
+        with group.together():
+            job = Job(recipe, manifest, manifests.read(manifest), seed, out)
+            if group.first:
+                stack.enter_context(checkpoint.exclusive(job.checkpoints))
+                state = checkpoint.load(job.checkpoints, job.identity, resume)
+        (goes_on,) = group.most(state is not None)
+        with group.together():
+            trainer = _trainer(job, group)
+            if goes_on:
+                trainer.load_state_dict(state or checkpoint.read(job.checkpoints / checkpoint.NEWEST))
+        del state
+        tracked = stack.enter_context(_tracked(job, params.ablations[ablation].hypothesis)) if group.first else None
+        if goes_on and group.first:
+            say(f"continuing at step {trainer.step} (epoch {trainer.epoch}) from {job.checkpoints}")
+        _train(job, trainer, tracked)
+        if group.first:
+            _write(job, trainer, tracked)
+            checkpoint.remove(job.checkpoints)
 
 
-def _train(recipe: Recipe, manifest: Path, seed: int, resume: tuple[Path, str], out: Path, tracked, metrics) -> None:
+def _trainer(job: Job, group: distributed.Group) -> Trainer:
+    recipe, seed = job.recipe, job.seed
     networks = _starting_networks(recipe, seed)
     chosen, teachers = modalities(recipe), needs_teachers(recipe)
     # Without training a batch is never taken: a small data set is no reason to refuse.
-    size = min(recipe.training.batch_size, metrics["clips"]) if recipe.training.mode == "none" else None
-    loader = train_loader(recipe, manifest, seed, chosen, local_views=teachers, batch_size=size)
-    trainer = Trainer(recipe, networks, loader, seed)
-    if recipe.training.mode != "none":
-        state = checkpoint.load(*resume)
-        if state:
-            trainer.load_state_dict(state)
-            say(f"continuing after epoch {trainer.epoch} from {resume[0]}")
-        steps = len(loader) * recipe.training.epochs
-        with counter(f"{recipe.ablation} seed {seed}", steps, len(loader) * trainer.epoch) as trainer.on_step:
-            for summary, rows in trainer.epochs(*resume):
-                say(_line(summary))
-                tracked.log_steps(rows, key="step")
+    clips = len(job.data.split("train").rows)
+    size = min(recipe.training.batch_size, clips) if recipe.training.mode == "none" else None
+    loader = train_loader(
+        recipe, job.manifest, seed, chosen, local_views=teachers, batch_size=size, shard=(group.rank, group.size)
+    )
+    return Trainer(recipe, networks, loader, seed, group)
+
+
+def _tracked(job: Job, hypothesis: str) -> tracking.Run:
+    recipe = job.recipe
+    return tracking.start(
+        experiment=tracking.PRETRAINING,
+        key=f"pretrain/{job.name}",
+        name=f"{recipe.ablation} seed {job.seed}",
+        params={"ablation": recipe.ablation, "seed": job.seed, **flat(recipe.model_dump(mode="json"))},
+        tags={"variant": VARIANTS[recipe.model.share], "hypothesis": hypothesis, "manifest": job.data.hash},
+        digest=job.digest,
+    )
+
+
+def _train(job: Job, trainer: Trainer, tracked: tracking.Run | None) -> None:
+    """Every process's part; the first one shows and logs what comes of it."""
+    if job.recipe.training.mode == "none":
+        return
+    settings = job.recipe.model_dump(mode="json")
+    epochs = trainer.epochs(lambda state: checkpoint.save(job.checkpoints, job.identity, settings, state))
+    if tracked is None:
+        for _ in epochs:
+            pass
+        return
+    skipped, steps = trainer.skipped, len(trainer.loader) * job.recipe.training.epochs
+    with counter(f"{job.recipe.ablation} seed {job.seed}", steps, trainer.step) as trainer.on_step:
+        for summary, rows in epochs:
+            say(_line(summary))
+            if trainer.skipped > skipped:
+                say(f"epoch {summary['epoch']}: {trainer.skipped - skipped} of {len(rows)} steps were skipped")
+                skipped = trainer.skipped
+            tracked.log_steps(rows, key="step")
+
+
+def _write(job: Job, trainer: Trainer, tracked: tracking.Run) -> None:
+    recipe, out = job.recipe, job.out
     trainer.recorder.write(out)
-    save_samples(trainer, _held_out(recipe, manifest, chosen), out)
-    moments = {"before": _starting_networks(recipe, seed).to(trainer.device), "after": networks}
-    save_embeddings(moments, held_out(recipe, manifest, chosen), trainer.device, out)
-    save_encoders(networks, recipe, seed, out)
+    chosen = modalities(recipe)
+    save_samples(trainer, _held_out(recipe, job.manifest, chosen), out)
+    moments = {"before": _starting_networks(recipe, job.seed).to(trainer.device), "after": trainer.networks}
+    save_embeddings(moments, held_out(recipe, job.manifest, chosen), trainer.device, out)
+    save_encoders(trainer.networks, recipe, job.seed, out)
+    metrics = {"dataset": recipe.dataset, "ablation": recipe.ablation, "seed": job.seed, "manifest": job.data.hash}
     metrics |= {
+        "clips": len(job.data.split("train").rows),
         "trainable_parameters": trainable_parameters(trainer.objective) if recipe.training.mode != "none" else 0,
         "steps": len(trainer.recorder.steps),
         "losses": trainer.recorder.last_epoch(LOSSES),
@@ -99,6 +172,7 @@ def _train(recipe: Recipe, manifest: Path, seed: int, resume: tuple[Path, str], 
     tracked.log_metrics({"trainable_parameters": metrics["trainable_parameters"], **trainer.times()})
     write_json(out / "versions.json", versions())
     write_json(out / "mlflow.json", {"run_id": tracked.id})
+    tracked.log_files([*(out / name for name in SHOWN), out / ENCODERS])
 
 
 def _starting_networks(recipe: Recipe, seed: int) -> Networks:
@@ -108,12 +182,6 @@ def _starting_networks(recipe: Recipe, seed: int) -> Networks:
         configs = {m: encoder_config(recipe, m, "student", seed) for m in modality_shapes(recipe)}
         start_from(networks, recipe.training.weights, configs)
     return networks
-
-
-def digest_of(recipe: Recipe, seed: int, data: str) -> str:
-    """Short hash of all that decides a run's result: settings, seed, data and code."""
-    text = "\n".join((canonical(recipe), str(seed), data, fingerprint.stage("pretrain"), torch.__version__))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _held_out(recipe: Recipe, manifest: Path, chosen: tuple[str, ...]) -> dict[str, torch.Tensor]:
@@ -126,10 +194,3 @@ def _line(summary: dict) -> str:
     shown = ("loss", *LOSSES[1:], "gradient_norm", "data_wait_seconds", "clips_per_second")
     parts = [f"{name} {value:.4g}" for name, value in summary.items() if name.startswith(shown)]
     return f"epoch {summary['epoch']}: " + ", ".join(parts)
-
-
-def _flat(values: dict, prefix: str = "") -> dict:
-    flat = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from xkd.errors import UserError
 from xkd.models.networks import Networks
-from xkd.training import checkpoint
-from xkd.training.losses import Objective, StepLosses
+from xkd.models.vit import Block
+from xkd.progress import say
+from xkd.training.distributed import ALONE, Group
+from xkd.training.losses import Objective, PartLosses, Whole, gathered
 from xkd.training.optimiser import make_optimiser
+from xkd.training.random_state import random_state, set_random_state
 from xkd.training.recorder import Recorder
 from xkd.training.schedules import schedules
-from xkd.training.step import update
+from xkd.training.step import apply, clip, finite_gradients
+from xkd.training.stop import StopRequests, leave
 from xkd.training.supervised import SupervisedObjective
+
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Trainer:
@@ -26,16 +34,20 @@ class Trainer:
     Args:
         recipe: effective settings (`xkd.settings.Recipe`).
         networks: starting weights (`xkd.training.build.build_networks`).
-        loader: batches (`xkd.data.loader.train_loader`).
+        loader: this process's share of the batches (`xkd.data.loader.train_loader`).
         seed: of the masks.
+        group: the processes that share each batch.
 
     Attributes:
+        epoch, batch: what comes next: that batch of that epoch.
+        skipped: steps without an update, since gradients in float16 overflowed.
         on_step: called after every step with the number of steps that were done, 1: for showing progress.
     """
 
-    def __init__(self, recipe, networks: Networks, loader, seed: int) -> None:
-        self.recipe, self.loader, self.seed = recipe, loader, seed
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def __init__(self, recipe, networks: Networks, loader, seed: int, group: Group = ALONE) -> None:
+        self.recipe, self.loader, self.seed, self.group = recipe, loader, seed, group
+        gpu = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = gpu if group is ALONE else group.device
         self.networks = networks
         self.supervised = recipe.training.mode == "supervised"
         if self.supervised:
@@ -44,102 +56,237 @@ class Trainer:
             self.objective = Objective(networks, recipe.objective, recipe.model.head.out)
         self.objective.to(self.device).train()
         training = recipe.training
+        if training.batch_size % (group.size * training.accumulate):
+            raise UserError(
+                f"training.batch_size: {training.batch_size} clips cannot be shared equally by {group.size} processes "
+                f"in {training.accumulate} parts (training.accumulate) each"
+            )
+        self._set_up_blocks(training)
+        self._part = _PartOf(self.objective)
+        if group.size > 1 and training.mode != "none":
+            # Its buckets travel while the backward pass goes on, and blocks that networks share are reduced once. A
+            # bucket at a time by hand would need the same list of parameters, and wait at the end.
+            self._part = DistributedDataParallel(self._part, gradient_as_bucket_view=True)
         self.optimiser = make_optimiser(self.objective, training.learning_rate, training.betas, training.weight_decay)
+        clipped = set(networks.clipped_parameters())
+        self._unclipped = [p for p in self.objective.parameters() if p.requires_grad and p not in clipped]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=training.precision == "float16")
         self.schedules = schedules(training, recipe.objective, len(loader))
         self.recorder = Recorder()
-        self.epoch = 0
+        self.epoch = self.batch = self.skipped = 0
         self.seconds = 0.0
         self.on_step: Callable[[int], None] = lambda _steps: None
 
-    def epochs(self, folder: Path, digest: str) -> Iterator[tuple[dict, list[dict]]]:
+    def _set_up_blocks(self, training) -> None:
+        for block in (module for module in self.objective.modules() if isinstance(module, Block)):
+            block.recompute = training.checkpoint_activations
+            if training.compile:
+                block.compile()
+
+    def epochs(self, save: Callable[[dict], None] = lambda state: None) -> Iterator[tuple[dict, list[dict]]]:
         """Trains to the end, yielding each epoch's averages and its steps' rows.
 
         Args:
-            folder: where checkpoints go, every `checkpoint_epochs`.
-            digest: of settings, data and code; stored with a checkpoint.
+            save: keeps a state as of `state_dict`: every `checkpoint_epochs`, every `checkpoint_minutes`, and when
+                SIGTERM or SIGINT asks to stop. Called in the first process only.
 
         Raises:
-            UserError: a loss that is not finite, naming the clips of the batch.
+            UserError: a loss or gradient that is not finite, naming the clips, or what the loader or `save` raises.
+            SystemExit, KeyboardInterrupt: after a signal, once the step was finished and saved.
         """
-        epochs = self.recipe.training.epochs
-        while self.epoch < epochs:
-            started = time.perf_counter()
-            self._train_epoch()
-            self.seconds += time.perf_counter() - started
-            ended = self.recorder.end_epoch(self.epoch)
-            self.epoch += 1
-            if self.epoch % self.recipe.training.checkpoint_epochs == 0 and self.epoch < epochs:
-                checkpoint.save(folder, digest, self.state_dict())
-            yield ended
+        with StopRequests() as requests:
+            self._saved = time.monotonic()
+            while self.epoch < self.recipe.training.epochs:
+                self._train_epoch(requests, save)
+                ended = self.recorder.end_epoch(self.epoch)
+                self.epoch, self.batch = self.epoch + 1, 0
+                left = self.recipe.training.epochs - self.epoch
+                if left and self.epoch % self.recipe.training.checkpoint_epochs == 0:
+                    self._save(save)
+                yield ended
 
-    def _train_epoch(self) -> None:
-        self.loader.set_epoch(self.epoch)
-        step = self.epoch * len(self.loader)
-        asked = time.perf_counter()
-        for batch in self.loader:
+    def _train_epoch(self, requests: StopRequests, save: Callable[[dict], None]) -> None:
+        self.loader.set_epoch(self.epoch, self.batch)
+        batches = iter(self.loader)
+        while self.batch < len(self.loader):
+            asked = time.perf_counter()
+            batch = self._next(batches, requests, save)
             received = time.perf_counter()
-            values = self._step(batch, step)
+            values = self._step(batch, self.step)
             now = time.perf_counter()
             values["data_wait_seconds"] = received - asked
-            values["clips_per_second"] = len(batch.ids) / (now - asked)
-            self.recorder.add(step, self.epoch, values)
-            asked = now
-            step += 1
+            values["clips_per_second"] = len(batch.ids) * self.group.size / (now - asked)
+            self.recorder.add(self.step, self.epoch, values)
+            self.seconds += now - asked
+            self.batch += 1
             self.on_step(1)
+
+    @property
+    def step(self) -> int:
+        """Number of the next step, from 0."""
+        return self.epoch * len(self.loader) + self.batch
+
+    def _next(self, batches: Iterator, requests: StopRequests, save: Callable[[dict], None]):
+        """The next batch; between two steps is also where processes agree to save or to stop."""
+        batch, problem = None, None
+        try:
+            batch = next(batches)
+        except UserError as error:
+            problem = error
+        except RuntimeError:  # a signal that reaches all of a job may have taken the loader's processes
+            if not requests.signal:
+                raise
+        due = self.group.first and time.monotonic() - self._saved >= 60 * self.recipe.training.checkpoint_minutes
+        failed, stop, due = self.group.most(problem is not None, requests.signal or 0, due)
+        if stop:
+            self._save(save)
+            if self.group.first:
+                name = signal.Signals(stop).name
+                say(f"stopped by {name}; saved: the same command goes on with step {self.step}")
+            self.group.leave_to_first(128 + stop)
+            leave(signal.Signals(stop))
+        if failed:
+            with self.group.together():
+                if problem:
+                    raise problem
+        if due:
+            self._save(save)
+        return batch
 
     def _step(self, batch, step: int) -> dict[str, float | Tensor]:
         scheduled = {name: float(values[step]) for name, values in self.schedules.items()}
         for group in self.optimiser.param_groups:
             group["lr"] = scheduled["learning_rate"]
-        losses = self._losses(batch, step, scheduled)
-        if not torch.isfinite(losses.total):
-            terms = ", ".join(f"{name} {value.item():g}" for name, value in losses.logged.items())
-            raise UserError(
-                f"step {step}: the loss is not finite ({terms}); nothing was updated. Clips: {', '.join(batch.ids)}"
-            )
-        norm = update(
-            self.networks,
-            self.optimiser,
-            losses.total,
-            self.recipe.training.clip_gradient,
-            {m: scheduled["ema_momentum"] for m in self.networks.teachers},
-            hold_last_layer=self.epoch < self.recipe.training.freeze_last_layer_epochs,
-        )
+        parts = self._parts(batch, step, scheduled)
+        centres = {name: centre.clone() for name, centre in self.objective.named_buffers()}
+        logged = self._backward(parts)
+        self.scaler.unscale_(self.optimiser)
+        training = self.recipe.training
+        norm = clip(self.networks, training.clip_gradient, self.epoch < training.freeze_last_layer_epochs)
+        finite = finite_gradients(norm, self._unclipped)
+        if not finite & logged["loss"].isfinite():
+            if not self.scaler.is_enabled() or not logged["loss"].isfinite() or self.scaler.get_scale() < 1:
+                self._stop(batch, parts, step, logged)
+            for name, centre in self.objective.named_buffers():
+                centre.copy_(centres[name])
+            self.skipped += 1
+            norm = norm.new_tensor(float("nan"))
+        else:
+            apply(self.networks, self.optimiser, {m: scheduled["ema_momentum"] for m in self.networks.teachers})
+        self.scaler.update()
         if not self.networks.teachers:
             scheduled = {"learning_rate": scheduled["learning_rate"]}
-        return {**losses.logged, **scheduled, "gradient_norm": norm}
+        return {**logged, **scheduled, "gradient_norm": norm}
 
-    def _losses(self, batch, step: int, scheduled: dict[str, float]) -> StepLosses:
-        views = {
+    def _backward(self, parts: list[tuple]) -> dict[str, Tensor]:
+        """Gradients of the whole batch, part by part; returns what is logged."""
+        self.optimiser.zero_grad()
+        wholes, done = self._survey(parts), []
+        for number, (inputs, whole) in enumerate(zip(parts, wholes, strict=True), start=1):
+            waits = self.group.size > 1 and number < len(parts)
+            with self._part.no_sync() if waits else nullcontext():
+                with self._autocast():
+                    losses = self._part(*inputs, whole, group=self.group, parts=len(parts))
+                self.scaler.scale(losses.total).backward()
+            losses.total = losses.total.detach()
+            done.append(losses)
+        return self.objective.finish(done, self.group)
+
+    def _survey(self, parts: list[tuple]) -> list[Whole | None]:
+        """Where a term compares clips and a part holds but some of them: all clips' outputs, from a first pass."""
+        if len(parts) == 1 or not self.objective.compares_clips:
+            return [None] * len(parts)
+        outputs = []
+        for views, ranks, _ in parts:
+            with self._autocast():
+                outputs.append(self.objective.survey(views, ranks))
+        return gathered(outputs, self.group)
+
+    def _autocast(self) -> torch.autocast:
+        low = AUTOCAST.get(self.recipe.training.precision)
+        return torch.autocast(self.device.type, low, enabled=low is not None)
+
+    def _parts(self, batch, step: int, scheduled: dict[str, float]) -> list[tuple]:
+        """Arguments of the objective for each part of this process's share of the batch."""
+        count = self.recipe.training.accumulate
+        views = {m: [view.chunk(count) for view in of] for m, of in self._views(batch).items()}
+        parts = [{m: [pieces[i] for pieces in of] for m, of in views.items()} for i in range(count)]
+        if self.supervised:
+            return list(zip(parts, batch.labels.to(self.device).chunk(count), strict=True))
+        ranks = {
+            m: self.group.share(of).chunk(count) for m, of in self.ranks(len(batch.ids) * self.group.size, step).items()
+        }
+        temperatures = {m: scheduled[f"teacher_temperature_{m}"] for m in ("video", "audio")}
+        return [(parts[i], {m: pieces[i] for m, pieces in ranks.items()}, temperatures) for i in range(count)]
+
+    def _views(self, batch) -> dict[str, list[Tensor]]:
+        return {
             m: [view.to(self.device, non_blocking=True) for view in getattr(batch, m)] for m in self.networks.students
         }
-        low = self.recipe.training.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            if self.supervised:
-                return self.objective(views, batch.labels.to(self.device))
-            temperatures = {m: scheduled[f"teacher_temperature_{m}"] for m in ("video", "audio")}
-            return self.objective(views, self.ranks(len(batch.ids), step), temperatures)
+
+    def _stop(self, batch, parts: list[tuple], step: int, logged: dict[str, Tensor]) -> None:
+        with self._autocast():
+            rows = torch.cat([self.objective.faulty(*inputs) for inputs in parts]).tolist()
+        found = [name for name, faulty in zip(batch.ids, rows, strict=True) if faulty]
+        own, everyones = self.group.gather(found), self.group.gather(batch.ids)
+        clips = [name for names in (own if any(own) else everyones) for name in names]
+        what = "gradient" if logged["loss"].isfinite() else "loss"
+        terms = ", ".join(f"{name} {value.item():g}" for name, value in logged.items())
+        with self.group.together():
+            raise UserError(
+                f"step {step}: the {what} is not finite ({terms}); nothing was updated, and the last checkpoint is as "
+                f"it was. {'Clips' if any(own) else 'All clips of the batch'}: {', '.join(clips)}"
+            )
 
     def ranks(self, clips: int, step: int) -> dict[str, Tensor]:
-        """A random order of each clip's patches, from (seed, step): the same after resuming."""
+        """A random order of each clip's patches, from (seed, step): the same after resuming, whatever the processes."""
         generator = torch.Generator().manual_seed((self.seed << 32) + step)
         shapes = {m: (clips, encoder.positions.shape[1] - 1) for m, encoder in self.networks.students.items()}
         return {m: torch.rand(shape, generator=generator).to(self.device) for m, shape in shapes.items()}
+
+    def _save(self, save: Callable[[dict], None]) -> None:
+        draws = self.group.gather(random_state())
+        with self.group.together():
+            if self.group.first:
+                save({**self.state_dict(), "random": draws})
+        self._saved = time.monotonic()
 
     def state_dict(self) -> dict:
         return {
             "objective": self.objective.state_dict(),
             "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "recorder": self.recorder.state_dict(),
             "epoch": self.epoch,
+            "batch": self.batch,
+            "batch_size": self.recipe.training.batch_size,
+            "skipped": self.skipped,
             "seconds": self.seconds,
         }
 
     def load_state_dict(self, state: dict) -> None:
-        self.objective.load_state_dict(state["objective"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        """Goes on from `state_dict()`; within an epoch with the clip that comes next, if batches have another size.
+
+        Raises:
+            UserError: networks of another shape.
+        """
+        try:
+            self.objective.load_state_dict(state["objective"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"the checkpoint does not fit the networks of these settings ({str(error).splitlines()[0]}); "
+                "XKD_RESUME=anew puts it aside and starts over"
+            ) from error
+        if state["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         self.recorder.load_state_dict(state["recorder"])
-        self.epoch, self.seconds = state["epoch"], state["seconds"]
+        seen = state["batch"] * state["batch_size"]
+        self.epoch, self.batch = state["epoch"], min(seen // self.recipe.training.batch_size, len(self.loader))
+        self.skipped, self.seconds = state["skipped"], state["seconds"]
+        draws = state.get("random", [])
+        if self.group.rank < len(draws):
+            set_random_state(draws[self.group.rank])
 
     def times(self) -> dict[str, float]:
         """Seconds of training, of them waiting for data, and clips per second."""
@@ -151,3 +298,14 @@ class Trainer:
             "data_wait_seconds": round(waited, 2),
             "clips_per_second": round(clips / self.seconds, 1) if self.seconds else 0.0,
         }
+
+
+class _PartOf(nn.Module):
+    """The objective of a part of a batch as a module's `forward`, which DistributedDataParallel needs."""
+
+    def __init__(self, objective: nn.Module) -> None:
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, *arguments, **options) -> PartLosses:
+        return self.objective.part(*arguments, **options)

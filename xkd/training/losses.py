@@ -16,6 +16,7 @@ from xkd.objectives.alignment import DISCREPANCIES
 from xkd.objectives.distillation import CrossModalDistillation, entropy
 from xkd.objectives.reconstruction import kept_patches, masked, reconstruction_loss
 from xkd.objectives.refinement import patch_weights, refine
+from xkd.training.distributed import ALONE, Group
 
 Views = dict[str, list[Tensor]]
 CutViews = dict[str, list[Patches]]
@@ -39,6 +40,43 @@ class StepLosses:
 
     total: Tensor
     logged: dict[str, Tensor]
+
+
+@dataclass
+class PartLosses:
+    """Of a part of the batch: `total` gives its share of the gradient; the rest is for `Objective.finish`, detached.
+
+    Attributes:
+        terms: every term as a scalar; each is the whole batch's once averaged over equal parts.
+        diagnostics: the same for what is only logged.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    diagnostics: dict[str, Tensor]
+    features_BD: dict[str, Tensor]
+    teacher_BK: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Whole:
+    """Head outputs of all parts of a batch, of all processes, where a term compares clips with each other.
+
+    Attributes:
+        student_RK, teacher_BK: per modality one block of rows for each part, in an order that all processes share.
+        part: which of the blocks is this one's; the student's is replaced by rows with a gradient.
+    """
+
+    student_RK: dict[str, list[Tensor]]
+    teacher_BK: dict[str, list[Tensor]]
+    part: int
+
+    def student(self, modality: str, own_RK: Tensor) -> Tensor:
+        blocks = self.student_RK[modality]
+        return torch.cat([*blocks[: self.part], own_RK, *blocks[self.part + 1 :]])
+
+    def teacher(self, modality: str) -> Tensor:
+        return torch.cat(self.teacher_BK[modality])
 
 
 class Objective(nn.Module):
@@ -70,13 +108,52 @@ class Objective(nn.Module):
             ranks: per modality a (B, N) order of the global view's patches; the lowest stay visible.
             temperatures: of each modality's teacher.
         """
-        outputs = self.run_networks(views, ranks)
+        part = self.part(views, ranks, temperatures)
+        return StepLosses(part.total, self.finish([part]))
+
+    @property
+    def compares_clips(self) -> bool:
+        """Whether a term needs the whole batch at once; the others are averages over clips."""
+        return bool(self.settings.alignment)
+
+    @torch.no_grad()
+    def survey(self, views: Views, ranks: dict[str, Tensor]) -> Outputs:
+        """Only the heads' outputs of a part, for `Whole`; students and teachers, without a graph."""
+        return self.run_networks(views, ranks, reconstruct=False)
+
+    def part(
+        self,
+        views: Views,
+        ranks: dict[str, Tensor],
+        temperatures: dict[str, float],
+        whole: Whole | None = None,
+        group: Group = ALONE,
+        parts: int = 1,
+    ) -> PartLosses:
+        """The terms of a part of the batch; nothing is changed.
+
+        Args:
+            views, ranks, temperatures: as in `forward`, rows of the part only.
+            whole: what `survey` gave for all parts; without it, every process has one part.
+            group: the processes that share the batch.
+            parts: of this process; the gradients of its parts add up.
+        """
+        known = whole and {m: blocks[whole.part] for m, blocks in whole.teacher_BK.items()}
+        outputs = self.run_networks(views, ranks, teacher_BK=known)
         device = next(iter(views.values()))[0].device.type
         with torch.autocast(device, enabled=False):
-            return self.losses(outputs, temperatures)
+            if whole is None and group.size > 1 and self.compares_clips:
+                whole = gathered([outputs], group)[0]
+            return self.losses(outputs, temperatures, whole, parts, parts * group.size)
 
-    def run_networks(self, views: Views, ranks: dict[str, Tensor]) -> Outputs:
-        """Students on all views, teachers on theirs; may run under autocast."""
+    def run_networks(
+        self,
+        views: Views,
+        ranks: dict[str, Tensor],
+        reconstruct: bool = True,
+        teacher_BK: dict[str, Tensor] | None = None,
+    ) -> Outputs:
+        """Students on all views, teachers on theirs unless their logits are known; may run under autocast."""
         outputs, networks = Outputs(), self.networks
         # Student, teacher and reconstruction target read the same global view: cut it once.
         cut = {m: [encoder.cut(view) for view in views[m]] for m, encoder in networks.students.items()}
@@ -85,14 +162,14 @@ class Objective(nn.Module):
             visible_BSD = encoder.encode_patches(cut[modality][0], keep_BK).tokens
             means = [visible_BSD[:, 1:].mean(1)]
             outputs.features_BD[modality] = full_precision(means[0].detach())
-            if modality in networks.decoders:
+            if reconstruct and modality in networks.decoders:
                 outputs.patches_BNP[modality] = cut[modality][0].values
                 outputs.predicted_BNP[modality] = full_precision(networks.decoders[modality](visible_BSD, keep_BK))
                 outputs.hidden_BN[modality] = masked(keep_BK, ranks[modality].shape[1])
             if modality in networks.student_heads:
                 means += [encoder.encode_patches(patches).tokens[:, 1:].mean(1) for patches in cut[modality][1:]]
                 outputs.student_RK[modality] = full_precision(networks.student_heads[modality](torch.cat(means)))
-        outputs.teacher_BK = self.teacher_logits(cut)
+        outputs.teacher_BK = self.teacher_logits(cut) if teacher_BK is None else teacher_BK
         return outputs
 
     @torch.no_grad()
@@ -122,33 +199,33 @@ class Objective(nn.Module):
         weights = {m: patch_weights(attention[m], attention[OTHER[m]], self.settings.refinement) for m in attention}
         return tokens, weights
 
-    def losses(self, outputs: Outputs, temperatures: dict[str, float]) -> StepLosses:
+    def losses(
+        self, outputs: Outputs, temperatures: dict[str, float], whole: Whole | None, parts: int, all_parts: int
+    ) -> PartLosses:
         """Every term from the networks' outputs, in float32."""
-        weights, parts, terms = self.settings, [], {}
+        weights, shares, terms, diagnostics = self.settings, [], {}, {}
         reconstructions = {
             f"reconstruction_{m}": reconstruction_loss(predicted, outputs.patches_BNP[m], outputs.hidden_BN[m])
             for m, predicted in outputs.predicted_BNP.items()
         }
         if reconstructions:
             terms |= reconstructions
-            parts.append((weights.reconstruction, mean(reconstructions)))
-        diagnostics = {f"feature_spread_{m}": spread(f) for m, f in outputs.features_BD.items()}
+            shares.append((weights.reconstruction, mean(reconstructions), 1))
         if weights.distillation:
-            distillations, of_teachers = self._distil(outputs, temperatures)
+            distillations, diagnostics = self._distil(outputs, temperatures)
             terms |= distillations
-            diagnostics |= of_teachers
-            parts.append((weights.distillation, mean(distillations)))
+            shares.append((weights.distillation, mean(distillations), 1))
         if weights.alignment:
-            discrepancy = DISCREPANCIES[weights.discrepancy]
-            alignments = {
-                "alignment_students": discrepancy(*(outputs.student_RK[m] for m in MODALITIES)),
-                "alignment_teachers": discrepancy(*(outputs.teacher_BK[m] for m in MODALITIES)),
-            }
+            alignments = self._align(outputs, whole)
             terms |= alignments
-            parts.append((weights.alignment, mean(alignments)))
-        total = sum(w * loss for w, loss in parts) / sum(w for w, _ in parts)
-        logged = {"loss": total, **terms, **diagnostics}
-        return StepLosses(total, {name: value.detach() for name, value in logged.items()})
+            # Every part sees the value of the whole batch, but the gradient of its own rows alone.
+            shares.append((weights.alignment, mean(alignments), all_parts))
+        total = combined([(w, loss) for w, loss, _ in shares])
+        terms = {"loss": total, **terms}
+        if all_parts > 1:
+            total = combined([(w, scale * loss) for w, loss, scale in shares]) / parts
+        detached = [{name: value.detach() for name, value in of.items()} for of in (terms, diagnostics)]
+        return PartLosses(total, *detached, outputs.features_BD, outputs.teacher_BK)
 
     def _distil(self, outputs: Outputs, temperatures: dict[str, float]) -> tuple[dict, dict]:
         losses, diagnostics = {}, {}
@@ -156,10 +233,75 @@ class Objective(nn.Module):
             teacher = OTHER[student]
             targets_BK = direction.targets(outputs.teacher_BK[teacher], temperatures[teacher])
             losses[f"distillation_{student}"] = direction(outputs.student_RK[student], targets_BK)
-            direction.update_centre(outputs.teacher_BK[teacher])
             diagnostics[f"teacher_entropy_{teacher}"] = entropy(targets_BK)
-            diagnostics[f"centre_norm_{teacher}"] = direction.centre.norm()
         return losses, diagnostics
+
+    def _align(self, outputs: Outputs, whole: Whole | None) -> dict[str, Tensor]:
+        students, teachers = outputs.student_RK, outputs.teacher_BK
+        if whole is not None:
+            students = {m: whole.student(m, own) for m, own in students.items()}
+            teachers = {m: whole.teacher(m) for m in teachers}
+        discrepancy = DISCREPANCIES[self.settings.discrepancy]
+        return {
+            "alignment_students": discrepancy(*(students[m] for m in MODALITIES)),
+            "alignment_teachers": discrepancy(*(teachers[m] for m in MODALITIES)),
+        }
+
+    @torch.no_grad()
+    def faulty(self, views: Views, ranks: dict[str, Tensor], _temperatures: dict[str, float]) -> Tensor:
+        """Which of B clips give or hold values that are not finite: (B,) booleans."""
+        outputs = self.run_networks(views, ranks)
+        computed = (outputs.predicted_BNP, outputs.student_RK, outputs.teacher_BK)
+        return faulty_clips(views, [tensor for of in computed for tensor in of.values()])
+
+    @torch.no_grad()
+    def finish(self, parts: list[PartLosses], group: Group = ALONE) -> dict[str, Tensor]:
+        """Moves the centres, once all parts have used them, and says what is logged for the whole batch."""
+        logged = over_parts([part.terms for part in parts], group)
+        logged |= spreads(parts, group)
+        logged |= over_parts([part.diagnostics for part in parts], group)
+        if self.settings.distillation:
+            for student, direction in self.distillation.items():
+                teacher = OTHER[student]
+                direction.update_centre(torch.cat([part.teacher_BK[teacher] for part in parts]))
+                logged[f"centre_norm_{teacher}"] = direction.centre.norm()
+        return logged
+
+
+def gathered(outputs: list[Outputs], group: Group) -> list[Whole]:
+    """From the outputs of this process's parts, the whole batch as each of them sees it."""
+    students, teachers = (
+        {m: [block for one in of for block in group.rows(one[m])] for m in of[0]}
+        for of in ([one.student_RK for one in outputs], [one.teacher_BK for one in outputs])
+    )
+    # Blocks come part by part, and within each rank by rank.
+    return [Whole(students, teachers, number * group.size + group.rank) for number in range(len(outputs))]
+
+
+def faulty_clips(views: Views, outputs: list[Tensor]) -> Tensor:
+    """(B,) booleans: any value of a clip is not finite, in its views or in outputs of B rows, or of B for each view."""
+    tensors = [view for of in views.values() for view in of]
+    clips = len(tensors[0])
+    return torch.stack([~t.reshape(-1, clips, t[0].numel()).isfinite().all(2).all(0) for t in tensors + outputs]).any(0)
+
+
+def combined(shares: list[tuple[float, Tensor]]) -> Tensor:
+    """Weighted average of losses."""
+    return sum(w * loss for w, loss in shares) / sum(w for w, _ in shares)
+
+
+def over_parts(values: list[dict[str, Tensor]], group: Group) -> dict[str, Tensor]:
+    """Average of named scalars over the parts of all processes."""
+    if not values[0]:
+        return {}
+    means = group.mean(torch.stack([torch.stack(list(of.values())) for of in values]).mean(0))
+    return dict(zip(values[0], means.unbind(), strict=True))
+
+
+def spreads(parts: list[PartLosses], group: Group) -> dict[str, Tensor]:
+    """`feature_spread_<modality>` over all clips of the batch."""
+    own = {m: torch.cat([part.features_BD[m] for part in parts]) for m in parts[0].features_BD}
+    return {f"feature_spread_{m}": spread(torch.cat(group.rows(features_BD))) for m, features_BD in own.items()}
 
 
 def full_precision(x: Tensor) -> Tensor:

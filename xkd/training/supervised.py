@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xkd.models.networks import Networks
-from xkd.training.losses import StepLosses, full_precision, mean, spread
+from xkd.training.distributed import ALONE, Group
+from xkd.training.losses import PartLosses, faulty_clips, full_precision, mean, over_parts, spreads
 
 
 class SupervisedObjective(nn.Module):
@@ -27,12 +28,26 @@ class SupervisedObjective(nn.Module):
             nn.init.zeros_(classifier.weight)
             nn.init.zeros_(classifier.bias)
 
-    def forward(self, views: dict[str, list[Tensor]], labels_B: Tensor) -> StepLosses:
-        """Mean of the modalities' cross-entropies for one batch."""
+    compares_clips = False
+
+    def part(
+        self, views: dict[str, list[Tensor]], labels_B: Tensor, _whole=None, group: Group = ALONE, parts: int = 1
+    ) -> PartLosses:
+        """Mean of the modalities' cross-entropies for a part of the batch; arguments as in `Objective.part`."""
         features = {m: encoder.features(views[m][0]) for m, encoder in self.networks.students.items()}
         logits = {m: full_precision(self.classifiers[m](features[m])) for m in features}
         with torch.autocast(labels_B.device.type, enabled=False):
             terms = {f"cross_entropy_{m}": F.cross_entropy(logits[m], labels_B) for m in logits}
-            spreads = {f"feature_spread_{m}": spread(full_precision(f)) for m, f in features.items()}
-            logged = {"loss": mean(terms), **terms, **spreads}
-        return StepLosses(logged["loss"], {name: value.detach() for name, value in logged.items()})
+            total = mean(terms)
+        terms = {name: value.detach() for name, value in {"loss": total, **terms}.items()}
+        return PartLosses(total / parts, terms, {}, {m: full_precision(f.detach()) for m, f in features.items()})
+
+    @torch.no_grad()
+    def faulty(self, views: dict[str, list[Tensor]], _labels_B: Tensor) -> Tensor:
+        """As `Objective.faulty`."""
+        return faulty_clips(views, [encoder.features(views[m][0]) for m, encoder in self.networks.students.items()])
+
+    @torch.no_grad()
+    def finish(self, parts: list[PartLosses], group: Group = ALONE) -> dict[str, Tensor]:
+        """What is logged for the whole batch."""
+        return over_parts([part.terms for part in parts], group) | spreads(parts, group)

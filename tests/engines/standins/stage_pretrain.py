@@ -16,7 +16,7 @@ FILES = [
 ]
 
 
-def run(params, manifest, ablation, seed, out):
+def run(params, manifest, ablation, seed, out, resume="same"):
     note("pretrain", ablation, seed)
     for name in FILES:
         (out / name).parent.mkdir(parents=True, exist_ok=True)

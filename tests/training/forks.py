@@ -1,0 +1,52 @@
+"""Processes that start in no time: forks of one that has imported torch already."""
+
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+
+def fork(function, log: Path, environment: dict | None = None) -> int:
+    """Runs `function()` in a child whose output goes to `log`; returns the child's id."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.setsid()
+        os.environ.update(environment or {})
+        handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(handle, 1)
+        os.dup2(handle, 2)
+        sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w") for number in (1, 2))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as xkd.cli does
+        function()
+        code = 0
+    except SystemExit as error:
+        code = error.code or 0
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def code_of(child: int) -> int:
+    """Waits; exit code, or minus the number of the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def group(function, folder: Path, size: int = 2) -> list[int]:
+    """Runs `function()` in processes as torchrun would start them; their ids. Output is in `rank<n>.txt`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    return [
+        fork(function, folder / f"rank{rank}.txt", {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(size)
+    ]

@@ -1,0 +1,136 @@
+"""The processes of `torchrun`: which one this is, and what they agree on. A process alone is a group of one.
+
+Tensors of clips go over NCCL where there are GPUs, else over gloo; agreements always over gloo, so that no GPU is waited for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, distributed
+
+from xkd.errors import UserError
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among those of a run.
+
+    Attributes:
+        rank, size: number of this process, from 0, and how many there are.
+        device: where this process trains.
+        control: gloo group for agreements.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    control: distributed.ProcessGroup | None = None
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files."""
+        return self.rank == 0
+
+    def alone(self) -> Group:
+        """This process by itself."""
+        return Group(device=self.device)
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This process's rows of a whole batch's."""
+        each = len(rows) // self.size
+        return rows[self.rank * each : (self.rank + 1) * each]
+
+    def rows(self, own: Tensor) -> list[Tensor]:
+        """Rows of all processes, each with as many, without gradient."""
+        if self.size == 1:
+            return [own.detach()]
+        blocks = [torch.empty_like(own, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        distributed.all_gather(blocks, own.detach().contiguous())
+        return blocks
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Average over processes."""
+        if self.size > 1:
+            values = values.clone()
+            distributed.all_reduce(values)
+            values /= self.size
+        return values
+
+    def gather(self, value) -> list:
+        """A small object of each process, in order of rank."""
+        if self.size == 1:
+            return [value]
+        values = [None] * self.size
+        distributed.all_gather_object(values, value, group=self.control)
+        return values
+
+    def most(self, *values: int) -> list[int]:
+        """The largest of each number over the processes."""
+        if self.size == 1:
+            return list(values)
+        numbers = torch.tensor(values)
+        distributed.all_reduce(numbers, distributed.ReduceOp.MAX, group=self.control)
+        return numbers.tolist()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What any process finds wrong inside ends all of them, and the first one says what it is.
+
+        Raises:
+            UserError: in the first process, where any raised one.
+            SystemExit: in the others, with code 2.
+        """
+        problem = None
+        try:
+            yield
+        except UserError as error:
+            problem = error
+        problems = [text for text in self.gather(problem and str(problem)) if text]
+        if problems:
+            self.leave_to_first(2)
+            raise problem if self.size == 1 else UserError(problems[0])
+
+    def leave_to_first(self, code: int) -> None:
+        """Ends all processes but the first, once that one is gone.
+
+        torchrun ends everyone as soon as one process is gone: the first one must have said why and closed its files.
+
+        Raises:
+            SystemExit: in all processes but the first.
+        """
+        if not self.first:
+            try:
+                distributed.barrier(group=self.control)
+            except RuntimeError:
+                pass
+            raise SystemExit(code)
+
+
+ALONE = Group()
+
+
+@contextmanager
+def joined() -> Iterator[Group]:
+    """The processes that torchrun started together with this one; a group of one without torchrun.
+
+    Raises:
+        UserError: more processes on a machine than it has GPUs.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    gpus, local = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
+    if gpus and local >= gpus:
+        raise UserError(f"torchrun: process {local} of this machine finds {gpus} GPUs; set --nproc-per-node {gpus}")
+    device = torch.device("cuda", local) if gpus else torch.device("cpu")
+    if gpus:
+        torch.cuda.set_device(device)
+    if size == 1:
+        yield Group(device=device)
+        return
+    distributed.init_process_group("nccl" if gpus else "gloo")
+    yield Group(distributed.get_rank(), size, device, distributed.new_group(backend="gloo"))
+    distributed.destroy_process_group()  # after an error others may be gone, and this would wait for them
