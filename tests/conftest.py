@@ -3,4 +3,5 @@
 import os
 
 os.environ.update(XKD_TRACKING="off", OMP_NUM_THREADS="1", MPLBACKEND="Agg")
-os.environ.pop("XKD_PARAMS", None)
+for name in ("XKD_PARAMS", "XKD_RESUME"):
+    os.environ.pop(name, None)
