@@ -74,7 +74,7 @@ class SupervisedStep:
         """The loss of a batch before the update that it makes."""
         clips = len(views["video"][0])
         with torch.autocast("cpu", torch.bfloat16, enabled=self.training.precision == "bfloat16"):
-            loss = self.objective(views, torch.arange(clips) % 10).total
+            loss = self.objective.part(views, torch.arange(clips) % 10).total
         update(self.networks, self.optimiser, loss, self.training.clip_gradient, {})
         return loss.detach()
 

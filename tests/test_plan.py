@@ -53,7 +53,7 @@ class Step:
     def loss(self):
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.training.precision == "bfloat16"):
             if self.supervised:
-                return self.objective(self.views, torch.arange(self.recipe.training.batch_size)).total
+                return self.objective.part(self.views, torch.arange(self.recipe.training.batch_size)).total
             return self.objective(self.views, self.ranks, {"video": 0.1, "audio": 0.1}).total
 
     def __call__(self):
