@@ -63,7 +63,7 @@ class Project:
         assert done.returncode == 0, done.stdout + done.stderr
         jobs = set()
         for rule, details in re.findall(r"rule (\w+):\n((?:    .*\n)+)", done.stdout + done.stderr):
-            found = dict(re.findall(r"(ablation|seed|task)=(\w+)", details.partition("wildcards:")[2]))
+            found = dict(re.findall(r"\b(ablation|seed|task)=(\w+)", details.partition("wildcards:")[2]))
             if rule == "evaluate":
                 found["seed"] = f"seed{found['seed']}"
             jobs.add(" ".join([rule, *(found[key] for key in ("ablation", "seed", "task") if key in found)]))
