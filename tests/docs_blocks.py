@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 from markdown_it import MarkdownIt
 
-COMMANDS = ("cd", "dvc", "export", "make", "pip", "pre-commit", "python", "snakemake", "xkd")
+COMMANDS = (".", "cd", "dvc", "export", "make", "pip", "pre-commit", "python", "snakemake", "xkd")
 FENCES = {"python": "python", "sh": "commands", "bash": "commands", "yaml": "settings", "csv": "list", "text": "text"}
 UNKNOWN = "unknown"
 NOT_RUN = re.compile(r"<!-- not run: (\S.*?) -->")
