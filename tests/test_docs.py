@@ -3,7 +3,8 @@
 All pages share one small project whose settings are those of the miniature under the names that the pages use. In it
 
 - `xkd` verbs run, page by page, in the order in which a page gives them;
-- `snakemake` commands are planned (`--dry-run`), with their targets and their settings file;
+- `snakemake` commands are planned (`--dry-run`), with their targets and their settings file; of a preset that is run as
+  a whole, the settings are validated;
 - `make` and `dvc` commands are checked for their targets;
 - Python runs, the blocks of a page one after the other;
 - settings are laid over params.yaml and validated, together with those above them on the page;
@@ -35,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = {page.relative_to(ROOT).as_posix(): blocks_of(page, ROOT) for page in PAGES}
 XKD = (("python", "-m", "xkd"), ("xkd",))
-DOWNLOADED = ("esc50", "ucf101", "spoken_digits")
+DOWNLOADED = ("esc50", "my_clips", "spoken_digits", "ucf101")
 LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?(?:https?:)?//[^>]*>")
 
 
@@ -158,7 +159,7 @@ def test_verbs_run(page, project, monkeypatch):
 
 
 def test_snakemake_plans_what_the_pages_ask_for(project, monkeypatch):
-    """One plan per settings file, for all targets at once: a plan takes seconds."""
+    """One plan per settings file, for all targets at once: a plan takes seconds. Presets are loaded, not planned."""
     from snakemake.cli import get_argument_parser
 
     monkeypatch.chdir(project)
@@ -167,8 +168,11 @@ def test_snakemake_plans_what_the_pages_ask_for(project, monkeypatch):
         _write_files(page)
     for command in _of("snakemake"):
         options = get_argument_parser().parse_args(command.expanded())
-        asked = targets.setdefault(command.environment.get("XKD_PARAMS", "params.yaml"), set())
-        asked |= set(options.targets or ["all"])
+        settings = command.environment.get("XKD_PARAMS", "params.yaml")
+        if settings.startswith("workflow/presets/") and not options.targets:
+            params.load(settings)
+        else:
+            targets.setdefault(settings, set()).update(options.targets or ["all"])
     for settings, names in targets.items():
         environment = os.environ | {"XKD_PARAMS": settings, "PYTHONPATH": str(ROOT)}
         words = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "all", "--", *sorted(names)]
@@ -213,7 +217,8 @@ def test_python_runs(page, project, monkeypatch):
 
 @pytest.mark.parametrize("page", _chosen("settings"))
 def test_settings_are_valid(page, tmp_path):
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    for name in ("params.yaml", "workflow"):
+        (tmp_path / name).symlink_to(ROOT / name)
     merged = {"extends": "params.yaml"}
     for block in _chosen("settings")[page]:
         merged = params.merge(merged, yaml.safe_load(block.text))
