@@ -81,7 +81,7 @@ def load_encoders(run: Path) -> dict[tuple[str, str], Encoder]:
     Raises:
         UserError: there are none, or weights do not fit the settings beside them.
     """
-    folders = _folders(run)
+    folders = sorted(path for path in (run / ENCODERS).glob("*") if path.is_dir())
     if not folders:
         raise UserError(f"{run / ENCODERS}: no encoders; run `python -m xkd pretrain ... --out {run}` again")
     loaded = [folder.load(path) for path in folders]
@@ -90,18 +90,13 @@ def load_encoders(run: Path) -> dict[tuple[str, str], Encoder]:
 
 def load_heads(run: Path) -> dict[tuple[str, str], ProjectionHead]:
     """The projection heads of a finished run's encoders, by (owner, modality); none where it had no teachers."""
-    heads = {path: folder.load_head(path) for path in _folders(run)}
+    heads = {path: folder.load_head(path) for path in sorted((run / ENCODERS).glob("*_*"))}
     return {_key(path): head for path, head in heads.items() if head is not None}
 
 
 def weights_files(run: Path) -> dict[tuple[str, str], Path]:
     """The file of each encoder's weights, by (owner, modality)."""
-    return {_key(path): path / folder.WEIGHTS for path in _folders(run)}
-
-
-def _folders(run: Path) -> list[Path]:
-    # Snakemake keeps a file of its own beside them: .snakemake_timestamp.
-    return sorted(path for path in (run / ENCODERS).glob("*") if path.is_dir())
+    return {_key(path): path / folder.WEIGHTS for path in sorted((run / ENCODERS).glob("*_*"))}
 
 
 def _key(path: Path) -> tuple[str, str]:
