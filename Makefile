@@ -53,9 +53,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 ui: $(READY)
-	@echo 'Open http://127.0.0.1:5000/#/experiments/1/runs?workflowType=machine_learning'
-	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-	  $(BIN)/mlflow ui --workers 1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+	$(BIN)/python -m xkd ui
 
 # Tries each interpreter by running it: a name on PATH may be a stub, or lack venv. Modules are compiled when
 # they are first imported, a small part of what pip would compile.

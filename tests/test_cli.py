@@ -1,5 +1,8 @@
 """What a user sees of the command line: help, one-line errors, exit codes."""
 
+import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,12 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from xkd import __version__, cli, torch_fit
+from xkd import __version__, cli, command, progress, torch_fit
 from xkd.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 MINIATURE = str(ROOT / "workflow" / "presets" / "miniature.yaml")
 STAGES = ("download", "prepare", "pretrain", "evaluate", "table")
+VERBS = sorted(cli.cli.commands)
+COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 
 
 @pytest.fixture
@@ -39,12 +44,71 @@ def stage(monkeypatch):
     return replace
 
 
-@pytest.mark.parametrize("verb", [*STAGES, "import-weights", "embed", "schema"])
+@pytest.fixture
+def calls(monkeypatch):
+    """Stages that are called, in the place of calling them."""
+    seen = []
+    monkeypatch.setattr(cli, "_call", lambda stage, **arguments: seen.append((stage, arguments)))
+    return seen
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself(run, verb):
     done = run(verb, "--help")
     assert done.code == 0
-    assert "--out" in done.out
     assert f"Usage: xkd {verb}" in done.out
+    assert "Examples:\n    " in done.out.split("Options:")[1]
+    listed = re.search(rf"^  {verb} +(.*)$", run("--help").out, re.MULTILINE)
+    assert listed and not listed[1].endswith("..."), "say it in fewer words, the rest in a second paragraph"
+
+
+def test_every_verb_stands_in_one_section():
+    listed = [verb for verbs in command.SECTIONS.values() for verb in verbs]
+    assert len(listed) == len(set(listed))
+    assert set(VERBS) <= set(listed)
+
+
+def _commands(text: str) -> list[list[str]]:
+    """Arguments of each call of xkd in a text; lines that end in a backslash go on."""
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
+    calls = [re.sub(r"^(\w+=\S+ )+", "", line) for line in lines]
+    return [shlex.split(line, comments=True)[1:] for line in calls if line.startswith("xkd ")]
+
+
+def _try(run, arguments: list[str], calls: list) -> None:
+    """A command is accepted as it stands, and the names in it are those of params.yaml."""
+    if ">" in arguments:
+        arguments = arguments[: arguments.index(">")]
+    assert run(*arguments).code == 0, arguments
+    for _, values in calls:
+        if "params" in values:
+            assert (values.get("ablation") or "xkd") in values["params"].ablations
+            assert values.get("dataset", "talking_digits") in values["params"].datasets
+            assert values.get("task", "linear") in values["params"].tasks
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("schema", "completion")])
+def test_examples_work(run, calls, monkeypatch, verb):
+    monkeypatch.chdir(ROOT)
+    examples = _commands(cli.cli.commands[verb].epilog)
+    assert examples
+    for arguments in examples:
+        assert arguments[0] == verb
+        _try(run, arguments, calls)
+    assert calls
+
+
+def test_the_page_of_commands_has_a_section_with_an_example_that_works_for_every_verb(
+    run, calls, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    sections = {part.splitlines()[0].strip("` "): part for part in COMMANDS.split("\n## ")[1:]}
+    for verb in VERBS:
+        blocks = "".join(re.findall(r"```console\n(.*?)```", sections[f"xkd {verb}"], re.DOTALL))
+        assert [verb] == sorted({arguments[0] for arguments in _commands(blocks)})
+        for arguments in _commands(blocks):
+            _try(run, arguments, calls)
 
 
 def test_help_lists_the_stages_in_their_order(run):
@@ -111,23 +175,90 @@ def _raise(error):
     return stage
 
 
-def test_exit_codes_of_what_a_stage_raises(run, stage, monkeypatch):
+TABLE = ("table", "--params", MINIATURE, "--out", "x")
+
+
+def test_exit_codes_of_what_a_stage_raises(run, stage):
     stage("table", _raise(UserError("first\n  second")))
-    done = run("table", "--params", MINIATURE, "--out", "x")
+    done = run(*TABLE)
     assert (done.code, done.err) == (2, "xkd: error: first second\n")
     stage("table", _raise(KeyboardInterrupt()))
-    assert run("table", "--params", MINIATURE, "--out", "x").code == 130
-    stage("table", _raise(ZeroDivisionError("a defect")))
-    monkeypatch.setattr(sys, "argv", ["xkd", "table", "--params", MINIATURE, "--out", "x"])
-    with pytest.raises(ZeroDivisionError):
-        cli.main()
+    assert run(*TABLE).code == 130
+    stage("table", _raise(PermissionError(13, "Permission denied", "/x/y")))
+    done = run(*TABLE)
+    assert (done.code, done.err) == (2, "xkd: error: /x/y: Permission denied\n")
+    stage("table", _raise(MemoryError("too much")))
+    assert run(*TABLE).code == 2
 
 
-def test_a_defect_is_not_blamed_on_the_environment(run, stage, monkeypatch):
-    stage("table", _raise(RuntimeError("a defect")))
-    monkeypatch.setattr(sys, "argv", ["xkd", "table", "--params", MINIATURE, "--out", "x"])
-    with pytest.raises(RuntimeError, match="a defect"):
-        cli.main()
+@pytest.mark.parametrize("error", [ZeroDivisionError("oh no"), RuntimeError("oh no"), FileNotFoundError(2, "oh no")])
+def test_a_defect_is_one_line_that_says_how_to_see_more(run, stage, error):
+    stage("table", _raise(error))
+    done = run(*TABLE)
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert all(words in done.err for words in ("a defect in xkd", type(error).__name__, "oh no", "--debug"))
+
+
+def test_tracebacks_with_debug_and_of_defects_in_the_logs_of_the_workflow(run, stage, monkeypatch):
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    for error, how in ((ZeroDivisionError("oh no"), "1 or defects"), (UserError("oh no"), "1")):
+        stage("table", _raise(error))
+        for place in (("--debug", *TABLE), (*TABLE, "--debug")):
+            os.environ.pop("XKD_DEBUG", None)
+            assert "Traceback" in run(*place).err
+        for value in ("0", "1", "defects"):
+            os.environ["XKD_DEBUG"] = value
+            shown = run(*TABLE).err
+            assert ("Traceback" in shown) == (value in how)
+            assert shown.splitlines()[-1].startswith("xkd: error: ")
+
+
+def test_quiet_and_verbose_before_and_behind_the_verb(run, stage, tmp_path):
+    def work(params, out):
+        progress.say("a remark")
+        print("a result")
+        (out / "table.csv").write_text("1234")
+
+    stage("table", work)
+    call = ("table", "--params", MINIATURE, "--out", str(tmp_path))
+    assert (run(*call).err, run("--quiet", *call).err, run(*call, "-q").err) == ("a remark\n", "", "")
+    assert run("-q", *call).out == "a result\n"
+    for place in (("-v", *call), (*call, "--verbose")):
+        shown = run(*place).err
+        assert re.search(r"table: \d+\.\d s to load, \d+\.\d s to run", shown)
+        assert f"wrote {tmp_path / 'table.csv'} (4 bytes)" in shown
+    done = run("--quiet", *call, "--verbose")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_and_how_to_install_it(run, shell):
+    shown = run("completion", shell).out.splitlines()
+    assert shown[0].startswith("# ") and f"xkd completion {shell}" in shown[0]
+    assert any("_XKD_COMPLETE" in line for line in shown)
+
+
+def test_the_script_for_bash_can_be_read_by_bash(run):
+    script = run("completion", "bash").out
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("pre", ["prepare", "pretrain"]),
+        ("evaluate --ta", ["--task"]),
+        (f"pretrain --params {MINIATURE} --ablation ", ["ae", "xkd"]),
+        (f"evaluate --params {MINIATURE} --task f", ["finetune"]),
+        ("pretrain --params none.yaml --ablation ", []),
+    ],
+)
+def test_completion_knows_verbs_options_and_names_of_the_settings(run, monkeypatch, words, completed):
+    monkeypatch.setenv("_XKD_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", f"xkd {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(f"xkd {words}".split(" ")) - 1))
+    assert [line.split(",")[1] for line in run().out.splitlines() if line] == completed
 
 
 def test_torch_packages_that_do_not_fit_are_one_line(run, stage, monkeypatch):

@@ -61,6 +61,9 @@ def _set(values, dotted, value):
         ("ablations.1", {"hypothesis": "x"}, ["1"]),
         ("model.video_patch", [4, 9, 8], ["video_patch"]),
         ("model.heads", 3, ["heads"]),
+        ("resources.pretrain", {"gpu": 1}, ["resources.pretrain.gpu", "did you mean 'gpus'"]),
+        ("resources.evaluate", {"nodes": 2}, ["resources.evaluate.nodes"]),
+        ("resources.pretrain", {"gpus": 3}, ["resources.pretrain", "3 processes", "20 clips", "ae"]),
     ],
 )
 def test_bad_settings_are_one_line_that_names_the_key(settings, load, key, value, words):

@@ -17,16 +17,68 @@ def _lines(capsys):
     return capsys.readouterr().err.splitlines()
 
 
-def test_a_line_about_every_tenth_with_the_time_left(clock, capsys):
+def test_the_time_left_as_soon_as_it_is_known_then_a_line_about_every_tenth(clock, capsys):
     seen = []
     for item in progress.track(range(100), "clips"):
         clock[0] += 6
         seen.append(item)
     assert seen == list(range(100))
     shown = _lines(capsys)
-    assert len(shown) == 10
-    assert shown[0] == "clips: 10 % (10/100), 0.2/s, 9:00 left"
+    assert shown[0] == "clips: 2 % (2/100), 0.2/s, 9:48 left"
+    assert shown[1] == "clips: 10 % (10/100), 0.2/s, 9:00 left"
+    assert len(shown) == 11
     assert shown[-1] == "clips: 100 % (100/100) in 10:00"
+
+
+def test_starting_up_does_not_spoil_the_time_left(clock, capsys):
+    with progress.counter("clips", total=100) as advance:
+        clock[0] += 600
+        for _ in range(50):
+            advance(1)
+            clock[0] += 3
+    assert _lines(capsys)[0] == "clips: 2 % (2/100), 0.3/s, 4:54 left"
+
+
+def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, capsys):
+    with progress.counter("steps", total=100, done=80) as advance:
+        for _ in range(20):
+            advance(1)
+            clock[0] += 10
+    shown = _lines(capsys)
+    assert shown[0] == "steps: 82 % (82/100), 0.1/s, 3:00 left"
+    assert shown[-1] == "steps: 100 % (100/100) in 3:20"
+
+
+def test_long_work_is_never_silent_for_long(clock, capsys):
+    with progress.counter("steps", total=10_000) as advance:
+        for _ in range(100):
+            advance(1)
+            clock[0] += 60
+    assert len(_lines(capsys)) >= 20
+
+
+def test_bytes(clock, capsys):
+    with progress.meter("download", total=30_000_000) as advance:
+        for _ in range(3):
+            advance(10_000_000)
+            clock[0] += 5
+    assert _lines(capsys) == [
+        "download: 66 % (20.0 of 30.0 MB), 2.0 MB/s, 0:05 left",
+        "download: 100 % (30.0 of 30.0 MB) in 0:15",
+    ]
+
+
+def test_quiet_hides_progress_and_remarks_and_verbose_shows_details(clock, capsys):
+    shown = {}
+    for level in ("quiet", "normal", "verbose"):
+        progress.set_level(level)
+        assert list(progress.track(range(2), "clips")) == [0, 1]
+        progress.say("remark")
+        progress.detail("detail")
+        shown[level] = _lines(capsys)
+    progress.set_level("normal")
+    bar = "clips: 100 % (2/2) in 0:00"
+    assert shown == {"quiet": [], "normal": [bar, "remark"], "verbose": [bar, "remark", "xkd: detail"]}
 
 
 def test_quick_work_is_one_line(clock, capsys):

@@ -1,31 +1,45 @@
 """One verb per stage: argument parsing and exit codes, nothing else.
 
-Stages are imported when their verb runs, so that `--help` answers at once. Exit codes: 0 done, 2 something the user
-can mend (one line says what), 130 interrupted, 1 a defect (with its traceback).
+Stages are imported when their verb runs, so that `--help` answers at once. Exit codes: 0 done, 1 a defect, 2 something
+the user can mend (one line says what), 130 interrupted.
 """
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
+import os
 import signal
 import sys
+import time
+import traceback
 from pathlib import Path
 
 import click
 
-from xkd import __version__
+from xkd import __version__, progress
+from xkd.command import DEBUG, Contents, examples, names_of
 from xkd.errors import UserError
 
 PATH = click.Path(path_type=Path)
-EPILOG = "Settings come from params.yaml; `make table` runs every stage in order. Each verb has its own --help."
-
-
-class InOrder(click.Group):
-    """Lists verbs in the order they run."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
+SHELLS = {
+    "bash": """put  eval "$(xkd completion bash)"  into ~/.bashrc""",
+    "zsh": """put  eval "$(xkd completion zsh)"  into ~/.zshrc, after compinit""",
+    "fish": "run  xkd completion fish > ~/.config/fish/completions/xkd.fish",
+}
+MENDABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+}
+LISTED_FILES = 12
+PEAK = "Peak TFLOP/s of one GPU in the precision of training, dense (bfloat16: A100 312, H100 989)."
 
 
 def _params_option(command):
@@ -47,67 +61,154 @@ def _manifest_option(command):
     )(command)
 
 
-@click.group(cls=InOrder, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Contents,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=examples(
+        "make table                  every stage in order, for each row of params.yaml",
+        "xkd VERB --help             what a verb does, its options and examples",
+        "xkd inspect talking_digits  counts and a contact sheet of a data set",
+    ),
+)
 @click.version_option(__version__, prog_name="xkd")
 def cli() -> None:
     """XKD: self-supervised audio-visual pretraining, evaluated ablation by ablation."""
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "xkd download --dataset talking_digits --out data/talking_digits/raw",
+    )
+)
 @_params_option
-@click.option("--dataset", required=True, help="Name of an entry of `datasets` in the settings.")
+@click.option(
+    "--dataset",
+    required=True,
+    shell_complete=names_of("datasets"),
+    help="Name of an entry of `datasets` in the settings.",
+)
 @click.option("--out", type=PATH, required=True, help="Folder for index.csv and the media files.")
 def download(settings: Path, dataset: str, out: Path) -> None:
-    """Fetch or generate the raw media files of a data set."""
+    """Fetch or generate the raw files of a data set."""
     _run("download", settings, dataset=dataset, out=out)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "xkd prepare --raw data/talking_digits/raw/index.csv --out data/talking_digits",
+    )
+)
 @_params_option
 @click.option("--raw", type=PATH, required=True, help="index.csv that `download` wrote.")
 @click.option("--out", type=PATH, required=True, help="Folder for manifest.csv, summary.json and the clips.")
 def prepare(settings: Path, raw: Path, out: Path) -> None:
-    """Probe and decode every raw file; write training-ready clips and their manifest."""
+    """Turn raw files into training-ready clips.
+
+    Probes and decodes every file, and writes the manifest: one row per clip, with the reason where one is unusable.
+    """
     _run("prepare", settings, raw=raw, out=out)
 
 
-@cli.command()
-@click.argument("dataset")
+@cli.command(
+    epilog=examples(
+        "xkd inspect talking_digits",
+        "xkd inspect talking_digits --clips 20 --out pictures",
+    )
+)
+@click.argument("dataset", shell_complete=names_of("datasets"))
 @_params_option
 @click.option("--out", type=PATH, help="Folder for the pictures.  [default: data/DATASET/inspect]")
 @click.option("--clips", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of the contact sheet.")
 def inspect(dataset: str, settings: Path, out: Path | None, clips: int) -> None:
-    """Show what a prepared data set holds: counts, faults, a contact sheet, histograms."""
+    """Show what a prepared data set holds.
+
+    Counts and faults in words; a contact sheet and histograms as pictures.
+    """
     _run("inspect", settings, dataset=dataset, out=out, clips=clips)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "xkd plan",
+        "XKD_PARAMS=workflow/presets/paper.yaml xkd plan --ablation xkd_mas --gpus 8",
+    )
+)
+@_params_option
+@click.option("--ablation", help="Entry of `ablations` to show in detail.  [default: xkd, or the first]")
+@click.option("--peak-tflops", type=click.FloatRange(min=0, min_open=True), default=312, show_default=True, help=PEAK)
+@click.option(
+    "--utilisation",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.4,
+    show_default=True,
+    help="Share of the peak that training achieves.",
+)
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs that share a run.")
+@click.option("--clips", type=click.IntRange(min=1), help="Training clips, if not those of the manifest or catalogue.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: bytes, operations and hours, not rounded.")
+def plan(settings: Path, **asked) -> None:
+    """Say what the settings will take.
+
+    Parameters, FLOPs, memory, storage and hours, before anything runs.
+    """
+    _run("plan", settings, **asked)
+
+
+@cli.command(
+    epilog=examples(
+        "xkd pretrain --manifest data/talking_digits/manifest.csv \\",
+        "  --ablation xkd --seed 3 --out runs/talking_digits/xkd/seed3",
+    )
+)
 @_params_option
 @_manifest_option
-@click.option("--ablation", required=True, help="Name of an entry of `ablations` in the settings.")
+@click.option(
+    "--ablation",
+    required=True,
+    shell_complete=names_of("ablations"),
+    help="Name of an entry of `ablations` in the settings.",
+)
 @click.option("--seed", type=click.IntRange(min=0), required=True, help="Seed of weights, views and masks.")
 @click.option("--out", type=PATH, required=True, help="Folder for weights, effective settings, metrics and curves.")
 def pretrain(settings: Path, manifest: Path, ablation: str, seed: int, out: Path) -> None:
-    """Train one ablation with one seed. Interrupted, it continues from its last checkpoint."""
+    """Train one ablation with one seed.
+
+    An interrupted run continues from its last checkpoint.
+    """
     _run("pretrain", settings, manifest=manifest, ablation=ablation, seed=seed, out=out)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "xkd evaluate --manifest data/talking_digits/manifest.csv \\",
+        "  --run runs/talking_digits/xkd/seed0 --task linear --out linear.json",
+    )
+)
 @_params_option
 @_manifest_option
 @click.option("--run", type=PATH, required=True, help="Folder that `pretrain` wrote.")
-@click.option("--task", required=True, help="Name of an entry of `tasks` in the settings.")
+@click.option(
+    "--task", required=True, shell_complete=names_of("tasks"), help="Name of an entry of `tasks` in the settings."
+)
 @click.option("--out", type=PATH, required=True, help="JSON file of results; predictions and times go beside it.")
 def evaluate(settings: Path, manifest: Path, run: Path, task: str, out: Path) -> None:
     """Measure a run's encoders on held-out clips."""
     _run("evaluate", settings, manifest=manifest, run=run, task=task, out=out)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "xkd table --out results",
+        "XKD_PARAMS=workflow/presets/main_rows.yaml xkd table --out results/main_rows",
+    )
+)
 @_params_option
 @click.option("--out", type=PATH, required=True, help="Folder for table.csv, table.md, report.html and figures.")
 def table(settings: Path, out: Path) -> None:
-    """Gather every run and evaluation that the settings ask for into one table."""
+    """Gather all results into the table and its report.
+
+    Which runs and evaluations belong to it follows from the settings alone.
+    """
     _run("table", settings, out=out)
 
 
@@ -123,7 +224,12 @@ class Sizes(click.ParamType):
             self.fail(f"{value} is not of the form 4x16x16", param, ctx)
 
 
-@cli.command(name="import-weights")
+@cli.command(
+    name="import-weights",
+    epilog=examples(
+        "xkd import-weights video_teacher.pth.tar audio_teacher.pth.tar --output released",
+    ),
+)
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @click.option("--output", type=PATH, required=True, help="Folder that gets one folder per file.")
 @click.option("--heads", type=click.IntRange(min=1), help="Attention heads; by default one per 64 of the width.")
@@ -134,45 +240,160 @@ def import_weights(files: tuple[Path, ...], output: Path, **known) -> None:
     _call("import_weights", files=files, output=output, **known)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "xkd embed runs/talking_digits/xkd/seed0/encoders/video_student data/talking_digits/raw/clips \\",
+        "  --output video.parquet",
+        "xkd embed runs/talking_digits/xkd/seed0/encoders/audio_student one.wav two.mp4 --output audio.parquet",
+    )
+)
 @click.argument("encoder", type=PATH)
 @click.argument("sources", nargs=-1, required=True, type=PATH)
 @click.option("--output", type=PATH, required=True, help="Parquet file: file, start, end, vector.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at once.")
 def embed(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int) -> None:
-    """Features of media files, folders of them, or the files of a CSV, clip by clip."""
+    """Compute features of media files.
+
+    SOURCES are media files, folders of them, or CSV files with a column path. Each is cut into clips.
+    """
     _call("embed", encoder=encoder, sources=sources, output=output, batch_size=batch_size)
 
 
-@cli.command()
+@cli.command(
+    epilog=examples(
+        "xkd show data/talking_digits/raw/clips/test-00000.mp4 --encoder runs/talking_digits/xkd/seed0",
+        "xkd show my.mp4 --encoder runs/talking_digits/xkd/seed0/encoders/video_student --start 2.5",
+        "xkd show my.mp4 --encoder released/video_teacher --encoder released/audio_teacher --video",
+    )
+)
+@click.argument("clip", type=PATH)
+@click.option(
+    "--encoder",
+    "encoders",
+    type=PATH,
+    multiple=True,
+    required=True,
+    help="Folder of an encoder, or of a run: then all that it holds. May be given several times.",
+)
+@click.option("--out", type=PATH, help="PNG file to write.  [default: show-CLIP.png]")
+@click.option("--video", is_flag=True, help="Also write an MP4 beside the picture, with sound.")
+@click.option("--start", type=click.FloatRange(min=0), help="Second at which to begin.  [default: the middle]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which patches are hidden.")
+def show(clip: Path, encoders: tuple[Path, ...], out: Path | None, video: bool, start: float | None, seed: int) -> None:
+    """Draw one media file as a model sees it.
+
+    Frames and log-mel, what is hidden and what the model fills in, and what the refinement of each modality looks at.
+    """
+    _call("show", clip=clip, encoders=encoders, out=out, video=video, start=start, seed=seed)
+
+
+@cli.command(
+    epilog=examples(
+        "xkd ui",
+        "xkd ui --port 5001",
+    )
+)
+@click.option("--port", type=click.IntRange(1, 65534), default=5000, show_default=True, help="Of the loopback address.")
+def ui(port: int) -> None:
+    """Browse every run in MLflow.
+
+    Prints the link that lands on the table of runs, grouped by ablation.
+    """
+    _call("ui", port=port)
+
+
+@cli.command(epilog=examples("xkd sync"))
+def sync() -> None:
+    """Send MLflow what it missed.
+
+    While MLflow does not answer, what it would have got is kept in mlflow-unsent/.
+    """
+    _call("sync")
+
+
+@cli.command(
+    epilog=examples(
+        "xkd schema --out workflow/schemas/params.schema.json",
+    )
+)
 @click.option("--out", type=PATH, help="File to write instead of standard output.")
 def schema(out: Path | None) -> None:
-    """Write the JSON schema of the settings: each key, its meaning, type and bounds."""
-    from xkd import params
+    """Print the JSON schema of the settings.
 
-    text = json.dumps(params.schema(), indent=2) + "\n"
+    Each key with its meaning, type and bounds.
+    """
+    from xkd import files, params
+
+    schema = params.schema()
     if out:
-        out.write_text(text)
+        files.write_json(out, schema)
     else:
-        click.echo(text, nl=False)
+        click.echo(json.dumps(schema, indent=2))
+
+
+@cli.command(
+    epilog=examples('eval "$(xkd completion bash)"', "xkd completion fish > ~/.config/fish/completions/xkd.fish")
+)
+@click.argument("shell", type=click.Choice(list(SHELLS)))
+def completion(shell: str) -> None:
+    """Print the script of shell completion.
+
+    It completes verbs, options and files, and the names of data sets, ablations and tasks.
+    """
+    from click.shell_completion import get_completion_class
+
+    script = get_completion_class(shell)(cli, {}, "xkd", "_XKD_COMPLETE")
+    click.echo(f"# {SHELLS[shell]}")
+    click.echo(script.source_template % script.source_vars())
 
 
 def main() -> None:
     """Entry point: runs a verb and turns what can go wrong into an exit code."""
     # A polite stop unwinds as an exception would: MLflow runs are closed, temporary files removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    progress.set_level("normal")
     try:
         sys.exit(cli.main(prog_name="xkd", standalone_mode=False))
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         sys.exit(2)
-    except click.ClickException as error:
-        _fail(f"{error.format_message()} ({_hint(error)})")
-    except UserError as error:
-        _fail(str(error))
     except (KeyboardInterrupt, click.Abort):
         click.echo("xkd: interrupted", err=True)
         sys.exit(130)
+    except BrokenPipeError:  # `xkd schema | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:  # noqa: BLE001 (what is left is a defect, and is said to be one)
+        _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    """Says in one line what is wrong and what to do; with --debug the traceback comes first."""
+    mendable = _mendable(error)
+    debug = os.environ.get(DEBUG, "0")
+    with_traceback = debug != "0" and (debug != "defects" or mendable is None)
+    if with_traceback:
+        traceback.print_exception(error)
+    if mendable is None:
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        do = "report the lines above" if with_traceback else "run again with --debug and report what it shows"
+        click.echo(f"xkd: error: this is a defect in xkd: {what}; {do}", err=True)
+        sys.exit(1)
+    click.echo(f"xkd: error: {' '.join(mendable.split())}", err=True)
+    sys.exit(2)
+
+
+def _mendable(error: Exception) -> str | None:
+    """What the user can do about an error, or None for a defect."""
+    if isinstance(error, click.ClickException):
+        return f"{error.format_message()} ({_hint(error)})"
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in MENDABLE:
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory ({error}); lower training.batch_size, evaluate.batch_size or --batch-size"
+    return None
 
 
 def _run(stage: str, settings: Path, **arguments) -> None:
@@ -182,8 +403,11 @@ def _run(stage: str, settings: Path, **arguments) -> None:
 
 
 def _call(stage: str, **arguments) -> None:
+    began, started = time.time(), time.perf_counter()
     try:
-        importlib.import_module(f"xkd.stages.{stage}").run(**arguments)
+        run = importlib.import_module(f"xkd.stages.{stage}").run
+        loaded = time.perf_counter()
+        run(**arguments)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         from xkd.torch_fit import explain
 
@@ -191,13 +415,22 @@ def _call(stage: str, **arguments) -> None:
         if problem:
             raise UserError(problem) from error
         raise
+    progress.detail(f"{stage}: {loaded - started:.1f} s to load, {time.perf_counter() - loaded:.1f} s to run")
+    for out in (arguments.get("out"), arguments.get("output")):
+        if out:
+            _list_written(out, began)
+
+
+def _list_written(out: Path, since: float) -> None:
+    """With --verbose, the files that a stage wrote."""
+    files = out.rglob("*") if out.is_dir() else [out]
+    written = sorted(path for path in files if path.is_file() and path.stat().st_mtime >= since)
+    for path in written[:LISTED_FILES]:
+        progress.detail(f"wrote {path} ({path.stat().st_size:,} bytes)")
+    if len(written) > LISTED_FILES:
+        progress.detail(f"wrote {len(written) - LISTED_FILES} more files in {out}")
 
 
 def _hint(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     return f"see `{context.command_path if context else 'xkd'} --help`"
-
-
-def _fail(message: str) -> None:
-    click.echo(f"xkd: error: {' '.join(message.split())}", err=True)
-    sys.exit(2)

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
-# These watch a stage and cannot change its results.
+# These, and the modules in them, watch a stage and cannot change its results.
 WATCHERS = {"xkd.fingerprint", "xkd.progress", "xkd.tracking"}
 
 
@@ -78,7 +78,9 @@ def _modules_along(name: str) -> Iterator[str]:
     if parts[0] == PACKAGE.name:
         for end in range(2, len(parts) + 1):
             module = ".".join(parts[:end])
-            if _file(module) and module not in WATCHERS:
+            if module in WATCHERS:
+                return
+            if _file(module):
                 yield module
 
 

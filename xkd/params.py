@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from xkd.errors import UserError
-from xkd.settings import Params, Recipe, Settings
+from xkd.settings import Params, PretrainRequest, Recipe, Settings
 
 CHANGEABLE = ("views", "model", "objective", "training")
 HEADLINES = (".top1", ".map", ".recall1")
@@ -47,9 +47,18 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise UserError(f"{path}: seeds: each seed may be listed once")
     for name in params.ablations:
         merged = recipe(params, name, path)
+        _shared_evenly(merged, params.resources.pretrain, path)
         for task in tasks_of(params, name):
             with_views(merged, params, task, path)
     return params
+
+
+def _shared_evenly(recipe: Recipe, asked: PretrainRequest, path: str | Path) -> None:
+    if recipe.training.batch_size % asked.all_processes:
+        raise UserError(
+            f"{path}: resources.pretrain: {asked.all_processes} processes cannot share a batch of "
+            f"{recipe.training.batch_size} clips evenly (ablation {recipe.ablation})"
+        )
 
 
 def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Settings:

@@ -1,4 +1,7 @@
-"""How far a stage is and when it will be done: a bar on a terminal, a few lines in a log file."""
+"""What a person is told while a stage works: how far it is and when it will be done, and short remarks.
+
+Everything goes to standard error: a bar on a terminal, a few plain lines in a log file, nothing with `--quiet`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,37 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 Item = TypeVar("Item")
-QUIET_SECONDS = 5.0
+Level = Literal["quiet", "normal", "verbose"]
+Advance = Callable[[int], None]
+FIRST_SECONDS = 2.0  # shorter work needs no line but its last, and lines come no faster than this
+SILENT_SECONDS = 300.0  # after that long, a line comes though no tenth has passed
+
+_level: Level = "normal"
+
+
+def set_level(level: Level) -> None:
+    """How much is told by this process from now on."""
+    global _level
+    _level = level
+
+
+def say(text: str) -> None:
+    """A remark that --quiet hides. Results go to standard output, warnings and errors are never hidden."""
+    if _level != "quiet":
+        print(text, file=sys.stderr, flush=True)
+
+
+def detail(text: str) -> None:
+    """A remark that only --verbose shows."""
+    if _level == "verbose":
+        print(f"xkd: {text}", file=sys.stderr, flush=True)
 
 
 def track(iterable: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
-    """Yields the items of `iterable`, showing on standard error how many are done and the time left.
+    """Yields the items of `iterable`, showing how many are done and the time left.
 
     Args:
         iterable: what to go through.
@@ -23,98 +49,119 @@ def track(iterable: Iterable[Item], description: str, total: int | None = None) 
     """
     if total is None:
         total = len(iterable) if hasattr(iterable, "__len__") else None
-    return _bar(iterable, description, total) if sys.stderr.isatty() else _lines(iterable, description, total)
+    with counter(description, total) as advance:
+        for item in iterable:
+            yield item
+            advance(1)
 
 
 @contextmanager
-def meter(description: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """Gives a function that any thread calls with the number of bytes that came.
+def counter(description: str, total: int | None, done: int = 0) -> Iterator[Advance]:
+    """Gives a function that is called with the number of items that were done since.
 
     Args:
         description: a few words in front of the bar or the line.
-        total: bytes in all, if known.
-        done: bytes that were there before.
+        total: items in all, if known.
+        done: items that were done before.
     """
-    draw = _bytes_bar if sys.stderr.isatty() else _bytes_lines
-    with draw(description, total, done) as advance:
+    with _shown(description, total, done, _count, _items_bar) as advance:
         yield advance
 
 
 @contextmanager
-def _bytes_bar(description: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(description, total=total, completed=done)
-        yield lambda count: progress.advance(task, count)
+def meter(description: str, total: int | None, done: int = 0) -> Iterator[Advance]:
+    """The same for bytes; any thread may call it."""
+    with _shown(description, total, done, _megabytes, _bytes_bar) as advance:
+        yield advance
 
 
 @contextmanager
-def _bytes_lines(description: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
-    started, lock = time.monotonic(), threading.Lock()
-    came, shown = 0, started
+def _shown(description: str, total: int | None, done: int, words, columns) -> Iterator[Advance]:
+    if _level == "quiet":
+        yield lambda _count: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress
 
-    def state() -> str:
-        seconds = time.monotonic() - started
-        here, rate = (done + came) / 1e6, came / 1e6 / max(seconds, 1e-9)
-        if total is None or came <= 0:
-            return f"{here:.1f} MB, {rate:.1f} MB/s"
-        left = _clock((total - done - came) / came * seconds)
-        return f"{here:.1f} of {total / 1e6:.1f} MB, {rate:.1f} MB/s, {left} left"
-
-    def advance(count: int) -> None:
-        nonlocal came, shown
-        with lock:
-            came += count
-            if time.monotonic() - shown >= QUIET_SECONDS:
-                shown = time.monotonic()
-                print(f"{description}: {state()}", file=sys.stderr, flush=True)
-
-    yield advance
-    print(f"{description}: {(done + came) / 1e6:.1f} MB in {_clock(time.monotonic() - started)}", file=sys.stderr)
+        with Progress(*columns(), console=Console(stderr=True)) as progress:
+            task = progress.add_task(description, total=total, completed=done)
+            yield lambda count: progress.advance(task, count)
+    else:
+        lines = _Lines(description, total, done, words)
+        yield lines.advance
+        lines.close()
 
 
-def _bar(iterable: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+class _Lines:
+    """A line as soon as the time left can be told, then about every tenth of the way.
+
+    Speed counts from the first item on: what comes before it is starting processes, or a connection.
+    """
+
+    def __init__(self, description: str, total: int | None, done: int, words) -> None:
+        self.description, self.total, self.before, self.words = description, total, done, words
+        self.came = self.tenth = 0
+        self.started = self.shown = time.monotonic()
+        self.first: float | None = None
+        self.first_came = 0
+        self.silent = True
+        self.lock = threading.Lock()
+
+    def advance(self, count: int) -> None:
+        with self.lock:
+            self.came += count
+            if self.first is None:
+                self.first = self.shown = time.monotonic()
+                self.first_came = self.came
+            waited = time.monotonic() - self.shown
+            tenth = 10 * (self.before + self.came) // self.total if self.total else self.tenth + 1
+            if waited < FIRST_SECONDS or self.before + self.came == self.total:
+                return
+            if self.silent or tenth > self.tenth or waited >= SILENT_SECONDS:
+                self.shown, self.tenth, self.silent = time.monotonic(), tenth, False
+                self._print(self._state())
+
+    def close(self) -> None:
+        """The last line, of work that came to its end."""
+        done, seconds = self.before + self.came, _clock(time.monotonic() - self.started)
+        if self.total is not None and done == self.total:
+            self._print(f"100 % ({self.words(done, self.total)}) in {seconds}")
+        else:
+            self._print(f"{self.words(done, None)} done in {seconds}")
+
+    def _state(self) -> str:
+        done, came, seconds = self.before + self.came, self.came - self.first_came, time.monotonic() - self.first
+        rate = came / seconds
+        if self.total is None:
+            return f"{self.words(done, None)}, {self.words(rate, None)}/s"
+        left = _clock((self.total - done) / rate)
+        return f"{100 * done // self.total} % ({self.words(done, self.total)}), {self.words(rate, None)}/s, {left} left"
+
+    def _print(self, state: str) -> None:
+        print(f"{self.description}: {state}", file=sys.stderr, flush=True)
+
+
+def _count(number: float, total: int | None) -> str:
+    shown = str(number) if isinstance(number, int) else f"{number:.1f}"
+    return shown if total is None else f"{shown}/{total}"
+
+
+def _megabytes(number: float, total: int | None) -> str:
+    return f"{number / 1e6:.1f} MB" if total is None else f"{number / 1e6:.1f} of {total / 1e6:.1f} MB"
+
+
+def _items_bar() -> tuple:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    times = TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
-    with Progress(*columns, *times, console=Console(stderr=True)) as progress:
-        yield from progress.track(iterable, total=total, description=description)
+    return *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
 
 
-def _lines(iterable: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
-    """A line about every tenth of the way, but not more often than every few seconds."""
-    started = shown = time.monotonic()
-    tenth = 0
-    for done, item in enumerate(iterable, start=1):
-        yield item
-        now = time.monotonic()
-        last = done == total
-        passed = total is None or done * 10 // total > tenth
-        if last or (passed and now - shown >= QUIET_SECONDS):
-            tenth = done * 10 // total if total else 0
-            shown = now
-            print(f"{description}: {_state(done, total, now - started)}", file=sys.stderr, flush=True)
+def _bytes_bar() -> tuple:
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-
-def _state(done: int, total: int | None, seconds: float) -> str:
-    if total is None:
-        return f"{done} done in {_clock(seconds)}"
-    if done == total:
-        return f"100 % ({done}/{total}) in {_clock(seconds)}"
-    left = _clock(seconds / done * (total - done))
-    return f"{100 * done // total} % ({done}/{total}), {done / seconds:.1f}/s, {left} left"
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()
+    return *columns, TransferSpeedColumn(), TimeRemainingColumn()
 
 
 def _clock(seconds: float) -> str:

@@ -189,6 +189,11 @@ class Training(Settings):
     freeze_last_layer_epochs: Annotated[int, Field(ge=0)] = 0
     precision: Literal["float32", "bfloat16"] = "float32"
     workers: Annotated[int, Field(ge=0)] = Field(0, description="loader processes; 0 loads in the training process")
+    augment: Literal["cpu", "device"] = Field(
+        "cpu",
+        description="cpu: the loader's workers do it all; device: they cut and resize, and the GPU jitters, blurs and takes "
+        "logarithms, with the same draws; for fewer cores per GPU",
+    )
     checkpoint_epochs: Positive = Field(10, description="epochs between checkpoints")
 
 
@@ -316,6 +321,43 @@ class Report(Settings):
     decimals: Annotated[int, Field(ge=0, le=4)] = 1
 
 
+class Request(Settings):
+    """What one job of a stage asks of the machine or of a cluster's scheduler. It changes results by rounding at most."""
+
+    cpus: Positive = Field(1, description="processor cores (per node)")
+    memory_gb: float = Field(4.0, gt=0, description="main memory in GB (per node)")
+    runtime: Positive = Field(60, description="time limit in minutes, for schedulers that set one")
+
+
+class GpuRequest(Request):
+    gpus: Annotated[int, Field(ge=0)] = Field(0, description="GPUs (per node)")
+
+
+class PretrainRequest(GpuRequest):
+    nodes: Positive = Field(1, description="machines; more than one needs SLURM")
+    processes: Positive | None = Field(
+        None, description="training processes per node, which share each batch; by default one per GPU, at least one"
+    )
+
+    @property
+    def processes_per_node(self) -> int:
+        return self.processes or max(self.gpus, 1)
+
+    @property
+    def all_processes(self) -> int:
+        return self.nodes * self.processes_per_node
+
+
+class Resources(Settings):
+    """What the jobs of each stage ask for; an edit reruns nothing."""
+
+    download: Request = Request()
+    prepare: Request = Request()
+    pretrain: PretrainRequest = PretrainRequest()
+    evaluate: GpuRequest = GpuRequest()
+    table: Request = Request()
+
+
 class Ablation(Settings):
     """A row of the table: what it asks, where the paper asks it, and what differs from the base."""
 
@@ -351,6 +393,7 @@ class Params(Base):
     evaluate: Evaluate
     tasks: dict[Name, Task] = Field({"linear": Task(protocol="linear")}, min_length=1)
     report: Report
+    resources: Resources = Resources()
     ablations: dict[Name, Ablation]
 
 

@@ -3,7 +3,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as nnf
 from scipy.ndimage import gaussian_filter
+from torchvision.transforms.v2 import functional as tv
 
 from xkd.data import augment
 from xkd.settings import AudioView, VideoView
@@ -11,17 +13,21 @@ from xkd.settings import AudioView, VideoView
 
 def draws(count: int) -> list[augment.Draw]:
     generator = torch.Generator().manual_seed(0)
-    return [row["video"] for row in augment.draw_table(count, generator)]
+    return [row["video"] for row in augment.named(augment.draw_table(count, generator))]
 
 
 def view(**changes) -> VideoView:
     return VideoView(**{"frames": 2, "size": 32, "crop_area": (0, 0), "flip": 0, "jitter": (0, 0, 0, 0), **changes})
 
 
+def normalised(frames: torch.Tensor, settings: VideoView, draw: augment.Draw) -> torch.Tensor:
+    return augment.augment_video(augment.crop(frames, settings, draw)[None], settings, [draw])[0]
+
+
 def augmented(frames: torch.Tensor, settings: VideoView, draw: augment.Draw) -> torch.Tensor:
     """The view with normalisation undone: (T, 3, size, size) in [0, 1]."""
     mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    return (augment.augment_video(frames, settings, draw) * std + mean).transpose(0, 1)
+    return (normalised(frames, settings, draw) * std + mean).transpose(0, 1)
 
 
 def coordinates(rows: int = 40, columns: int = 48, frames: int = 2) -> torch.Tensor:
@@ -69,7 +75,7 @@ def test_one_draw_serves_all_frames():
     settings = view(crop_area=(0.2, 1), flip=0.5, jitter=(0.4, 0.4, 0.4, 0.2), grey=0.5, blur=0.5)
     still = noise(1, 48).expand(4, -1, -1, -1)
     for draw in draws(20):
-        frames = augment.augment_video(still, settings, draw)
+        frames = normalised(still, settings, draw)
         assert torch.equal(frames, frames[:, :1].expand_as(frames))
 
 
@@ -157,6 +163,49 @@ def test_blur_is_gaussian_with_the_drawn_sigma():
         torch.testing.assert_close(blurred, torch.from_numpy(expected), atol=1e-4, rtol=0)
 
 
+def plain(frames: torch.Tensor, settings: VideoView, draw: augment.Draw) -> torch.Tensor:
+    """The same view by torchvision's operations, one after the other, on whole float pictures."""
+    picture = augment.crop(frames, settings, draw).contiguous().float() / 255
+    operations = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
+    for kind in sorted(range(4), key=draw.order.__getitem__):
+        change = shift(draw, kind, settings.jitter[kind])
+        picture = operations[kind](picture, change if kind == 3 else 1 + change)
+    if draw.grey < settings.grey:
+        picture = tv.rgb_to_grayscale(picture, num_output_channels=3)
+    if draw.blur < settings.blur:
+        sigma = 0.1 + 1.9 * draw.sigma
+        picture = tv.gaussian_blur(picture, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma] * 2)
+    return tv.normalize(picture, augment.IMAGENET_MEAN, augment.IMAGENET_STD).transpose(0, 1)
+
+
+@pytest.mark.parametrize("settings", [VideoView(), VideoView(size=96, crop_area=(0.08, 0.4), grey=0.2, blur=0.5)])
+def test_released_views_are_those_of_plain_torchvision(settings):
+    frames = noise(16, 128)
+    frames[0] = 77  # no colour at all
+    frames[1, 0] = frames[1, 1]  # two channels tie
+    for draw in draws(12):
+        view = normalised(frames, settings, draw)
+        torch.testing.assert_close(view, plain(frames, settings, draw), atol=1e-4, rtol=0)
+
+
+def test_default_jitter_is_bit_equal_to_torchvision():
+    settings = view(jitter=(0.2, 0.2, 0, 0))
+    for draw in draws(20):
+        picture = noise(8).float() / 255
+        for kind in sorted((0, 1), key=draw.order.__getitem__):
+            operation = (tv.adjust_brightness, tv.adjust_contrast)[kind]
+            picture = operation(picture, 1 + (-0.2 + draw.jitter[kind] * 0.4))
+        assert torch.equal(normalised(noise(8), settings, draw), augment.normalise(picture))
+
+
+def test_a_batch_gets_for_each_clip_what_it_would_get_alone():
+    settings = view(size=32, jitter=(0.4, 0.4, 0.4, 0.2), grey=0.3, blur=0.5)
+    clips, chosen = torch.stack([noise(3), noise(3).flip(0), noise(3).flip(-1), noise(3).flip(-2)] * 4), draws(16)
+    together = augment.augment_video(clips, settings, chosen)
+    for clip, draw, result in zip(clips, chosen, together, strict=True):
+        torch.testing.assert_close(result, augment.augment_video(clip[None], settings, [draw])[0], atol=1e-5, rtol=0)
+
+
 def test_volume_gain_is_uniform_within_its_bounds():
     gains = [augment.volume_gain(AudioView(volume=0.2), draw) for draw in draws(400)]
     assert 0.8 <= min(gains) < 0.82 and 1.18 < max(gains) <= 1.2
@@ -167,7 +216,18 @@ def test_logmel_crop_of_the_middle_box_is_the_identity():
     logmel = torch.randn(1, 40, 48, generator=torch.Generator().manual_seed(0))
     same = (1 - 0.6) / 0.9 + 1e-9  # a scale of 1 on both axes
     draw = draws(1)[0]._replace(height=same, width=same, row=0.0, column=0.5)
-    torch.testing.assert_close(augment.resized_crop_logmel(logmel, draw), logmel, atol=1e-5, rtol=0)
+    torch.testing.assert_close(augment.resized_crop_logmel(logmel[None], [draw])[0], logmel, atol=1e-5, rtol=0)
+
+
+def test_logmel_crop_is_bicubic_interpolation_of_a_padded_canvas():
+    logmels, chosen = torch.randn(12, 1, 80, 112, generator=torch.Generator().manual_seed(0)), draws(12)
+    cropped = augment.resized_crop_logmel(logmels, chosen)
+    for logmel, draw, result in zip(logmels, chosen, cropped, strict=True):
+        height, width = min(int((0.6 + 0.9 * draw.height) * 80), 80), min(int((0.6 + 0.9 * draw.width) * 112), 168)
+        top, left = int(draw.row * (80 - height + 1)), int(draw.column * (168 - width + 1))
+        box = nnf.pad(logmel, (28, 28))[None, :, top : top + height, left : left + width]
+        expected = nnf.interpolate(box, size=(80, 112), mode="bicubic", align_corners=True)[0]
+        torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
 
 
 def test_logmel_crop_resizes_a_box_of_a_longer_canvas():
@@ -175,7 +235,7 @@ def test_logmel_crop_resizes_a_box_of_a_longer_canvas():
     ramp = torch.arange(1.0, bands + 1).view(1, -1, 1).expand(1, bands, steps)  # >= 1, so zeros are canvas
     saw_canvas = saw_inside = False
     for draw in draws(100):
-        crop = augment.resized_crop_logmel(ramp, draw)
+        crop = augment.resized_crop_logmel(ramp[None], [draw])[0]
         assert crop.shape == ramp.shape
         height = min(int((0.6 + 0.9 * draw.height) * bands), bands)
         width = min(int((0.6 + 0.9 * draw.width) * steps), 72)

@@ -228,3 +228,39 @@ def test_several_clips_and_crops_of_a_long_film(shape):
     usual = EvalViews(recipe())(store, 0)
     torch.testing.assert_close(seen[4], usual["video"][0])
     torch.testing.assert_close(views["audio"][1], usual["audio"][0])
+
+
+def test_what_a_global_view_already_read_is_not_read_again():
+    """Local views that overlap with it read the rest only, and are the same as if they read everything."""
+
+    class Counting(FakeClips):
+        asked = 0.0
+
+        def video(self, index, start_seconds=0.0, seconds=None):
+            self.asked += seconds
+            return super().video(index, start_seconds, seconds)
+
+    settings = recipe({"frames": 16}, {"frames": 8}, clips=Clips(seconds=2, size=40))
+    store, saved = Counting(seconds=6), 0
+    for number in range(40):
+        store.asked = 0.0
+        views = views_of(settings, store, number)
+        whole, local = (frames_seen(view) for view in views["video"])
+        assert local == list(range(local[0], local[0] + 8))
+        overlap = len(set(whole) & set(local))
+        assert store.asked * FPS == 16 + 8 - overlap
+        saved += overlap
+    assert saved > 60
+
+
+def test_sound_that_overlaps_is_that_of_the_clip():
+    settings = recipe(audio_global={"frames": 96}, audio_local={"frames": 48})
+    store = FakeClips(seconds=2.5)
+    store._audio = torch.randn(40000, generator=torch.Generator().manual_seed(0)) * 0.2
+    for number in range(30):
+        start = clip_generator(0, number, store.ids[0])
+        local = views_of(settings, store, number)["audio"][1]
+        draw = torch.rand(2, 2, 38, generator=start)[1, 1, 0].item()
+        first = round(draw * (2.5 - 48 * 160 / RATE) * RATE)
+        cut = store._audio[first : first + 48 * 160]
+        torch.testing.assert_close(local, TrainViews(settings).logmel(cut)[..., :48], atol=1e-5, rtol=0)

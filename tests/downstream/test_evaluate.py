@@ -9,6 +9,7 @@ import pytest
 import torch
 from downstream_fakes import LABELS, rows
 
+from xkd import tracking
 from xkd.downstream import protocols
 from xkd.errors import UserError
 from xkd.params import recipe as recipe_of
@@ -76,13 +77,16 @@ class Views:
 class Tracking:
     """What would be logged to MLflow."""
 
+    EVALUATION = tracking.EVALUATION
+
     def __init__(self):
         self.runs = {}
 
     def start(self, experiment, key, name, params, tags, digest):
         return Logged(self.runs.setdefault((experiment, key), {}))
 
-    def attach(self, run_id):
+    def attach(self, run_id, key):
+        assert key.startswith("pretrain/digits/") and key.endswith("/seed3")
         return Logged(self.runs.setdefault(run_id, {}))
 
 

@@ -83,6 +83,13 @@ def test_order_and_comments_of_settings_rerun_nothing(project):
     assert project.planned() == []
 
 
+def test_resources_rerun_nothing(project):
+    asked = {"gpus": 1, "processes": 2, "cpus": 3, "memory_gb": 1.5, "runtime": 7}
+    settings = project.settings() | {"resources": {"pretrain": asked, "evaluate": {"cpus": 2}, "table": {"runtime": 9}}}
+    project.write(settings)
+    assert project.planned() == []
+
+
 def test_new_ablation_runs_its_own_row(project):
     settings = project.settings()
     settings["ablations"]["ae_da"] = {"hypothesis": "x", "changes": {"objective": {"distillation": 0}}}

@@ -95,6 +95,11 @@ class Project:
     def markdown(self) -> str:
         return page.markdown(self.shown())
 
+    def html(self, figures: Path) -> str:
+        """The page with figures that are drawn already, without pictures and sounds of clips."""
+        words = dict.fromkeys(page.FIGURES, "words")
+        return page.html(self.shown(), collect(self.params), page.Figures(figures, words), media=None)
+
     def write_report(self, out: str = "results") -> Path:
         """Runs the whole stage, figures included."""
         stage.run(self.params, self.root / out)
@@ -114,7 +119,9 @@ class Project:
         write_json(folder / "mlflow.json", {"run_id": f"{ablation}-{seed}"})
         history(ablation, seed, "epoch").to_csv(folder / "history.csv", index=False)
         history(ablation, seed, "step").to_csv(folder / "steps.csv", index=False)
+        write_json(folder / "versions.json", {"xkd": "0.1.0", "git": "c0ffee", "torch": "2.14.1"})
         np.savez(folder / "samples.npz", **samples(ablation))
+        np.savez(folder / "embeddings.npz", **embeddings(ablation))
 
     def write_scores(self, ablation: str, seed: int) -> None:
         index = SEEDS.index(seed)
@@ -126,6 +133,10 @@ class Project:
             metrics["teacher.video.linear.top1"] = VIDEO[ablation][index] - 10
         rest = {"manifest": "abc123", "clips": {"train": 40, "test": 20}, "items": {"video": 7, "audio": 3}}
         write_json(self.scores_file(ablation, seed), {**rest, "metrics": metrics})
+        pairs = [("cat", "cat", 9), ("cat", "dog", 1 + seed), ("dog", "dog", 10)]
+        rows = [("student.video.linear", *pair) for pair in pairs] + [("student.video.knn", "cat", "cat", 99)]
+        confusions = pd.DataFrame(rows, columns=["method", "label", "predicted", "clips"])
+        confusions.to_csv(self.scores_file(ablation, seed).with_suffix(".confusion.csv"), index=False)
         if ablation in ("xkd", "ae"):
             finetuned = {"student.video.finetune.top1": 60.0 + seed}
             write_json(self.scores_file(ablation, seed, "finetune"), {**rest, "metrics": finetuned})
@@ -168,6 +179,23 @@ def samples(ablation: str) -> dict[str, np.ndarray]:
     return arrays
 
 
+def embeddings(ablation: str) -> dict[str, np.ndarray]:
+    """12 clips of 3 labels: unrelated before training; afterwards each sound lies beside its picture."""
+    if ablation not in TEACHERS:
+        return {"ids": np.array([], dtype=str), "labels": np.array([], dtype=str)}
+    noise = np.random.default_rng(1)
+    arrays = {
+        f"{m}_{moment}": noise.standard_normal((12, 6)) for m in ("video", "audio") for moment in ("before", "after")
+    }
+    arrays["audio_after"] = arrays["video_after"] + 0.01 * noise.standard_normal((12, 6))
+    arrays = {name: array.astype(np.float16) for name, array in arrays.items()}
+    return {
+        "ids": np.array([f"clip{i}" for i in range(12)]),
+        "labels": np.array([str(i % 3) for i in range(12)]),
+        **arrays,
+    }
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch) -> Project:
     """A complete fabricated project; the working folder is its root."""
@@ -177,7 +205,7 @@ def project(tmp_path, monkeypatch) -> Project:
     return made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def report(tmp_path_factory) -> Path:
     """Folder that the stage wrote for a complete fabricated project, once for all tests that only look at it."""
     root = tmp_path_factory.mktemp("project")

@@ -1,13 +1,17 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ABLATIONS, SEEDS, VIDEO
 
 from xkd.errors import UserError
 from xkd.report.statistics import compare
 
-FIGURES = ("ablations", "losses", "diagnostics", "reconstructions", "refinement")
+FIGURES = (
+    *("ablations", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
+    *("embeddings", "confusion", "contact-sheet"),
+)
 
 
 def t_test_of_three(differences):
@@ -49,6 +53,15 @@ def test_p_is_empty_where_there_is_no_spread_to_test_against(values, reference):
 
 def test_one_seed_has_no_deviation():
     assert compare([1.0], None).sd is None
+
+
+def test_interval_holds_zero_exactly_where_p_says_so():
+    """The interval belongs to the test: its level is 95 %, so it reaches zero where p is 0.05."""
+    differences = np.array([1.0, 2.0, 4.0])
+    at_the_edge = differences - differences.mean() + 4.302653 * differences.std(ddof=1) / math.sqrt(3)
+    one = compare(list(10 + at_the_edge), [10.0, 10.0, 10.0])
+    assert one.p == pytest.approx(0.05, abs=1e-5)
+    assert one.interval == (pytest.approx(0, abs=1e-5), pytest.approx(2 * one.difference))
 
 
 def test_rows_follow_the_settings(project):

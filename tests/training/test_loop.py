@@ -11,7 +11,7 @@ from xkd.errors import UserError
 from xkd.params import load, recipe
 from xkd.training import checkpoint
 from xkd.training.build import build_networks, needs_teachers
-from xkd.training.export import load_encoders, save_encoders
+from xkd.training.export import load_encoders, save_encoders, weights_files
 from xkd.training.loop import Trainer
 from xkd.training.recorder import TIMES
 
@@ -198,6 +198,15 @@ def test_exported_encoders_give_the_features_of_the_trained_ones(tmp_path):
     for owner, networks in (("student", one.networks.students), ("teacher", one.networks.teachers)):
         expected = networks["audio"].features(view).detach()
         torch.testing.assert_close(encoders[owner, "audio"].features(view), expected, rtol=0, atol=0)
+
+
+def test_weights_are_found_beside_the_marks_that_snakemake_leaves(tmp_path):
+    chosen = settings()
+    save_encoders(trainer(chosen).networks, chosen, 0, tmp_path)
+    (tmp_path / "encoders" / ".snakemake_timestamp").touch()
+    found = weights_files(tmp_path)
+    assert found.keys() == load_encoders(tmp_path).keys()
+    assert all(path.is_file() for path in found.values())
 
 
 def test_a_missing_run_says_what_to_do(tmp_path):

@@ -18,6 +18,8 @@ from xkd.params import canonical, load, protocol, recipe, tasks_of
 # Every verb of `python -m xkd` reads this variable. As an argument it would enter the record of each job, and equal
 # settings under another file name would rerun everything.
 PARAMS = os.environ.setdefault("XKD_PARAMS", "params.yaml")
+# Logs are what people send when something breaks: a defect leaves its traceback there, a mistake one line.
+os.environ.setdefault("XKD_DEBUG", "defects")
 if config:
     raise WorkflowError(
         f"Settings come from {PARAMS} only, since every stage reads that file: edit it, or name another one in the "
@@ -43,12 +45,15 @@ RUN_FILES = [
     "history.csv",
     "steps.csv",
     "samples.npz",
+    "embeddings.npz",
+    "versions.json",
     "mlflow.json",
 ]
 
 
 envvars:
     "XKD_PARAMS",
+    "XKD_DEBUG",
 
 
 wildcard_constraints:
@@ -107,8 +112,10 @@ def task_manifest(wildcards) -> str:
 
 
 def table_settings() -> str:
-    """All settings but the data sets: the table states them, and takes seconds to make."""
-    return canonical(SETTINGS.model_dump(mode="json", exclude={"datasets"}))
+    """All settings but data sets and resources: the table states them, and takes seconds to make."""
+    return canonical(
+        SETTINGS.model_dump(mode="json", exclude={"datasets", "resources"})
+    )
 
 
 def evaluations(ablation: str) -> list[str]:

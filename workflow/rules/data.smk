@@ -10,9 +10,9 @@ rule download:
         "logs/{dataset}/download.benchmark.tsv"
     conda:
         "../../environment.yml"
-    threads: 8
+    threads: SETTINGS.resources.download.cpus
     resources:
-        mem_mb=4000,
+        **request("download"),
     params:
         code=code_of("download"),
         settings=raw_settings,
@@ -33,9 +33,9 @@ rule prepare:
         "logs/{dataset}/prepare.benchmark.tsv"
     conda:
         "../../environment.yml"
-    threads: 8
+    threads: SETTINGS.resources.prepare.cpus
     resources:
-        mem_mb=4000,
+        **request("prepare"),
     params:
         code=code_of("prepare"),
         settings=clip_settings,

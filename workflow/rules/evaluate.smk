@@ -14,9 +14,9 @@ rule evaluate:
         f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}.benchmark.tsv"
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: SETTINGS.resources.evaluate.cpus
     resources:
-        mem_mb=3000,
+        **request("evaluate"),
     params:
         code=code_of("evaluate"),
         settings=task_settings,

@@ -14,15 +14,16 @@ rule pretrain:
     priority: 1
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: SETTINGS.resources.pretrain.cpus
     resources:
-        mem_mb=3000,
+        **request("pretrain"),
+        launcher=launcher(),
     params:
         code=code_of("pretrain"),
         settings=recipe_settings,
         run=subpath(output.encoders, parent=True),
     shell:
-        "python -m xkd pretrain --manifest {input.manifest} --ablation {wildcards.ablation} "
+        "{resources.launcher} -m xkd pretrain --manifest {input.manifest} --ablation {wildcards.ablation} "
         "--seed {wildcards.seed} --out {params.run} > {log} 2>&1"
 
 

@@ -8,12 +8,14 @@ augmentation still see the same crops.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as nnf
 from torch import Tensor
 
+from xkd.data import colours
+from xkd.data.logmel import LogMelSpectrogram
 from xkd.settings import AudioView, VideoView
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -23,6 +25,10 @@ ATTEMPTS = 10
 BLUR_SIGMA = (0.1, 2.0)
 TIME_CANVAS = 1.5  # length of the virtual canvas around a log-mel; it is as high as the log-mel
 CROP_SCALE = (0.6, 1.5)
+CUBIC = -0.75  # of the bicubic kernel, as in torch
+JITTER = (colours.brightness, colours.contrast, colours.saturation, colours.hue)
+CACHE_VALUES = 2**18  # about the second-level cache of a core
+DEVICE_VALUES = 2**26
 
 _MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1, 1)
 _STD = torch.tensor(IMAGENET_STD).view(3, 1, 1, 1)
@@ -58,24 +64,54 @@ class Draw(NamedTuple):
         return cls(*numbers[:10], numbers[10:14], numbers[14:18], numbers[18:])
 
 
-def draw_table(views: int, generator: torch.Generator) -> list[dict[str, Draw]]:
-    """Draws for `views` views of both modalities; earlier views do not depend on how many follow."""
-    rows = torch.rand(views, 2, 18 + 2 * ATTEMPTS, generator=generator).tolist()
-    return [{"video": Draw.split(video), "audio": Draw.split(audio)} for video, audio in rows]
+def draw_table(views: int, generator: torch.Generator) -> Tensor:
+    """Draws (views, 2, columns) for both modalities; earlier views do not depend on how many follow."""
+    return torch.rand(views, 2, 18 + 2 * ATTEMPTS, generator=generator)
 
 
-def augment_video(frames: Tensor, view: VideoView, draw: Draw) -> Tensor:
-    """uint8 pictures (T, 3, H, W) -> one normalised view (3, T, size, size); one draw for all frames."""
-    picture = _random_crop(frames, view, draw)
-    if draw.flip < view.flip:
-        picture = _torchvision().horizontal_flip_image(picture)
-    picture = picture.to(torch.float32).div_(255)
-    picture = _colour_jitter(picture, view.jitter, draw)
-    if draw.grey < view.grey:
-        picture = _torchvision().rgb_to_grayscale_image(picture, num_output_channels=3)
-    if draw.blur < view.blur:
-        picture = _blur(picture, _between(draw.sigma, BLUR_SIGMA))
-    return normalise(picture)
+def named(table: Tensor) -> list[dict[str, Draw]]:
+    """The draws of each view and modality in a table of `draw_table`."""
+    return [{"video": Draw.split(video), "audio": Draw.split(audio)} for video, audio in table.tolist()]
+
+
+def crop(frames: Tensor, view: VideoView, draw: Draw) -> Tensor:
+    """What a view shows of pictures (T, 3, H, W), mirrored or not: (T, 3, size, size); all uint8."""
+    rows, columns = frames.shape[-2:]
+    if view.crop_area == (0, 0):
+        height = width = view.size
+    else:
+        height, width = _crop_size(rows, columns, view.crop_area, draw.attempts)
+    top, left = _position(draw.row, rows - height), _position(draw.column, columns - width)
+    pictures = frames[..., top : top + height, left : left + width]
+    if (height, width) != (view.size, view.size):
+        pictures = _torchvision().resize_image(pictures, [view.size, view.size], antialias=True)
+    return pictures.flip(-1) if draw.flip < view.flip else pictures
+
+
+def augment_video(pictures: Tensor, view: VideoView, draws: Sequence[Draw]) -> Tensor:
+    """Cropped pictures (B, T, 3, size, size), uint8, and a draw for each clip -> normalised (B, 3, T, size, size).
+
+    A few pictures at a time, so that they stay in a processor's cache, or a batch does not fill a GPU.
+    """
+    clips, frames, *picture = pictures.shape
+    films = torch.empty(clips, 3, frames, *picture[1:], device=pictures.device)
+    at_once = max((CACHE_VALUES if pictures.device.type == "cpu" else DEVICE_VALUES) // math.prod(picture), 1)
+    clip_step, frame_step = max(at_once // frames, 1), min(at_once, frames)
+    for clip in range(0, clips, clip_step):
+        for frame in range(0, frames, frame_step):
+            part = slice(clip, clip + clip_step), slice(frame, frame + frame_step)
+            film = films[part[0], :, part[1]]
+            film.copy_(pictures[part].transpose(1, 2))
+            _recolour(film.div_(255), view, draws[part[0]])
+            film.sub_(_MEAN.to(film.device)).div_(_STD.to(film.device))
+    return films
+
+
+def augment_audio(power: Tensor, view: AudioView, draws: Sequence[Draw], logmel: LogMelSpectrogram) -> Tensor:
+    """Mel power (B, 1, mels, frames) and a draw for each clip -> normalised log-mel views of the same shape."""
+    gains = [volume_gain(view, draw) ** 2 for draw in draws]
+    scaled = logmel.scaled(power * (gains[0] if len(gains) == 1 else _column(gains, power)))
+    return resized_crop_logmel(scaled, draws) if view.resized_crop else scaled
 
 
 def resize_shorter_side(picture: Tensor, size: int) -> Tensor:
@@ -93,34 +129,37 @@ def volume_gain(view: AudioView, draw: Draw) -> float:
     return _between(draw.volume, (1 - view.volume, 1 + view.volume))
 
 
-def resized_crop_logmel(logmel: Tensor, draw: Draw) -> Tensor:
-    """Random resized crop (1, mels, frames) -> same shape.
+def resized_crop_logmel(logmel: Tensor, draws: Sequence[Draw]) -> Tensor:
+    """Random resized crop (B, 1, mels, frames) -> same shape, bicubic.
 
     The log-mel lies in the middle of a canvas of zeros (its normalised mean) 1.5 times as
     long; a box of 0.6 to 1.5 times its bands and frames, cut to the canvas, is resized back.
     """
     bands, steps = logmel.shape[-2:]
     length = int(TIME_CANVAS * steps)
-    height = min(max(int(_between(draw.height, CROP_SCALE) * bands), 1), bands)
-    width = min(max(int(_between(draw.width, CROP_SCALE) * steps), 1), length)
-    top, left = _position(draw.row, bands - height), _position(draw.column, length - width)
     before = (length - steps) // 2
-    canvas = nnf.pad(logmel, (before, length - steps - before))
-    box = canvas[None, :, top : top + height, left : left + width]
-    return nnf.interpolate(box, size=(bands, steps), mode="bicubic", align_corners=True)[0]
+    rows, columns = [], []
+    for draw in draws:
+        height = min(max(int(_between(draw.height, CROP_SCALE) * bands), 1), bands)
+        width = min(max(int(_between(draw.width, CROP_SCALE) * steps), 1), length)
+        rows.append((_position(draw.row, bands - height), height))
+        columns.append((_position(draw.column, length - width) - before, width))
+    return _resizing(bands, rows, logmel) @ logmel @ _resizing(steps, columns, logmel).transpose(-1, -2)
 
 
-def _random_crop(frames: Tensor, view: VideoView, draw: Draw) -> Tensor:
-    rows, columns = frames.shape[-2:]
-    if view.crop_area == (0, 0):
-        height = width = view.size
-    else:
-        height, width = _crop_size(rows, columns, view.crop_area, draw.attempts)
-    top, left = _position(draw.row, rows - height), _position(draw.column, columns - width)
-    picture = frames[..., top : top + height, left : left + width]
-    if (height, width) == (view.size, view.size):
-        return picture
-    return _torchvision().resize_image(picture, [view.size, view.size], antialias=True)
+def _resizing(size: int, boxes: list[tuple[int, int]], like: Tensor) -> Tensor:
+    """(B, 1, size, size): how many of `size` values each makes of a box (first, length) of them; zeros lie outside."""
+    first, length = torch.tensor(boxes, dtype=torch.float64, device=like.device).T[..., None, None]
+    taps = torch.arange(-1, 3, device=like.device)
+    place = torch.arange(size, device=like.device)[:, None] * (length - 1) / max(size - 1, 1)
+    near = place.floor() + taps
+    away = (place - near).abs()
+    inner = ((CUBIC + 2) * away - (CUBIC + 3)) * away**2 + 1
+    outer = CUBIC * (((away - 5) * away + 8) * away - 4)
+    source = (torch.minimum(near.clamp_min(0), length - 1) + first).long()
+    weight = torch.where(away <= 1, inner, outer) * ((source >= 0) & (source < size))
+    matrix = like.new_zeros(len(boxes), size, size)
+    return matrix.scatter_add_(2, source.clamp(0, size - 1), weight.to(like.dtype))[:, None]
 
 
 def _crop_size(rows: int, columns: int, area: tuple[float, float], attempts: list[float]) -> tuple[int, int]:
@@ -135,28 +174,36 @@ def _crop_size(rows: int, columns: int, area: tuple[float, float], attempts: lis
     return min(rows, round(columns / ASPECT[0])), min(columns, round(rows * ASPECT[1]))
 
 
-def _colour_jitter(picture: Tensor, strengths: tuple[float, ...], draw: Draw) -> Tensor:
-    """Brightness, contrast, saturation and hue in random order; strengths of 0 are left out."""
-    for kind in sorted(range(4), key=draw.order.__getitem__):
-        strength = strengths[kind]
-        if strength == 0:
-            continue
-        shift = _between(draw.jitter[kind], (-strength, strength))
-        if kind == 0:
-            picture = _torchvision().adjust_brightness_image(picture, max(0.0, 1 + shift))
-        elif kind == 1:
-            picture = _torchvision().adjust_contrast_image(picture, max(0.0, 1 + shift))
-        elif kind == 2:
-            picture = _torchvision().adjust_saturation_image(picture, max(0.0, 1 + shift))
-        else:
-            picture = _torchvision().adjust_hue_image(picture, shift)
-    return picture
+def _recolour(films: Tensor, view: VideoView, draws: Sequence[Draw]) -> None:
+    """Jitter, grey and blur of films (B, 3, T, H, W) in [0, 1], in place; jitter of strength 0 is left out."""
+    orders = [sorted(range(len(JITTER)), key=draw.order.__getitem__) for draw in draws]
+    for place in range(len(JITTER)):
+        for kind, change in enumerate(JITTER):
+            strength = view.jitter[kind]
+            chosen = [number for number, order in enumerate(orders) if strength and order[place] == kind]
+            shifts = [_between(draws[number].jitter[kind], (-strength, strength)) for number in chosen]
+            _change(films, chosen, change, shifts)
+    _change(films, [number for number, draw in enumerate(draws) if draw.grey < view.grey], colours.grey)
+    chosen = [number for number, draw in enumerate(draws) if draw.blur < view.blur]
+    _change(films, chosen, colours.blur, [_between(draws[number].sigma, BLUR_SIGMA) for number in chosen])
 
 
-def _blur(picture: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur; the kernel reaches three sigmas, as far as the picture allows."""
-    radius = min(math.ceil(3 * sigma), min(picture.shape[-2:]) - 1)
-    return _torchvision().gaussian_blur_image(picture, [2 * radius + 1] * 2, [sigma] * 2)
+def _change(films: Tensor, chosen: list[int], change: Callable, strengths: list[float] | None = None) -> None:
+    """Applies a change, in place, to some of the films."""
+    if not chosen:
+        return
+    some = films if len(chosen) == len(films) else films[chosen]
+    if strengths is None:
+        change(some)
+    else:
+        change(some, strengths[0] if len(strengths) == 1 else _column(strengths, films))
+    if some is not films:
+        films[chosen] = some
+
+
+def _column(values: list[float], like: Tensor) -> Tensor:
+    """A value for each clip of `like`, to be multiplied with it."""
+    return torch.tensor(values, device=like.device).view(-1, *[1] * (like.ndim - 1))
 
 
 def _between(uniform: float, bounds: tuple[float, float]) -> float:

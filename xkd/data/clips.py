@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from xkd.data import manifest, prepare
+from xkd.data import manifest
 from xkd.data.decode import MediaError
 from xkd.data.manifest import Manifest
 from xkd.data.packed import Pack
+from xkd.data.reader import ClipReader
 from xkd.errors import UserError
 
 
@@ -40,6 +42,7 @@ class ClipStore:
         self._seconds = table["seconds"].tolist()
         self._fps, self._rates = table["fps"].tolist(), table["sample_rate"].tolist()
         self._has = {"video": table["has_video"].tolist(), "audio": table["has_audio"].tolist()}
+        self._last: tuple = (None, None)  # the views of a clip are cut one after the other from one open file
         folder = rows.path.parent / "packed"
         self._pack = Pack(folder) if folder.exists() and len(table) else None
         self._numbers = self._packed_numbers(folder, table["digest"]) if self._pack else []
@@ -69,7 +72,7 @@ class ClipStore:
         if self._pack:
             pictures = np.array(_cut(self._pack.video(self._numbers[i]), first, count))
         else:
-            pictures = self._decoded(i, prepare.read_video, first, count)
+            pictures = self._decoded(i, ClipReader.pictures, first, count).transpose(0, 3, 1, 2)
         return torch.from_numpy(pictures)
 
     def audio(self, i: int, start_seconds: float = 0.0, seconds: float | None = None) -> Tensor:
@@ -85,14 +88,16 @@ class ClipStore:
         if self._pack:
             cut = _cut(self._pack.audio(self._numbers[i]), first, count)
         else:
-            cut = self._decoded(i, prepare.read_audio, first, count)
+            cut = self._decoded(i, ClipReader.samples, first, count)
         return torch.from_numpy(cut.astype(np.float32) / np.float32(32767))
 
     def _decoded(self, i: int, read, *arguments) -> np.ndarray:
         if not self._paths[i].exists():
             raise UserError(f"clip {self.ids[i]}: {self._paths[i]} is missing; run prepare again")
         try:
-            return read(self._paths[i], *arguments)
+            if self._last[0] != (os.getpid(), i):  # a worker shares its parent's open files, and must not read them
+                self._last = ((os.getpid(), i), ClipReader(self._paths[i]))
+            return read(self._last[1], *arguments)
         except MediaError as error:
             raise UserError(
                 f"clip {self.ids[i]}: {self._paths[i]} cannot be read ({error}); run prepare again"

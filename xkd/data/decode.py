@@ -11,7 +11,6 @@ import decord
 import numpy as np
 
 PADDED = "from_size == to_size"  # decord 0.6 about narrow pictures whose rows are padded
-AAC_FRAME = 1024  # samples
 CHUNK_PIXELS = 64_000_000  # decoded at a time, so that long videos fit in memory
 
 
@@ -64,7 +63,7 @@ def probe(path: Path) -> Probe:
             if video is not None and audio is not None:
                 found["audio_delay"] = _start(audio) - _start(video)
     except av.FFmpegError as error:
-        raise MediaError(f"unreadable: {_short(error)}") from None
+        raise MediaError(f"unreadable: {short(error)}") from None
     return Probe(**found)
 
 
@@ -105,7 +104,7 @@ class Video:
                     raise
                 return np.stack([_without_padding(self._reader[int(number)].asnumpy()) for number in numbers])
         except decord.DECORDError as error:
-            raise MediaError(f"unreadable: damaged video ({_short(error)})") from None
+            raise MediaError(f"unreadable: damaged video ({short(error)})") from None
 
     def chunks(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
         """The same, one picture (H, W, 3) after the other, decoded a few at a time."""
@@ -122,33 +121,6 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
         MediaError: the sound cannot be decoded.
     """
     return np.concatenate(list(sound(path, sample_rate)))
-
-
-def read_own_audio(path: Path, first: int, count: int) -> np.ndarray:
-    """Samples `first` to `first + count` of a clip that `encode` wrote, without decoding what lies before.
-
-    The same values as in all of its sound: its time stamps are exact, and a frame of AAC overlaps with the one before only.
-
-    Raises:
-        MediaError: the sound cannot be decoded.
-    """
-    pieces = []
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.best("audio")
-            if stream is None:
-                raise MediaError("unreadable: no sound")
-            if first >= 2 * AAC_FRAME:  # the first frame needs what comes before it in the file, which seeking skips
-                container.seek(first - 2 * AAC_FRAME, stream=stream)
-            for frame in container.decode(stream):
-                if frame.pts >= first + count:
-                    break
-                if frame.pts + frame.samples > first:
-                    part = slice(max(first - frame.pts, 0), first + count - frame.pts)
-                    pieces.append(frame.to_ndarray()[0, part])
-    except av.FFmpegError as error:
-        raise MediaError(f"unreadable: damaged audio ({_short(error)})") from None
-    return np.clip(np.concatenate(pieces), -1, 1) if pieces else np.empty(0, np.float32)
 
 
 def sound(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
@@ -169,7 +141,7 @@ def sound(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
                 empty = False
                 yield np.clip(frame.to_ndarray().mean(axis=0), -1, 1)
     except av.FFmpegError as error:
-        raise MediaError(f"unreadable: damaged audio ({_short(error)})") from None
+        raise MediaError(f"unreadable: damaged audio ({short(error)})") from None
     if empty:
         raise MediaError("unreadable: no sound")
 
@@ -233,7 +205,7 @@ def _without_padding(picture: np.ndarray) -> np.ndarray:
     return picture.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
     """The last, telling part of a decoder's message, on one line."""
     text = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
     return text.split("Check failed: ")[-1].split(") ")[-1].strip()[:80]

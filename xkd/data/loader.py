@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from xkd.data import manifest
 from xkd.data.clips import open_clips
+from xkd.data.memory import keep_freed_memory
 from xkd.data.views import MODALITIES, EvalViews, TrainViews, clip_generator
 from xkd.errors import UserError
 from xkd.settings import Recipe
@@ -22,12 +23,14 @@ class Batch:
     """B clips: `video` views (B, 3, T, H, W) and `audio` views (B, 1, n_mels, frames), global first.
 
     `labels` (B,) index `loader.classes`. A modality that was not asked for is an empty list.
+    Between worker and device, where `training.augment` says so, the views are cuts that still wait for their `draws`.
     """
 
     ids: list[str]
     labels: Tensor
     video: list[Tensor]
     audio: list[Tensor]
+    draws: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,7 +62,7 @@ class Loader:
 
     def __init__(self, dataset: _ClipViews, batch_size: int, workers: int, order: _Order):
         self.classes, self.ids = dataset.classes, dataset.ids
-        self._order = order
+        self._views, self._order = dataset.views, order
         self._loader = DataLoader(
             dataset,
             batch_size=batch_size,
@@ -81,9 +84,16 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         try:
-            yield from self._loader
+            for batch in self._loader:
+                yield batch if batch.draws is None else self._finished(batch)
         except UserError as error:  # a worker's error arrives wrapped in its traceback; its last line is ours
             raise UserError(str(error).strip().splitlines()[-1].removeprefix("xkd.errors.UserError: ")) from error
+
+    def _finished(self, cuts: Batch) -> Batch:
+        """Augmented on the GPU, if there is one."""
+        cuts = cuts.to("cuda" if torch.cuda.is_available() else "cpu")
+        views = self._views.finish(cuts.video, cuts.audio, cuts.draws)
+        return replace(cuts, draws=None, **views)
 
 
 def train_loader(
@@ -152,14 +162,15 @@ def eval_loader(
     )
 
 
-def collate(items: list[tuple[str, int, dict[str, list[Tensor]]]]) -> Batch:
-    """Stacks (id, label, views) of single clips into a batch."""
+def collate(items: list[tuple[str, int, dict[str, list[Tensor] | Tensor]]]) -> Batch:
+    """Stacks (id, label, views or cuts) of single clips into a batch, in a worker straight into shared memory."""
     ids, labels, views = zip(*items, strict=True)
     stacked = {
-        modality: [torch.stack(view) for view in zip(*(clip.get(modality, []) for clip in views), strict=True)]
+        modality: [default_collate(view) for view in zip(*(clip.get(modality, []) for clip in views), strict=True)]
         for modality in MODALITIES
     }
-    return Batch(list(ids), torch.tensor(labels), **stacked)
+    draws = torch.stack([clip["draws"] for clip in views]) if "draws" in views[0] else None
+    return Batch(list(ids), torch.tensor(labels), **stacked, draws=draws)
 
 
 class _ClipViews(Dataset):
@@ -184,10 +195,14 @@ class _ClipViews(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[str, int, dict[str, list[Tensor]]]:
         epoch, index = key
+        if get_worker_info() is not None:
+            keep_freed_memory()
         if self.seed is None:
             views = self.views(self.store, index)
         else:
-            views = self.views(self.store, index, clip_generator(self.seed, epoch, self.ids[index]))
+            generator = clip_generator(self.seed, epoch, self.ids[index])
+            make = self.views.cut if self.views.on_device else self.views
+            views = make(self.store, index, generator)
         return self.ids[index], self.labels[index], views
 
     def __getstate__(self) -> dict:

@@ -14,6 +14,7 @@ import numpy as np
 
 from xkd.data import decode, encode
 from xkd.data.decode import MediaError, Probe, Video
+from xkd.data.reader import ClipReader
 from xkd.files import replacing
 from xkd.settings import Clips
 
@@ -59,19 +60,6 @@ def file_name(clip_id: str, path: str) -> str:
     """File name of the clip with this id that is made of this file; another of either has another name."""
     readable = re.sub(r"[^A-Za-z0-9._-]", "_", clip_id)[-60:]
     return f"{readable}-{hashlib.sha256(json.dumps([clip_id, path]).encode()).hexdigest()[:8]}.mp4"
-
-
-def read_video(path: Path, first: int = 0, count: int | None = None) -> np.ndarray:
-    """Pictures (T, 3, H, W) uint8 of a training-ready clip, `count` from number `first` on."""
-    video = Video(path)
-    last = len(video) if count is None else min(first + count, len(video))
-    pictures = video.pictures(np.arange(min(first, last - 1), last))
-    return np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
-
-
-def read_audio(path: Path, first: int, count: int) -> np.ndarray:
-    """Sound (samples,) int16 of a training-ready clip, at most `count` samples from number `first` on."""
-    return np.rint(decode.read_own_audio(path, first, count) * 32767).astype(np.int16)
 
 
 def _check_streams(found: Probe, require: str) -> None:
@@ -147,10 +135,11 @@ def _size(found: Probe, short: int) -> tuple[int, int]:
 
 def _decoded(target: Path, found: Probe, clips: Clips, pack: bool) -> Prepared:
     """Decodes the clip exactly as training will."""
-    video = read_video(target) if found.video_codec else None
+    reader = ClipReader(target)
+    video = reader.pictures().transpose(0, 3, 1, 2) if found.video_codec else None
     seconds = len(video) / clips.fps if video is not None else LONGEST_SECONDS
     # No more than there are pictures: the encoder fills its last block.
-    audio = read_audio(target, 0, round(seconds * clips.sample_rate)) if found.audio_codec else None
+    audio = reader.samples(0, round(seconds * clips.sample_rate)) if found.audio_codec else None
     if video is None:
         seconds = len(audio) / clips.sample_rate
     facts = {

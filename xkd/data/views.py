@@ -82,7 +82,8 @@ class TrainViews(_Views):
     Returns {"video": [global, local, ...], "audio": [global, local, ...]}: normalised float
     tensors, video (3, T, H, W) and audio (1, n_mels, frames). Only `modalities` are read and
     keyed; without `local_views` only the global view is made. A global view is the same
-    whether or not other views are made beside it.
+    whether or not other views are made beside it. Where `training.augment` is `device` (attribute `on_device`), a loader
+    takes the two halves of the work apart: `cut` in a worker, `finish` for a whole batch where the model is.
 
     Raises:
         UserError: a view is longer than the clips of the recipe, or a plain crop larger than a clip.
@@ -92,19 +93,46 @@ class TrainViews(_Views):
         super().__init__(recipe, modalities, recipe.views.local_views if local_views else 0)
         # What fits in memory as samples fits as power (16 KB a second), and every epoch asks for it again.
         self.remember = recipe.clips.pack
+        self.on_device = recipe.training.augment == "device"
 
     def __call__(self, store, index: int, generator: torch.Generator) -> dict[str, list[Tensor]]:
-        draws = augment.draw_table(max(len(self.video), len(self.audio)), generator)
+        cuts = self.cut(store, index, generator)
+        views = self.finish(*([part[None] for part in cuts[name]] for name in ("video", "audio")), cuts["draws"][None])
+        return {modality: [view[0] for view in views[modality]] for modality in views}
+
+    def cut(self, store, index: int, generator: torch.Generator) -> dict[str, list[Tensor] | Tensor]:
+        """What `finish` makes the views of: small, and without any operation that a GPU does better.
+
+        Returns {"video": [uint8 pictures (T, 3, size, size) per view], "audio": [mel power (1, n_mels, frames) per view],
+        "draws": (views, 2, columns), see `augment.draw_table`}.
+        """
+        table = augment.draw_table(max(len(self.video), len(self.audio)), generator)
+        draws = augment.named(table)
         clip = _Clip(store, index, self.clips)
         together = self._frame_start(clip.seconds, self.global_frames, draws[0]["video"].time)
+        return {
+            "video": [self._pictures(clip, i, draws[i]["video"], together) for i in range(len(self.video))],
+            "audio": [self._power(clip, i, draws[i]["audio"], together) for i in range(len(self.audio))],
+            "draws": table,
+        }
+
+    def finish(self, video: list[Tensor], audio: list[Tensor], draws: Tensor) -> dict[str, list[Tensor]]:
+        """Views of clips (B, ...) from their stacked cuts, on the device where those are; `draws` stay on the CPU."""
+        named = [augment.named(table) for table in draws]
         views = {}
-        if self.video:
-            views["video"] = [self._video_view(clip, i, draws[i]["video"], together) for i in range(len(self.video))]
-        if self.audio:
-            views["audio"] = [self._audio_view(clip, i, draws[i]["audio"], together) for i in range(len(self.audio))]
+        if video:
+            views["video"] = [
+                augment.augment_video(cut, self.video[i], [clip[i]["video"] for clip in named])
+                for i, cut in enumerate(video)
+            ]
+        if audio:
+            views["audio"] = [
+                augment.augment_audio(cut, self.audio[i], [clip[i]["audio"] for clip in named], self.logmel)
+                for i, cut in enumerate(audio)
+            ]
         return views
 
-    def _video_view(self, clip: _Clip, number: int, draw: augment.Draw, together: float) -> Tensor:
+    def _pictures(self, clip: _Clip, number: int, draw: augment.Draw, together: float) -> Tensor:
         view = self.video[number]
         start = self._frame_start(clip.seconds, view.frames, draw.time) if number else together
         frames = self._frames_from(clip, start, view)
@@ -113,14 +141,12 @@ class TrainViews(_Views):
                 f"clip {clip.id}: {frames.shape[-1]} x {frames.shape[-2]} pixels is smaller than a view of "
                 f"{view.size}; raise clips.size and prepare again, or lower the size of the video view"
             )
-        return augment.augment_video(frames, view, draw)
+        return augment.crop(frames, view, draw)
 
-    def _audio_view(self, clip: _Clip, number: int, draw: augment.Draw, together: float) -> Tensor:
+    def _power(self, clip: _Clip, number: int, draw: augment.Draw, together: float) -> Tensor:
         view = self.audio[number]
         room = max(clip.seconds - self._samples(view) / self.clips.sample_rate, 0.0)
-        start = draw.time * room if number else together
-        logmel = self.logmel.scaled(self._power_from(clip, start, view) * augment.volume_gain(view, draw) ** 2)
-        return augment.resized_crop_logmel(logmel, draw) if view.resized_crop else logmel
+        return self._power_from(clip, draw.time * room if number else together, view)
 
 
 class EvalViews(_Views):
@@ -161,6 +187,7 @@ class _Clip:
         self.seconds = store.seconds(index)
         self.short = self.seconds < clips.seconds + 2 / clips.fps
         self._video = None
+        self._held: dict[str, tuple[int, Tensor]] = {}
 
     @property
     def id(self) -> str:
@@ -169,7 +196,7 @@ class _Clip:
     def video(self, start: float, frames: int) -> Tensor:
         """At most `frames` pictures (T, 3, H, W), uint8, from `start` seconds on."""
         if not self.short:
-            return self.store.video(self.index, start, frames / self.clips.fps)[:frames]
+            return self._cut("video", self.clips.fps, round(start * self.clips.fps), frames)
         if self._video is None:
             self._video = self.store.video(self.index)
         first = min(round(start * self.clips.fps), max(len(self._video) - frames, 0))
@@ -179,7 +206,27 @@ class _Clip:
         """All samples, or at most `samples` from `start` seconds on."""
         if samples is None:
             return self.store.audio(self.index)
-        return self.store.audio(self.index, start, samples / self.clips.sample_rate)[:samples]
+        return self._cut("audio", self.clips.sample_rate, round(start * self.clips.sample_rate), samples)
+
+    def _cut(self, modality: str, rate: float, first: int, count: int) -> Tensor:
+        """Reads only what the first, longest cut does not hold: a local view often lies within the global one."""
+
+        def read(first: int, last: int) -> Tensor:
+            return getattr(self.store, modality)(self.index, first / rate, (last - first) / rate)[: last - first]
+
+        if modality not in self._held:
+            self._held[modality] = first, read(first, first + count)
+            return self._held[modality][1]
+        start, held = self._held[modality]
+        last, end = first + count, start + len(held)
+        if last <= start or first >= end:
+            return read(first, last)
+        parts = [held[max(first - start, 0) : last - start]]
+        if first < start:
+            parts.insert(0, read(first, start))
+        if last > end:
+            parts.append(read(end, last))
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 def _padded(waveform: Tensor, samples: int) -> Tensor:

@@ -66,12 +66,23 @@ def read(path: str, cut: Cut, first: int, count: int) -> list[np.ndarray] | str:
 
 
 def _sounds(path: Path, cut: Cut, first: int, count: int) -> list[np.ndarray]:
-    """Decodes from the start, since seeking is inexact in compressed sound, and keeps what was asked for."""
-    begin, end, position, kept = first * cut.length, (first + count) * cut.length, 0, []
-    for piece in decode.sound(path, round(cut.rate)):
+    begin, end = first * cut.length, (first + count) * cut.length
+    samples = samples_between(path, round(cut.rate), begin, end)
+    return list(np.pad(samples, (0, end - begin - len(samples))).reshape(count, cut.length))
+
+
+def samples_between(path: Path, sample_rate: int, begin: int, end: int) -> np.ndarray:
+    """Samples of a file's sound, mono at `sample_rate`; fewer where it ends before.
+
+    Decodes from the start, since seeking is inexact in compressed sound, and keeps what was asked for.
+
+    Raises:
+        MediaError: the sound cannot be decoded.
+    """
+    position, kept = 0, []
+    for piece in decode.sound(path, sample_rate):
         kept.append(piece[max(begin - position, 0) : max(end - position, 0)])
         position += len(piece)
         if position >= end:
             break
-    samples = np.concatenate(kept)
-    return list(np.pad(samples, (0, end - begin - len(samples))).reshape(count, cut.length))
+    return np.concatenate(kept)

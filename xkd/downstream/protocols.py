@@ -173,7 +173,8 @@ def _folds(job: Job) -> Iterator[tuple[str | None, Clips, Clips]]:
 
 def _probe(job: Job, train: Clips, test: Clips) -> Result:
     scores, chosen, settings = [], {}, job.settings
-    for owner, modality, features, test_features in _feature_sets(train.outputs, test.outputs):
+    sets = list(_feature_sets(train.outputs, test.outputs))
+    for owner, modality, features, test_features in track(sets, f"{job.task.protocol} probes"):
         # Each view of a training clip is an example; a test clip's score is the mean over its views.
         clips, views, _ = test_features.shape
         every = features.reshape(-1, features.shape[-1])

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from xkd.settings import LogMel, Positive, Settings
+from xkd.settings import Decoder, Fraction, LogMel, Positive, Settings
 
 FORMAT = 1
 
@@ -41,6 +41,12 @@ class AudioInput(Settings):
         return self.frames * self.logmel.hop / self.sample_rate
 
 
+class DecoderConfig(Decoder):
+    """The decoder that a student was trained with: no feature needs it, pictures of what it fills in do."""
+
+    mask: Fraction = Field(description="share of the patches that was hidden in training")
+
+
 class EncoderConfig(Settings):
     """One encoder of one modality."""
 
@@ -57,8 +63,19 @@ class EncoderConfig(Settings):
     input: VideoInput | AudioInput
     origin: str = Field(min_length=1, description="which run or file the weights come from")
     licence: str = Field(min_length=1, description="of the weights")
+    decoder: DecoderConfig | None = Field(None, description="of decoder.safetensors, where that file is")
 
     @property
     def channels(self) -> int:
         """3 colours or 1 log-mel."""
         return 3 if self.modality == "video" else 1
+
+    @property
+    def length(self) -> int:
+        """Pictures, or samples of sound, that one view is made of."""
+        return self.input.frames * (1 if self.modality == "video" else self.input.logmel.hop)
+
+    @property
+    def rate(self) -> float:
+        """Pictures, or samples of sound, per second."""
+        return self.input.fps if self.modality == "video" else self.input.sample_rate

@@ -1,9 +1,14 @@
-"""An encoder's folder: model.safetensors, config.json and README.md, the model card; head.safetensors if it has one."""
+"""An encoder's folder: model.safetensors, config.json and README.md, the model card.
+
+Beside them what its training had: head.safetensors, the projection head, and of a student decoder.safetensors.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -13,10 +18,14 @@ from torch import Tensor, nn
 from xkd.encoders.config import EncoderConfig
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
+from xkd.models.decoder import Decoder
 from xkd.models.head import ProjectionHead
 from xkd.models.vit import Encoder, make_blocks
 
-WEIGHTS, HEAD, CONFIG, CARD = "model.safetensors", "head.safetensors", "config.json", "README.md"
+WEIGHTS, HEAD, DECODER = "model.safetensors", "head.safetensors", "decoder.safetensors"
+CONFIG, CARD = "config.json", "README.md"
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def build(config: EncoderConfig) -> Encoder:
@@ -25,12 +34,33 @@ def build(config: EncoderConfig) -> Encoder:
     return Encoder(config.patch, config.grid, config.channels, config.width, blocks)
 
 
-def save(encoder: Encoder, config: EncoderConfig, folder: Path, head: ProjectionHead | None = None) -> None:
-    """Writes the folder of an encoder; files that are there already are replaced."""
+def build_decoder(config: EncoderConfig) -> Decoder:
+    """The decoder that a config describes, with weights that mean nothing yet."""
+    sizes, values = config.decoder, math.prod(config.patch) * config.channels
+    return Decoder(config.grid, values, config.width, sizes.width, sizes.depth, sizes.heads)
+
+
+def save(
+    encoder: Encoder,
+    config: EncoderConfig,
+    folder: Path,
+    head: ProjectionHead | None = None,
+    decoder: Decoder | None = None,
+) -> None:
+    """Writes the folder of an encoder; files that are there already are replaced.
+
+    Args:
+        head: the projection head that it was trained with, if any.
+        decoder: the one that `config.decoder` describes, if it does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    _save_tensors(encoder, folder / WEIGHTS)
-    if head is not None:
-        _save_tensors(head, folder / HEAD)
+    for name, network in ((WEIGHTS, encoder), (HEAD, head), (DECODER, decoder)):
+        if network is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            tensors = {key: value.detach().cpu().clone().contiguous() for key, value in network.state_dict().items()}
+            with replacing(folder / name) as path:
+                save_file(tensors, path)
     with replacing(folder / CARD) as path:
         path.write_text(_card(config))
     write_json(folder / CONFIG, config.model_dump(mode="json"))
@@ -43,9 +73,7 @@ def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
         UserError: no encoder there, an unknown config, or weights that do not fit it.
     """
     config = _read_config(folder)
-    encoder = build(config)
-    load_strictly(encoder, _load_tensors(folder / WEIGHTS), folder / WEIGHTS)
-    return encoder.requires_grad_(False).eval(), config
+    return _filled(build(config), folder / WEIGHTS), config
 
 
 def load_head(folder: Path) -> ProjectionHead | None:
@@ -57,43 +85,49 @@ def load_head(folder: Path) -> ProjectionHead | None:
     path = folder / HEAD
     if not path.is_file():
         return None
-    tensors = _load_tensors(path)
+    tensors = _tensors(path)
     try:
         (hidden, width), (out, bottleneck) = (tensors[name].shape for name in ("layer1.weight", "directions"))
     except (KeyError, ValueError):
         raise UserError(f"{path}: not a projection head") from None
-    head = ProjectionHead(width, hidden, bottleneck, out)
-    load_strictly(head, tensors, path)
-    return head.requires_grad_(False).eval()
+    return _filled(ProjectionHead(width, hidden, bottleneck, out), path)
 
 
-def _save_tensors(module: nn.Module, file: Path) -> None:
-    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in module.state_dict().items()}
-    with replacing(file) as path:
-        save_file(tensors, path)
+def load_decoder(folder: Path, config: EncoderConfig) -> Decoder | None:
+    """The decoder of a student, in evaluation mode; None for an encoder that is stored without one.
+
+    Raises:
+        UserError: the file is missing, damaged, or does not fit the config.
+    """
+    return _filled(build_decoder(config), folder / DECODER) if config.decoder else None
 
 
-def _load_tensors(path: Path) -> dict[str, Tensor]:
+def _filled(network: Network, path: Path) -> Network:
+    load_strictly(network, _tensors(path), path)
+    return network.requires_grad_(False).eval()
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: missing or damaged ({error})") from None
 
 
-def load_strictly(encoder: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
     """Copies every tensor, after checking that names and shapes are those of the network.
 
     Raises:
         UserError: names what is missing, unknown, or of another shape.
     """
-    wanted = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
+    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     for word, names in (("no", wanted.keys() - tensors.keys()), ("an unknown", tensors.keys() - wanted.keys())):
         if names:
             raise UserError(f"{source}: {word} tensor {min(names)} (and {len(names) - 1} more)")
     for name, shape in wanted.items():
         if tuple(tensors[name].shape) != shape:
             raise UserError(f"{source}: {name} has the shape {tuple(tensors[name].shape)}, expected {shape}")
-    encoder.load_state_dict(tensors)
+    network.load_state_dict(tensors)
 
 
 def _read_config(folder: Path) -> EncoderConfig:

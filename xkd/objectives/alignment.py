@@ -14,7 +14,7 @@ def mmd(x_RK: Tensor, y_SK: Tensor) -> Tensor:
 
     mean K(x, x) + mean K(y, y) - 2 mean K(x, y), over all entries, the diagonal included.
     """
-    # One distance matrix for all pairs is cheaper than three, and exact zeros stay on the diagonal.
+    # One distance matrix for all pairs is cheaper than three.
     rows = torch.cat((x_RK, y_SK))
     squared = squared_distances(rows)
     kernel = sum(torch.exp(-gamma * squared) for gamma in GAMMAS)
@@ -24,8 +24,11 @@ def mmd(x_RK: Tensor, y_SK: Tensor) -> Tensor:
 
 def squared_distances(rows_RK: Tensor) -> Tensor:
     """(R, R) squared Euclidean distances between rows, clamped from below."""
-    norms = rows_RK.square().sum(-1)
-    return (norms[:, None] + norms[None] - 2 * rows_RK @ rows_RK.T).clamp(min=SMALLEST_SQUARED_DISTANCE)
+    products = rows_RK @ rows_RK.T
+    # Norms summed in another order than the products would leave a distance of 4e-3 from a row of 8192 values to itself in
+    # float32, and of exp(-1e3 d^2) little.
+    norms = products.diagonal()
+    return (norms[:, None] + norms[None] - 2 * products).clamp(min=SMALLEST_SQUARED_DISTANCE)
 
 
 def coral(x_RK: Tensor, y_SK: Tensor) -> Tensor:

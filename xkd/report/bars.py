@@ -1,4 +1,4 @@
-"""ablations.png: accuracy of every ablation per modality."""
+"""ablations.png: accuracy of every ablation, task by task and per modality."""
 
 from __future__ import annotations
 
@@ -9,33 +9,72 @@ from matplotlib.figure import Figure
 from xkd.params import recipe
 from xkd.report.collect import Results
 from xkd.report.statistics import compare
-from xkd.report.style import MODALITY, YARDSTICK, message, plt
+from xkd.report.style import MODALITY, YARDSTICK, described, message, plt
+from xkd.report.text import PROTOCOLS
 from xkd.settings import Training
 
 SPREAD = 0.18
+ROW_INCHES, HEAD_INCHES = 0.23, 0.75
+Group = tuple[str, str]
 
 
 def ablation_bars(results: Results, chance: float | None) -> Figure:
-    """Linear probes of the student: bar the mean, line the standard deviation, one dot per seed.
+    """One row of panels per owner and task, one panel per modality, one bar per ablation that has the task.
 
-    Rows that are not pretraining (random weights, supervised) are grey; random weights and chance are lines too.
+    Bar: mean over seeds; line: standard deviation; dot: a seed. Rows that are not pretraining (random weights,
+    supervised) are grey and hatched; random weights and chance are lines too.
     """
-    panels = [m for m in MODALITY if f"student.{m}.linear" in results.tasks]
-    if not panels:
-        return message("No linear probes of student encoders in this table.")
+    groups = _groups(results)
+    if not groups:
+        return message("No task of this table judges encoders of one modality.")
     modes = {name: _mode(recipe(results.params, name).training) for name in results.runs}
-    size = (2 + 2.9 * len(panels), 1 + 0.34 * len(modes))
-    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
-    for axis, modality in zip(axes[0], panels):
-        _panel(axis, results, modality, modes)
-        if chance is not None:
-            axis.axvline(chance, color="black", linewidth=1, linestyle="--", label="chance")
-        axis.set_title(f"{modality}, linear probe", color=MODALITY[modality], fontweight="bold")
-    axes[0, 0].set_yticks(range(len(modes)), list(modes))
-    axes[0, 0].invert_yaxis()
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    return figure
+    heights = [HEAD_INCHES + ROW_INCHES * len(rows) for rows, _ in groups.values()]
+    columns = max(len(modalities) for _, modalities in groups.values())
+    figure = plt.figure(figsize=(2 + 3.1 * columns, sum(heights) + 0.3))
+    grid = figure.add_gridspec(len(groups), columns, height_ratios=heights)
+    for place, ((owner, method), (rows, modalities)) in enumerate(groups.items()):
+        axes = [figure.add_subplot(grid[place, column]) for column in range(len(modalities))]
+        for axis, modality in zip(axes, modalities):
+            _panel(axis, results, f"{owner}.{modality}.{method}", {name: modes[name] for name in rows})
+            if chance is not None and "retrieval" not in method:
+                axis.axvline(chance, color="black", linewidth=1, linestyle="--", label="chance")
+            axis.set_title(f"{modality}, {_method(method)}, {owner}", color=MODALITY[modality], fontweight="bold")
+            axis.set_yticks(range(len(rows)), list(rows) if axis is axes[0] else [])
+            axis.invert_yaxis()
+            axis.set_xlabel("%" if place == len(groups) - 1 else "")
+    lines = {label: line for axis in figure.axes for line, label in zip(*axis.get_legend_handles_labels())}
+    if lines:
+        figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
+    return described(figure, _words(results, groups))
+
+
+def _groups(results: Results) -> dict[Group, tuple[list[str], list[str]]]:
+    """Per owner and method, in the order of the table: the ablations and the modalities that it has."""
+    groups: dict[Group, tuple[list[str], list[str]]] = {}
+    for task in results.tasks:
+        owner, modality, method = task.split(".")
+        if modality in MODALITY:
+            rows, modalities = groups.setdefault((owner, method), ([], []))
+            modalities.append(modality)
+            rows += [name for name in results.runs if name not in rows and results.values(name, task) is not None]
+    order = list(results.runs)
+    return {key: (sorted(rows, key=order.index), modalities) for key, (rows, modalities) in groups.items() if rows}
+
+
+def _words(results: Results, groups: dict[Group, tuple[list[str], list[str]]]) -> str:
+    best = []
+    for (owner, method), (rows, modalities) in groups.items():
+        for modality in modalities:
+            task = f"{owner}.{modality}.{method}"
+            means = {name: np.mean(values) for name in rows if (values := results.values(name, task))}
+            if means:
+                name = max(means, key=means.get)
+                best.append(f"{owner} {modality} {_method(method)}: {name}, {means[name]:.1f} %")
+    return f"Horizontal bars, one per ablation, per task and modality. Longest bars: {'; '.join(best)}."
+
+
+def _method(method: str) -> str:
+    return {"linear": "linear probe"}.get(method, PROTOCOLS.get(method, method).strip())
 
 
 def _mode(training: Training) -> str:
@@ -43,17 +82,19 @@ def _mode(training: Training) -> str:
     return "pretrain" if training.weights else training.mode
 
 
-def _panel(axis: Axes, results: Results, modality: str, modes: dict[str, str]) -> None:
+def _panel(axis: Axes, results: Results, task: str, modes: dict[str, str]) -> None:
     digits = results.params.report.decimals
     for position, (name, mode) in enumerate(modes.items()):
-        values = results.values(name, f"student.{modality}.linear")
+        values = results.values(name, task)
         if values is None:
             white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
-            _beside(axis, 0, position, "no such encoder", color=YARDSTICK, bbox=white)
+            _beside(axis, 0, position, "no such encoder", color="#666666", bbox=white)
             continue
         one = compare(values, None)
-        colour = MODALITY[modality] if mode == "pretrain" else YARDSTICK
-        axis.barh(position, one.mean, xerr=one.sd, height=0.7, color=colour, alpha=0.55, error_kw={"linewidth": 1.2})
+        pretrained = mode == "pretrain"
+        colour = MODALITY[task.split(".")[1]] if pretrained else YARDSTICK
+        look = {"color": colour, "alpha": 0.55, "hatch": None if pretrained else "////", "edgecolor": "white"}
+        axis.barh(position, one.mean, xerr=one.sd, height=0.7, error_kw={"linewidth": 1.2, "capsize": 2}, **look)
         offsets = np.linspace(-SPREAD, SPREAD, len(values)) if len(values) > 1 else 0
         axis.plot(
             values, position + offsets, "o", color=colour, markersize=3, markeredgecolor="black", markeredgewidth=0.4
@@ -62,12 +103,11 @@ def _panel(axis: Axes, results: Results, modality: str, modes: dict[str, str]) -
         _beside(axis, end, position, f"{one.mean:.{digits}f}")
         if mode == "none":
             axis.axvline(one.mean, color="black", linewidth=1, linestyle=":", label=name)
-    axis.margins(x=0.12)
+    axis.margins(x=0.14)
     axis.set_xlim(left=0)
-    axis.set_xlabel("top-1 %")
     axis.grid(axis="x")
     axis.tick_params(axis="y", length=0)
 
 
 def _beside(axis: Axes, x: float, y: float, text: str, **look) -> None:
-    axis.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=7, **look)
+    axis.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=7.5, **look)

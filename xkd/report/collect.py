@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, FiniteFloat, ValidationError
+from pydantic import BaseModel, FiniteFloat, RootModel, ValidationError
 
 from xkd.errors import UserError
 from xkd.params import column, headline, tasks_of
@@ -34,6 +34,10 @@ class RunTracking(BaseModel):
     run_id: str | None
 
 
+class RunVersions(RootModel[dict[str, str | None]]):
+    """runs/.../versions.json."""
+
+
 class ClipCounts(BaseModel):
     train: int
     test: int
@@ -53,20 +57,24 @@ class Run:
     """One (ablation, seed): pretraining and all its evaluations.
 
     Attributes:
+        folder, evaluations: what pretraining wrote, and what its evaluations wrote.
         seconds: of pretraining.
         items: per modality, distinct sources (scans, recordings) that the test clips are made of.
         accuracies: top-1 (or mAP, or recall at 1) in percent per column, such as "student.video.linear".
+        versions: of the code and libraries that pretrained it, by name.
     """
 
     ablation: str
     seed: int
     folder: Path
+    evaluations: Path
     trainable_parameters: int
     seconds: float
     run_id: str | None
     clips: ClipCounts
     items: dict[str, int]
     accuracies: dict[str, float]
+    versions: dict[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -113,10 +121,11 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
     pretrain = _command(params, f"pretrain --ablation {ablation} --seed {seed} --out runs/{tail}")
     metrics = _read(folder / "metrics.json", RunMetrics, pretrain)
     times = _read(folder / "times.json", RunTimes, pretrain)
-    for name in ("history.csv", "steps.csv", "samples.npz"):
+    for name in ("history.csv", "steps.csv", "samples.npz", "embeddings.npz"):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: missing; make it with: {pretrain}")
     tracking = _read(folder / "mlflow.json", RunTracking, pretrain)
+    versions = _read(folder / "versions.json", RunVersions, pretrain)
     scores, sources = {}, [(params.dataset, (folder / "metrics.json", metrics.manifest))]
     for task in tasks_of(params, ablation):
         path, dataset = evals / f"{task}.json", params.tasks[task].dataset or params.dataset
@@ -128,12 +137,14 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         ablation=ablation,
         seed=seed,
         folder=folder,
+        evaluations=evals,
         trainable_parameters=metrics.trainable_parameters,
         seconds=times.seconds,
         run_id=tracking.run_id,
         clips=own.clips if own else ClipCounts(train=0, test=0),
         items=own.items if own else {},
         accuracies=_accuracies(params, scores),
+        versions=versions.root,
     )
     return run, sources
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from xkd.report import text
+from xkd.params import recipe
+from xkd.report import collapse, retrieval, text
 from xkd.report.agreement import LEVEL, TIE, agreements
-from xkd.report.collect import Results
+from xkd.report.arrays import load
+from xkd.report.collect import Results, Run
 from xkd.report.dataset import DataFacts
+from xkd.report.media import Media, data_uri
 from xkd.report.paper import CITATION, PaperResults
 from xkd.settings import Params
 
@@ -21,20 +24,36 @@ SETTINGS = (
     *("dataset", "seeds", "clips", "logmel", "views", "model", "objective", "training"),
     *("evaluate", "tasks", "report"),
 )
+MLFLOW = "http://127.0.0.1:5000/#/runs/"  # where `make ui` listens
 FIGURES = {
-    "ablations": "Accuracy of the student encoders. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey: yardsticks "
-    "that are not pretrained.",
-    "losses": "Loss terms per epoch, before their weights; mean over seeds.",
-    "diagnostics": "Signs of collapse, running mean over steps and mean over seeds. A collapsed teacher has entropy near zero "
-    "or stuck at its maximum; collapsed features have no spread.",
-    "reconstructions": "What the encoders see, what the decoders fill in, and the truth (one frame of each clip).",
-    "refinement": "Where the cross-modal attention of the teachers puts weight in the distillation targets: over the time "
-    "slices of the video and over the log-mel (time to the right, low frequencies at the bottom).",
+    "ablations": "Every task and modality. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey and hatched: "
+    "yardsticks that are not pretrained.",
+    "losses": "Loss terms before their weights, mean over seeds; over steps as a running mean.",
+    "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a teacher says "
+    "the same of every clip.",
+    "alignment": "Discrepancy between the logits of video and audio (alignment terms, before their weight): running mean "
+    "over steps, mean over seeds.",
+    "reconstructions": "The truth, what the encoder sees, and what the decoder fills in: one frame of each clip, and its log-mel "
+    "(time to the right, low frequencies at the bottom).",
+    "refinement": "Where the cross-modal attention of the teachers puts weight in the distillation targets: yellow for "
+    "much, violet for little; log-mel with time to the right and low frequencies at the bottom.",
+    "embeddings": "Logits of the students' projection heads for held-out clips, on the two directions in which the clips of both "
+    "modalities vary most. Names stand at the median of their clips where there is room; bold: video, slanted: audio.",
+    "confusion": "Held-out clips, all seeds together.",
+    "contact-sheet": "Prepared clips, evenly picked: pictures and log-mel.",
 }
 
 
+@dataclass(frozen=True)
+class Figures:
+    """Drawn figures: PNG files `<name>.png` in `folder`, and their alternative texts by name."""
+
+    folder: Path
+    words: dict[str, str]
+
+
 def context(results: Results, data: DataFacts | None) -> dict:
-    """Everything that the templates show, apart from the figures."""
+    """What both templates show, apart from the figures."""
     paper = PaperResults()
     some = next(iter(results.runs.values()))[0]
     fill = {"params": results.params, "manifest": results.manifest, "run": some, "data": data, "citation": CITATION}
@@ -56,18 +75,51 @@ def markdown(shown: dict) -> str:
     return _environment().get_template("table.md.j2").render(shown)
 
 
-def html(shown: dict, figures: Path) -> str:
-    """report.html: one file, figures embedded, nothing loaded from elsewhere.
+def html(shown: dict, results: Results, figures: Figures, media: Media | None) -> str:
+    """report.html: one file, figures, pictures and sounds embedded, nothing loaded from elsewhere.
 
     Args:
         shown: of `context`.
-        figures: folder of the PNG files named in `FIGURES`.
+        results: what the figures were drawn from.
+        figures: all of `FIGURES`.
+        media: pictures and sounds of the data set's clips; None where they are not at hand.
     """
-    images = {name: base64.b64encode((figures / f"{name}.png").read_bytes()).decode() for name in FIGURES}
-    settings = _settings(shown["params"])
-    return (
-        _environment().get_template("report.html.j2").render(shown, images=images, captions=FIGURES, settings=settings)
-    )
+    examples = retrieval.examples(results, media)
+    more = {
+        "main": text.main_table(results, PaperResults(), intervals=True),
+        "images": {name: data_uri("image/png", (figures.folder / f"{name}.png").read_bytes()) for name in FIGURES},
+        "words": figures.words,
+        "captions": FIGURES,
+        "verdicts": collapse.table(results),
+        "rule": collapse,
+        "unaligned": [name for name in results.runs if not _aligns(results, name)],
+        "examples": examples,
+        "with_media": media is not None,
+        "shared_space": retrieval.shared_space_table(results),
+        "chance": retrieval.chance(load(examples.run.folder / "embeddings.npz")) if examples else None,
+        "settings": _settings(results.params),
+        "versions": _versions(results),
+        "tracked": {name: [run for run in runs if run.run_id] for name, runs in results.runs.items()},
+        "mlflow": MLFLOW,
+    }
+    return _environment().get_template("report.html.j2").render(shown | more)
+
+
+def _aligns(results: Results, ablation: str) -> bool:
+    effective = recipe(results.params, ablation)
+    return effective.training.mode == "pretrain" and effective.objective.alignment > 0
+
+
+def _versions(results: Results) -> list[tuple[dict[str, str | None], list[Run]]]:
+    """Each set of versions and the runs that it made, in the order of the settings."""
+    found: list[tuple[dict[str, str | None], list[Run]]] = []
+    for run in (run for runs in results.runs.values() for run in runs):
+        known = next((made for versions, made in found if versions == run.versions), None)
+        if known is None:
+            found.append((run.versions, [run]))
+        else:
+            known.append(run)
+    return found
 
 
 def _settings(params: Params) -> str:
@@ -96,4 +148,4 @@ def _code(line: str) -> Markup:
 def _stacked(cell: str) -> Markup:
     """Escaped HTML with what stands in brackets on a line of its own."""
     figure, bracket, rest = cell.partition(" (")
-    return Markup("{}<br><small>({}</small>").format(figure, rest) if bracket else escape(figure)
+    return Markup("{}<br><small>{}</small>").format(figure, rest.removesuffix(")")) if bracket else escape(figure)

@@ -2,106 +2,138 @@
 
 from __future__ import annotations
 
-import zipfile
-from pathlib import Path
-
+import matplotlib.patheffects as effects
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
-from xkd.errors import UserError
-from xkd.report.collect import Results, Run
-from xkd.report.style import message, plt
+from xkd.report.arrays import Arrays, shown_run
+from xkd.report.collect import Results
+from xkd.report.style import described, message, plt
 
-FULL_METHOD = "xkd"
-STAGES = ("masked", "predicted", "true")
-REFINED_CLIPS = 3
-Samples = dict[str, np.ndarray]
+STAGES = ("true", "masked", "predicted")
+REFINED_CLIPS = 5
+SLICES = 4  # of a video's time slices, evenly picked where there are more
+NUMBERED = 8  # patches side by side; more of them leave no room for numbers
+TICKS = (0.25, 0.5, 1, 2, 4)  # of the weights' logarithmic scale, which ends with them
+WEIGHTS = {"cmap": "viridis", "alpha": 0.6, "interpolation": "nearest"}
 
 
 def reconstructions(results: Results) -> Figure:
-    """Middle frame and log-mel of every sample clip: masked, predicted and true."""
-    found = _samples(results, [f"{m}_{s}" for m in ("video", "audio") for s in STAGES])
+    """Middle frame and log-mel of every sample clip: true, masked and predicted."""
+    found = shown_run(results, "samples.npz", [f"{m}_{s}" for m in ("video", "audio") for s in STAGES])
     if found is None:
         return message("No ablation of this table reconstructs both modalities.")
     run, samples = found
     clips, frames = samples["video_true"].shape[:2]
-    figure, axes = plt.subplots(6, clips, figsize=(1.15 * clips + 0.6, 7.2), squeeze=False)
+    figure, axes = plt.subplots(6, clips, figsize=(1.25 * clips + 0.7, 7.6), squeeze=False)
     for column in range(clips):
         for row, stage in enumerate(STAGES):
             axes[row, column].imshow(samples[f"video_{stage}"][column, frames // 2], interpolation="nearest")
             _log_mel(axes[row + 3, column], samples, stage, column)
+        axes[0, column].set_title(f"clip {column + 1}", loc="center", fontsize=9)
     for row, axis in enumerate(axes[:, 0]):
-        axis.set_ylabel(f"{'audio' if row > 2 else 'video'}\n{STAGES[row % 3]}")
+        axis.set_ylabel(f"{'log-mel' if row > 2 else 'frame'}\n{STAGES[row % 3]}")
     _bare(axes)
     figure.suptitle(f"Held-out clips, {run.ablation} seed {run.seed}", x=0.01, ha="left", fontsize=10)
-    return figure
+    return described(
+        figure,
+        f"Grid of {clips} held-out clips of {run.ablation} seed {run.seed}, one per column: middle frame true, with masked "
+        f"patches grey, and with those patches predicted; below it the log-mel in the same three stages. {_errors(samples)}",
+    )
 
 
 def refinement(results: Results) -> Figure:
-    """Cross-modal weights of the distillation targets: per clip its frames and log-mel, the weights below."""
-    found = _samples(results, ["video_true", "audio_true", "weights_video", "weights_audio"])
+    """Per clip its frames and its log-mel, plain and under the cross-modal weights of the distillation targets."""
+    found = shown_run(results, "samples.npz", ["video_true", "audio_true", "weights_video", "weights_audio"])
     if found is None:
         return message("No ablation of this table refines its targets with weights.")
     run, samples = found
-    clips = min(REFINED_CLIPS, len(samples["weights_video"]))
-    slices = samples["weights_video"].shape[1]
-    ratios = [1] * slices + [1.6]
-    figure, axes = plt.subplots(
-        2 * clips, slices + 1, figsize=(1.3 * (slices + 1.6) + 1, 2.5 * clips), width_ratios=ratios, squeeze=False
-    )
-    top = max(samples[f"weights_{m}"][:clips].max() for m in ("video", "audio"))
-    for clip in range(clips):
-        images = _refined_clip(axes[2 * clip : 2 * clip + 2], samples, clip, float(top))
+    clips, slices = len(samples["weights_video"][:REFINED_CLIPS]), samples["weights_video"].shape[1]
+    chosen = np.unique(np.linspace(0, slices - 1, min(SLICES, slices)).round().astype(int))
+    ratios = [1] * (2 * len(chosen)) + [1.8, 1.8]
+    size = (1.25 * sum(ratios) + 1.6, 1.4 * clips + 0.6)
+    figure, axes = plt.subplots(clips, len(ratios), figsize=size, width_ratios=ratios, squeeze=False)
+    for clip, row in enumerate(axes):
+        image = _refined_clip(row, samples, clip, chosen)
+        row[0].set_ylabel(f"clip {clip + 1}")
+    for column, title in (
+        (0, "frames"),
+        (len(chosen), "frames and weights"),
+        (-2, "log-mel"),
+        (-1, "log-mel and weights"),
+    ):
+        axes[0, column].set_title(title, fontsize=9)
     _bare(axes)
-    figure.colorbar(images, ax=axes, label="weight (mean of the clip: 1)", shrink=0.6)
+    bar = figure.colorbar(image, ax=axes, label="weight over the clip's mean", shrink=0.7, aspect=30, extend="both")
+    bar.set_ticks(TICKS, labels=[f"{tick:g}" for tick in TICKS])
+    bar.ax.minorticks_off()
+    bar.solids.set_alpha(1)
     figure.suptitle(f"Refinement weights, {run.ablation} seed {run.seed}", x=0.01, ha="left", fontsize=10)
-    return figure
-
-
-def _refined_clip(axes: np.ndarray, samples: Samples, clip: int, top: float):
-    """Fills two rows: pictures, and weights on one colour scale; returns an image of that scale."""
-    weights = samples["weights_video"][clip]
-    frames = samples["video_true"][clip]
-    length = len(frames) // len(weights)
-    for i, weight in enumerate(weights):
-        axes[0, i].imshow(frames[i * length + length // 2], interpolation="nearest")
-        axes[1, i].imshow(weight, vmin=0, vmax=top, cmap="viridis")
-    _log_mel(axes[0, -1], samples, "true", clip)
-    axes[0, 0].set_ylabel(f"clip {clip + 1}")
-    axes[1, 0].set_ylabel("weights")
-    return axes[1, -1].imshow(
-        samples["weights_audio"][clip], vmin=0, vmax=top, cmap="viridis", origin="lower", aspect="auto"
+    parts = np.concatenate([samples[f"weights_{m}"][:clips].ravel() for m in ("video", "audio")])
+    return described(
+        figure,
+        f"{clips} held-out clips of {run.ablation} seed {run.seed}, one per row: frames and log-mel, each plain and again in "
+        "grey with the refinement weight of every patch as a transparent colour. Weights reach from "
+        f"{parts.min():.2f} to {parts.max():.2f} times the clip's mean.",
     )
 
 
-def _log_mel(axis, samples: Samples, stage: str, clip: int) -> None:
+def _errors(samples: Arrays) -> str:
+    """How far the filled-in patches are from the truth, beside a guess of the mean."""
+    parts = []
+    for modality in ("video", "audio"):
+        true, predicted = samples[f"{modality}_true"], samples[f"{modality}_predicted"]
+        hidden = predicted != true
+        if hidden.any():
+            error = float(np.sqrt(np.mean((predicted - true)[hidden] ** 2)))
+            parts.append(f"{modality} {error:.2f} (deviation of the truth there {float(true[hidden].std()):.2f})")
+    return f"Root mean square error of the predicted patches: {', '.join(parts)}." if parts else ""
+
+
+def _refined_clip(row: np.ndarray, samples: Arrays, clip: int, chosen: np.ndarray) -> AxesImage:
+    """Fills one row of axes; returns an image of the weights' scale."""
+    weights, frames = samples["weights_video"][clip], samples["video_true"][clip]
+    length = len(frames) // len(weights)
+    for plain, under, i in zip(row, row[len(chosen) :], chosen):
+        frame = frames[i * length + length // 2]
+        plain.imshow(frame, interpolation="nearest")
+        under.imshow(frame.mean(-1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        _overlay(under, weights[i], frame.shape[:2])
+    _log_mel(row[-2], samples, "true", clip)
+    _log_mel(row[-1], samples, "true", clip, colours="gray")
+    return _overlay(row[-1], samples["weights_audio"][clip], samples["audio_true"][clip].shape)
+
+
+def _overlay(axis: Axes, weight_HW: np.ndarray, size: tuple[int, int]) -> AxesImage:
+    """Transparent weights over the picture on `axis`, with numbers where the patches are few enough to be read."""
+    height, width = size
+    extent = axis.images[0].get_extent()
+    origin, aspect = axis.images[0].origin, axis.get_aspect()
+    image = axis.imshow(
+        weight_HW, extent=extent, origin=origin, aspect=aspect, norm=LogNorm(TICKS[0], TICKS[-1]), **WEIGHTS
+    )
+    rows, columns = weight_HW.shape
+    if max(rows, columns) <= NUMBERED:
+        outline = [effects.withStroke(linewidth=1.6, foreground="black")]
+        for row, column in np.ndindex(rows, columns):
+            place = ((column + 0.5) * width / columns - 0.5, (row + 0.5) * height / rows - 0.5)
+            look = {"ha": "center", "va": "center", "fontsize": 6.5, "color": "white", "path_effects": outline}
+            axis.text(*place, f"{weight_HW[row, column]:.2g}", **look)
+    return image
+
+
+def _log_mel(axis: Axes, samples: Arrays, stage: str, clip: int, colours: str = "magma") -> None:
     """Low frequencies at the bottom; one scale for the three stages of a clip."""
     true = samples["audio_true"][clip]
     picture = samples[f"audio_{stage}"][clip]
-    axis.imshow(
-        picture, origin="lower", aspect="auto", vmin=true.min(), vmax=true.max(), cmap="magma", interpolation="nearest"
-    )
+    scale = {"vmin": true.min(), "vmax": true.max(), "cmap": colours}
+    axis.imshow(picture, origin="lower", aspect="auto", interpolation="nearest", **scale)
 
 
 def _bare(axes: np.ndarray) -> None:
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-
-
-def _samples(results: Results, keys: list[str]) -> tuple[Run, Samples] | None:
-    """The first seed of the full method if it has all `keys`, else of the first ablation that has."""
-    for ablation in sorted(results.runs, key=lambda name: name != FULL_METHOD):
-        run = results.runs[ablation][0]
-        samples = _load(run.folder / "samples.npz")
-        if all(key in samples for key in keys):
-            return run, samples
-    return None
-
-
-def _load(path: Path) -> Samples:
-    try:
-        with np.load(path) as archive:
-            return dict(archive)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: unreadable ({error}); remove it and pretrain that run again") from error

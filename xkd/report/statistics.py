@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as student_t
 from scipy.stats import ttest_rel
+
+LEVEL = 0.95  # of intervals
 
 
 @dataclass(frozen=True)
@@ -17,6 +20,7 @@ class Comparison:
     sd: float | None
     difference: float | None
     p: float | None
+    interval: tuple[float, float] | None = None
 
 
 def compare(values: Sequence[float], reference: Sequence[float] | None) -> Comparison:
@@ -27,8 +31,9 @@ def compare(values: Sequence[float], reference: Sequence[float] | None) -> Compa
         reference: one value per seed in the same order, or None where the reference lacks the task.
 
     Returns:
-        mean; sd with n - 1 (None with one seed); mean of the differences; p of the two-sided paired t-test. p is None
-        with fewer than two seeds, and where the differences do not vary: there is then no spread to test against.
+        mean; sd with n - 1 (None with one seed); mean of the differences; p of the two-sided paired t-test and the
+        interval that belongs to it. Both are None with fewer than two seeds, and where the differences do not vary:
+        there is then no spread to test against.
     """
     values = np.asarray(values, dtype=float)
     sd = float(values.std(ddof=1)) if len(values) > 1 else None
@@ -37,4 +42,12 @@ def compare(values: Sequence[float], reference: Sequence[float] | None) -> Compa
     differences = values - np.asarray(reference, dtype=float)
     varies = len(values) > 1 and not np.allclose(differences, differences[0], rtol=0, atol=1e-9)
     p = float(ttest_rel(values, reference).pvalue) if varies else None
-    return Comparison(float(values.mean()), sd, float(differences.mean()), p)
+    interval = _interval(differences) if varies else None
+    return Comparison(float(values.mean()), sd, float(differences.mean()), p, interval)
+
+
+def _interval(differences: np.ndarray) -> tuple[float, float]:
+    """Where the mean difference lies with confidence `LEVEL`, by Student's t."""
+    count = len(differences)
+    half = student_t.ppf(0.5 + LEVEL / 2, count - 1) * differences.std(ddof=1) / np.sqrt(count)
+    return float(differences.mean() - half), float(differences.mean() + half)

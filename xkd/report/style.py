@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MODALITY = {"video": PALETTE[0], "audio": PALETTE[1], "both": PALETTE[2]}
 YARDSTICK = "#9A9A9A"
-DASHES = ("-", "--", ":")
+DASHES = ("-", "--", ":", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 plt.rcParams.update(
     {
@@ -27,31 +28,48 @@ plt.rcParams.update(
         "axes.spines.right": False,
         "axes.axisbelow": True,
         "grid.color": "#E3E3E3",
+        "hatch.linewidth": 0.6,
         "legend.frameon": False,
         "figure.constrained_layout.use": True,
-        "savefig.dpi": 130,
+        "savefig.dpi": 144,
     }
 )
 
 
 def line_styles(names: Iterable[str]) -> dict[str, dict]:
-    """A colour and dash pattern per name, distinct for up to 21 names."""
-    count = len(PALETTE)
-    return {
-        name: {"color": PALETTE[i % count], "linestyle": DASHES[i // count % len(DASHES)]}
-        for i, name in enumerate(names)
-    }
+    """Colour, dashes and marker per name: without colour, marker and dashes together still tell 28 names apart."""
+    styles = {}
+    for i, name in enumerate(names):
+        turn, place = divmod(i, len(PALETTE))
+        styles[name] = {
+            "color": PALETTE[place],
+            "linestyle": DASHES[(place + turn) % len(DASHES)],
+            "marker": MARKERS[(place + 3 * turn) % len(MARKERS)],
+            "markersize": 4,
+            "markerfacecolor": PALETTE[place] if turn % 2 == 0 else "white",
+            "linewidth": 1.2,
+        }
+    return styles
 
 
 def message(text: str) -> Figure:
     """A figure that says why there is nothing to see."""
     figure = plt.figure(figsize=(7, 1.2))
     figure.text(0.5, 0.5, text, ha="center", va="center")
+    return described(figure, text)
+
+
+def described(figure: Figure, words: str) -> Figure:
+    """The figure with its alternative text, unless it has one (that of `message`, say)."""
+    if not figure.get_label():
+        figure.set_label(words)
     return figure
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Writes a PNG without the version stamp that matplotlib adds, and frees the figure."""
+def save(figure: Figure, path: Path, format: str | None = None) -> str:
+    """Writes a PNG without the version stamp that matplotlib adds, frees the figure and returns its alternative text."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})
+    words = str(figure.get_label())
+    figure.savefig(path, format=format, metadata={"Software": None, "Description": words})
     plt.close(figure)
+    return words

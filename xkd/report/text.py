@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from xkd.params import recipe
 from xkd.report.agreement import Agreement
 from xkd.report.collect import Results
 from xkd.report.paper import TASKS, PaperResults
@@ -24,15 +25,25 @@ EMPTY = "–"
 
 @dataclass(frozen=True)
 class TextTable:
-    """Header and rows of text; `foreign` are the titles of columns that hold the paper's figures."""
+    """Header and rows of text.
+
+    Attributes:
+        foreign: titles of columns that hold the paper's figures.
+        best: (row, column) of the best figure of each task among rows that are pretrained here.
+    """
 
     header: list[str]
     rows: list[list[str]]
     foreign: set[str] = field(default_factory=set)
+    best: set[tuple[int, int]] = field(default_factory=set)
 
 
-def main_table(results: Results, paper: PaperResults) -> TextTable:
-    """Student tasks with differences, seconds, and the paper's figures for the same ablation beside them."""
+def main_table(results: Results, paper: PaperResults, intervals: bool = False) -> TextTable:
+    """Student tasks with differences, seconds, and the paper's figures for the same ablation beside them.
+
+    Args:
+        intervals: differences of every task, not of the main ones alone, and their intervals.
+    """
     tasks = [task for task in results.tasks if task.startswith("student.")]
     titles = {task: f"PAPER, other data: {task}" for task in TASKS}
     rows = []
@@ -40,10 +51,10 @@ def main_table(results: Results, paper: PaperResults) -> TextTable:
         entry = results.params.ablations[name]
         figures = [paper.figure(entry.paper, task) for task in TASKS]
         seconds = sum(run.seconds for run in runs) / len(runs)
-        cells = [_cell(results, name, task, detailed=task in MAIN) for task in tasks]
+        cells = [_cell(results, name, task, intervals or task in MAIN, intervals) for task in tasks]
         rows.append([name, *cells, f"{seconds:.0f}", *(f"{one.percent:.1f}" if one else EMPTY for one in figures)])
     header = ["ablation", *(_title(task).removeprefix("student ") for task in tasks), "seconds", *titles.values()]
-    return TextTable(header, rows, set(titles.values()))
+    return TextTable(header, rows, set(titles.values()), _best(results, tasks))
 
 
 def other_table(results: Results) -> TextTable | None:
@@ -77,7 +88,20 @@ def agreement_table(results: Results, agreements: list[Agreement]) -> TextTable:
     return TextTable(header, rows, {paper})
 
 
-def _cell(results: Results, ablation: str, task: str, detailed: bool) -> str:
+def _best(results: Results, tasks: list[str]) -> set[tuple[int, int]]:
+    """Places of the highest means, ties included; `tasks` are the columns from the second on."""
+    best = set()
+    for column, task in enumerate(tasks, start=1):
+        means = {
+            row: sum(values) / len(values)
+            for row, name in enumerate(results.runs)
+            if recipe(results.params, name).training.mode == "pretrain" and (values := results.values(name, task))
+        }
+        best |= {(row, column) for row, mean in means.items() if mean == max(means.values())}
+    return best
+
+
+def _cell(results: Results, ablation: str, task: str, detailed: bool, intervals: bool = False) -> str:
     one = comparison(results, ablation, task)
     if one is None:
         return EMPTY
@@ -85,7 +109,10 @@ def _cell(results: Results, ablation: str, task: str, detailed: bool) -> str:
     text = f"{one.mean:.{digits}f}" + (f" ± {one.sd:.{digits}f}" if one.sd is not None else "")
     if not detailed or one.difference is None or ablation == results.params.report.baseline:
         return text
-    return f"{text} ({one.difference:+.{digits}f}{_p(one)})"
+    interval = (
+        " [{:+.{digits}f}, {:+.{digits}f}]".format(*one.interval, digits=digits) if intervals and one.interval else ""
+    )
+    return f"{text} ({one.difference:+.{digits}f}{interval}{_p(one)})"
 
 
 def _p(one: Comparison) -> str:

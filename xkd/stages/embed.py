@@ -20,7 +20,7 @@ from xkd.downstream.features import device
 from xkd.encoders.pretrained import PretrainedEncoder, load_encoder
 from xkd.errors import UserError
 from xkd.files import replacing
-from xkd.progress import track
+from xkd.progress import say, track
 
 # Read at a time. A later part of a file's sound is reached by decoding what lies before: parts are long, and decoding
 # is hundreds of times faster than the network.
@@ -48,7 +48,7 @@ def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int)
     files = [str(path) for source in sources for path in _files(source)]
     if not files:
         raise UserError(f"{', '.join(map(str, sources))}: no files there")
-    cut = _cut(model)
+    cut = Cut(model.config.modality, model.config.length, model.config.rate)
     found = track(run_guarded(windows.survey, [(f, cut) for f in files], seconds_allowed), "files", len(files))
     surveys = {file: _plain(result) for file, result in zip(files, found, strict=True)}
     faults = {file: result for file, result in surveys.items() if isinstance(result, str)}
@@ -64,9 +64,7 @@ def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int)
     finally:
         for file, reason in faults.items():
             print(f"xkd: left out: {file}: {reason}", file=sys.stderr)
-    print(
-        f"{output}: {written} clips of {len(files) - len(faults)} files; {len(faults)} files left out", file=sys.stderr
-    )
+    say(f"{output}: {written} clips of {len(files) - len(faults)} files; {len(faults)} files left out")
 
 
 def _files(source: Path) -> list[Path]:
@@ -77,13 +75,6 @@ def _files(source: Path) -> list[Path]:
     if source.suffix != ".csv":
         return [source]
     return listing.paths(source)
-
-
-def _cut(model: PretrainedEncoder) -> Cut:
-    view = model.config.input
-    if model.config.modality == "video":
-        return Cut("video", view.frames, view.fps)
-    return Cut("audio", view.frames * view.logmel.hop, view.sample_rate)
 
 
 def _vectors(

@@ -22,8 +22,6 @@ from xkd.params import protocol as params_of_protocol
 from xkd.settings import Params, Recipe, Task
 from xkd.training.export import CONFIG, load_encoders, load_heads, load_recipe, weights_files
 
-EXPERIMENT = "xkd-evaluate"
-
 
 def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None:
     """Evaluates a run and writes `out`, and `<task>.predictions.csv`, `.confusion.csv` and `.times.json` beside it.
@@ -172,14 +170,13 @@ def _track(params: Params, results: dict, recipe: Recipe, run: Path, files: list
     settings |= params_of_protocol(params, results["task"]).model_dump(mode="json")
     key = "evaluate/{dataset}/{ablation}/seed{seed}/{task}".format(**results)
     name = "{ablation} seed {seed} {task}".format(**results)
-    with tracking.start(EXPERIMENT, key, name, settings, {}, digest=_digest(settings)) as tracked:
+    with tracking.start(tracking.EVALUATION, key, name, settings, {}, digest=_digest(settings)) as tracked:
         tracked.log_metrics(accuracies)
         tracked.log_files(files)
-    pretraining = _pretraining_id(run)
-    if pretraining:
-        foreign = "" if results["dataset"] == recipe.dataset else f"{results['dataset']}."
-        columns = {foreign + column(results["task"], results["protocol"], k): v for k, v in accuracies.items()}
-        tracking.attach(pretraining).log_metrics(columns)
+    foreign = "" if results["dataset"] == recipe.dataset else f"{results['dataset']}."
+    columns = {foreign + column(results["task"], results["protocol"], k): v for k, v in accuracies.items()}
+    pretraining = f"pretrain/{recipe.dataset}/{recipe.ablation}/seed{results['seed']}"
+    tracking.attach(_pretraining_id(run), key=pretraining).log_metrics(columns)
 
 
 def _pretraining_id(run: Path) -> str | None:

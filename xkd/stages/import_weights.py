@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from xkd.encoders import folder
 from xkd.encoders.importing import import_backbone
 from xkd.errors import UserError
+from xkd.progress import say, track
 
 
 def run(
@@ -26,7 +26,7 @@ def run(
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise UserError(f"two files are called {min(twice)}; import them into different folders")
-    encoders = [import_backbone(path, heads, patch, view) for path in files]
+    encoders = [import_backbone(path, heads, patch, view) for path in track(files, "weights")]
     for name, (encoder, config) in zip(names, encoders, strict=True):
         folder.save(encoder, config, output / name)
-        print(f"{output / name}: {config.modality} {config.owner}, {config.licence}", file=sys.stderr)
+        say(f"{output / name}: {config.modality} {config.owner}, {config.licence}")

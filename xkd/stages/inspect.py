@@ -11,6 +11,7 @@ from xkd.data.clips import open_clips
 from xkd.data.contact_sheet import draw, draw_histograms
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.errors import UserError
+from xkd.progress import counter
 from xkd.settings import Params
 
 MOST_REASONS, MOST_EXAMPLES = 12, 3
@@ -40,9 +41,12 @@ def run(params: Params, dataset: str, out: Path | None, clips: int) -> None:
     print("\n".join([*lines, *_counts(found, classes), *_clips(found.rows), *_unusable(found.all_rows)]))
     out = out or folder / "inspect"
     store = open_clips(found.path)
-    draw(store, clips, LogMelSpectrogram(params.logmel, params.clips.sample_rate), out / "contact-sheet.png")
-    sizes = [(found.path.parent / path).stat().st_size for path in found.rows["path"]]
-    draw_histograms(found.rows, sizes, classes, out / "histograms.png")
+    with counter("pictures", total=2) as advance:
+        draw(store, clips, LogMelSpectrogram(params.logmel, params.clips.sample_rate), out / "contact-sheet.png")
+        advance(1)
+        sizes = [(found.path.parent / path).stat().st_size for path in found.rows["path"]]
+        draw_histograms(found.rows, sizes, classes, out / "histograms.png")
+        advance(1)
     print(f"  drawn     {out / 'contact-sheet.png'}, {out / 'histograms.png'}")
 
 

@@ -74,6 +74,7 @@ def _prepared(table, raw: Path, out: Path, clips: Clips, require: str, pack, pro
             | {"has_video": False, "has_audio": False, "digest": ""}
             | result.facts
         )
+    next(results, None)  # ends it, and with it its progress
 
 
 def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, folder: Path, pack: PackWriter | None) -> None:

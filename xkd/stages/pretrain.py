@@ -11,16 +11,19 @@ from xkd import fingerprint, tracking
 from xkd.data import manifest as manifests
 from xkd.data.loader import eval_loader, train_loader
 from xkd.files import write_json
+from xkd.models.networks import Networks
 from xkd.params import canonical
 from xkd.params import recipe as recipe_of
-from xkd.progress import track
+from xkd.progress import counter, say
 from xkd.settings import Params, Recipe
 from xkd.training import checkpoint
 from xkd.training.build import build_networks, modalities, modality_shapes, needs_teachers, trainable_parameters
+from xkd.training.embeddings import held_out, save_embeddings
 from xkd.training.export import encoder_config, save_encoders
 from xkd.training.loop import Trainer
 from xkd.training.samples import CLIPS, save_samples
 from xkd.training.start import start_from
+from xkd.versions import versions
 
 LOSSES = ("loss", "reconstruction", "distillation", "alignment", "cross_entropy")
 DIAGNOSTICS = ("gradient_norm", "teacher_entropy", "centre_norm", "feature_spread")
@@ -33,7 +36,8 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path) -> 
     """Trains one ablation with one seed and writes the files of a run into `out`.
 
     encoders/, config.json, metrics.json, times.json, history.csv (per epoch), steps.csv (per
-    step), samples.npz, samples.png and mlflow.json. An interrupted run continues from its checkpoint.
+    step), samples.npz, samples.png, embeddings.npz, versions.json and mlflow.json. An interrupted run continues from its
+    checkpoint.
 
     Raises:
         UserError: bad settings or data, given encoders that do not fit the settings, a loss that is not finite, or the run is being trained elsewhere.
@@ -63,11 +67,8 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path) -> 
 
 
 def _train(recipe: Recipe, manifest: Path, seed: int, resume: tuple[Path, str], out: Path, tracked, metrics) -> None:
-    networks = build_networks(recipe, seed)
+    networks = _starting_networks(recipe, seed)
     chosen, teachers = modalities(recipe), needs_teachers(recipe)
-    if recipe.training.weights:
-        configs = {m: encoder_config(recipe, m, "student", seed) for m in modality_shapes(recipe)}
-        start_from(networks, recipe.training.weights, configs)
     # Without training a batch is never taken: a small data set is no reason to refuse.
     size = min(recipe.training.batch_size, metrics["clips"]) if recipe.training.mode == "none" else None
     loader = train_loader(recipe, manifest, seed, chosen, local_views=teachers, batch_size=size)
@@ -76,13 +77,16 @@ def _train(recipe: Recipe, manifest: Path, seed: int, resume: tuple[Path, str], 
         state = checkpoint.load(*resume)
         if state:
             trainer.load_state_dict(state)
-            print(f"continuing after epoch {trainer.epoch} from {resume[0]}", flush=True)
-        left = recipe.training.epochs - trainer.epoch
-        for summary, rows in track(trainer.epochs(*resume), f"{recipe.ablation} seed {seed}", total=left):
-            print(_line(summary), flush=True)
-            tracked.log_steps(rows, key="step")
+            say(f"continuing after epoch {trainer.epoch} from {resume[0]}")
+        steps = len(loader) * recipe.training.epochs
+        with counter(f"{recipe.ablation} seed {seed}", steps, len(loader) * trainer.epoch) as trainer.on_step:
+            for summary, rows in trainer.epochs(*resume):
+                say(_line(summary))
+                tracked.log_steps(rows, key="step")
     trainer.recorder.write(out)
     save_samples(trainer, _held_out(recipe, manifest, chosen), out)
+    moments = {"before": _starting_networks(recipe, seed).to(trainer.device), "after": networks}
+    save_embeddings(moments, held_out(recipe, manifest, chosen), trainer.device, out)
     save_encoders(networks, recipe, seed, out)
     metrics |= {
         "trainable_parameters": trainable_parameters(trainer.objective) if recipe.training.mode != "none" else 0,
@@ -93,7 +97,17 @@ def _train(recipe: Recipe, manifest: Path, seed: int, resume: tuple[Path, str], 
     write_json(out / "metrics.json", metrics)
     write_json(out / "times.json", trainer.times())
     tracked.log_metrics({"trainable_parameters": metrics["trainable_parameters"], **trainer.times()})
+    write_json(out / "versions.json", versions())
     write_json(out / "mlflow.json", {"run_id": tracked.id})
+
+
+def _starting_networks(recipe: Recipe, seed: int) -> Networks:
+    """Weights drawn from the seed, or those that the settings name."""
+    networks = build_networks(recipe, seed)
+    if recipe.training.weights:
+        configs = {m: encoder_config(recipe, m, "student", seed) for m in modality_shapes(recipe)}
+        start_from(networks, recipe.training.weights, configs)
+    return networks
 
 
 def digest_of(recipe: Recipe, seed: int, data: str) -> str:

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from xkd import tracking
 from xkd.params import canonical
-from xkd.report import bars, beside, curves, page, pictures, style
+from xkd.report import bars, beside, confusion, curves, embedding_map, page, pictures, style
 from xkd.report.collect import Results, collect
 from xkd.report.dataset import DataFacts, facts
+from xkd.report.media import Media, clips_at_hand, contact_sheet
 from xkd.report.table import table
 from xkd.settings import Params
-
-EXPERIMENT = "xkd-table"
 
 
 def run(params: Params, out: Path) -> None:
@@ -31,12 +30,13 @@ def run(params: Params, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".table-", dir=out) as folder:
         made = Path(folder)
-        _draw(results, data, made / "figures")
+        media = clips_at_hand(params, Path("data") / params.dataset) if data else None
+        figures = page.Figures(made / "figures", _draw(results, data, media, made / "figures"))
         shown = page.context(results, data)
         table(results).to_csv(made / "table.csv", index=False, lineterminator="\n")
         (made / "table.md").write_text(page.markdown(shown))
         (made / "paper-comparison.md").write_text(beside.comparison(results))
-        (made / "report.html").write_text(page.html(shown, made / "figures"))
+        (made / "report.html").write_text(page.html(shown, results, figures, media))
         (out / "figures").mkdir(exist_ok=True)
         names = sorted(path.relative_to(made) for path in made.rglob("*") if path.is_file())
         for name in names:
@@ -49,17 +49,21 @@ def _track(params: Params, out: Path, manifest: str, files: list[Path]) -> None:
     settings = {"dataset": params.dataset, "seeds": params.seeds, "ablations": ", ".join(params.ablations)}
     digest = hashlib.sha256(f"{manifest}{canonical(params)}".encode()).hexdigest()[:16]
     tags = {"manifest": manifest}
-    with tracking.start(EXPERIMENT, f"table/{out}", f"{params.dataset} table", settings, tags, digest) as tracked:
+    with tracking.start(tracking.TABLE, f"table/{out}", f"{params.dataset} table", settings, tags, digest) as tracked:
         tracked.log_files(files)
 
 
-def _draw(results: Results, data: DataFacts | None, folder: Path) -> None:
+def _draw(results: Results, data: DataFacts | None, media: Media | None, folder: Path) -> dict[str, str]:
+    """Writes the figures of the page; returns their alternative texts."""
     figures = {
         "ablations": bars.ablation_bars(results, data.chance if data else None),
         "losses": curves.loss_curves(results),
         "diagnostics": curves.diagnostic_curves(results),
+        "alignment": curves.alignment_curves(results),
         "reconstructions": pictures.reconstructions(results),
         "refinement": pictures.refinement(results),
+        "embeddings": embedding_map.embedding_map(results),
+        "confusion": confusion.confusion_matrices(results),
     }
-    for name, figure in figures.items():
-        style.save(figure, folder / f"{name}.png")
+    words = {name: style.save(figure, folder / f"{name}.png") for name, figure in figures.items()}
+    return words | {"contact-sheet": contact_sheet(media, folder / "contact-sheet.png")}

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from xkd.encoders import folder
-from xkd.encoders.config import AudioInput, EncoderConfig, VideoInput
+from xkd.encoders.config import AudioInput, DecoderConfig, EncoderConfig, VideoInput
 from xkd.errors import UserError
 from xkd.files import write_json
 from xkd.models.head import ProjectionHead
@@ -23,7 +23,8 @@ ENCODERS, CONFIG = "encoders", "config.json"
 def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> None:
     """Writes encoders/<modality>_<owner>/ for every encoder of the run, with its head, and config.json, its settings.
 
-    Blocks that a variant shares are stored in each of its encoders, so that each can be used alone.
+    Blocks that a variant shares are stored in each of its encoders, so that each can be used alone. A student's
+    decoder goes with it, for pictures of what it reconstructs.
     """
     shutil.rmtree(out / ENCODERS, ignore_errors=True)
     both = (
@@ -33,8 +34,11 @@ def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> N
     for owner, encoders, heads in both:
         for modality, encoder in encoders.items():
             config = encoder_config(recipe, modality, owner, seed)
-            head = dict(heads.items()).get(modality)
-            folder.save(encoder, config, out / ENCODERS / f"{modality}_{owner}", head)
+            decoders = networks.decoders if owner == "student" else {}
+            head, decoder = (dict(of.items()).get(modality) for of in (heads, decoders))
+            if decoder is not None:
+                config = config.model_copy(update={"decoder": decoder_config(recipe, modality)})
+            folder.save(encoder, config, out / ENCODERS / f"{modality}_{owner}", head, decoder)
     write_json(out / CONFIG, {"seed": seed, "recipe": recipe.model_dump(mode="json")})
 
 
@@ -58,6 +62,12 @@ def encoder_config(recipe: Recipe, modality: str, owner: str, seed: int) -> Enco
         origin=f"trained with xkd on {recipe.dataset}: ablation {recipe.ablation}, seed {seed}",
         licence="not stated (not the weights released by the authors of XKD)",
     )
+
+
+def decoder_config(recipe: Recipe, modality: str) -> DecoderConfig:
+    """How the decoder of a run is rebuilt, and how much was hidden from its encoder."""
+    mask = getattr(recipe.objective, f"mask_{modality}")
+    return DecoderConfig(**recipe.model.decoder.model_dump(), mask=mask)
 
 
 def load_recipe(run: Path) -> Recipe:
@@ -96,7 +106,7 @@ def load_heads(run: Path) -> dict[tuple[str, str], ProjectionHead]:
 
 def weights_files(run: Path) -> dict[tuple[str, str], Path]:
     """The file of each encoder's weights, by (owner, modality)."""
-    return {_key(path): path / folder.WEIGHTS for path in sorted((run / ENCODERS).glob("*_*"))}
+    return {_key(path.parent): path for path in sorted((run / ENCODERS).glob(f"*_*/{folder.WEIGHTS}"))}
 
 
 def _key(path: Path) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -28,6 +28,9 @@ class Trainer:
         networks: starting weights (`xkd.training.build.build_networks`).
         loader: batches (`xkd.data.loader.train_loader`).
         seed: of the masks.
+
+    Attributes:
+        on_step: called after every step with the number of steps that were done, 1: for showing progress.
     """
 
     def __init__(self, recipe, networks: Networks, loader, seed: int) -> None:
@@ -46,6 +49,7 @@ class Trainer:
         self.recorder = Recorder()
         self.epoch = 0
         self.seconds = 0.0
+        self.on_step: Callable[[int], None] = lambda _steps: None
 
     def epochs(self, folder: Path, digest: str) -> Iterator[tuple[dict, list[dict]]]:
         """Trains to the end, yielding each epoch's averages and its steps' rows.
@@ -81,6 +85,7 @@ class Trainer:
             self.recorder.add(step, self.epoch, values)
             asked = now
             step += 1
+            self.on_step(1)
 
     def _step(self, batch, step: int) -> dict[str, float | Tensor]:
         scheduled = {name: float(values[step]) for name, values in self.schedules.items()}

@@ -10,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from xkd.encoders.pictures import reconstruction, relative_weights
 from xkd.files import replacing
-from xkd.models.patches import patchify, unpatchify
-from xkd.objectives.reconstruction import VARIANCE_FLOOR, kept_patches, masked
+from xkd.objectives.reconstruction import kept_patches
 from xkd.training.loop import Trainer
 
 CLIPS = 8
@@ -36,14 +35,15 @@ def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
     arrays = {}
     ranks = trainer.ranks(len(next(iter(views.values()))), step=0)
     for modality in networks.decoders:
-        arrays |= _reconstruction(trainer, modality, views[modality], ranks[modality])
+        keep_BK = kept_patches(ranks[modality], getattr(trainer.recipe.objective, f"mask_{modality}"))
+        pictures = reconstruction(networks.students[modality], networks.decoders[modality], views[modality], keep_BK)
+        arrays |= {f"{modality}_{name}": picture for name, picture in pictures.items()}
     if networks.teachers and trainer.recipe.objective.refinement != "none":
         _, weights = trainer.objective.teacher_tokens_and_weights(
             {m: 2 * [networks.teachers[m].cut(view)] for m, view in views.items()}
         )
         for modality, weights_BN in weights.items():
-            relative_BN = weights_BN / weights_BN.mean(1, keepdim=True)
-            arrays[f"weights_{modality}"] = relative_BN.unflatten(1, networks.teachers[modality].grid)
+            arrays[f"weights_{modality}"] = relative_weights(weights_BN, networks.teachers[modality].grid)
     arrays = {name: array.float().cpu() for name, array in arrays.items()}
     with replacing(out / "samples.npz") as path, open(path, "wb") as handle:
         np.savez_compressed(handle, **{name: array.numpy() for name, array in arrays.items()})
@@ -69,32 +69,3 @@ def _sheet(arrays: dict[str, Tensor], modalities: tuple[str, ...]) -> Tensor:
             height = round(SHEET_COLUMN * shown.shape[2] / shown.shape[3])
             rows.append(make_grid(F.interpolate(scaled, (height, SHEET_COLUMN)), nrow=len(scaled), padding=4))
     return torch.cat(rows, 1)
-
-
-def _reconstruction(trainer: Trainer, modality: str, view: Tensor, rank_BN: Tensor) -> dict[str, Tensor]:
-    encoder, decoder = trainer.networks.students[modality], trainer.networks.decoders[modality]
-    keep_BK = kept_patches(rank_BN, getattr(trainer.recipe.objective, f"mask_{modality}"))
-    hidden_BN1 = masked(keep_BK, rank_BN.shape[1]).unsqueeze(-1)
-    patches_BNP = patchify(view, encoder.patch)
-    # The network predicts normalised patches; the true mean and deviation of each make them pictures again.
-    deviation = (patches_BNP.var(-1, keepdim=True) + VARIANCE_FLOOR).sqrt()
-    predicted_BNP = decoder(encoder(view, keep_BK), keep_BK) * deviation + patches_BNP.mean(-1, keepdim=True)
-    # Zero is mid grey in a normalised picture; in a log-mel, silence shows better.
-    blank = patches_BNP.min() if modality == "audio" else torch.zeros((), device=view.device)
-    pictures = {
-        "true": patches_BNP,
-        "masked": torch.where(hidden_BN1, blank, patches_BNP),
-        "predicted": torch.where(hidden_BN1, predicted_BNP, patches_BNP),
-    }
-    return {
-        f"{modality}_{name}": _as_picture(unpatchify(p, encoder.patch, encoder.grid), modality)
-        for name, p in pictures.items()
-    }
-
-
-def _as_picture(view: Tensor, modality: str) -> Tensor:
-    """(B, T, H, W, 3) in 0..1 for video, (B, M, F) for audio."""
-    if modality == "audio":
-        return view[:, 0]
-    mean, std = (torch.tensor(v, device=view.device).view(1, 3, 1, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    return (view * std + mean).clamp(0, 1).permute(0, 2, 3, 4, 1)

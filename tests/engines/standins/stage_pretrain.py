@@ -10,6 +10,8 @@ FILES = [
     "history.csv",
     "steps.csv",
     "samples.npz",
+    "embeddings.npz",
+    "versions.json",
     "mlflow.json",
 ]
 

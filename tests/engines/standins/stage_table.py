@@ -4,7 +4,10 @@ from executed import note
 
 from xkd.params import tasks_of
 
-FIGURES = ("ablations", "losses", "diagnostics", "reconstructions", "refinement")
+FIGURES = (
+    *("ablations", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
+    *("embeddings", "confusion", "contact-sheet"),
+)
 
 
 def run(params, out):

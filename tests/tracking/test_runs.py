@@ -1,34 +1,25 @@
 """MLflow runs: one per key, resumed or put aside; a failure is one warning."""
 
+import hashlib
+import json
 import math
+import time
+from pathlib import Path
 
 import pytest
 
 from xkd import tracking
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """One database for all tests here: making it takes seconds."""
-    return tmp_path_factory.mktemp("mlflow")
-
-
-@pytest.fixture
-def client(folder, monkeypatch):
-    from mlflow import MlflowClient
-
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("XKD_TRACKING", "on")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+from xkd.tracking import process, system
+from xkd.tracking import run as runs
+from xkd.tracking.sender import SUPERSEDED
 
 
 def start(key, digest="d1", name="a run", params=None):
-    return tracking.start("digits", key, name, params or {"lr": 0.1}, {"variant": "XKD"}, digest)
+    return tracking.start("xkd-digits", key, name, params or {"lr": 0.1}, {"variant": "XKD"}, digest)
 
 
 def rows(client, key):
-    experiment = client.get_experiment_by_name("digits").experiment_id
+    experiment = client.get_experiment_by_name("xkd-digits").experiment_id
     return client.search_runs([experiment], f"tags.`xkd.key` = '{key}'")
 
 
@@ -56,7 +47,7 @@ def test_long_curves_are_thinned_and_keep_their_last_row(client):
     with start("long") as run:
         run.log_steps([{"step": n, "loss": float(n)} for n in range(1000)])
     steps = [step for step, _ in points(client, run.id, "loss")]
-    assert len(steps) == tracking.ROWS_PER_CALL
+    assert len(steps) == runs.ROWS_PER_CALL
     assert steps[-1] == 999
 
 
@@ -90,7 +81,7 @@ def test_other_settings_and_finished_runs_are_superseded(client):
     assert len({old.id, new.id, newest.id}) == 3
     assert [row.info.run_id for row in rows(client, "again")] == [newest.id]
     hidden = client.get_run(old.id)
-    assert (hidden.info.lifecycle_stage, hidden.data.tags[tracking.SUPERSEDED]) == ("deleted", "true")
+    assert (hidden.info.lifecycle_stage, hidden.data.tags[SUPERSEDED]) == ("deleted", "true")
 
 
 def test_results_go_onto_a_finished_run(client):
@@ -101,18 +92,63 @@ def test_results_go_onto_a_finished_run(client):
     assert (row.info.status, row.data.metrics) == ("FINISHED", {"linear": 50.0})
 
 
-def test_failure_is_one_warning_and_the_work_goes_on(client, monkeypatch, capsys):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    done = []
-    with start("unreachable") as run:
-        run.log_metrics({"loss": 1.0})
-        run.log_files(["x"])
-        done.append(run.id)
-    warnings = capsys.readouterr().err.splitlines()
-    assert done == [None]
-    assert len(warnings) == 1
-    assert "going on without it" in warnings[0]
+def test_a_dead_process_leaves_no_run_running(client, monkeypatch):
+    """Another host's run is left alone: nobody here knows whether it lives."""
+    with start("alive") as alive:
+        for run_id, host in (("dead", process.host()), ("elsewhere", "elsewhere/1")):
+            experiment = client.get_experiment_by_name("xkd-digits").experiment_id
+            tags = {"xkd.key": run_id, process.HOST: host, process.PROCESS: "1 0.0"}
+            client.create_run(experiment, tags=tags)
+        with start("next"):
+            pass
+        assert client.get_run(alive.id).info.status == "RUNNING"
+    assert [row.info.status for row in rows(client, "dead")] == ["KILLED"]
+    assert [row.info.status for row in rows(client, "elsewhere")] == ["RUNNING"]
+
+
+def test_two_checkouts_on_one_database_keep_their_runs_apart(client, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
+    ids = []
+    for checkout in ("one", "two", "one"):
+        (tmp_path / checkout).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / checkout)
+        with start("shared") as run:
+            ids.append(run.id)
+    assert {row.info.run_id for row in rows(client, "shared")} == set(ids[1:])
+
+
+def test_large_files_are_named_not_copied(client, folder, monkeypatch):
+    monkeypatch.setattr(runs, "COPIED_BYTES", 1000)
+    weights = folder / "encoders" / "video_student" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"x" * 2000)
+    (weights.parent / "config.json").write_text("{}")
+    with start("weights") as run:
+        run.log_files([folder / "encoders"])
+    assert [file.path for file in client.list_artifacts(run.id, "encoders/video_student")] == [
+        "encoders/video_student/config.json"
+    ]
+    local = client.download_artifacts(run.id, "references.json", str(folder))
+    assert json.loads(Path(local).read_text()) == {
+        "encoders/video_student/model.safetensors": {
+            "path": str(weights),
+            "bytes": 2000,
+            "sha256": hashlib.sha256(b"x" * 2000).hexdigest(),
+        }
+    }
+
+
+def test_long_runs_show_what_the_machine_does(client, monkeypatch):
+    monkeypatch.setattr(system, "FIRST_SAMPLE_SECONDS", 0.0)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    with start("watched") as run:
+        for _ in range(300):
+            time.sleep(0.1)
+            if "system/cpu_utilization_percentage" in client.get_run(run.id).data.metrics:
+                break
+    shown = client.get_run(run.id)
+    assert shown.data.metrics["system/system_memory_usage_megabytes"] > 0
+    assert shown.info.status == "FINISHED"
 
 
 def test_errors_of_the_work_pass_through_when_tracking_failed(client, monkeypatch):

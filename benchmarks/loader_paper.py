@@ -1,0 +1,222 @@
+"""Clips per second that one core prepares for training at the paper's sizes, against the plain way in the same run.
+
+    python -m benchmarks.loader_paper
+
+Needs no data: it makes films of 10 s and 480 x 270 pixels and prepares them as `xkd prepare` does. The process keeps to
+one core and counts its own CPU seconds, so that other work on the machine disturbs little; the cases take turns, and a
+ratio is the median over pairs of neighbours. The plain way decodes the films themselves with decord and PyAV for each
+view, and applies torchvision's and torchaudio's operations one after the other to float tensors, with the same draws.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from torchaudio.transforms import MelSpectrogram
+from torchvision.transforms.v2 import functional as tv
+
+from benchmarks.film import write_film
+from xkd import params
+from xkd.data import augment, colours, decode
+from xkd.data.clips import ClipStore, open_clips
+from xkd.data.decode import Video
+from xkd.data.loader import collate
+from xkd.data.logmel import LogMelSpectrogram
+from xkd.data.memory import keep_freed_memory
+from xkd.data.views import TrainViews, clip_generator
+from xkd.settings import Dataset, Recipe, VideoView
+from xkd.stages import prepare
+
+BATCH = 8
+COLOURS = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
+
+
+@click.command()
+@click.option("--films", default=2, show_default=True, help="Different films; each is prepared eight times.")
+@click.option("--clips", default=32, show_default=True, help="Clips per measurement.")
+@click.option("--rounds", default=5, show_default=True, help="Measurements of each case.")
+def main(films: int, clips: int, rounds: int) -> None:
+    """Prints clips per second and core, ratios to the plain way, and where the time goes."""
+    torch.set_num_threads(1)
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    keep_freed_memory()
+    settings = params.load(Path("workflow/presets/paper.yaml"))
+    recipe = params.recipe(settings, "xkd")
+    with tempfile.TemporaryDirectory() as folder:
+        paths, stores = _prepared(settings, Path(folder), films)
+        views, plain = TrainViews(recipe), Plain(recipe, paths)
+        cases: dict[str, Callable[[], None]] = {
+            "the plain way, from the films": lambda: _batches(plain, stores["files"], clips),
+            "prepared files": lambda: _batches(views, stores["files"], clips),
+            "prepared files, training.augment: device": lambda: _batches(views.cut, stores["files"], clips),
+            "packed arrays": lambda: _batches(views, stores["packed"], clips),
+            "packed arrays, training.augment: device": lambda: _batches(views.cut, stores["packed"], clips),
+        }
+        seconds = _alternate(cases, rounds)
+        _show(seconds, clips)
+        _show_parts(_parts(lambda: _batches(views, stores["files"], 3 * clips)), 3 * clips)
+
+
+class Plain:
+    """Views of the films themselves, with the draws of `TrainViews`."""
+
+    def __init__(self, recipe: Recipe, paths: list[Path]):
+        self.recipe, self.paths, self.views = recipe, paths, TrainViews(recipe)
+        mel, rate = recipe.logmel, recipe.clips.sample_rate
+        self.mel = MelSpectrogram(
+            rate, mel.n_fft, hop_length=mel.hop, n_mels=mel.n_mels, f_max=mel.f_max, norm="slaney", mel_scale="slaney"
+        )
+
+    def __call__(self, store: ClipStore, index: int, generator: torch.Generator) -> dict[str, list[Tensor]]:
+        draws, path = augment.named(augment.draw_table(2, generator)), self.paths[index]
+        together = draws[0]["video"].time
+        return {
+            "video": [
+                self._video(path, view, draw["video"], draw["video"].time if number else together)
+                for number, (view, draw) in enumerate(zip(self.views.video, draws, strict=True))
+            ],
+            "audio": [
+                self._audio(path, view, draw["audio"], draw["audio"].time if number else together)
+                for number, (view, draw) in enumerate(zip(self.views.audio, draws, strict=True))
+            ],
+        }
+
+    def _video(self, path: Path, view: VideoView, draw: augment.Draw, place: float) -> Tensor:
+        video = Video(path)
+        shown = video.at_rate(self.recipe.clips.fps)
+        first = int(place * (len(shown) - view.frames))
+        frames = torch.from_numpy(video.pictures(shown[first : first + view.frames])).permute(0, 3, 1, 2).contiguous()
+        picture = augment.crop(frames, view, draw).float() / 255
+        for kind in sorted(range(4), key=draw.order.__getitem__):
+            shift = view.jitter[kind] * (2 * draw.jitter[kind] - 1)
+            picture = COLOURS[kind](picture, shift if kind == 3 else 1 + shift)
+        if draw.grey < view.grey:
+            picture = tv.rgb_to_grayscale(picture, num_output_channels=3)
+        if draw.blur < view.blur:
+            sigma = 0.1 + 1.9 * draw.sigma
+            picture = tv.gaussian_blur(picture, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma] * 2)
+        return tv.normalize(picture, augment.IMAGENET_MEAN, augment.IMAGENET_STD).transpose(0, 1).contiguous()
+
+    def _audio(self, path: Path, view, draw: augment.Draw, place: float) -> Tensor:
+        settings = self.recipe.logmel
+        sound = torch.from_numpy(decode.read_audio(path, self.recipe.clips.sample_rate))
+        samples = min(view.frames * settings.hop, round(self.recipe.clips.seconds * self.recipe.clips.sample_rate))
+        first = int(place * (len(sound) - samples))
+        power = self.mel(sound[None, first : first + samples] * augment.volume_gain(view, draw))[..., : view.frames]
+        logmel = ((power + settings.floor).log() - settings.mean) / settings.std
+        return augment.resized_crop_logmel(logmel[None], [draw])[0] if view.resized_crop else logmel
+
+
+def _prepared(settings: params.Params, folder: Path, films: int) -> tuple[list[Path], dict[str, ClipStore]]:
+    """The films in the order of their clips, and the clips as files and as packed arrays."""
+    raw = folder / "raw"
+    raw.mkdir()
+    for seed in track(range(films), "making films", transient=True):
+        write_film(raw / f"{seed}.mp4", seed)
+    names = [f"{copy}-{seed}.mp4" for copy in range(8) for seed in range(films)]
+    for name in names:
+        shutil.copy(raw / name.split("-")[1], raw / name)
+    (raw / "index.csv").write_text("path\n" + "".join(f"{name}\n" for name in names))
+    stores = {}
+    for form in ("files", "packed"):
+        own = {
+            "dataset": "own",
+            "datasets": {"own": Dataset(kind="manifest", require="both")},
+            "clips": settings.clips.model_copy(update={"pack": form == "packed"}),
+        }
+        prepare.run(settings.model_copy(update=own), raw / "index.csv", folder / form, processes=1)
+        stores[form] = open_clips(folder / form / "manifest.csv")
+    order = {Path(name).stem: raw / name for name in names}
+    return [order[Path(clip_id).stem] for clip_id in stores["files"].ids], stores
+
+
+def _batches(make: Callable, store: ClipStore, clips: int) -> None:
+    """What a worker of the loader does."""
+    items = []
+    for number in range(clips):
+        index = number % len(store)
+        items.append((store.ids[index], 0, make(store, index, clip_generator(0, number, store.ids[index]))))
+        if len(items) == BATCH:
+            collate(items)
+            items = []
+
+
+def _alternate(cases: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of each case, the cases taking turns after one turn that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for number in track(range(rounds + 1), "measuring", transient=True):
+        for name, case in cases.items():
+            started = time.process_time()
+            case()
+            if number:
+                seconds[name].append(time.process_time() - started)
+    return seconds
+
+
+def _parts(case: Callable[[], None]) -> dict[str, float]:
+    """CPU seconds of the parts of a case."""
+    spent: dict[str, float] = {}
+
+    def timed(name: str, function: Callable) -> Callable:
+        def wrapper(*args, **kwargs):
+            started = time.process_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent[name] = spent.get(name, 0.0) + time.process_time() - started
+
+        return wrapper
+
+    jitter = tuple(timed(f"  {change.__name__}", change) for change in augment.JITTER)
+    watched = [(ClipStore, "video", "decode video"), (ClipStore, "audio", "decode sound")]
+    watched += [(augment, "crop", "crop, resize, flip"), (augment, "augment_video", "to float, colours, normalise")]
+    watched += [(colours, "grey", "  grey"), (colours, "blur", "  blur")]
+    watched += [(augment, "augment_audio", "volume, logarithm, resized crop of log-mel")]
+    watched.append((LogMelSpectrogram, "power", "mel power"))
+    originals = [(where, name, getattr(where, name)) for where, name, _ in watched] + [
+        (augment, "JITTER", augment.JITTER)
+    ]
+    try:
+        for where, name, title in watched:
+            setattr(where, name, timed(title, getattr(where, name)))
+        augment.JITTER = jitter
+        started = time.process_time()
+        case()
+        spent["all"] = time.process_time() - started
+    finally:
+        for where, name, original in originals:
+            setattr(where, name, original)
+    return spent
+
+
+def _show(seconds: dict[str, list[float]], clips: int) -> None:
+    baseline = next(iter(seconds.values()))
+    table = Table("", "clips/s and core", "ratio")
+    for name, times in seconds.items():
+        ratios = [plain / own for plain, own in zip(baseline, times, strict=True)]
+        table.add_row(name, f"{clips / np.median(times):.1f}", f"{np.median(ratios):.2f}")
+    Console().print(table)
+
+
+def _show_parts(spent: dict[str, float], clips: int) -> None:
+    table = Table("a clip from prepared files", "ms")
+    for name, seconds in spent.items():
+        table.add_row(name, f"{1e3 * seconds / clips:.2f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The training step against a plain implementation of the same formulas, as ratios measured in one run.
+
+    python -m benchmarks.step --params workflow/presets/paper.yaml --batch 4 --pairs 5 --precision float32 --precision bfloat16
+    python -m benchmarks.step --params params.yaml --pairs 200
+    python -m benchmarks.step --params workflow/presets/paper.yaml --gpu --batch 8 --batch 32
+
+The baseline is `benchmarks.plain`. Both start from the same weights and see the same random views; their losses before
+the first update are compared. Steps then alternate, ours and the plain one; the ratio of each pair is taken and the
+median of those is reported with the quartiles. Times are processor time: what else runs on the machine does not count,
+and nor does waiting, so keep to one thread where it is busy. With --gpu our step alone is measured on a GPU: wall-clock
+time of a step, model FLOP utilisation (arithmetic as `xkd plan` counts it) and peak memory for each batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.plain import PlainStep
+from xkd import params
+from xkd.models.networks import Networks
+from xkd.plan.shapes import patch_counts, view_shapes
+from xkd.settings import Recipe
+from xkd.training.build import build_networks
+from xkd.training.losses import Objective
+from xkd.training.optimiser import make_optimiser
+from xkd.training.step import update
+from xkd.training.supervised import SupervisedObjective
+
+ROUNDING = {"float32": 1e-4, "bfloat16": 1e-2}
+
+
+class OurStep:
+    """The step as `xkd pretrain` makes it, at the schedules' first values."""
+
+    def __init__(self, networks: Networks, recipe: Recipe):
+        training, objective = recipe.training, recipe.objective
+        self.networks, self.training = networks, training
+        self.objective = Objective(networks, objective, recipe.model.head.out)
+        self.objective.to(next(networks.parameters()).device).train()
+        self.optimiser = make_optimiser(self.objective, training.learning_rate, training.betas, training.weight_decay)
+        video, audio = objective.teacher_temperature_video, objective.teacher_temperature_audio
+        self.temperatures = {"video": video[0], "audio": audio[0]}
+
+    def __call__(self, views: dict[str, list[Tensor]], ranks: dict[str, Tensor]) -> Tensor:
+        """The loss of a batch before the update that it makes."""
+        device = next(iter(ranks.values())).device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
+            loss = self.objective(views, ranks, self.temperatures).total
+        momentum = {m: self.training.ema[0] for m in self.networks.teachers}
+        update(self.networks, self.optimiser, loss, self.training.clip_gradient, momentum)
+        return loss.detach()
+
+
+class SupervisedStep:
+    """The same for the supervised yardstick, with ten labels."""
+
+    def __init__(self, networks: Networks, recipe: Recipe):
+        self.networks, self.training = networks, recipe.training
+        self.objective = SupervisedObjective(networks, recipe.model.width, 10).train()
+        training = recipe.training
+        self.optimiser = make_optimiser(self.objective, training.learning_rate, training.betas, training.weight_decay)
+
+    def __call__(self, views: dict[str, list[Tensor]], ranks: dict[str, Tensor]) -> Tensor:
+        """The loss of a batch before the update that it makes."""
+        clips = len(views["video"][0])
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.training.precision == "bfloat16"):
+            loss = self.objective(views, torch.arange(clips) % 10).total
+        update(self.networks, self.optimiser, loss, self.training.clip_gradient, {})
+        return loss.detach()
+
+
+def make_step(recipe: Recipe) -> OurStep | SupervisedStep:
+    """The step of any ablation that trains."""
+    networks = build_networks(recipe, seed=0)
+    return (SupervisedStep if recipe.training.mode == "supervised" else OurStep)(networks, recipe)
+
+
+@click.command()
+@click.option("--params", "settings", default="params.yaml", show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "--ablation", default="xkd", show_default=True, help="For --gpu any; the baseline knows xkd and its MAS, MATS."
+)
+@click.option("--batch", "batches", type=int, multiple=True, help="Clips per step; by default training.batch_size.")
+@click.option(
+    "--precision", "precisions", multiple=True, type=click.Choice(list(ROUNDING)), help="By default that set."
+)
+@click.option("--pairs", default=5, show_default=True, help="Measured pairs of steps, after one of warming up.")
+@click.option("--threads", default=1, show_default=True, help="Of torch, on the CPU.")
+@click.option("--gpu", is_flag=True, help="Measure our step on a CUDA device instead.")
+@click.option("--peak-tflops", default=312.0, show_default=True, help="Of the GPU, dense, in the precision used.")
+def main(settings, ablation, batches, precisions, pairs, threads, gpu, peak_tflops) -> None:
+    """Prints how long a training step takes."""
+    torch.set_num_threads(threads)
+    recipe = params.recipe(params.load(settings), ablation)
+    table = Table(*(GPU_COLUMNS if gpu else COLUMNS), title=f"{settings}, {recipe.ablation}, {_machine(gpu)}")
+    for precision in precisions or (recipe.training.precision,):
+        for batch in batches or (recipe.training.batch_size,):
+            changed = recipe.training.model_copy(update={"precision": precision, "batch_size": batch})
+            case = recipe.model_copy(update={"training": changed})
+            table.add_row(*(_on_gpu(case, pairs, peak_tflops) if gpu else _beside_plain(case, pairs)))
+    Console(width=140).print(table)
+
+
+COLUMNS = ("precision", "batch", "loss, ours", "loss, plain", "s, ours", "s, plain", "ratio", "quartiles", "pairs")
+GPU_COLUMNS = ("precision", "batch", "s per step", "clips/s", "MFU", "peak GB")
+
+
+def random_batch(recipe: Recipe, device: str = "cpu") -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
+    """Views of noise of a run's sizes, and orders of the global views' patches; always the same."""
+    generator, size = torch.Generator().manual_seed(0), recipe.training.batch_size
+    shapes = view_shapes(recipe)
+    views = {m: [torch.randn(size, *s, generator=generator).to(device) for s in shapes[m]] for m in shapes}
+    ranks = {m: torch.rand(size, patch_counts(recipe, m)[0], generator=generator).to(device) for m in shapes}
+    return views, ranks
+
+
+def _beside_plain(recipe: Recipe, pairs: int) -> list[str]:
+    networks, batch = build_networks(recipe, seed=0), random_batch(recipe)
+    steps = PlainStep(deepcopy(networks), recipe), OurStep(networks, recipe)
+    losses = [float(step(*batch)) for step in steps]
+    precision = recipe.training.precision
+    if abs(losses[0] - losses[1]) > ROUNDING[precision] * abs(losses[0]):
+        raise click.ClickException(f"{precision}: the losses differ: plain {losses[0]}, ours {losses[1]}")
+    seconds = np.array([[_seconds(step, batch) for step in steps] for _ in range(pairs)])
+    ratios = seconds[:, 0] / seconds[:, 1]
+    low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
+    plain, ours = (f"{s:.3g}" for s in np.median(seconds, axis=0))
+    shown = [f"{losses[1]:.5f}", f"{losses[0]:.5f}", ours, plain, f"{middle:.2f}", f"{low:.2f} to {high:.2f}"]
+    return [precision, str(recipe.training.batch_size), *shown, str(pairs)]
+
+
+def _on_gpu(recipe: Recipe, steps: int, peak_tflops: float) -> list[str]:
+    from xkd.plan.arithmetic import step_flops
+
+    if not torch.cuda.is_available():
+        raise click.ClickException("--gpu: torch sees no CUDA device here")
+    torch.cuda.empty_cache()
+    step, batch = OurStep(build_networks(recipe, seed=0).cuda(), recipe), random_batch(recipe, "cuda")
+    step(*batch)
+    torch.cuda.reset_peak_memory_stats()
+    seconds = float(np.median([_seconds(step, batch) for _ in range(steps)]))
+    utilisation = step_flops(recipe).total / seconds / (peak_tflops * 1e12)
+    size, peak = recipe.training.batch_size, torch.cuda.max_memory_allocated() / 1e9
+    return [
+        recipe.training.precision,
+        str(size),
+        f"{seconds:.4f}",
+        f"{size / seconds:.1f}",
+        f"{utilisation:.1%}",
+        f"{peak:.1f}",
+    ]
+
+
+def _seconds(step: Callable, batch: tuple) -> float:
+    """Processor time on the CPU, wall-clock time on a GPU."""
+    if batch[0]["video"][0].is_cuda:
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        step(*batch)
+        torch.cuda.synchronize()
+        return time.perf_counter() - started
+    started = time.process_time()
+    step(*batch)
+    return time.process_time() - started
+
+
+def _machine(gpu: bool) -> str:
+    return torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
+
+
+if __name__ == "__main__":
+    main()

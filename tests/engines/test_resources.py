@@ -1,0 +1,57 @@
+"""What jobs ask for, and how many processes pretraining starts. Stages are stand-ins."""
+
+import re
+
+import pytest
+from engine_project import ROOT, Project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return Project(tmp_path_factory.mktemp("resources") / "project", standins=True)
+
+
+def _asked(project, resources: dict) -> tuple[dict, str]:
+    """Resources and command of a pretraining, from a dry run."""
+    project.write(project.settings() | {"resources": resources})
+    done = project.snakemake("--dry-run", "--printshellcmds", "--cores", "4", "--", "ablation_ae")
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, text
+    job = text[text.index("rule pretrain:") :]
+    resources = re.search(r"resources: (.*)", job).group(1).split(", ")
+    return dict(entry.split("=", 1) for entry in resources), re.search(r".*-m xkd pretrain.*", job).group()
+
+
+def test_a_lone_process_is_started_as_by_hand(project):
+    resources, command = _asked(project, {"pretrain": {"cpus": 3, "memory_gb": 5.5, "runtime": 90}})
+    assert (resources["nodes"], resources["cpus_per_task"], resources["mem_mb"]) == ("1", "3", "5500")
+    assert resources["runtime"] == "90" and "gpu" not in resources and "mpi" not in resources
+    assert command.removeprefix("Shell command: ").startswith("exec python -m xkd pretrain --manifest ")
+
+
+def test_processes_of_several_nodes_meet_on_the_first(project):
+    resources, command = _asked(project, {"pretrain": {"nodes": 2, "gpus": 2, "cpus": 8}})
+    assert (resources["nodes"], resources["tasks"], resources["gpu"], resources["gres"]) == ("2", "2", "4", "gpu:2")
+    assert "mpi" in resources
+    assert (
+        "exec srun --nodes 2 --ntasks-per-node 1 --cpus-per-task 8 --kill-on-bad-exit torchrun --nnodes 2 " in command
+    )
+    assert "--nproc-per-node 2" in command and '--rdzv-endpoint "$(hostname):' in command
+
+
+def test_processes_are_started(project):
+    project.write(project.settings() | {"seeds": [0], "resources": {"pretrain": {"processes": 2, "cpus": 2}}})
+    done = project.snakemake("--", "runs/miniature/ae/seed0/metrics.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (project.root / "executed.txt").read_text().splitlines().count("pretrain ae 0") == 2
+
+
+def test_each_gpu_of_the_papers_node_gets_a_process(project):
+    for file in (ROOT / "params.yaml", *(ROOT / "workflow" / "presets").glob("*.yaml")):
+        text = file.read_text().replace("../../params.yaml", "base.yaml")
+        (project.root / ("base.yaml" if file.name == "params.yaml" else file.name)).write_text(text)
+    done = project.snakemake("--dry-run", "--", "ablation_xkd", XKD_PARAMS="paper.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(
+        r"nodes=1, cpus_per_task=64, .*gpu=8, launcher=OMP_NUM_THREADS=8 exec torchrun", done.stdout + done.stderr
+    )

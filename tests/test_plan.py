@@ -1,0 +1,252 @@
+"""What `xkd plan` says, against the real networks, PyTorch's own counter and what autograd keeps."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from xkd import params
+from xkd.errors import UserError
+from xkd.plan.arithmetic import encoder_forward, step_flops
+from xkd.plan.memory import memory, networks_without_memory, parameters
+from xkd.plan.shapes import patch_counts, view_shapes
+from xkd.plan.storage import checkpoint_bytes, clip_counts, encoder_bytes
+from xkd.stages import plan as stage
+from xkd.training.build import build_networks, trainable_parameters
+from xkd.training.export import save_encoders
+from xkd.training.losses import Objective
+from xkd.training.optimiser import make_optimiser
+from xkd.training.step import update
+from xkd.training.supervised import SupervisedObjective
+
+ROOT = Path(__file__).parents[1]
+PAPER, MINIATURE = ROOT / "workflow" / "presets" / "paper.yaml", ROOT / "workflow" / "presets" / "miniature.yaml"
+SETTINGS = params.load(ROOT / "params.yaml")
+HARDWARE = stage.Hardware(gpus=8, peak=312e12, utilisation=0.4)
+ROWS = ["xkd", "xkd_mas", "xkd_mats", "ae", "recon_audio", "ae_kd", "ae_da", "xkd_no_refinement", "xkd_teacher_local"]
+
+
+def small(ablation, batch=3, precision="float32", **changes):
+    recipe = params.recipe(SETTINGS, ablation)
+    training = recipe.training.model_copy(update={"batch_size": batch, "precision": precision})
+    return recipe.model_copy(update={"training": training, **changes})
+
+
+class Step:
+    """A real training step on noise."""
+
+    def __init__(self, recipe):
+        self.recipe, self.networks = recipe, build_networks(recipe, 0)
+        self.supervised = recipe.training.mode == "supervised"
+        if self.supervised:
+            self.objective = SupervisedObjective(self.networks, recipe.model.width, 10)
+        else:
+            self.objective = Objective(self.networks, recipe.objective, recipe.model.head.out)
+        self.optimiser = make_optimiser(self.objective.train(), 1e-3, (0.9, 0.95), 0.1)
+        size = recipe.training.batch_size
+        self.views = {m: [torch.randn(size, *s) for s in shapes] for m, shapes in view_shapes(recipe).items()}
+        self.ranks = {m: torch.rand(size, patch_counts(recipe, m)[0]) for m in self.views}
+
+    def loss(self):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.training.precision == "bfloat16"):
+            if self.supervised:
+                return self.objective(self.views, torch.arange(self.recipe.training.batch_size)).total
+            return self.objective(self.views, self.ranks, {"video": 0.1, "audio": 0.1}).total
+
+    def __call__(self):
+        update(self.networks, self.optimiser, self.loss(), 0.3, {m: 0.9 for m in self.networks.teachers})
+
+
+def counted(run):
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("ablation", ROWS)
+def test_operations_of_a_step_are_those_that_pytorch_counts(ablation):
+    recipe = small(ablation)
+    step = Step(recipe)
+    with sdpa_kernel(SDPBackend.MATH):  # fused kernels compute products again, which no model's arithmetic includes
+        assert step_flops(recipe).total == counted(step)
+
+
+def test_operations_of_other_objectives_and_sizes():
+    plain = small("xkd")
+    coral = plain.model_copy(update={"objective": plain.objective.model_copy(update={"discrepancy": "coral"})})
+    wide = plain.model.model_copy(
+        update={"depth": 3, "decoder": plain.model.decoder.model_copy(update={"width": 96, "depth": 2})}
+    )
+    views = plain.views.model_copy(update={"local_views": 3})
+    for recipe in (coral, small("xkd_mats", batch=2, model=wide, views=views)):
+        with sdpa_kernel(SDPBackend.MATH):
+            assert step_flops(recipe).total == counted(Step(recipe))
+
+
+def test_operations_of_the_supervised_yardstick_leave_out_its_classifier():
+    recipe = small("supervised")
+    with sdpa_kernel(SDPBackend.MATH):
+        assert step_flops(recipe).total == pytest.approx(counted(Step(recipe)), rel=0.001)
+
+
+def test_the_whole_is_the_sum_of_what_is_shown():
+    flops = step_flops(small("xkd"))
+    assert flops.total == sum(part.forward + part.backward for part in flops.parts)
+    assert flops.teachers == sum(part.forward for part in flops.parts if "teacher" in part.name)
+
+
+def test_operations_of_evaluation_are_those_of_an_encoder():
+    recipe = small("xkd", batch=1)
+    for modality, encoder in build_networks(recipe, 0).students.items():
+        view = torch.randn(1, *view_shapes(recipe)[modality][0])
+        with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+            assert encoder_forward(recipe, modality) == counted(lambda e=encoder, v=view: e.features(v))
+
+
+@pytest.mark.parametrize("ablation", [*ROWS, "supervised"])
+def test_parameters_are_those_of_the_networks(ablation):
+    recipe = small(ablation)
+    networks, told = build_networks(recipe, 0), parameters(recipe)
+    assert told["trainable"] == trainable_parameters(networks)
+    assert told["trainable"] + told["teachers"] == sum(p.numel() for p in networks.parameters())
+    assert sum(told.values()) == 2 * (told["trainable"] + told["teachers"])
+
+
+def test_an_untrained_run_takes_no_steps_and_no_memory_to_train():
+    recipe = small("random_init")
+    assert parameters(recipe)["trainable"] == 0 == step_flops(recipe).total
+    assert memory(recipe).gradients == memory(recipe).activations == 0
+
+
+@pytest.mark.parametrize("ablation", ["xkd", "xkd_mats", "ae", "supervised"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_activations_are_what_autograd_keeps(ablation, precision):
+    """Within 20 %, weights and the views themselves left out, at a size where blocks outweigh the rest."""
+    recipe = small(ablation, batch=8, precision=precision)
+    model = recipe.model.model_copy(update={"depth": 6})
+    recipe = recipe.model_copy(update={"model": model})
+    step, kept = Step(recipe), {}
+    own = {p.untyped_storage().data_ptr() for p in step.networks.parameters()}
+    own |= {view.untyped_storage().data_ptr() for views in step.views.values() for view in views}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = step.loss()
+    views = sum(view.nbytes for views in step.views.values() for view in views)
+    assert loss.isfinite()
+    assert memory(recipe).activations - views == pytest.approx(sum(kept.values()), rel=0.2)
+
+
+def test_weights_gradients_and_optimiser_are_those_of_a_step():
+    recipe = small("xkd")
+    step, told = Step(recipe), memory(recipe)
+    step()
+    held = list(step.networks.parameters())
+    assert told.weights == sum(p.nbytes for p in held)
+    assert told.gradients == sum(p.grad.nbytes for p in held if p.grad is not None)
+    moments = [v for state in step.optimiser.state.values() for v in state.values() if v.numel() > 1]
+    assert told.optimiser == pytest.approx(sum(v.nbytes for v in moments), rel=0.01)
+
+
+def test_processes_share_clips_but_not_weights():
+    one, eight = (memory(small("xkd", batch=16), processes) for processes in (1, 8))
+    assert (eight.weights, eight.optimiser) == (one.weights, one.optimiser)
+    assert eight.activations == pytest.approx(one.activations / 8)
+
+
+def test_encoders_and_checkpoints_take_the_room_that_is_told(tmp_path):
+    recipe = small("xkd_mats")
+    networks = build_networks(recipe, 0)
+    save_encoders(networks, recipe, 0, tmp_path)
+    written = sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors"))
+    assert encoder_bytes(recipe) == pytest.approx(written, rel=0.05)
+    step = Step(recipe)
+    step()
+    torch.save({"objective": step.objective.state_dict(), "optimiser": step.optimiser.state_dict()}, tmp_path / "c.pt")
+    assert checkpoint_bytes(recipe) == pytest.approx((tmp_path / "c.pt").stat().st_size, rel=0.1)
+
+
+def test_the_paper_needs_no_data_and_no_memory(tmp_path, monkeypatch):
+    """Figures of the paper: ViT-B encoders of 86 to 88 M, 240,258 clips, batch 256, 800 epochs."""
+    monkeypatch.chdir(tmp_path)
+    plan = stage.make(params.load(PAPER), None, HARDWARE)
+    one = plan["ablation"]
+    assert plan["clips"]["kinetics400"]["source"] == "catalogue"
+    assert one["steps"] == 800 * (240258 // 256)
+    assert one["tokens"] == {
+        "video": {"global": 392, "global_visible": 59, "local": [72]},
+        "audio": {"global": 560, "global_visible": 112, "local": [140]},
+    }
+    assert 85e6 < one["parameters"]["student audio"] < one["parameters"]["student video"] < 89e6
+    assert one["hours"] == pytest.approx(one["flops"] / (8 * 312e12 * 0.4) / 3600)
+    assert plan["total"]["hours"] == pytest.approx(sum(row["hours"] for row in plan["ablations"].values()))
+    assert next(networks_without_memory(params.recipe(params.load(PAPER), "xkd")).parameters()).is_meta
+
+
+def test_seeds_and_evaluations_are_in_the_sum():
+    plan = stage.make(SETTINGS, "ae", HARDWARE)
+    assert plan["total"]["runs"] == len(SETTINGS.seeds) * len(SETTINGS.ablations)
+    rows = plan["ablations"]
+    assert set(rows["xkd"]["evaluations"]) == {"linear", "finetune"}
+    assert set(rows["ae_kd"]["evaluations"]) == {"linear"}
+    one_seed = sum(row["flops"] + sum(row["evaluations"].values()) for row in rows.values())
+    assert plan["total"]["flops"] == pytest.approx(len(SETTINGS.seeds) * one_seed)
+
+
+def test_clips_come_from_the_manifest_when_there_is_one(tmp_path, monkeypatch):
+    from xkd.data import manifest
+
+    monkeypatch.chdir(tmp_path)
+    assert clip_counts(SETTINGS, "talking_digits").source == "settings"
+    folder = Path("data/talking_digits")
+    folder.mkdir(parents=True)
+    (folder / "a.mp4").write_bytes(b"x" * 1000)
+    lines = [",".join(manifest.COLUMNS)]
+    lines += [f"{n},a.mp4,{split},,one,1.0,8,32,32,16000,True,True,,,d,{status},"
+              for n, (split, status) in enumerate([("train", "ok"), ("train", "ok"), ("test", "ok"), ("train", "unusable")])]  # fmt: skip
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    counts = clip_counts(SETTINGS, "talking_digits")
+    assert (counts.splits, counts.source) == ({"train": 2, "test": 1}, "data/talking_digits/manifest.csv")
+    assert counts.prepared == 3000
+    assert counts.packed == 3 * (8 * 3 * 32 * 32 + 2 * 16000)
+    with pytest.raises(UserError, match="batch_size: 16, but talking_digits has 2 training clips"):
+        stage.make(SETTINGS, "xkd", HARDWARE)
+
+
+def test_own_files_must_be_prepared_or_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "extends: {}\ndataset: own\ndatasets: {{own: {{kind: folder, source: films}}}}\n".format(
+        ROOT / "params.yaml"
+    )
+    (tmp_path / "own.yaml").write_text(text)
+    own = params.load(tmp_path / "own.yaml")
+    with pytest.raises(UserError, match="data/own/manifest.csv is not there yet.*--clips"):
+        stage.make(own, None, HARDWARE)
+    assert stage.make(own, None, HARDWARE, clips=1600)["ablation"]["steps"] == 3 * 100
+
+
+def test_a_limit_caps_the_clips_of_a_known_data_set():
+    entry = SETTINGS.datasets["esc50"].model_copy(update={"limit": 3})
+    limited = SETTINGS.model_copy(update={"datasets": {"esc50": entry}})
+    assert clip_counts(limited, "esc50").splits == {"train": 150, "test": 150}
+
+
+def test_tables_and_json_say_the_same(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    asked = {"ablation": "xkd", "peak_tflops": 1.0, "utilisation": 0.5, "gpus": 2, "clips": None}
+    stage.run(params.load(MINIATURE), **asked, as_json=True)
+    told = json.loads(capsys.readouterr().out)
+    stage.run(params.load(MINIATURE), **asked, as_json=False)
+    shown = capsys.readouterr().out
+    assert told["hardware"] == {"gpus": 2, "peak": 1e12, "utilisation": 0.5}
+    assert f"{told['ablation']['parameters']['trainable']:,}" in shown
+    assert f"{told['ablation']['steps']} (2 epochs, batch 20)" in shown
+    assert all(name in shown for name in ("xkd", "ae", "total", "teacher video", "checkpoints", "4 runs"))

@@ -1,0 +1,102 @@
+"""Changes of colour of whole films (B, 3, T, H, W) in [0, 1], in place, each clip with a strength of its own.
+
+The formulas are those of torchvision's float operations; the same code serves one clip in a worker and a batch on a
+GPU. A strength is a number for all clips, or a tensor (B, 1, 1, 1, 1).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+CHANNEL = -4
+Strength = float | Tensor
+
+
+def brightness(film: Tensor, shift: Strength) -> None:
+    """Scales by 1 + shift."""
+    film.mul_(_factor(shift)).clamp_(0, 1)
+
+
+def contrast(film: Tensor, shift: Strength) -> None:
+    """Moves away from the mean grey of each picture by 1 + shift."""
+    _blend(film, luminance(film).mean(dim=(-2, -1), keepdim=True), _factor(shift))
+
+
+def saturation(film: Tensor, shift: Strength) -> None:
+    """Moves away from the grey picture by 1 + shift."""
+    _blend(film, luminance(film), _factor(shift))
+
+
+def hue(film: Tensor, shift: Strength) -> None:
+    """Turns the colour wheel by `shift` of its circumference; value and saturation (HSV) stay.
+
+    With the angle in sixths of the wheel and green at 0, a channel lies above the smallest one by chroma times a
+    trapezium around its own angle. The trapezia of red, green and blue are then differences of absolute values.
+    """
+    red, green, blue = film.unbind(CHANNEL)
+    top = torch.maximum(red, green)
+    torch.maximum(top, blue, out=top)
+    low = torch.minimum(red, green)
+    torch.minimum(low, blue, out=low)
+    chroma = torch.sub(top, low).clamp_min_(1e-12)  # no division by zero where there is no colour
+    angle = torch.where(top == green, blue - red, (red - green).add_(chroma, alpha=2))
+    angle = torch.where(top == red, (green - blue).sub_(chroma, alpha=2), angle)
+    angle.div_(chroma).add_(6 * (shift.squeeze(CHANNEL) if isinstance(shift, Tensor) else shift))
+    angle.sub_(torch.mul(angle, 1 / 6).round_(), alpha=6)
+    top.add_(chroma)
+    low.sub_(chroma)
+    torch.addcmul(top, chroma, angle.abs().clamp_(1, 2), value=-1, out=green)
+    torch.addcmul(low, chroma, torch.sub(angle, 1).abs_().clamp_(1, 2), out=red)
+    torch.addcmul(low, chroma, angle.add_(1).abs_().clamp_(1, 2), out=blue)
+
+
+def grey(film: Tensor) -> None:
+    """Its luminance in all three channels."""
+    film.copy_(luminance(film).expand_as(film))
+
+
+def blur(film: Tensor, sigma: Strength) -> None:
+    """Gaussian blur of square pictures, sigma in pixels; mirrored at the edges.
+
+    The kernel reaches three sigmas, as far as the picture allows. Along an axis it is a product with a matrix, which
+    holds the mirroring, and may differ from clip to clip.
+    """
+    kernel = _blur_matrix(film.shape[-1], torch.as_tensor(sigma, device=film.device).view(-1)).transpose(1, 2)
+    for _ in range(2):
+        film.copy_(torch.bmm(film.flatten(1, 3), kernel).view(film.shape).transpose(-1, -2))
+
+
+def luminance(film: Tensor) -> Tensor:
+    """Of each pixel, (B, 1, T, H, W)."""
+    red, green, blue = film.unbind(CHANNEL)
+    return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).unsqueeze(CHANNEL)
+
+
+def _factor(shift: Strength) -> Strength:
+    return (1 + shift).clamp_min(0) if isinstance(shift, Tensor) else max(0.0, 1 + shift)
+
+
+def _blend(film: Tensor, other: Tensor, factor: Strength) -> None:
+    film.mul_(factor)
+    if isinstance(factor, Tensor):
+        film.addcmul_(other, 1 - factor)
+    else:
+        film.add_(other, alpha=1 - factor)
+    film.clamp_(0, 1)
+
+
+def _blur_matrix(size: int, sigma_B: Tensor) -> Tensor:
+    """(B, size, size): what each pixel of a blurred row takes from those of the row."""
+    radius_B = (3 * sigma_B).ceil().clamp_max(size - 1)
+    reach = int(min(math.ceil(float(radius_B.max())), size - 1))
+    offset = torch.arange(-reach, reach + 1, device=sigma_B.device)
+    weight = torch.exp(-0.5 * (offset / sigma_B[:, None]) ** 2) * (offset.abs() <= radius_B[:, None])
+    weight = (weight / weight.sum(1, keepdim=True)).float()
+    place = (torch.arange(size, device=sigma_B.device)[:, None] + offset).abs()
+    place = torch.minimum(place, 2 * (size - 1) - place)
+    matrix = torch.zeros(len(sigma_B), size, size, device=sigma_B.device)
+    shape = (len(sigma_B), size, len(offset))
+    return matrix.scatter_add_(2, place.expand(shape), weight[:, None].expand(shape))

@@ -1,0 +1,22 @@
+"""How a loader process treats memory that it will need again for the next clip."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # mallopt's names of them, see malloc.h
+KEPT = 1 << 30
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Lets the C library hand freed memory out again, instead of giving it back to the system after every clip.
+
+    The views of a clip are megabytes: fetching as much from the system anew costs up to a quarter of the time that
+    making them takes. Without effect where the C library is not glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(TRIM_THRESHOLD, KEPT)
+        mallopt(MMAP_THRESHOLD, KEPT)

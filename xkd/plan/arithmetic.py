@@ -1,0 +1,147 @@
+"""Floating-point operations of a run, part by part.
+
+Convention: a multiply-add is 2 operations, and only matrix products count (linear layers, attention, the heads, the pairs
+of rows in domain alignment). Norms, activations, softmax, the optimiser and the teachers' moving average are left out:
+they move memory, and cost few operations. A layer's backward pass is twice its forward pass, once for the input and once
+for the weights; patch embeddings need no gradient of their input. What attention kernels compute again in their backward
+pass is no part of the model's arithmetic, as usual for model FLOP utilisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xkd.models.networks import ModalityShape
+from xkd.plan.shapes import kept_count, patch_counts
+from xkd.settings import Recipe
+from xkd.training.build import modalities, modality_shapes, needs_teachers
+
+
+@dataclass(frozen=True)
+class Part:
+    """A network on a view: operations of its forward and backward pass."""
+
+    name: str
+    forward: float
+    backward: float = 0.0
+
+    def times(self, count: int) -> Part:
+        return Part(self.name, self.forward * count, self.backward * count)
+
+
+@dataclass(frozen=True)
+class StepFlops:
+    """Operations of one training step of the whole batch; `recomputed` come on top of `total` (see `step_flops`)."""
+
+    parts: tuple[Part, ...]
+    recomputed: float = 0.0
+
+    @property
+    def forward(self) -> float:
+        return sum(part.forward for part in self.parts if not part.name.startswith("teacher"))
+
+    @property
+    def backward(self) -> float:
+        return sum(part.backward for part in self.parts)
+
+    @property
+    def teachers(self) -> float:
+        return sum(part.forward for part in self.parts if part.name.startswith("teacher"))
+
+    @property
+    def total(self) -> float:
+        return self.forward + self.backward + self.teachers
+
+
+def step_flops(recipe: Recipe) -> StepFlops:
+    """Of one step of `training.batch_size` clips, on however many processes.
+
+    The classifier of a supervised run is left out: its number of labels is unknown here, and its cost small.
+    """
+    if recipe.training.mode == "none":
+        return StepFlops(())
+    batch, parts = recipe.training.batch_size, []
+    for modality in modalities(recipe):
+        parts += [part.times(batch) for part in _student(recipe, modality)]
+    if needs_teachers(recipe):
+        parts += [_teacher(recipe, modality).times(batch) for modality in modalities(recipe)]
+        parts += _alignment(recipe)
+    return StepFlops(tuple(parts), _recomputed(recipe, parts))
+
+
+def encoder_forward(recipe: Recipe, modality: str) -> float:
+    """Of one clip's whole global view, as evaluations encode it."""
+    return sum(part.forward for part in _encoder("", recipe, modality, patch_counts(recipe, modality)[0]))
+
+
+def transformer(tokens: int, width: int, depth: int) -> float:
+    """Blocks: linear layers of 12 width^2 weights, and two products of attention."""
+    return depth * (24 * tokens * width**2 + 4 * tokens**2 * width)
+
+
+def _student(recipe: Recipe, modality: str) -> list[Part]:
+    counts, kept = patch_counts(recipe, modality), kept_count(recipe, modality)
+    parts = _encoder(f"student {modality}, global view", recipe, modality, kept)
+    for patches in counts[1:]:
+        parts += _encoder(f"student {modality}, local views", recipe, modality, patches)
+    objective = recipe.objective
+    if recipe.training.mode == "pretrain" and objective.reconstruction and modality in objective.reconstruct:
+        parts.append(_decoder(recipe, modality, modality_shapes(recipe)[modality], kept))
+    if needs_teachers(recipe):
+        parts.append(_trained(f"student {modality}, head", len(counts) * _head(recipe)))
+    return parts
+
+
+def _encoder(name: str, recipe: Recipe, modality: str, patches: int) -> list[Part]:
+    model, shape = recipe.model, modality_shapes(recipe)[modality]
+    embedding = 2 * patches * shape.patch_values * model.width
+    return [Part(name, embedding, embedding), _trained(name, transformer(patches + 1, model.width, model.depth))]
+
+
+def _decoder(recipe: Recipe, modality: str, shape: ModalityShape, kept: int) -> Part:
+    decoder, width = recipe.model.decoder, recipe.model.width
+    project = 2 * (kept + 1) * width * decoder.width if width != decoder.width else 0
+    predict = 2 * shape.tokens * decoder.width * shape.patch_values
+    return _trained(
+        f"decoder {modality}", project + transformer(shape.tokens + 1, decoder.width, decoder.depth) + predict
+    )
+
+
+def _head(recipe: Recipe) -> float:
+    head = recipe.model.head
+    return 2 * (recipe.model.width * head.hidden + head.hidden**2 + (head.hidden + head.out) * head.bottleneck)
+
+
+def _teacher(recipe: Recipe, modality: str) -> Part:
+    patches = patch_counts(recipe, modality)[0 if recipe.objective.teacher_view == "global" else 1]
+    encoder = sum(part.forward for part in _encoder("", recipe, modality, patches))
+    attention = 2 * (patches + 1) * recipe.model.width if recipe.objective.refinement != "none" else 0
+    return Part(f"teacher {modality}", encoder + attention + _head(recipe))
+
+
+def _alignment(recipe: Recipe) -> list[Part]:
+    """Products of all pairs of rows (MMD), or of all pairs of columns (CORAL)."""
+    if not recipe.objective.alignment:
+        return []
+    batch, logits = recipe.training.batch_size, recipe.model.head.out
+    students, teachers = (1 + recipe.views.local_views) * batch, batch
+    if recipe.objective.discrepancy == "mmd":
+        cost = {rows: 2 * (2 * rows) ** 2 * logits for rows in (students, teachers)}
+    else:
+        cost = {rows: 2 * 2 * rows * logits**2 for rows in (students, teachers)}
+    return [_trained("alignment", cost[students]), Part("alignment", cost[teachers])]
+
+
+def _recomputed(recipe: Recipe, parts: list[Part]) -> float:
+    """Forward passes that save memory: of checkpointed networks, and of a batch in parts that alignment compares."""
+    training, extra = recipe.training, 0.0
+    students = [part for part in parts if part.name.startswith("student")]
+    if getattr(training, "checkpoint_activations", False):
+        extra += sum(part.forward for part in parts if part.backward and part.name.startswith(("student", "decoder")))
+    if getattr(training, "accumulate", 1) > 1 and needs_teachers(recipe) and recipe.objective.alignment:
+        extra += sum(part.forward for part in students)
+    return extra
+
+
+def _trained(name: str, forward: float) -> Part:
+    return Part(name, forward, 2 * forward)

@@ -1,0 +1,43 @@
+"""Floating-point operations of the evaluations: every task that the settings ask of a run."""
+
+from __future__ import annotations
+
+from xkd.params import protocol, tasks_of
+from xkd.plan.arithmetic import encoder_forward
+from xkd.plan.storage import ClipCounts
+from xkd.settings import Params, Recipe, Task
+from xkd.training.build import modalities, needs_teachers
+
+
+def evaluation_flops(params: Params, recipe: Recipe, counts: dict[str, ClipCounts]) -> dict[str, float]:
+    """Per task, for one seed of an ablation: passes of the encoders. What solvers of probes cost is not counted.
+
+    Args:
+        counts: of each data set that a task names.
+    """
+    return {name: _task(params, name, recipe, counts) for name in tasks_of(params, recipe.ablation)}
+
+
+def _task(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipCounts]) -> float:
+    task, settings = params.tasks[name], protocol(params, name)
+    clips = counts[task.dataset or params.dataset]
+    seen = [m for m in task.modalities if m in clips.streams and m in modalities(recipe)]
+    cost = {modality: encoder_forward(recipe, modality) for modality in seen}
+    views = {modality: task.clips * (task.crops if modality == "video" else 1) for modality in seen}
+    if task.protocol == "finetune":
+        trained = 3 * settings.epochs * clips.train * max(1, len(task.folds))
+        return sum(cost[m] * (trained + views[m] * _tested(task, clips)) for m in seen)
+    encoders = len([owner for owner in settings.encoders if owner == "student" or needs_teachers(recipe)])
+    passes = {m: views[m] * _extracted(task, clips) for m in seen}
+    if task.train_clips > 1:
+        passes = {m: count + task.train_clips * clips.all for m, count in passes.items()}
+    return encoders * sum(cost[m] * passes[m] for m in seen)
+
+
+def _tested(task: Task, clips: ClipCounts) -> int:
+    """Clips that finetuned classifiers are run on: of every fold all clips, from which the fold's are taken."""
+    return clips.all * len(task.folds) if task.folds else clips.splits.get("test", 0)
+
+
+def _extracted(task: Task, clips: ClipCounts) -> int:
+    return clips.all if task.folds else clips.train + clips.splits.get("test", 0)

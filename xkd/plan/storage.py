@@ -1,0 +1,110 @@
+"""How many clips a data set has, and the room that clips, checkpoints and encoders take."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from xkd.data import catalogue, manifest
+from xkd.data.encode import AUDIO_BIT_RATE
+from xkd.errors import UserError
+from xkd.plan.memory import FULL, networks_without_memory, parameters
+from xkd.settings import Clips, Dataset, Params, Recipe
+
+# Where the clips are not there yet. Mean length of a data set's clips in seconds, from their descriptions; embedded clips
+# last one second. Pictures as wide as most films. Bits of a pixel at the settings of `prepare`: a rough figure.
+SECONDS = {"ucf101": 7.2, "hmdb51": 3.1, "esc50": 5.0, "fsd50k": 7.6}
+OTHER_SECONDS = 10.0
+ASPECT = 16 / 9
+BITS_PER_PIXEL = 0.3
+KEPT_CHECKPOINTS = 2  # the last one, and the good one before it
+
+
+@dataclass(frozen=True)
+class ClipCounts:
+    """Clips of a data set by split, where the numbers are from, and bytes after `prepare` (packed: decoded arrays)."""
+
+    splits: dict[str, int]
+    source: str
+    streams: tuple[str, ...]
+    prepared: float
+    packed: float
+
+    @property
+    def train(self) -> int:
+        return self.splits.get("train", 0)
+
+    @property
+    def all(self) -> int:
+        return sum(self.splits.values())
+
+
+def clip_counts(params: Params, name: str, train: int | None = None) -> ClipCounts:
+    """From data/<name>/manifest.csv if it is there, else from the catalogue or the settings.
+
+    Args:
+        train: the number of training clips, to be believed instead.
+
+    Raises:
+        UserError: own files that are not prepared yet; nobody knows how many they are.
+    """
+    entry, path = catalogue.entry(params, name), Path("data") / name / "manifest.csv"
+    streams = {"both": ("video", "audio"), "any": ("video", "audio")}.get(entry.require, (entry.require,))
+    if train is None and path.exists():
+        return _from_manifest(path, params.clips, streams)
+    splits, source = ({"train": train}, "--clips") if train is not None else _expected(entry, name)
+    total, prepared, packed = sum(splits.values()), 0.0, 0.0
+    seconds = params.clips.seconds if entry.kind in catalogue.EMBEDDED else SECONDS.get(entry.kind, OTHER_SECONDS)
+    if "video" in streams:
+        wide = 1 if entry.kind in catalogue.EMBEDDED else ASPECT
+        pixels = total * math.ceil(seconds * params.clips.fps) * params.clips.size**2 * wide
+        prepared, packed = prepared + pixels * BITS_PER_PIXEL / 8, packed + 3 * pixels
+    if "audio" in streams:
+        prepared += total * seconds * AUDIO_BIT_RATE / 8
+        packed += total * seconds * params.clips.sample_rate * 2
+    return ClipCounts(splits, source, streams, prepared, packed if params.clips.pack else 0.0)
+
+
+def checkpoint_bytes(recipe: Recipe) -> float:
+    """Of one checkpoint: weights of all networks, and two values of AdamW for each that is trained."""
+    counts = parameters(recipe)
+    return FULL * (3 * counts["trainable"] + counts["teachers"])
+
+
+def encoder_bytes(recipe: Recipe) -> float:
+    """Of the encoders that a run leaves, with their heads and decoders; blocks that a variant shares are stored in each."""
+    networks = networks_without_memory(recipe)
+    encoders = [*networks.students.values(), *networks.teachers.values()]
+    beside = [networks.student_heads, networks.teacher_heads, networks.decoders]
+    return FULL * sum(p.numel() for module in (*encoders, *beside) for p in module.parameters())
+
+
+def _expected(entry: Dataset, name: str) -> tuple[dict[str, int], str]:
+    known = catalogue.facts().get(entry.kind)
+    if entry.kind in catalogue.EMBEDDED:
+        return {"train": entry.train_clips, "test": entry.test_clips}, "settings"
+    if known is None:
+        raise UserError(
+            f"datasets.{name}: own files, and data/{name}/manifest.csv is not there yet; run `python -m xkd prepare` first, "
+            "or say how many training clips there are with --clips"
+        )
+    if entry.limit is None:
+        return dict(known.expected), "catalogue"
+    most = entry.limit * known.labels
+    return {split: min(count, most) for split, count in known.expected.items()}, "catalogue and limit"
+
+
+def _from_manifest(path: Path, clips: Clips, streams: tuple[str, ...]) -> ClipCounts:
+    rows = manifest.read(path).rows
+    prepared = sum(file.stat().st_size for file in map(path.parent.joinpath, rows["path"]) if file.exists())
+    packed = _decoded_bytes(rows, clips) if clips.pack else 0.0
+    return ClipCounts(rows["split"].value_counts().to_dict(), str(path), streams, prepared, packed)
+
+
+def _decoded_bytes(rows: pd.DataFrame, clips: Clips) -> float:
+    seconds, pixels = rows["seconds"].astype(float), (rows["width"] * rows["height"]).fillna(0).astype(float)
+    video = (3 * pixels * (seconds * clips.fps).round() * rows["has_video"]).sum()
+    return float(video + (2 * seconds * clips.sample_rate * rows["has_audio"]).sum())

@@ -1,0 +1,112 @@
+"""confusion.png: which labels the linear probes take for which."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from xkd.errors import UserError
+from xkd.params import tasks_of
+from xkd.report.arrays import FULL_METHOD
+from xkd.report.collect import Results
+from xkd.report.style import described, message, plt
+
+METHODS = ("linear", "svm", "layer", "finetune")  # the first that a run has is shown
+NAMED, NUMBERED = 60, 15  # labels: more have no names, or no numbers
+WORST = 3
+Matrix = tuple[list[str], np.ndarray]  # labels, and counts: true ones down, recognised ones across
+
+
+def confusion_matrices(results: Results) -> Figure:
+    """Student encoders of the full method and of the baseline, all seeds together; percent of each true label."""
+    shown = {name: found for name in _rows(results) if (found := _matrices(results, name))}
+    if not shown:
+        return message("The evaluations of this table hold no confusion matrices.")
+    modalities = list(dict.fromkeys(modality for found in shown.values() for modality in found))
+    labels = max(len(names) for found in shown.values() for names, _ in found.values())
+    side = min(6.0, 1.6 + 0.3 * min(labels, NUMBERED))
+    size = (side * len(modalities), (side - 0.1) * len(shown) + 0.3)
+    figure, axes = plt.subplots(len(shown), len(modalities), figsize=size, squeeze=False)
+    image, words = None, []
+    for row, (name, found) in zip(axes, shown.items()):
+        for axis, modality in zip(row, modalities):
+            if modality not in found:
+                axis.set_axis_off()
+                continue
+            names, counts = found[modality]
+            image = _panel(axis, names, counts)
+            axis.set_title(f"{name}, {modality}")
+            words.append(f"{name} {modality}: {_worst(names, counts)}")
+        row[0].set_ylabel("true label")
+    for axis in axes[-1]:
+        axis.set_xlabel("recognised as")
+    figure.colorbar(image, ax=axes, label="% of the true label", shrink=0.6)
+    return described(
+        figure,
+        f"Confusion matrices, true labels down, recognised ones across. Most frequent errors. {'; '.join(words)}.",
+    )
+
+
+def _rows(results: Results) -> list[str]:
+    wanted = (FULL_METHOD, results.params.report.baseline)
+    return [name for name in wanted if name in results.runs] or list(results.runs)[:1]
+
+
+def _matrices(results: Results, ablation: str) -> dict[str, Matrix]:
+    """Per modality of the student, by the first method of the first task on the run's own data; summed over the seeds."""
+    found: dict[str, Matrix] = {}
+    for task in tasks_of(results.params, ablation):
+        if results.params.tasks[task].dataset:
+            continue
+        pairs = pd.concat([_read(run.evaluations / f"{task}.confusion.csv") for run in results.runs[ablation]])
+        for modality, method in product(("video", "audio", "both"), METHODS):
+            rows = pairs[pairs["method"] == f"student.{modality}.{method}"]
+            if modality not in found and len(rows):
+                found[modality] = _matrix(rows)
+    return found
+
+
+def _matrix(pairs: pd.DataFrame) -> Matrix:
+    labels = sorted({*pairs["label"], *pairs["predicted"]})
+    counts = pairs.groupby(["label", "predicted"])["clips"].sum().unstack(fill_value=0)
+    return labels, counts.reindex(index=labels, columns=labels, fill_value=0).to_numpy()
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Columns method, label, predicted, clips; evaluations of several labels, and of earlier versions, have no rows."""
+    try:
+        return pd.read_csv(path, dtype={"label": str, "predicted": str}, keep_default_na=False)
+    except FileNotFoundError:
+        return pd.DataFrame(columns=["method", "label", "predicted", "clips"])
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: unreadable ({error}); remove it and evaluate that run again") from error
+
+
+def _panel(axis: Axes, names: list[str], counts: np.ndarray):
+    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axis.imshow(percent, cmap="Greys", vmin=0, vmax=100)
+    few = len(names) <= NAMED
+    axis.set_xticks(range(len(names)) if few else [], names if few else [], rotation=90)
+    axis.set_yticks(range(len(names)) if few else [], names if few else [])
+    axis.tick_params(length=0, labelsize=8)
+    axis.spines[:].set_visible(False)
+    if len(names) <= NUMBERED:
+        for (row, column), value in np.ndenumerate(percent):
+            if value >= 0.5:
+                colour = "white" if value > 55 else "black"
+                axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    return image
+
+
+def _worst(names: list[str], counts: np.ndarray) -> str:
+    wrong = counts * (1 - np.eye(len(counts), dtype=int))
+    places = np.argsort(-wrong, axis=None, kind="stable")[:WORST]
+    pairs = [np.unravel_index(place, wrong.shape) for place in places]
+    return ", ".join(
+        f"{names[true]} as {names[seen]} {wrong[true, seen]} times" for true, seen in pairs if wrong[true, seen]
+    )

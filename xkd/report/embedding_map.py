@@ -1,0 +1,138 @@
+"""embeddings.png: both modalities' held-out clips in the plane of their two main directions, before and after training."""
+
+from __future__ import annotations
+
+import matplotlib.patheffects as effects
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from xkd.params import recipe
+from xkd.report.arrays import FULL_METHOD, load
+from xkd.report.collect import Results, Run
+from xkd.report.style import described, message, plt
+
+KEYS = [f"{modality}_{moment}" for modality in ("video", "audio") for moment in ("before", "after")]
+MOMENTS = {"before": "before training", "after": "after training"}
+COLOURED = 10  # labels; the others are grey
+LOOKS = {
+    "video": {"marker": "o", "filled": True, "text": {"fontweight": "bold"}},
+    "audio": {"marker": "^", "filled": False, "text": {"style": "italic"}},
+}
+ROOM = (0.075, 0.03)  # shares of the axes that a name needs for itself, across and down
+
+
+def embedding_map(results: Results) -> Figure:
+    """Logits of the students' projection heads; beside the full method a row that does not align them."""
+    shown = {run.ablation: (run, arrays) for run, arrays in _shown(results)}
+    if not shown:
+        return message("No ablation of this table has projection heads.")
+    figure, axes = plt.subplots(len(shown), 2, figsize=(11, 0.5 + 4.7 * len(shown)), squeeze=False)
+    words = []
+    for row, (run, arrays) in zip(axes, shown.values()):
+        aligns = "aligned" if recipe(results.params, run.ablation).objective.alignment else "not aligned"
+        colours = _colours(arrays["labels"])
+        for axis, (moment, title) in zip(row, MOMENTS.items()):
+            gap = _panel(axis, arrays, moment, colours)
+            axis.set_title(f"{run.ablation} ({aligns}), {title}")
+            words.append(f"{run.ablation} {title}: {gap:.1f}")
+    _legend(figure, colours)
+    return described(
+        figure,
+        f"Scatter plots of {len(arrays['ids'])} held-out clips, video as filled circles and audio as hollow triangles, coloured "
+        "and named by label. Distance between the modalities' means over the mean spread of a modality, in all "
+        f"dimensions. {'; '.join(words)}.",
+    )
+
+
+def _shown(results: Results) -> list[tuple[Run, dict[str, np.ndarray]]]:
+    """First seeds: of the full method or else of any row with heads, and of a row that differs in not aligning."""
+    runs = [results.runs[name][0] for name in sorted(results.runs, key=lambda name: name != FULL_METHOD)]
+    found = []
+    for run in runs:
+        aligns = bool(recipe(results.params, run.ablation).objective.alignment)
+        if any(aligns == known for known, _, _ in found):
+            continue
+        arrays = load(run.folder / "embeddings.npz")
+        if all(key in arrays for key in KEYS):
+            found.append((aligns, run, arrays))
+    return [(run, arrays) for _, run, arrays in found]
+
+
+def principal_plane(points_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates (N, 2) along the two directions of largest variance, and their shares of the variance (2,).
+
+    A direction's sign is arbitrary; here its largest weight is positive.
+    """
+    centred = points_ND - points_ND.mean(0)
+    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
+    largest = np.abs(directions[:2]).argmax(1)
+    signs = np.sign(directions[[0, 1], largest])
+    return centred @ directions[:2].T * signs, lengths[:2] ** 2 / (lengths**2).sum()
+
+
+def _panel(axis: Axes, arrays: dict[str, np.ndarray], moment: str, colours: dict[str, str]) -> float:
+    """Draws one moment; returns how far the modalities' means lie apart, over the mean deviation around them."""
+    both = {m: arrays[f"{m}_{moment}"].astype(np.float32) for m in LOOKS}
+    labels = arrays["labels"]
+    plane, shares = principal_plane(np.concatenate(list(both.values())))
+    for (modality, look), points in zip(LOOKS.items(), np.split(plane, 2)):
+        for label in dict.fromkeys(labels):
+            colour, own = colours.get(label, "#BBBBBB"), labels == label
+            face = colour if look["filled"] else "none"
+            axis.scatter(
+                *points[own].T,
+                s=15,
+                marker=look["marker"],
+                facecolors=face,
+                edgecolors=colour,
+                linewidths=0.8,
+                alpha=0.65,
+            )
+    if len(set(labels)) <= COLOURED:
+        _name_labels(axis, plane, labels)
+    axis.set_xlabel(f"first direction ({shares[0]:.0%} of the variance)")
+    axis.set_ylabel(f"second ({shares[1]:.0%})")
+    axis.set(xticks=[], yticks=[])
+    means = [points.mean(0) for points in both.values()]
+    spread = np.mean([np.linalg.norm(points - mean, axis=1).mean() for points, mean in zip(both.values(), means)])
+    return float(np.linalg.norm(means[0] - means[1]) / spread)
+
+
+def _name_labels(axis: Axes, plane: np.ndarray, labels: np.ndarray) -> None:
+    """Each label at the median of its clips, where there is room: colour alone tells nothing in black and white."""
+    taken: list[np.ndarray] = []
+    for look, points in zip(LOOKS.values(), np.split(plane, 2)):
+        for label in dict.fromkeys(labels):
+            place = np.median(points[labels == label], axis=0)
+            apart = [np.abs(place - other) / np.ptp(plane, axis=0) for other in taken]
+            if all((gap > ROOM).any() for gap in apart):
+                taken.append(place)
+                outline = [effects.withStroke(linewidth=2.2, foreground="white")]
+                axis.text(*place, label, ha="center", va="center", fontsize=8.5, path_effects=outline, **look["text"])
+
+
+def _colours(labels: np.ndarray) -> dict[str, str]:
+    names, counts = np.unique(labels, return_counts=True)
+    common = sorted(names[np.argsort(-counts, kind="stable")][:COLOURED])
+    return {name: plt.get_cmap("tab10")(place) for place, name in enumerate(common)}
+
+
+def _legend(figure: Figure, colours: dict[str, str]) -> None:
+    handles = [
+        Line2D(
+            [],
+            [],
+            linestyle="",
+            marker=look["marker"],
+            color="black",
+            markerfacecolor="black" if look["filled"] else "none",
+            label=modality,
+        )
+        for modality, look in LOOKS.items()
+    ]
+    handles += [
+        Line2D([], [], linestyle="", marker="s", color=colour, label=label[:24]) for label, colour in colours.items()
+    ]
+    figure.legend(handles=handles, loc="outside right upper")

@@ -1,0 +1,149 @@
+"""From a clip's picture to sounds and from its sound to pictures, by the logits of the projection heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xkd.report.arrays import Arrays, load, shown_run
+from xkd.report.collect import Results, Run
+from xkd.report.media import Media
+from xkd.report.text import EMPTY, TextTable
+
+QUERIES, NEIGHBOURS = 4, 4  # examples per direction, clips shown for each
+DIRECTIONS = (("video", "audio"), ("audio", "video"))
+TOP = 10
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A clip of one modality; without prepared clips at hand, words alone."""
+
+    id: str
+    label: str
+    modality: str
+    picture: str | None = None
+    sound: str | None = None
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A clip of the other modality, nearest first; `is_pair`: it is the query's own other half."""
+
+    clip: Shown
+    similarity: float
+    same_label: bool
+    is_pair: bool
+
+
+@dataclass(frozen=True)
+class Example:
+    """A query and its nearest neighbours; `rank` is that of its own other half among all, from 1."""
+
+    query: Shown
+    neighbours: list[Neighbour]
+    rank: int
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Of one run, among `clips` held-out ones."""
+
+    run: Run
+    clips: int
+    found: list[Example]
+
+
+def examples(results: Results, media: Media | None) -> Examples | None:
+    """Evenly picked queries of both directions, none chosen by eye; None where no run has projection heads."""
+    shown = shown_run(results, "embeddings.npz", ["video_after", "audio_after"])
+    if shown is None:
+        return None
+    run, arrays = shown
+    clips = len(arrays["ids"])
+    found = []
+    for turn, (source, target) in enumerate(DIRECTIONS):
+        similarity_NN = similarities(arrays[f"{source}_after"], arrays[f"{target}_after"])
+        for i in _queries(clips, turn):
+            found.append(_example(arrays, media, (source, target), i, similarity_NN[i]))
+    return Examples(run, clips, found)
+
+
+def shared_space_table(results: Results) -> TextTable | None:
+    """Per ablation that has heads, in percent over both directions and all seeds, before and after training."""
+    rows = []
+    for name, runs in results.runs.items():
+        parts = [load(run.folder / "embeddings.npz") for run in runs]
+        if all("video_after" in part for part in parts):
+            cells = [np.mean([rates(part, moment) for part in parts], axis=0) for moment in ("before", "after")]
+            rows.append([name, *(f"{value:.1f}" for pair in zip(*cells) for value in pair)])
+    measures = ("own other half nearest", f"own other half among {TOP}", "nearest has the same label")
+    header = ["ablation", *(f"{measure}, {moment}" for measure in measures for moment in ("before", "after"))]
+    return TextTable(header, rows) if rows else None
+
+
+def rates(arrays: Arrays, moment: str) -> tuple[float, float, float]:
+    """Percent of queries whose other half is nearest, is among the `TOP` nearest, whose nearest has their label."""
+    labels, found = arrays["labels"], []
+    for source, target in DIRECTIONS:
+        similarity_NN = similarities(arrays[f"{source}_{moment}"], arrays[f"{target}_{moment}"])
+        ranks = ranks_of_pairs(similarity_NN)
+        same = labels[similarity_NN.argmax(1)] == labels
+        found.append((np.mean(ranks == 1), np.mean(ranks <= TOP), same.mean()))
+    return tuple(100 * np.mean(found, axis=0))
+
+
+def chance(arrays: Arrays) -> tuple[float, float, float]:
+    """What `rates` would be, in percent, if neighbours were drawn at random."""
+    clips = len(arrays["ids"])
+    _, counts = np.unique(arrays["labels"], return_counts=True)
+    return 100 / clips, 100 * min(TOP, clips) / clips, 100 * float(((counts / clips) ** 2).sum())
+
+
+def similarities(queries_ND: np.ndarray, gallery_MD: np.ndarray) -> np.ndarray:
+    """Cosine of every query and every clip of the gallery, (N, M), once each side's own mean is subtracted.
+
+    What all clips of a modality share says nothing about one of them, and would make all cosines alike; distillation
+    subtracts it from the teachers' logits in the same way.
+    """
+    queries, gallery = (part.astype(np.float32) - part.mean(0, dtype=np.float32) for part in (queries_ND, gallery_MD))
+    lengths = [np.linalg.norm(part, axis=1, keepdims=True).clip(1e-12) for part in (queries, gallery)]
+    return (queries / lengths[0]) @ (gallery / lengths[1]).T
+
+
+def ranks_of_pairs(similarity_NN: np.ndarray) -> np.ndarray:
+    """Rank (N,) of clip i among all for query i, from 1; ties count against it."""
+    return (similarity_NN >= similarity_NN.diagonal()[:, None]).sum(1)
+
+
+def _queries(clips: int, turn: int) -> list[int]:
+    """Evenly spread; the second direction asks for other clips than the first."""
+    count = min(QUERIES, clips)
+    return [(2 * number + turn) * clips // (2 * count) for number in range(count)]
+
+
+def _example(
+    arrays: Arrays, media: Media | None, direction: tuple[str, str], i: int, similarity_N: np.ndarray
+) -> Example:
+    nearest = np.argsort(-similarity_N, kind="stable")[:NEIGHBOURS]
+    neighbours = [
+        Neighbour(
+            clip=_shown(arrays, media, direction[1], j),
+            similarity=float(similarity_N[j]),
+            same_label=bool(arrays["labels"][j] == arrays["labels"][i]),
+            is_pair=bool(j == i),
+        )
+        for j in nearest
+    ]
+    return Example(_shown(arrays, media, direction[0], i), neighbours, int((similarity_N >= similarity_N[i]).sum()))
+
+
+def _shown(arrays: Arrays, media: Media | None, modality: str, i: int) -> Shown:
+    clip, label = str(arrays["ids"][i]), str(arrays["labels"][i])
+    words = (clip, label or EMPTY, modality)
+    if media is None:
+        return Shown(*words)
+    if modality == "video":
+        return Shown(*words, picture=media.strip(clip))
+    return Shown(*words, picture=media.spectrogram(clip), sound=media.sound(clip))

@@ -1,0 +1,186 @@
+"""The picture of one file: what enters the networks, what is hidden, what is filled in, what is looked at."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from xkd.report.style import plt
+from xkd.show.looks import Look
+
+STRIP = 8  # pictures in a row at most
+GAP = 0.04  # between them, of a picture's width
+WIDTH_INCHES, ROW_INCHES, SOUND_INCHES = 11.0, 9.4, 1.05
+COLOUR, STRONGEST = np.array([1.0, 0.62, 0.0]), 0.8  # orange: brighter than most of what it covers, also in print
+Row = tuple[str, np.ndarray, np.ndarray | None]  # name, pictures or log-mel, weights to be drawn over it
+
+
+def sheet(looks: dict[str, Look], title: str, notes: list[str], start: float) -> Figure:
+    """Rows of pictures, then rows of log-mels; weights in units of their mean, over both.
+
+    Args:
+        start: seconds of the file at which the views begin.
+    """
+    rows = [(m, row) for m, look in looks.items() for row in rows_of(m, look)]
+    heights = [_height(m, looks[m]) for m, _ in rows]
+    footer = "\n".join(line for note in notes for line in textwrap.wrap(note, 150))
+    bottom = 0.2 + 0.16 * len(footer.splitlines())
+    figure = plt.figure(figsize=(WIDTH_INCHES, sum(heights) + 0.12 * len(rows) + 0.5 + bottom))
+    grid = figure.add_gridspec(len(rows), 2, height_ratios=heights, width_ratios=(1, 0.012))
+    figure.get_layout_engine().set(rect=(0, bottom / figure.get_figheight(), 1, 1 - bottom / figure.get_figheight()))
+    top = highest(looks)
+    for number, (modality, (name, array, weights)) in enumerate(rows):
+        axis, look = figure.add_subplot(grid[number, 0]), looks[modality]
+        if modality == "video":
+            _strip(
+                axis, array if weights is None else heat(array, weights, top), look.seconds, start, weights is not None
+            )
+        else:
+            sound(axis, array, look.true, weights, top)
+            _time_axis(axis, array.shape[1], look.seconds, start, weights is not None)
+        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+        if weights is not None:
+            shades = ListedColormap([_coloured(0.35, share) for share in np.linspace(0, 1, 64)])
+            colours = plt.cm.ScalarMappable(plt.Normalize(0, top), shades)
+            scale = figure.colorbar(colours, cax=figure.add_subplot(grid[number, 1]))
+            scale.ax.tick_params(labelsize=8)
+            scale.set_label("mean: 1", fontsize=8)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.text(0.01, 0.08 / figure.get_figheight(), footer, fontsize=8, va="bottom", color="0.25")
+    return figure
+
+
+def rows_of(modality: str, look: Look) -> list[Row]:
+    """What is drawn of a modality, from top to bottom."""
+    rows = [("frames" if modality == "video" else "log-mel", look.true, None)]
+    if look.predicted is not None:
+        rows += [(f"{look.hidden:.0%} hidden", look.masked, None), ("filled in", look.predicted, None)]
+    return [*rows, (look.weighed_by, look.true, look.weights)]
+
+
+def highest(looks: dict[str, Look]) -> float:
+    """End of the colour scale that all weights share; a few patches beyond it look like the highest."""
+    return max(2.0, float(np.quantile(np.concatenate([look.weights.ravel() for look in looks.values()]), 0.99)))
+
+
+def heat(pictures: np.ndarray, weights: np.ndarray, top: float) -> np.ndarray:
+    """Weights as colour over the grey of what they weigh, each on its patch: RGB in 0..1.
+
+    Args:
+        pictures: (T, H, W, 3), or one log-mel (M, F), in 0..1.
+        weights: (t, h, w) or (m, f).
+    """
+    grey = pictures.mean(-1, keepdims=True) if pictures.ndim == 4 else pictures[..., None]
+    strength = weights
+    for axis, cells in enumerate(weights.shape):
+        strength = strength.repeat(pictures.shape[axis] // cells, axis=axis)
+    return np.clip(_coloured(grey, strength[..., None] / top), 0, 1)
+
+
+def _coloured(grey: np.ndarray | float, share: np.ndarray | float) -> np.ndarray:
+    """RGB of grey under a weight of `share` of the highest; squared, so that a patch like any other stays rather grey."""
+    strength = STRONGEST * np.clip(share, 0, 1) ** 2
+    return (1 - strength) * grey + strength * COLOUR
+
+
+def sound(axis: Axes, array: np.ndarray, true: np.ndarray, weights: np.ndarray | None, top: float) -> None:
+    """A log-mel on the scale of the true one, low frequencies at the bottom; with weights in grey below them."""
+    style = {"origin": "lower", "aspect": "auto", "extent": (0, array.shape[1], 0, array.shape[0])}
+    low, high = true.min(), max(true.max(), true.min() + 1e-6)
+    if weights is None:
+        axis.imshow(array, vmin=low, vmax=high, cmap="magma", interpolation="nearest", **style)
+    else:
+        axis.imshow(heat((array - low) / (high - low), weights, top), interpolation="nearest", **style)
+    _bare(axis)
+
+
+def _strip(axis: Axes, pictures: np.ndarray, seconds: float, start: float, times: bool) -> None:
+    """Some pictures (T, H, W, 3), evenly picked, side by side."""
+    count = min(STRIP, len(pictures))
+    numbers = ((np.arange(count) + 0.5) * len(pictures) / count).astype(int)
+    height, width = pictures.shape[1:3]
+    gap = max(round(width * GAP), 1)
+    strip = np.ones((height, count * (width + gap) - gap, 3))
+    for place, number in enumerate(numbers):
+        strip[:, place * (width + gap) :][:, :width] = pictures[number]
+    axis.imshow(np.clip(strip, 0, 1), interpolation="nearest")
+    _bare(axis)
+    if times:
+        labels = [f"{start + number * seconds / len(pictures):.2f} s" for number in numbers]
+        axis.set_xticks(np.arange(count) * (width + gap) + width / 2, labels, fontsize=8)
+        axis.tick_params(length=0)
+
+
+def _time_axis(axis: Axes, columns: int, seconds: float, start: float, times: bool) -> None:
+    places = np.linspace(0, columns, 9)
+    axis.set_xticks(places, [f"{start + place / columns * seconds:.2f} s" for place in places] if times else [])
+    axis.tick_params(labelsize=8)
+
+
+def _height(modality: str, look: Look) -> float:
+    """Inches of a row, such that a strip of pictures is as wide as a log-mel."""
+    if modality == "audio":
+        return SOUND_INCHES
+    height, width = look.true.shape[1:3]
+    return min(ROW_INCHES * height / width / min(STRIP, len(look.true)), 2.5)
+
+
+def _bare(axis: Axes) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(False)
+
+
+def film(looks: dict[str, Look], title: str) -> tuple[int, Callable[[int], np.ndarray], float]:
+    """Moving pictures of the same: their number, what draws one (H, W, 3) uint8, and how many make a second.
+
+    Pictures on the left, log-mels with the present moment marked on the right.
+    """
+    video, audio = looks.get("video"), looks.get("audio")
+    seconds = (video or audio).seconds
+    count = len(video.true) if video else max(round(10 * seconds), 1)
+    top = highest(looks)
+    figure = plt.figure(figsize=(9.6 if len(looks) == 2 else 6.4, 4.8), dpi=100)
+    parts = dict(zip(looks, figure.subfigures(1, len(looks), squeeze=False)[0], strict=True))
+    moving = _moving_pictures(parts["video"], video, top) if video else []
+    cursors = _cursors(parts["audio"], audio, top) if audio else []
+    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    figure.canvas.draw()
+    figure.set_layout_engine("none")
+
+    def draw(number: int) -> np.ndarray:
+        for image, pictures in moving:
+            image.set_data(pictures[number])
+        for cursor in cursors:
+            place = number / count * seconds / audio.seconds * audio.true.shape[1]
+            cursor.set_xdata([place, place])
+        figure.canvas.draw()
+        return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+    return count, draw, count / seconds
+
+
+def _moving_pictures(part, look: Look, top: float) -> list[tuple]:
+    rows = rows_of("video", look)
+    axes = part.subplots(2 if len(rows) > 2 else 1, 2, squeeze=False).flat
+    moving = []
+    for axis, (name, array, weights) in zip(axes, rows, strict=True):
+        pictures = np.clip(array if weights is None else heat(array, weights, top), 0, 1)
+        moving.append((axis.imshow(pictures[0], interpolation="nearest"), pictures))
+        axis.set_title(name.replace("\n", " "), fontsize=9)
+        _bare(axis)
+    return moving
+
+
+def _cursors(part, look: Look, top: float) -> list:
+    rows = rows_of("audio", look)
+    cursors = []
+    for axis, (name, array, weights) in zip(part.subplots(len(rows), 1, squeeze=False).flat, rows, strict=True):
+        sound(axis, array, look.true, weights, top)
+        axis.set_title(name.replace("\n", " "), fontsize=9)
+        cursors.append(axis.axvline(0, color="white", linewidth=1.5))
+    return cursors

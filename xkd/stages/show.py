@@ -1,0 +1,64 @@
+"""Stage `show`: one media file as trained encoders see it, as a picture and a short film."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xkd.data import encode
+from xkd.data.workers import Failure, run_guarded, seconds_allowed
+from xkd.errors import UserError
+from xkd.files import replacing
+from xkd.progress import say, track
+from xkd.report import style
+from xkd.show import drawing
+from xkd.show.looks import look
+from xkd.show.media import Cuttings, read
+from xkd.show.models import gather
+
+
+def run(clip: Path, encoders: tuple[Path, ...], out: Path | None, video: bool, start: float | None, seed: int) -> None:
+    """Writes a PNG: what enters the networks, what is hidden of it, what is filled in, and what is looked at.
+
+    Args:
+        clip: media file with pictures, sound or both.
+        encoders: folders of encoders, or of a run.
+        out: the PNG; by default show-<name of the clip>.png in the working folder.
+        video: also write an MP4 beside it, with the sound.
+        start: seconds at which the view begins; None: the middle of the file.
+        seed: decides which patches are hidden.
+
+    Raises:
+        UserError: no such file, nothing readable in it, or no encoders. What is missing else is said in one line.
+    """
+    out = out or Path(f"show-{clip.stem}.png")
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out {out}: a PNG is written; give a name that ends in .png")
+    if not clip.is_file():
+        raise UserError(f"{clip}: no such file" if not clip.is_dir() else f"{clip}: a folder; give one media file")
+    models = gather(encoders)
+    (result,) = run_guarded(read, [(str(clip), models.cuts(), start)], seconds_allowed)
+    if not isinstance(result, Cuttings):
+        raise UserError(f"{clip}: {result.reason if isinstance(result, Failure) else result}")
+    looks, missing = look(models, result, seed)
+    notes = [*result.notes, *missing]
+    seconds = max(one.seconds for one in looks.values())
+    title = (
+        f"{clip.name}, {result.start:.2f} to {result.start + seconds:.2f} s of {result.seconds:.2f} s, by {models.name}"
+    )
+    with replacing(out) as path:
+        style.save(drawing.sheet(looks, title, notes, result.start), path, format="png")
+    for note in notes:
+        say(f"{clip.name}: {note}")
+    print(out)
+    if video:
+        film = out.with_suffix(".mp4")
+        _write_film(film, *drawing.film(looks, title), models, result)
+        print(film)
+
+
+def _write_film(path: Path, count: int, draw, fps: float, models, cuttings: Cuttings) -> None:
+    sound = cuttings.clips.get("audio")
+    rate = round(models.cuts()["audio"].rate) if sound is not None else 0
+    height, width = draw(0).shape[:2]
+    pictures = (draw(number) for number in track(range(count), "film"))
+    encode.write_clip(path, pictures, fps, (width, height), sound, rate)

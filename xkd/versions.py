@@ -1,0 +1,41 @@
+"""What made a result: versions of this code and of the libraries that its numbers depend on."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from xkd import __version__
+
+LIBRARIES = ("torch", "torchvision", "torchaudio", "numpy", "scikit-learn", "av")
+FOLDER = Path(__file__).parent
+
+
+def versions() -> dict[str, str | None]:
+    """Of xkd, its git revision, Python, the platform and `LIBRARIES`."""
+    return {
+        "xkd": __version__,
+        "git": git_revision(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        **{name: version(name) for name in LIBRARIES},
+    }
+
+
+def git_revision(folder: Path = FOLDER) -> str | None:
+    """Full commit hash of the checkout that holds `folder`, "-dirty" behind it if tracked files differ from it.
+
+    None where the code is no checkout: an installed package, or one that lies ignored in the checkout of another project.
+    """
+    try:
+        _git(folder, "ls-files", "--error-unmatch", ".")
+        return _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
