@@ -5,7 +5,7 @@ All pages share one small project whose settings are those of the miniature unde
 - `xkd` verbs run, page by page, in the order in which a page gives them;
 - `snakemake` commands are planned (`--dry-run`), with their targets and their settings file; of a preset that is run as
   a whole, the settings are validated;
-- `make` and `dvc` commands are checked for their targets;
+- `make` and `dvc` commands are checked for their targets, benchmarks for their options, `pip` for the extras it names;
 - Python runs, the blocks of a page one after the other;
 - settings are laid over params.yaml and validated, together with those above them on the page;
 - data sets and weights that would have to be downloaded are stood in for by the miniature's.
@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ from xkd.encoders.released import encoder_key
 from xkd.settings import LogMel
 
 ROOT = Path(__file__).parents[1]
+ELSEWHERE = {"commands.md"}  # tests/test_cli.py runs these
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [page for page in PAGES if page.name not in ELSEWHERE]
 BLOCKS = {page.relative_to(ROOT).as_posix(): blocks_of(page, ROOT) for page in PAGES}
 XKD = (("python", "-m", "xkd"), ("xkd",))
 DOWNLOADED = ("esc50", "my_clips", "spoken_digits", "ucf101")
@@ -55,6 +58,12 @@ def _verb(command) -> list[str] | None:
         if command.words[: len(start)] == start:
             return command.expanded()[len(start) - 1 :]
     return None
+
+
+def _benchmark(command) -> Path | None:
+    """The file of `python -m benchmarks.<name>`."""
+    module = command.words[2] if command.words[:2] == ("python", "-m") else ""
+    return ROOT / f"{module.replace('.', '/')}.py" if module.startswith("benchmarks.") else None
 
 
 def _of(program: str) -> list:
@@ -141,9 +150,9 @@ def test_every_block_is_of_a_known_kind():
 
 
 def test_every_program_has_a_rule():
-    known = {"dvc", "export", "make", "snakemake"}
+    known = {"dvc", "export", "make", "pip", "snakemake"}
     commands = [c for of_page in COMMANDS.values() for c in of_page if c.words[:2] != (".", ".venv/bin/activate")]
-    strange = [str(c) for c in commands if c.words[0] not in known and not _verb(c)]
+    strange = [str(c) for c in commands if c.words[0] not in known and not _verb(c) and not _benchmark(c)]
     assert not strange, "no rule for these: write one, or <!-- not run: why --> above the block"
 
 
@@ -204,6 +213,19 @@ def test_dvc_has_the_stages_that_the_pages_ask_for():
     for command in _of("dvc"):
         options = get_main_parser().parse_args(command.expanded())
         assert set(getattr(options, "targets", None) or []) <= stages, str(command)
+
+
+def test_benchmarks_have_the_options_that_the_pages_give():
+    for command in (c for commands in COMMANDS.values() for c in commands if _benchmark(c)):
+        text = _benchmark(command).read_text()
+        assert not [word for word in command.words if word.startswith("--") and f'"{word}"' not in text], str(command)
+
+
+def test_extras_that_the_pages_install_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for command in _of("pip"):
+        named = [name for word in command.words for name in re.findall(r"\[(\w+)\]$", word)]
+        assert command.words[1] == "install" and set(named) <= set(extras), str(command)
 
 
 def test_exported_variables_are_read_somewhere():
