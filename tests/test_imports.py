@@ -8,7 +8,10 @@ import pytest
 
 from xkd import fingerprint
 
-LAYERS = ("objectives", "models", "data", "encoders", "training", "downstream", "report", "stages")
+LAYERS = (
+    *("tracking", "objectives", "models", "data", "encoders", "training"),
+    *("downstream", "plan", "report", "show", "stages"),
+)
 EVERYWHERE = {"xkd.errors", "xkd.files", "xkd.params", "xkd.settings"}  # params reads what settings describes
 
 
