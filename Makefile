@@ -2,6 +2,8 @@
 # make test           all tests
 # make spoken         the same table with real recordings (downloads 16 MB): results/spoken_digits/table.csv
 # make main_rows      the main rows over more seeds, on both benchmarks
+# make docs           the documentation as pages: site/index.html
+# make lint           style of code and workflow; make format: mends it; make types: mypy, strict
 # make ui             browse every run in MLflow
 # Another interpreter: make PYTHON=/path/to/python3.12 table. Another settings file: make XKD_PARAMS=file.yaml table.
 
@@ -14,7 +16,7 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in (
 # Containers often set it; each of a hundred jobs would then compile torch and MLflow anew, for ten seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: table test spoken main_rows ui repro
+.PHONY: table test spoken main_rows ui repro docs lint format types
 .DEFAULT_GOAL := table
 
 table: $(READY)
@@ -32,6 +34,23 @@ repro: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo 'Open site/index.html'
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+types: $(READY)
+	$(BIN)/mypy
 
 ui: $(READY)
 	$(BIN)/python -m xkd ui

@@ -1,9 +1,5 @@
 """Encoders on files and on raw clips."""
 
-import shutil
-import textwrap
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -174,15 +170,3 @@ def test_sound_of_any_rate(encoders):
             model(*wrong)
     with pytest.raises(UserError, match="as floats"):
         model((tone[16000] * 32767).astype(np.int16), 16000)
-
-
-def test_the_example_of_the_readme_runs(encoders, tmp_path, monkeypatch):
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    example = textwrap.dedent(text[text.index("    import decord\n") : text.index("An audio encoder takes")])
-    target = tmp_path / "runs/talking_digits/xkd/seed0/encoders/video_student"
-    shutil.copytree(encoders / "video", target)
-    write_media(tmp_path / "clip.mp4")
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(example, names)  # noqa: S102 - our own README
-    assert names["vector"].shape == (24,)

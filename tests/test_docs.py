@@ -1,0 +1,284 @@
+"""The documentation builds without a network, and what it tells users to type works.
+
+All pages share one small project whose settings are those of the miniature under the names that the pages use. In it
+
+- `xkd` verbs run, page by page, in the order in which a page gives them;
+- `snakemake` commands are planned (`--dry-run`), with their targets and their settings file; of a preset that is run as
+  a whole, the settings are validated;
+- `make` and `dvc` commands are checked for their targets, benchmarks for their options, `pip` for the extras it names;
+- Python runs, the blocks of a page one after the other;
+- settings are laid over params.yaml and validated, together with those above them on the page;
+- data sets and weights that would have to be downloaded are stood in for by the miniature's.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from docs_blocks import UNKNOWN, Block, blocks_of, commands_of
+
+from xkd import params
+from xkd.cli import cli
+from xkd.data import listing
+from xkd.encoders import folder
+from xkd.encoders.config import AudioInput, EncoderConfig, VideoInput
+from xkd.encoders.released import encoder_key
+from xkd.settings import LogMel
+
+ROOT = Path(__file__).parents[1]
+ELSEWHERE = {"commands.md"}  # tests/test_cli.py runs these
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [page for page in PAGES if page.name not in ELSEWHERE]
+BLOCKS = {page.relative_to(ROOT).as_posix(): blocks_of(page, ROOT) for page in PAGES}
+XKD = (("python", "-m", "xkd"), ("xkd",))
+DOWNLOADED = ("esc50", "my_clips", "spoken_digits", "ucf101")
+LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?(?:https?:)?//[^>]*>")
+
+
+def _chosen(kind: str) -> dict[str, list[Block]]:
+    """Per page the blocks of a kind that are not marked as not run."""
+    chosen = {page: [b for b in blocks if b.kind == kind and not b.reason] for page, blocks in BLOCKS.items()}
+    return {page: blocks for page, blocks in chosen.items() if blocks}
+
+
+COMMANDS = {page: [c for b in blocks for c in commands_of(b)] for page, blocks in _chosen("commands").items()}
+
+
+def _verb(command) -> list[str] | None:
+    """The words after `xkd` or `python -m xkd`; None for other programs."""
+    for start in XKD:
+        if command.words[: len(start)] == start:
+            return command.expanded()[len(start) - 1 :]
+    return None
+
+
+def _benchmark(command) -> Path | None:
+    """The file of `python -m benchmarks.<name>`."""
+    module = command.words[2] if command.words[:2] == ("python", "-m") else ""
+    return ROOT / f"{module.replace('.', '/')}.py" if module.startswith("benchmarks.") else None
+
+
+def _of(program: str) -> list:
+    return [c for commands in COMMANDS.values() for c in commands if c.words[0] == program]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A trained miniature with the names of the pages, and beside it files such as a user would have."""
+    root = tmp_path_factory.mktemp("project")
+    for name in ("Snakefile", "workflow", "dvc.yaml"):
+        (root / name).symlink_to(ROOT / name)
+    settings = yaml.safe_load((ROOT / "workflow" / "presets" / "miniature.yaml").read_text())
+    usual = yaml.safe_load((ROOT / "params.yaml").read_text())["datasets"]
+    miniature = settings["datasets"]["miniature"]
+    settings |= {
+        "dataset": "talking_digits",
+        "results": "results",
+        "seeds": [0],
+        "datasets": usual | {"talking_digits": miniature},
+        "tasks": {
+            "linear": {"protocol": "linear"},
+            "ucf101": {"protocol": "linear", "dataset": "ucf101", "ablations": ["xkd"]},
+        },
+    }
+    settings["training"]["epochs"] = 1
+    (root / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    (root / "my_settings.yaml").write_text("extends: params.yaml\nseeds: [1]\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        _train()
+        _stand_in()
+    return root
+
+
+def _train() -> None:
+    data, run = "data/talking_digits", "runs/talking_digits/{}/seed0"
+    _call("download", "--dataset", "talking_digits", "--out", f"{data}/raw")
+    _call("prepare", "--raw", f"{data}/raw/index.csv", "--out", data)
+    for name in DOWNLOADED:
+        shutil.copytree(data, f"data/{name}")
+    for name in ("ae", "xkd"):
+        at = run.format(name)
+        _call("pretrain", "--manifest", f"{data}/manifest.csv", "--ablation", name, "--seed", "0", "--out", at)
+        _evaluate(at, "linear", "talking_digits")
+    _evaluate(at, "ucf101", "ucf101")
+    shutil.copytree("runs/talking_digits", "runs/kinetics400")
+
+
+def _evaluate(run: str, task: str, dataset: str) -> None:
+    out = f"{run.replace('runs', 'evals')}/{task}.json"
+    _call("evaluate", "--manifest", f"data/{dataset}/manifest.csv", "--run", run, "--task", task, "--out", out)
+
+
+def _stand_in() -> None:
+    """Own clips by label, and released weights (tiny ones, in the released layout)."""
+    clips = listing.read(Path("data/talking_digits/raw/index.csv"))
+    for row in clips.head(40).itertuples():
+        target = Path("my_clips") / row.split / f"digit_{row.label}" / f"{row.Index}.mp4"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(Path("data/talking_digits/raw") / row.path, target)
+    shutil.copy(target, "clip.mp4")
+    fed = {
+        "video": ((4, 16, 16), (8, 7, 7), VideoInput(frames=32, fps=8, short_side=128, size=112)),
+        "audio": ((4, 16), (20, 28), AudioInput(frames=448, sample_rate=16000, logmel=LogMel())),
+    }
+    sizes = {"width": 64, "depth": 1, "heads": 1, "owner": "teacher", "origin": "a test", "licence": "MIT"}
+    for modality, (patch, grid, view) in fed.items():
+        config = EncoderConfig(modality=modality, patch=patch, grid=grid, input=view, **sizes)
+        tensors = {encoder_key(modality, name): t for name, t in folder.build(config).state_dict().items()}
+        torch.save(tensors, f"XKD_pretext_kinetics400_ep799{modality[:3]}_teacher.pth.tar")
+
+
+def _call(*words: str) -> None:
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, f"xkd {' '.join(words)}: {done.output} {done.exception!r}"
+
+
+def test_every_block_is_of_a_known_kind():
+    strange = [
+        str(block) for blocks in BLOCKS.values() for block in blocks if block.kind == UNKNOWN and not block.reason
+    ]
+    assert not strange, "neither python, yaml, commands nor a list: name it by a fence (```text: shown only)"
+
+
+def test_every_program_has_a_rule():
+    known = {"dvc", "export", "make", "pip", "snakemake"}
+    commands = [c for of_page in COMMANDS.values() for c in of_page if c.words[:2] != (".", ".venv/bin/activate")]
+    strange = [str(c) for c in commands if c.words[0] not in known and not _verb(c) and not _benchmark(c)]
+    assert not strange, "no rule for these: write one, or <!-- not run: why --> above the block"
+
+
+def test_what_is_not_run_is_named(capsys):
+    reasons = [f"  {block}: {block.reason}" for blocks in BLOCKS.values() for block in blocks if block.reason]
+    with capsys.disabled():
+        print("\ndocs: not run:", *(reasons or ["nothing"]), sep="\n")
+
+
+@pytest.mark.parametrize("page", [page for page, commands in COMMANDS.items() if any(map(_verb, commands))])
+def test_verbs_run(page, project, monkeypatch):
+    monkeypatch.chdir(project)
+    _write_files(page)
+    for command in COMMANDS[page]:
+        if _verb(command):
+            with monkeypatch.context() as patch:
+                for name, value in command.environment.items():
+                    patch.setenv(name, value)
+                _call(*_verb(command))
+
+
+def test_snakemake_plans_what_the_pages_ask_for(project, monkeypatch):
+    """One plan per settings file, for all targets at once: a plan takes seconds. Presets are loaded, not planned."""
+    from snakemake.cli import get_argument_parser
+
+    monkeypatch.chdir(project)
+    targets: dict[str, set[str]] = {}
+    for page in COMMANDS:
+        _write_files(page)
+    for command in _of("snakemake"):
+        options = get_argument_parser().parse_args(command.expanded())
+        settings = command.environment.get("XKD_PARAMS", "params.yaml")
+        if settings.startswith("workflow/presets/") and not options.targets:
+            params.load(settings)
+        else:
+            targets.setdefault(settings, set()).update(options.targets or ["all"])
+    for settings, names in targets.items():
+        environment = os.environ | {"XKD_PARAMS": settings, "PYTHONPATH": str(ROOT)}
+        words = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "all", "--", *sorted(names)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{settings}: {' '.join(names)}: {done.stdout}{done.stderr}"
+
+
+def test_make_has_what_the_pages_ask_for():
+    for command in _of("make"):
+        done = subprocess.run(
+            ["make", "-n", *command.expanded()], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+def test_dvc_has_the_stages_that_the_pages_ask_for():
+    from dvc.cli.parser import get_main_parser
+
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    ablations = yaml.safe_load((ROOT / "params.yaml").read_text())["ablations"]
+    stages = {f"{name}@{key}" for name in pipeline if "foreach" in pipeline[name] for key in ablations} | set(pipeline)
+    for command in _of("dvc"):
+        options = get_main_parser().parse_args(command.expanded())
+        assert set(getattr(options, "targets", None) or []) <= stages, str(command)
+
+
+def test_benchmarks_have_the_options_that_the_pages_give():
+    for command in (c for commands in COMMANDS.values() for c in commands if _benchmark(c)):
+        text = _benchmark(command).read_text()
+        assert not [word for word in command.words if word.startswith("--") and f'"{word}"' not in text], str(command)
+
+
+def test_extras_that_the_pages_install_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for command in _of("pip"):
+        named = [name for word in command.words for name in re.findall(r"\[(\w+)\]$", word)]
+        assert command.words[1] == "install" and set(named) <= set(extras), str(command)
+
+
+def test_exported_variables_are_read_somewhere():
+    text = "".join(path.read_text() for path in [ROOT / "Makefile", *sorted((ROOT / "xkd").rglob("*.py"))])
+    for command in _of("export"):
+        assert command.words[1].split("=")[0] in text, str(command)
+
+
+@pytest.mark.parametrize("page", _chosen("python"))
+def test_python_runs(page, project, monkeypatch):
+    monkeypatch.chdir(project)
+    names: dict = {}
+    for block in _chosen("python")[page]:
+        # Errors then name the page's own line.
+        code = compile("\n" * block.line + block.text, str(ROOT / page), "exec")
+        exec(code, names)  # noqa: S102 - our own pages
+
+
+@pytest.mark.parametrize("page", _chosen("settings"))
+def test_settings_are_valid(page, tmp_path):
+    for name in ("params.yaml", "workflow"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    merged = {"extends": "params.yaml"}
+    for block in _chosen("settings")[page]:
+        merged = params.merge(merged, yaml.safe_load(block.text))
+        path = tmp_path / "of_the_page.yaml"
+        path.write_text(yaml.safe_dump(merged, sort_keys=False))
+        params.load(path)
+
+
+@pytest.mark.parametrize("page", _chosen("list"))
+def test_lists_can_be_read(page, tmp_path):
+    for block in _chosen("list")[page]:
+        path = tmp_path / "list.csv"
+        path.write_text(block.text)
+        assert listing.paths(path), str(block)
+
+
+def _write_files(page: str) -> None:
+    for block in BLOCKS[page]:
+        if block.file:
+            Path(block.file).write_text(block.text)
+
+
+def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path, monkeypatch):
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    monkeypatch.setenv("NO_MKDOCS_2_WARNING", "1")
+    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path), strict=True))
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert {page.stem for page in PAGES if page.parent == ROOT / "docs"} <= {page.stem for page in pages}
+    for page in pages:
+        assert not LOADED.findall(page.read_text()), page
+    for sheet in tmp_path.rglob("*.css"):
+        assert not re.search(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", sheet.read_text()), sheet
