@@ -43,10 +43,11 @@ def _differences(results: Results) -> str:
     params = results.params
     some = next(iter(results.runs.values()))[0]
     model, training = params.model, params.training
+    clips = f", {some.clips.train} training clips" if some.items else ""
     return (
         f"Paper: {CITATION}; ViT-B (768 wide, 12 deep), 800 epochs of Kinetics400 or AudioSet. Here: {model.width} wide, "
-        f"{model.depth} deep, {training.epochs} epochs of `{params.dataset}` (manifest `{results.manifest}`, "
-        f"{some.clips.train} training clips). Mean ± standard deviation over n seeds. A cell that is empty says why."
+        f"{model.depth} deep, {training.epochs} epochs of `{params.dataset}` (manifest `{results.manifest}`"
+        f"{clips}). Mean ± standard deviation over n seeds. A cell that is empty says why."
     )
 
 
