@@ -101,6 +101,7 @@ def test_missing_clip_is_one_line_and_keeps_the_results(by_dvc):
     for path in (by_dvc.root / "data" / "miniature").glob("packed/*"):
         path.unlink()
     next((by_dvc.root / "data" / "miniature" / "clips").rglob("*test*")).unlink()
+    shutil.rmtree(by_dvc.root / "features")  # with features at hand, clips are not asked for
     run = ["--run", "runs/miniature/ae/seed0", "--task", "linear", "--out", "evals/miniature/ae/seed0/linear.json"]
     done = by_dvc.call("python", "-m", "xkd", "evaluate", "--manifest", "data/miniature/manifest.csv", *run)
     assert done.returncode == 2, done.stderr
