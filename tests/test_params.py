@@ -169,3 +169,15 @@ def test_digit_presets_share_every_setting_of_a_run():
         for row in preset.ablations:
             recipes = (params.recipe(p, row).model_dump(exclude={"dataset"}) for p in (base, preset))
             assert next(recipes) == next(recipes)
+
+
+def test_rows_get_the_tasks_that_their_encoders_can_do():
+    """The paper's preset judges sounds, pictures and both; some of its rows have encoders of one modality."""
+    paper = params.load(ROOT / "workflow" / "presets" / "paper.yaml")
+    video, audio, every = (set(params.tasks_of(paper, row)) for row in ("recon_video", "recon_audio", "xkd"))
+    assert every == set(paper.tasks)
+    assert video & audio == {"kinetics_sound_svm"} and video | audio == every - {"kinetics_sound_retrieval"}
+    assert "ucf101_svm" in video and "esc50_finetune" in audio
+    as_sounds = {"ucf101": paper.datasets["ucf101"].model_copy(update={"require": "audio"})}
+    sounds = paper.model_copy(update={"datasets": paper.datasets | as_sounds})
+    assert "ucf101_svm" not in params.tasks_of(sounds, "xkd")

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from xkd.errors import UserError
-from xkd.settings import Params, PretrainRequest, Recipe, Settings
+from xkd.settings import MODALITIES, Params, PretrainRequest, Recipe, Settings, Task
 
 CHANGEABLE = ("views", "model", "objective", "training")
 HEADLINES = (".top1", ".map", ".recall1")
@@ -106,14 +106,21 @@ def headline(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def tasks_of(params: Params, ablation: str) -> list[str]:
-    """The tasks that the settings ask of an ablation."""
-    return [name for name in params.tasks if ablation in rows_of(params, name)]
+    """The tasks that the settings ask of an ablation: those that name it, and those for all rows whose encoders it has."""
+    trained = recipe(params, ablation).modalities
+    return [
+        name
+        for name, task in params.tasks.items()
+        if (ablation in task.ablations if task.ablations is not None else _can_judge(params, task, trained))
+    ]
 
 
-def rows_of(params: Params, task: str) -> list[str]:
-    """The ablations that get a task."""
-    chosen = params.tasks[task].ablations
-    return [name for name in params.ablations if chosen is None or name in chosen]
+def _can_judge(params: Params, task: Task, trained: tuple[str, ...] | None) -> bool:
+    """Whether a run of these modalities (None: not known yet) has an encoder for the task, for retrieval both."""
+    require = params.datasets[task.dataset or params.dataset].require
+    there = [m for m in task.modalities if require not in MODALITIES or m == require]
+    needed = all if task.protocol == "retrieval" else any
+    return trained is None or needed(m in trained for m in there)
 
 
 def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> Recipe:

@@ -15,6 +15,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
 Strength = Annotated[float, Field(ge=0)]
 Hue = Annotated[float, Field(ge=0, le=0.5)]
+MODALITIES = ("video", "audio")
 
 
 class Settings(BaseModel):
@@ -321,7 +322,9 @@ class Task(Settings):
 
     protocol: Literal["linear", "svm", "layer", "retrieval", "finetune"]
     dataset: Name | None = Field(None, description="labelled data set; by default that of pretraining")
-    ablations: tuple[Name, ...] | None = Field(None, description="rows that get it; by default all")
+    ablations: tuple[Name, ...] | None = Field(
+        None, description="rows that get it; by default all whose encoders it can judge"
+    )
     modalities: tuple[Literal["video", "audio"], ...] = Field(("video", "audio"), description="encoders to judge")
     folds: tuple[str, ...] = Field((), description="official folds to average over; none: the column split")
     clips: Positive = Field(
@@ -425,6 +428,20 @@ class Recipe(Base):
     """The effective settings of one pretraining job: the base with one ablation's changes merged in."""
 
     ablation: Name
+
+    @property
+    def has_teachers(self) -> bool:
+        """Distillation and alignment need heads, local views and teachers; reconstruction alone does not."""
+        return self.training.mode == "pretrain" and bool(self.objective.distillation or self.objective.alignment)
+
+    @property
+    def modalities(self) -> tuple[str, ...] | None:
+        """What a run trains, video first; None where that follows from encoders that it is given."""
+        if self.training.mode == "none" and self.training.weights:
+            return None
+        if self.training.mode != "pretrain" or self.has_teachers:
+            return MODALITIES
+        return tuple(m for m in MODALITIES if m in self.objective.reconstruct)
 
     @model_validator(mode="after")
     def _patches_tile_views(self) -> Recipe:

@@ -16,9 +16,7 @@ from torch import Tensor
 from xkd.data import augment
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.errors import UserError
-from xkd.settings import AudioView, Clips, Recipe, VideoView
-
-MODALITIES = ("video", "audio")
+from xkd.settings import MODALITIES, AudioView, Clips, Recipe, VideoView
 
 
 def clip_generator(seed: int, epoch: int, clip_id: str) -> torch.Generator:

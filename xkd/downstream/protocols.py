@@ -21,13 +21,13 @@ from xkd.downstream.layer import train_layer
 from xkd.downstream.metrics import Retrieved, Scores
 from xkd.downstream.store import stored
 from xkd.errors import UserError
+from xkd.models.networks import OTHER
 from xkd.params import canonical
 from xkd.progress import track
 from xkd.settings import Finetune, Layer, Linear, Recipe, Retrieval, Svm, Task
 
 Result = tuple[Clips, list[Scores | Retrieved], dict[str, float | str]]
 FEATURES = Path("features")
-OTHER = {"video": "audio", "audio": "video"}
 
 
 @dataclass(frozen=True)

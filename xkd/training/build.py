@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from xkd.models.networks import MODALITIES, ModalityShape, Networks, Sizes
+from xkd.models.networks import ModalityShape, Networks, Sizes
 from xkd.training.start import modalities_of
 
 
@@ -37,18 +37,13 @@ def sizes(model) -> Sizes:
 
 
 def needs_teachers(recipe) -> bool:
-    """Distillation and alignment need heads, local views and teachers; reconstruction alone does not."""
-    objective = recipe.objective
-    return recipe.training.mode == "pretrain" and bool(objective.distillation or objective.alignment)
+    """Whether heads, local views and teachers exist."""
+    return recipe.has_teachers
 
 
 def modalities(recipe) -> tuple[str, ...]:
     """The modalities of a run, video first: those it trains, or those of the encoders that it was given."""
-    if recipe.training.mode == "none" and recipe.training.weights:
-        return modalities_of(recipe.training.weights)
-    if recipe.training.mode != "pretrain" or needs_teachers(recipe):
-        return MODALITIES
-    return tuple(m for m in MODALITIES if m in recipe.objective.reconstruct)
+    return recipe.modalities or modalities_of(recipe.training.weights)
 
 
 def build_networks(recipe, seed: int) -> Networks:
