@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import resource
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -168,19 +169,23 @@ def test_a_checkpoint_of_an_older_version_is_refused(tmp_path):
         checkpoint.load(tmp_path, IDENTITY, "changed")
 
 
-@pytest.fixture
-def small_disk():
+@contextmanager
+def small_disk(size: int):
+    """No file of this process may grow beyond `size` bytes; pytest's own output must not be written meanwhile."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_one_line_and_old_checkpoints_stay(tmp_path, small_disk):
+def test_a_full_disk_is_one_line_and_old_checkpoints_stay(tmp_path):
     save(tmp_path, 1)
     save(tmp_path, 2)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    small_disk(3000)
-    with pytest.raises(UserError, match=r"cannot be written \(File too large\); the one before is kept"):
+    said = r"cannot be written \(File too large\); the one before is kept"
+    with pytest.raises(UserError, match=said), small_disk(3000):
         save(tmp_path, 3)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
