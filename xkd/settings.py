@@ -443,6 +443,12 @@ class Recipe(Base):
             return MODALITIES
         return tuple(m for m in MODALITIES if m in self.objective.reconstruct)
 
+    @property
+    def reconstructed(self) -> tuple[str, ...]:
+        """The modalities that get a decoder."""
+        reconstructs = self.training.mode == "pretrain" and self.objective.reconstruction > 0
+        return self.objective.reconstruct if reconstructs else ()
+
     @model_validator(mode="after")
     def _patches_tile_views(self) -> Recipe:
         frames, rows, columns = self.model.video_patch

@@ -12,7 +12,7 @@ from test_loop import Batch, settings, train
 
 from xkd.errors import UserError
 from xkd.training import distributed
-from xkd.training.build import build_networks, needs_teachers
+from xkd.training.build import build_networks
 from xkd.training.distributed import ALONE
 from xkd.training.loop import Trainer
 from xkd.training.recorder import TIMES
@@ -35,7 +35,7 @@ class SharedLoader:
 
     def __init__(self, recipe, group, fault=None):
         self.views, self.mels, self.group, self.fault = recipe.views, recipe.logmel.n_mels, group, fault
-        self.local = 2 if needs_teachers(recipe) else 1
+        self.local = 2 if recipe.has_teachers else 1
 
     def __len__(self):
         return 5

@@ -9,7 +9,7 @@ import torch
 
 from xkd.errors import UserError
 from xkd.params import load, recipe
-from xkd.training.build import build_networks, needs_teachers
+from xkd.training.build import build_networks
 from xkd.training.export import load_encoders, save_encoders, weights_files
 from xkd.training.loop import Trainer
 from xkd.training.recorder import TIMES
@@ -178,7 +178,7 @@ def test_a_missing_run_says_what_to_do(tmp_path):
 
 def test_only_cross_modal_terms_need_teachers_and_all_ablations_start_alike():
     xkd, ae = settings("xkd"), settings("ae")
-    assert needs_teachers(xkd)
-    assert not needs_teachers(ae)
+    assert xkd.has_teachers
+    assert not ae.has_teachers
     starts = [build_networks(chosen, 3).students.state_dict() for chosen in (xkd, ae)]
     assert all(torch.equal(starts[0][k], starts[1][k]) for k in starts[0])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from xkd.models.networks import ModalityShape
 from xkd.plan.shapes import kept_count, patch_counts
 from xkd.settings import Recipe
-from xkd.training.build import modalities, modality_shapes, needs_teachers
+from xkd.training.build import modalities, modality_shapes
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def step_flops(recipe: Recipe) -> StepFlops:
     batch, parts = recipe.training.batch_size, []
     for modality in modalities(recipe):
         parts += [part.times(batch) for part in _student(recipe, modality)]
-    if needs_teachers(recipe):
+    if recipe.has_teachers:
         parts += [_teacher(recipe, modality).times(batch) for modality in modalities(recipe)]
         parts += _alignment(recipe)
     return StepFlops(tuple(parts), _recomputed(recipe, parts))
@@ -84,10 +84,9 @@ def _student(recipe: Recipe, modality: str) -> list[Part]:
     parts = _encoder(f"student {modality}, global view", recipe, modality, kept)
     for patches in counts[1:]:
         parts += _encoder(f"student {modality}, local views", recipe, modality, patches)
-    objective = recipe.objective
-    if recipe.training.mode == "pretrain" and objective.reconstruction and modality in objective.reconstruct:
+    if modality in recipe.reconstructed:
         parts.append(_decoder(recipe, modality, modality_shapes(recipe)[modality], kept))
-    if needs_teachers(recipe):
+    if recipe.has_teachers:
         parts.append(_trained(f"student {modality}, head", len(counts) * _head(recipe)))
     return parts
 
@@ -138,7 +137,7 @@ def _recomputed(recipe: Recipe, parts: list[Part]) -> float:
     students = [part for part in parts if part.name.startswith("student")]
     if training.checkpoint_activations:
         extra += sum(part.forward for part in parts if part.backward and part.name.startswith(("student", "decoder")))
-    if training.accumulate > 1 and needs_teachers(recipe) and recipe.objective.alignment:
+    if training.accumulate > 1 and recipe.has_teachers and recipe.objective.alignment:
         extra += sum(part.forward for part in students)
     return extra
 

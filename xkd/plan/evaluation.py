@@ -6,7 +6,7 @@ from xkd.params import protocol, tasks_of
 from xkd.plan.arithmetic import encoder_forward
 from xkd.plan.storage import ClipCounts
 from xkd.settings import Params, Recipe, Task
-from xkd.training.build import modalities, needs_teachers
+from xkd.training.build import modalities
 
 
 def evaluation_flops(params: Params, recipe: Recipe, counts: dict[str, ClipCounts]) -> dict[str, float]:
@@ -27,7 +27,7 @@ def _task(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipCount
     if task.protocol == "finetune":
         trained = 3 * settings.epochs * clips.train * max(1, len(task.folds))
         return sum(cost[m] * (trained + views[m] * _tested(task, clips)) for m in seen)
-    encoders = len([owner for owner in settings.encoders if owner == "student" or needs_teachers(recipe)])
+    encoders = len([owner for owner in settings.encoders if owner == "student" or recipe.has_teachers])
     passes = {m: views[m] * _extracted(task, clips) for m in seen}
     if task.train_clips > 1:
         passes = {m: count + task.train_clips * clips.all for m, count in passes.items()}

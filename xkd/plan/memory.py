@@ -11,7 +11,7 @@ from torch import nn
 from xkd.models.networks import Networks
 from xkd.plan.shapes import kept_count, patch_counts, view_shapes
 from xkd.settings import Recipe
-from xkd.training.build import build_networks, modality_shapes, needs_teachers, trainable_parameters
+from xkd.training.build import build_networks, modality_shapes, trainable_parameters
 
 FULL = 4  # bytes of a float32
 # Values of width D that one block keeps per token for its backward pass: input, both norms, q, k, v, attention's output,
@@ -93,15 +93,11 @@ def _kept_bytes(recipe: Recipe, modality: str) -> float:
     tokens = [kept_count(recipe, modality) + 1] + [patches + 1 for patches in counts[1:]]
     values = 2 * sum(counts) * shape.patch_values  # views, and the same cut into patches
     total = FULL * values + _blocks_bytes(recipe, sum(tokens), model.width, model.depth)
-    if (
-        modality in recipe.objective.reconstruct
-        and recipe.training.mode == "pretrain"
-        and recipe.objective.reconstruction
-    ):
+    if modality in recipe.reconstructed:
         decoder, hidden = model.decoder, shape.tokens + 1 - tokens[0]
         total += _blocks_bytes(recipe, shape.tokens + 1, decoder.width, decoder.depth)
         total += FULL * shape.patch_values * (shape.tokens + RECONSTRUCTION_COPIES * (hidden + 1))
-    if needs_teachers(recipe):
+    if recipe.has_teachers:
         total += FULL * len(counts) * HEAD_COPIES * (model.head.hidden + model.head.out)
     return total
 
@@ -121,19 +117,14 @@ def _working_bytes(recipe: Recipe) -> float:
 
 def _teacher_bytes(recipe: Recipe) -> float:
     """Its widest block, which keeps nothing, and the tokens of all teachers; without teachers a student's block."""
-    teachers = needs_teachers(recipe)
+    teachers = recipe.has_teachers
     tokens = [max(patch_counts(recipe, m)) if teachers else kept_count(recipe, m) for m in view_shapes(recipe)]
     return FULL * recipe.model.width * (WORKING_WIDTHS * max(tokens) + (sum(tokens) if teachers else 0))
 
 
 def _decoder_backward_bytes(recipe: Recipe, modality: str) -> float:
     """Gradients of the selected and of all predicted patches, and a block of the decoder."""
-    if not _reconstructs(recipe, modality):
+    if modality not in recipe.reconstructed:
         return 0.0
     shape = modality_shapes(recipe)[modality]
     return FULL * shape.tokens * (2 * shape.patch_values + WORKING_WIDTHS * recipe.model.decoder.width)
-
-
-def _reconstructs(recipe: Recipe, modality: str) -> bool:
-    objective = recipe.objective
-    return bool(recipe.training.mode == "pretrain" and objective.reconstruction and modality in objective.reconstruct)

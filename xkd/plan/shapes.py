@@ -6,12 +6,12 @@ import math
 
 from xkd.models.patches import grid_of
 from xkd.settings import Recipe
-from xkd.training.build import modalities, needs_teachers
+from xkd.training.build import modalities
 
 
 def view_shapes(recipe: Recipe) -> dict[str, list[tuple[int, ...]]]:
     """Per modality of the run the shape of one clip's views, global first: (3, T, H, W) or (1, mel bands, frames)."""
-    views, count = recipe.views, recipe.views.local_views if needs_teachers(recipe) else 0
+    views, count = recipe.views, recipe.views.local_views if recipe.has_teachers else 0
     video = [views.video_global] + [views.video_local] * count
     audio = [views.audio_global] + [views.audio_local] * count
     shapes = {

@@ -20,7 +20,7 @@ from xkd.params import recipe as recipe_of
 from xkd.progress import counter, say
 from xkd.settings import Params, Recipe
 from xkd.training import checkpoint, distributed
-from xkd.training.build import build_networks, modalities, modality_shapes, needs_teachers, trainable_parameters
+from xkd.training.build import build_networks, modalities, modality_shapes, trainable_parameters
 from xkd.training.embeddings import held_out, save_embeddings
 from xkd.training.export import ENCODERS, encoder_config, save_encoders
 from xkd.training.loop import Trainer
@@ -109,7 +109,7 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
 def _trainer(job: Job, group: distributed.Group) -> Trainer:
     recipe, seed = job.recipe, job.seed
     networks = _starting_networks(recipe, seed)
-    chosen, teachers = modalities(recipe), needs_teachers(recipe)
+    chosen, teachers = modalities(recipe), recipe.has_teachers
     # Without training a batch is never taken: a small data set is no reason to refuse.
     clips = len(job.data.split("train").rows)
     size = min(recipe.training.batch_size, clips) if recipe.training.mode == "none" else None

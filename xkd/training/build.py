@@ -36,11 +36,6 @@ def sizes(model) -> Sizes:
     )
 
 
-def needs_teachers(recipe) -> bool:
-    """Whether heads, local views and teachers exist."""
-    return recipe.has_teachers
-
-
 def modalities(recipe) -> tuple[str, ...]:
     """The modalities of a run, video first: those it trains, or those of the encoders that it was given."""
     return recipe.modalities or modalities_of(recipe.training.weights)
@@ -52,15 +47,14 @@ def build_networks(recipe, seed: int) -> Networks:
     Encoders are drawn first, video before audio, whatever else a run needs: ablations of a seed that
     have both modalities and the same sharing start from the same encoders.
     """
-    reconstructs = recipe.training.mode == "pretrain" and recipe.objective.reconstruction > 0
     chosen = modalities(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Networks(
             {m: shape for m, shape in modality_shapes(recipe).items() if m in chosen},
             sizes(recipe.model),
-            recipe.objective.reconstruct if reconstructs else (),
-            needs_teachers(recipe),
+            recipe.reconstructed,
+            recipe.has_teachers,
         )
 
 
