@@ -11,9 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from xkd import params
 from xkd.errors import UserError
 from xkd.plan.arithmetic import encoder_forward, step_flops
+from xkd.plan.evaluation import evaluation_flops
 from xkd.plan.memory import memory, networks_without_memory, parameters
 from xkd.plan.shapes import patch_counts, view_shapes
-from xkd.plan.storage import checkpoint_bytes, clip_counts, encoder_bytes
+from xkd.plan.storage import ClipCounts, checkpoint_bytes, clip_counts, encoder_bytes
 from xkd.stages import plan as stage
 from xkd.training.build import build_networks, trainable_parameters
 from xkd.training.export import save_encoders
@@ -25,6 +26,7 @@ from xkd.training.supervised import SupervisedObjective
 ROOT = Path(__file__).parents[1]
 PAPER, MINIATURE = ROOT / "workflow" / "presets" / "paper.yaml", ROOT / "workflow" / "presets" / "miniature.yaml"
 SETTINGS = params.load(ROOT / "params.yaml")
+PICTURES = SETTINGS.tasks["linear"].model_copy(update={"modalities": ("video",)})
 HARDWARE = stage.Hardware(gpus=8, peak=312e12, utilisation=0.4)
 ROWS = ["xkd", "xkd_mas", "xkd_mats", "ae", "recon_audio", "ae_kd", "ae_da", "xkd_no_refinement", "xkd_teacher_local"]
 
@@ -199,6 +201,36 @@ def test_seeds_and_evaluations_are_in_the_sum():
     assert set(rows["ae_kd"]["evaluations"]) == {"linear"}
     one_seed = sum(row["flops"] + sum(row["evaluations"].values()) for row in rows.values())
     assert plan["total"]["flops"] == pytest.approx(len(SETTINGS.seeds) * one_seed)
+
+
+@pytest.mark.parametrize("task, passes", [
+    ({}, 500 + 500),
+    ({"clips": 2, "crops": 3}, 6 * (500 + 500)),
+    ({"clips": 2, "train_clips": 4}, 4 * 500 + 2 * 500),
+    ({"folds": ["1", "2"], "train_clips": 4}, 4 * 1000 + 1000),
+])  # fmt: skip
+def test_a_probe_passes_each_view_once_through_each_encoder(task, passes):
+    settings = SETTINGS.model_copy(update={"tasks": {"linear": PICTURES.model_copy(update=task)}})
+    counts = {"talking_digits": ClipCounts({"train": 500, "test": 500}, "", ("video", "audio"), 0, 0)}
+    recipe = params.recipe(settings, "ae")
+    assert evaluation_flops(settings, recipe, counts) == {"linear": passes * encoder_forward(recipe, "video")}
+
+
+def test_a_task_with_larger_views_costs_more():
+    larger = PICTURES.model_copy(update={"views": {"video_global": {"size": 64}}})
+    settings = SETTINGS.model_copy(update={"tasks": {"plain": PICTURES, "larger": larger}})
+    counts = {"talking_digits": ClipCounts({"train": 500, "test": 500}, "", ("video", "audio"), 0, 0)}
+    told = evaluation_flops(settings, params.recipe(settings, "ae"), counts)
+    assert told["larger"] > 3 * told["plain"]
+
+
+def test_a_data_set_of_its_own_size_takes_its_own_room():
+    entry = SETTINGS.datasets["talking_digits"].model_copy(update={"size": 2 * SETTINGS.clips.size})
+    larger = SETTINGS.model_copy(update={"datasets": {"talking_digits": entry}})
+    plain, wide = (clip_counts(settings, "talking_digits") for settings in (SETTINGS, larger))
+    sound = plain.all * 2 * SETTINGS.clips.sample_rate
+    room = [counts.packed - sound for counts in (plain, wide)]
+    assert room[1] == 4 * room[0]
 
 
 def test_clips_come_from_the_manifest_when_there_is_one(tmp_path, monkeypatch):

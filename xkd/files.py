@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -30,7 +32,13 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: Path, values: dict) -> None:
+def sha256(path: Path) -> str:
+    """Hash of a file, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
     """Indented JSON, keys in the order given."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")

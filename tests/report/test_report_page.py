@@ -3,7 +3,7 @@ import re
 import matplotlib.image
 import numpy as np
 import pytest
-from conftest import AUDIO, SEEDS, VIDEO
+from invented import AUDIO, SEEDS, VIDEO
 from sklearn.decomposition import PCA
 
 from xkd.report import bars, confusion, curves, embedding_map, page, pictures, style

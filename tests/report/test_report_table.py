@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ABLATIONS, SEEDS, VIDEO
+from invented import ABLATIONS, SEEDS, VIDEO
 
 from xkd.errors import UserError
 from xkd.report.statistics import compare

@@ -21,6 +21,7 @@ from xkd.downstream.layer import train_layer
 from xkd.downstream.metrics import Retrieved, Scores
 from xkd.downstream.store import stored
 from xkd.errors import UserError
+from xkd.files import sha256
 from xkd.models.networks import OTHER
 from xkd.params import canonical
 from xkd.progress import track
@@ -102,7 +103,7 @@ class Job:
 
     @cached_property
     def _weight_hashes(self) -> dict[Key, str]:
-        return {key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in self.weights.items()}
+        return {key: sha256(path) for key, path in self.weights.items()}
 
     def _folder(self, split: str | None, augmented: int | None) -> Path:
         """Of the features of these views: no two tasks that could share them miss each other, no two others meet."""

@@ -24,7 +24,15 @@ def embeddings(train: np.ndarray, test: np.ndarray) -> np.ndarray:
     Returns:
         (test clips, D), views averaged.
     """
-    return normalize(test.mean(1, dtype=np.float64) - train.mean((0, 1), dtype=np.float64))
+    return unit_vectors(test.mean(1, dtype=np.float64), train.mean((0, 1), dtype=np.float64))
+
+
+def unit_vectors(outputs_ND: np.ndarray, mean_D: np.ndarray) -> np.ndarray:
+    """Directions (N, D) of outputs as seen from their modality's mean.
+
+    What all clips of a modality share says nothing about one of them, and would make all cosines alike.
+    """
+    return normalize(outputs_ND - mean_D)
 
 
 def relevance(ids: np.ndarray, labels: np.ndarray, relevant: str) -> Callable[[slice], np.ndarray]:
@@ -45,8 +53,6 @@ def retrieve(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranks the gallery by cosine similarity for each query.
 
-    Equal similarities count against the query: outputs that are all alike find nothing.
-
     Args:
         queries: (clips, D) unit vectors of one modality.
         gallery: (clips, D) unit vectors of the other, of the same clips in the same order.
@@ -59,7 +65,19 @@ def retrieve(
     for start in range(0, len(queries), QUERIES):
         part = slice(start, min(start + QUERIES, len(queries)))
         similarity, found = queries[part] @ gallery.T, relevant(part)
-        best = np.where(found, similarity, -np.inf).max(1, keepdims=True)
-        ranks.append(1 + ((similarity >= best) & ~found).sum(1))
+        ranks.append(places(similarity, found))
         nearest.append(similarity.argmax(1))
     return np.concatenate(ranks), np.concatenate(nearest)
+
+
+def places(similarity_NM: np.ndarray, found_NM: np.ndarray) -> np.ndarray:
+    """Place (N,) of each query's first relevant clip, from 1 on.
+
+    Equal similarities count against the query: outputs that are all alike find nothing.
+
+    Args:
+        similarity_NM: of every query to every clip of the gallery.
+        found_NM: which clips are relevant, at least one per query.
+    """
+    best = np.where(found_NM, similarity_NM, -np.inf).max(1, keepdims=True)
+    return 1 + ((similarity_NM >= best) & ~found_NM).sum(1)

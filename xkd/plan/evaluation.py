@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xkd.params import protocol, tasks_of
+from xkd.params import protocol, tasks_of, with_views
 from xkd.plan.arithmetic import encoder_forward
 from xkd.plan.storage import ClipCounts
 from xkd.settings import Params, Recipe, Task
@@ -12,6 +12,8 @@ from xkd.training.build import modalities
 def evaluation_flops(params: Params, recipe: Recipe, counts: dict[str, ClipCounts]) -> dict[str, float]:
     """Per task, for one seed of an ablation: passes of the encoders. What solvers of probes cost is not counted.
 
+    Features that several tasks share are extracted once, but counted for each.
+
     Args:
         counts: of each data set that a task names.
     """
@@ -19,7 +21,7 @@ def evaluation_flops(params: Params, recipe: Recipe, counts: dict[str, ClipCount
 
 
 def _task(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipCounts]) -> float:
-    task, settings = params.tasks[name], protocol(params, name)
+    task, settings, recipe = params.tasks[name], protocol(params, name), with_views(recipe, params, name)
     clips = counts[task.dataset or params.dataset]
     seen = [m for m in task.modalities if m in clips.streams and m in modalities(recipe)]
     cost = {modality: encoder_forward(recipe, modality) for modality in seen}
@@ -28,10 +30,8 @@ def _task(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipCount
         trained = 3 * settings.epochs * clips.train * max(1, len(task.folds))
         return sum(cost[m] * (trained + views[m] * _tested(task, clips)) for m in seen)
     encoders = len([owner for owner in settings.encoders if owner == "student" or recipe.has_teachers])
-    passes = {m: views[m] * _extracted(task, clips) for m in seen}
-    if task.train_clips > 1:
-        passes = {m: count + task.train_clips * clips.all for m, count in passes.items()}
-    return encoders * sum(cost[m] * passes[m] for m in seen)
+    whole, augmented = _extracted(task, clips)
+    return encoders * sum(cost[m] * (views[m] * whole + augmented) for m in seen)
 
 
 def _tested(task: Task, clips: ClipCounts) -> int:
@@ -39,5 +39,9 @@ def _tested(task: Task, clips: ClipCounts) -> int:
     return clips.all * len(task.folds) if task.folds else clips.splits.get("test", 0)
 
 
-def _extracted(task: Task, clips: ClipCounts) -> int:
-    return clips.all if task.folds else clips.train + clips.splits.get("test", 0)
+def _extracted(task: Task, clips: ClipCounts) -> tuple[int, int]:
+    """Clips whose test views are taken, and single views augmented as in training; folds share those of all clips."""
+    train, test = (clips.all, clips.all) if task.folds else (clips.train, clips.splits.get("test", 0))
+    if task.train_clips > 1:
+        return test, task.train_clips * train
+    return (clips.all if task.folds else train + test), 0

@@ -51,21 +51,25 @@ def clip_counts(params: Params, name: str, train: int | None = None) -> ClipCoun
     Raises:
         UserError: own files that are not prepared yet; nobody knows how many they are.
     """
-    entry, path = catalogue.entry(params, name), Path("data") / name / "manifest.csv"
+    entry, clips, path = (
+        catalogue.entry(params, name),
+        catalogue.clips(params, name),
+        Path("data") / name / "manifest.csv",
+    )
     streams = {"both": ("video", "audio"), "any": ("video", "audio")}.get(entry.require, (entry.require,))
     if train is None and path.exists():
-        return _from_manifest(path, params.clips, streams)
+        return _from_manifest(path, clips, streams)
     splits, source = ({"train": train}, "--clips") if train is not None else _expected(entry, name)
     total, prepared, packed = sum(splits.values()), 0.0, 0.0
-    seconds = params.clips.seconds if entry.kind in catalogue.EMBEDDED else SECONDS.get(entry.kind, OTHER_SECONDS)
+    seconds = clips.seconds if entry.kind in catalogue.EMBEDDED else SECONDS.get(entry.kind, OTHER_SECONDS)
     if "video" in streams:
         wide = 1 if entry.kind in catalogue.EMBEDDED else ASPECT
-        pixels = total * math.ceil(seconds * params.clips.fps) * params.clips.size**2 * wide
+        pixels = total * math.ceil(seconds * clips.fps) * clips.size**2 * wide
         prepared, packed = prepared + pixels * BITS_PER_PIXEL / 8, packed + 3 * pixels
     if "audio" in streams:
         prepared += total * seconds * AUDIO_BIT_RATE / 8
-        packed += total * seconds * params.clips.sample_rate * 2
-    return ClipCounts(splits, source, streams, prepared, packed if params.clips.pack else 0.0)
+        packed += total * seconds * clips.sample_rate * 2
+    return ClipCounts(splits, source, streams, prepared, packed if clips.pack else 0.0)
 
 
 def checkpoint_bytes(recipe: Recipe) -> float:

@@ -18,8 +18,8 @@ from xkd.params import recipe
 from xkd.report.collect import Results, Run
 from xkd.report.curves import read_curve
 from xkd.report.text import EMPTY, TextTable
+from xkd.settings import MODALITIES
 
-MODALITIES = ("video", "audio")
 KINDS = {"entropy": "teacher entropy / log K", "centre": "centre norm / √K", "spread": "feature spread / start"}
 
 EDGE = 0.05  # share of the steps that counts as the start, and as the end

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xkd.downstream.retrieval import places, unit_vectors
 from xkd.report.arrays import Arrays, load, shown_run
 from xkd.report.collect import Results, Run
 from xkd.report.media import Media
@@ -65,8 +66,10 @@ def examples(results: Results, media: Media | None) -> Examples | None:
     found = []
     for turn, (source, target) in enumerate(DIRECTIONS):
         similarity_NN = similarities(arrays[f"{source}_after"], arrays[f"{target}_after"])
+        ranks = ranks_of_pairs(similarity_NN)
         for i in _queries(clips, turn):
-            found.append(_example(arrays, media, (source, target), i, similarity_NN[i]))
+            neighbours = _neighbours(arrays, media, target, i, similarity_NN[i])
+            found.append(Example(_shown(arrays, media, source, i), neighbours, int(ranks[i])))
     return Examples(run, clips, found)
 
 
@@ -102,19 +105,15 @@ def chance(arrays: Arrays) -> tuple[float, float, float]:
 
 
 def similarities(queries_ND: np.ndarray, gallery_MD: np.ndarray) -> np.ndarray:
-    """Cosine of every query and every clip of the gallery, (N, M), once each side's own mean is subtracted.
-
-    What all clips of a modality share says nothing about one of them, and would make all cosines alike; distillation
-    subtracts it from the teachers' logits in the same way.
-    """
-    queries, gallery = (part.astype(np.float32) - part.mean(0, dtype=np.float32) for part in (queries_ND, gallery_MD))
-    lengths = [np.linalg.norm(part, axis=1, keepdims=True).clip(1e-12) for part in (queries, gallery)]
-    return (queries / lengths[0]) @ (gallery / lengths[1]).T
+    """Cosine of every query and every clip of the gallery, (N, M), seen from each side's own mean."""
+    sides = (part.astype(np.float64) for part in (queries_ND, gallery_MD))
+    queries, gallery = (unit_vectors(side, side.mean(0)) for side in sides)
+    return queries @ gallery.T
 
 
 def ranks_of_pairs(similarity_NN: np.ndarray) -> np.ndarray:
     """Rank (N,) of clip i among all for query i, from 1; ties count against it."""
-    return (similarity_NN >= similarity_NN.diagonal()[:, None]).sum(1)
+    return places(similarity_NN, np.eye(len(similarity_NN), dtype=bool))
 
 
 def _queries(clips: int, turn: int) -> list[int]:
@@ -123,20 +122,18 @@ def _queries(clips: int, turn: int) -> list[int]:
     return [(2 * number + turn) * clips // (2 * count) for number in range(count)]
 
 
-def _example(
-    arrays: Arrays, media: Media | None, direction: tuple[str, str], i: int, similarity_N: np.ndarray
-) -> Example:
-    nearest = np.argsort(-similarity_N, kind="stable")[:NEIGHBOURS]
-    neighbours = [
+def _neighbours(
+    arrays: Arrays, media: Media | None, modality: str, i: int, similarity_N: np.ndarray
+) -> list[Neighbour]:
+    return [
         Neighbour(
-            clip=_shown(arrays, media, direction[1], j),
+            clip=_shown(arrays, media, modality, j),
             similarity=float(similarity_N[j]),
             same_label=bool(arrays["labels"][j] == arrays["labels"][i]),
             is_pair=bool(j == i),
         )
-        for j in nearest
+        for j in np.argsort(-similarity_N, kind="stable")[:NEIGHBOURS]
     ]
-    return Example(_shown(arrays, media, direction[0], i), neighbours, int((similarity_N >= similarity_N[i]).sum()))
 
 
 def _shown(arrays: Arrays, media: Media | None, modality: str, i: int) -> Shown:

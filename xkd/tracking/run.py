@@ -12,8 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
+from xkd.files import sha256
 from xkd.tracking import process, server
-from xkd.tracking.sender import NoSuchRun, Sender, sha256
+from xkd.tracking.sender import NoSuchRun, Sender
 from xkd.tracking.spool import Spool, path_of
 from xkd.tracking.system import SystemMetrics
 

@@ -8,11 +8,11 @@ what it has are left out.
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from xkd.files import sha256
 from xkd.tracking import process, server
 
 KEY, DIGEST, START, PROJECT, SUPERSEDED = "xkd.key", "xkd.digest", "xkd.start", "xkd.project", "xkd.superseded"
@@ -181,12 +181,6 @@ class Sender:
     @functools.cached_property
     def _client(self):
         return server.client()
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file, as 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_of(run, project: str) -> bool:
