@@ -81,6 +81,13 @@ class Project:
         return sorted(executed.read_text().splitlines()) if executed.exists() else []
 
 
+def one_seed(root: Path) -> Project:
+    """The miniature with its real stages and a single seed."""
+    project = Project(root, standins=False)
+    project.write(project.settings() | {"seeds": [0]})
+    return project
+
+
 def row_of(ablation: str, seeds=(0, 1), finetune: bool = False) -> list[str]:
     """The jobs of one row of the table."""
     protocols = ["linear", "finetune"] if finetune else ["linear"]

@@ -2,35 +2,19 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pandas as pd
 import pytest
-from engine_project import Project
+from engine_project import one_seed
 
 TIMES = ["seconds", "mlflow_runs"]
 
 
 @pytest.fixture(scope="module")
-def by_snakemake(tmp_path_factory):
-    project = _one_seed(tmp_path_factory.mktemp("snakemake") / "project")
-    done = project.snakemake(XKD_TRACKING="on")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return project
-
-
-@pytest.fixture(scope="module")
 def by_dvc(tmp_path_factory):
-    project = _one_seed(tmp_path_factory.mktemp("dvc") / "project")
+    project = one_seed(tmp_path_factory.mktemp("dvc") / "project")
     done = project.dvc()
     assert done.returncode == 0, done.stdout + done.stderr
-    return project
-
-
-def _one_seed(root: Path) -> Project:
-    project = Project(root, standins=False)
-    settings = project.settings()
-    project.write(settings | {"seeds": [0]})
     return project
 
 
