@@ -34,13 +34,6 @@ _MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1, 1)
 _STD = torch.tensor(IMAGENET_STD).view(3, 1, 1, 1)
 
 
-def _torchvision():
-    """Imported where used: importing it takes seconds, and evaluation needs none of it."""
-    from torchvision.transforms.v2 import functional
-
-    return functional
-
-
 class Draw(NamedTuple):
     """Uniform numbers in [0, 1) of one view; `attempts` are (area, aspect) of candidate crops."""
 
@@ -61,7 +54,8 @@ class Draw(NamedTuple):
     @classmethod
     def split(cls, numbers: list[float]) -> Draw:
         """Names the columns of one row of `draw_table`."""
-        return cls(*numbers[:10], numbers[10:14], numbers[14:18], numbers[18:])
+        time, row, column, height, width, flip, volume, grey, blur, sigma, *lists = numbers
+        return cls(time, row, column, height, width, flip, volume, grey, blur, sigma, lists[:4], lists[4:8], lists[8:])
 
 
 def draw_table(views: int, generator: torch.Generator) -> Tensor:
@@ -84,7 +78,7 @@ def crop(frames: Tensor, view: VideoView, draw: Draw) -> Tensor:
     top, left = _position(draw.row, rows - height), _position(draw.column, columns - width)
     pictures = frames[..., top : top + height, left : left + width]
     if (height, width) != (view.size, view.size):
-        pictures = _torchvision().resize_image(pictures, [view.size, view.size], antialias=True)
+        pictures = _resized(pictures, [view.size, view.size])
     return pictures.flip(-1) if draw.flip < view.flip else pictures
 
 
@@ -116,7 +110,7 @@ def augment_audio(power: Tensor, view: AudioView, draws: Sequence[Draw], logmel:
 
 def resize_shorter_side(picture: Tensor, size: int) -> Tensor:
     """Pictures (T, 3, H, W) scaled so that the shorter of H and W is `size`."""
-    return _torchvision().resize_image(picture, [size], antialias=True)
+    return _resized(picture, [size])
 
 
 def normalise(picture: Tensor) -> Tensor:
@@ -145,6 +139,15 @@ def resized_crop_logmel(logmel: Tensor, draws: Sequence[Draw]) -> Tensor:
         rows.append((_position(draw.row, bands - height), height))
         columns.append((_position(draw.column, length - width) - before, width))
     return _resizing(bands, rows, logmel) @ logmel @ _resizing(steps, columns, logmel).transpose(-1, -2)
+
+
+def _resized(pictures: Tensor, size: list[int]) -> Tensor:
+    """To (height, width), or so that the shorter side is `size`, a list of one."""
+    # Imported where used: importing it takes seconds, and evaluation needs none of it.
+    from torchvision.transforms.v2 import functional
+
+    resized: Tensor = functional.resize_image(pictures, size, antialias=True)
+    return resized
 
 
 def _resizing(size: int, boxes: list[tuple[int, int]], like: Tensor) -> Tensor:
@@ -182,23 +185,29 @@ def _recolour(films: Tensor, view: VideoView, draws: Sequence[Draw]) -> None:
             strength = view.jitter[kind]
             chosen = [number for number, order in enumerate(orders) if strength and order[place] == kind]
             shifts = [_between(draws[number].jitter[kind], (-strength, strength)) for number in chosen]
-            _change(films, chosen, change, shifts)
+            _change_by(films, chosen, change, shifts)
     _change(films, [number for number, draw in enumerate(draws) if draw.grey < view.grey], colours.grey)
     chosen = [number for number, draw in enumerate(draws) if draw.blur < view.blur]
-    _change(films, chosen, colours.blur, [_between(draws[number].sigma, BLUR_SIGMA) for number in chosen])
+    _change_by(films, chosen, colours.blur, [_between(draws[number].sigma, BLUR_SIGMA) for number in chosen])
 
 
-def _change(films: Tensor, chosen: list[int], change: Callable, strengths: list[float] | None = None) -> None:
+def _change(films: Tensor, chosen: list[int], change: Callable[[Tensor], None]) -> None:
     """Applies a change, in place, to some of the films."""
     if not chosen:
         return
     some = films if len(chosen) == len(films) else films[chosen]
-    if strengths is None:
-        change(some)
-    else:
-        change(some, strengths[0] if len(strengths) == 1 else _column(strengths, films))
+    change(some)
     if some is not films:
         films[chosen] = some
+
+
+def _change_by(
+    films: Tensor, chosen: list[int], change: Callable[[Tensor, colours.Strength], None], strengths: list[float]
+) -> None:
+    """The same, each film by a strength of its own."""
+    if chosen:
+        strength = strengths[0] if len(strengths) == 1 else _column(strengths, films)
+        _change(films, chosen, lambda some: change(some, strength))
 
 
 def _column(values: list[float], like: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,13 +40,14 @@ class ClipStore:
         self.manifest, self.ids, self.labels = rows, rows.ids, rows.labels
         table = rows.rows
         self._paths = [rows.path.parent / path for path in table["path"]]
-        self._seconds = table["seconds"].tolist()
+        self._seconds: list[float] = table["seconds"].tolist()
         self._fps, self._rates = table["fps"].tolist(), table["sample_rate"].tolist()
-        self._has = {"video": table["has_video"].tolist(), "audio": table["has_audio"].tolist()}
-        self._last: tuple = (None, None)  # the views of a clip are cut one after the other from one open file
+        self._has: dict[str, list[bool]] = {"video": table["has_video"].tolist(), "audio": table["has_audio"].tolist()}
+        # The views of a clip are cut one after the other from one open file.
+        self._last: tuple[tuple[int, int], ClipReader] | None = None
         folder = rows.path.parent / "packed"
         self._pack = Pack(folder) if folder.exists() and len(table) else None
-        self._numbers = self._packed_numbers(folder, table["digest"]) if self._pack else []
+        self._numbers = self._packed_numbers(self._pack, folder, table["digest"].tolist()) if self._pack else []
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -72,7 +74,7 @@ class ClipStore:
         if self._pack:
             pictures = np.array(_cut(self._pack.video(self._numbers[i]), first, count))
         else:
-            pictures = self._decoded(i, ClipReader.pictures, first, count).transpose(0, 3, 1, 2)
+            pictures = self._decoded(i, lambda reader: reader.pictures(first, count)).transpose(0, 3, 1, 2)
         return torch.from_numpy(pictures)
 
     def audio(self, i: int, start_seconds: float = 0.0, seconds: float | None = None) -> Tensor:
@@ -88,16 +90,17 @@ class ClipStore:
         if self._pack:
             cut = _cut(self._pack.audio(self._numbers[i]), first, count)
         else:
-            cut = self._decoded(i, ClipReader.samples, first, count)
+            cut = self._decoded(i, lambda reader: reader.samples(first, count))
         return torch.from_numpy(cut.astype(np.float32) / np.float32(32767))
 
-    def _decoded(self, i: int, read, *arguments) -> np.ndarray:
+    def _decoded(self, i: int, read: Callable[[ClipReader], np.ndarray]) -> np.ndarray:
         if not self._paths[i].exists():
             raise UserError(f"clip {self.ids[i]}: {self._paths[i]} is missing; run prepare again")
         try:
-            if self._last[0] != (os.getpid(), i):  # a worker shares its parent's open files, and must not read them
-                self._last = ((os.getpid(), i), ClipReader(self._paths[i]))
-            return read(self._last[1], *arguments)
+            wanted = os.getpid(), i  # a worker shares its parent's open files, and must not read them
+            if self._last is None or self._last[0] != wanted:
+                self._last = wanted, ClipReader(self._paths[i])
+            return read(self._last[1])
         except MediaError as error:
             raise UserError(
                 f"clip {self.ids[i]}: {self._paths[i]} cannot be read ({error}); run prepare again"
@@ -109,11 +112,11 @@ class ClipStore:
                 f"clip {self.ids[i]} has no {modality}; leave such clips out: datasets.<name>.require: {modality} or both"
             )
 
-    def _packed_numbers(self, folder: Path, digests) -> list[int]:
+    def _packed_numbers(self, pack: Pack, folder: Path, digests: list[str]) -> list[int]:
         for clip_id, digest in zip(self.ids, digests, strict=True):
-            if self._pack.digest.get(clip_id) != digest:
+            if pack.digest.get(clip_id) != digest:
                 raise UserError(f"{folder}: does not hold clip {clip_id} of {self.manifest.path}; run prepare again")
-        return [self._pack.number[clip_id] for clip_id in self.ids]
+        return [pack.number[clip_id] for clip_id in self.ids]
 
 
 def _cut(values: np.ndarray, first: int, count: int | None) -> np.ndarray:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -12,6 +14,9 @@ import torch
 from xkd.data.clips import ClipStore
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PICTURES = 8  # shown per clip
 HEIGHT_INCHES = 0.62  # of a row
@@ -53,7 +58,7 @@ def draw_histograms(rows: pd.DataFrame, sizes: Sequence[int], classes: dict[str,
     """
     pyplot = _pyplot()
     pictures = rows[rows["has_video"]]
-    panels = {
+    panels: dict[str, pd.Series | np.ndarray] = {
         "seconds": rows["seconds"].astype(float),
         "kilobytes": np.asarray(sizes) / 1e3,
         "longer side of the picture, pixels": pictures[["width", "height"]].astype(float).max(axis=1),
@@ -71,7 +76,7 @@ def draw_histograms(rows: pd.DataFrame, sizes: Sequence[int], classes: dict[str,
     _save(figure, path)
 
 
-def _pyplot():
+def _pyplot() -> ModuleType:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -80,7 +85,7 @@ def _pyplot():
     return pyplot
 
 
-def _save(figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=80, format="png")
     _pyplot().close(figure)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import decord
 import numpy as np
+from av.container import InputContainer
+from av.stream import Stream
 
 PADDED = "from_size == to_size"  # decord 0.6 about narrow pictures whose rows are padded
 CHUNK_PIXELS = 64_000_000  # decoded at a time, so that long videos fit in memory
@@ -40,6 +43,11 @@ class Probe:
     audio_delay: float = 0.0
     declared_seconds: float | None = None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, 0 without pictures."""
+        return self.width or 0, self.height or 0
+
 
 def probe(path: Path) -> Probe:
     """Reads the headers of a file, and the first picture to learn its rotation.
@@ -50,8 +58,11 @@ def probe(path: Path) -> Probe:
     _check_riff(path)
     try:
         with av.open(str(path)) as container:
-            video, audio = container.streams.best("video"), container.streams.best("audio")
-            found = {"container": container.format.name, "declared_seconds": _declared(container, video)}
+            video, audio = best_video(container), best_audio(container)
+            found: dict[str, Any] = {
+                "container": container.format.name,
+                "declared_seconds": _declared(container, video),
+            }
             if video is not None and video.codec_context is not None:
                 found |= _video_facts(container, video)
             if audio is not None and audio.codec_context is not None:
@@ -65,6 +76,18 @@ def probe(path: Path) -> Probe:
     except av.FFmpegError as error:
         raise MediaError(f"unreadable: {short(error)}") from None
     return Probe(**found)
+
+
+def best_video(container: InputContainer) -> av.VideoStream | None:
+    """The stream of pictures that a player would show."""
+    stream = container.streams.best("video")
+    return stream if isinstance(stream, av.VideoStream) else None
+
+
+def best_audio(container: InputContainer) -> av.AudioStream | None:
+    """The stream of sound that a player would play."""
+    stream = container.streams.best("audio")
+    return stream if isinstance(stream, av.AudioStream) else None
 
 
 class Video:
@@ -98,7 +121,8 @@ class Video:
         """Pictures (T, H, W, 3) uint8 by number."""
         try:
             try:
-                return self._reader.get_batch(numbers).asnumpy()
+                batch: np.ndarray = self._reader.get_batch(numbers).asnumpy()
+                return batch
             except decord.DECORDError as error:
                 if PADDED not in str(error):
                     raise
@@ -132,7 +156,9 @@ def sound(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
     empty = True
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.best("audio")
+            stream = best_audio(container)
+            if stream is None:
+                raise MediaError("unreadable: no sound")
             codec = stream.codec_context
             frames = container.decode(stream)
             if (codec.sample_rate, codec.format.name) != (sample_rate, "fltp"):
@@ -146,14 +172,14 @@ def sound(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
         raise MediaError("unreadable: no sound")
 
 
-def _resampled(frames, resampler) -> Iterator:
+def _resampled(frames: Iterable[av.AudioFrame], resampler: av.AudioResampler) -> Iterator[av.AudioFrame]:
     for frame in frames:
         frame.pts = None  # gaps in time stamps are not filled
         yield from resampler.resample(frame)
     yield from resampler.resample(None)
 
 
-def _video_facts(container, stream) -> dict:
+def _video_facts(container: InputContainer, stream: av.VideoStream) -> dict[str, Any]:
     codec = stream.codec_context
     frame = next(container.decode(stream), None)
     if frame is None:
@@ -169,7 +195,7 @@ def _video_facts(container, stream) -> dict:
     }
 
 
-def _declared(container, video) -> float | None:
+def _declared(container: InputContainer, video: av.VideoStream | None) -> float | None:
     """By the count of pictures where the headers have it, since FFmpeg corrects the duration of an AVI that was cut off."""
     if video is not None and video.frames and video.average_rate:
         return float(video.frames / video.average_rate)
@@ -186,13 +212,15 @@ def _check_riff(path: Path) -> None:
         raise MediaError(f"truncated: {size} of {declared} bytes")
 
 
-def _start(stream) -> float:
-    return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
+def _start(stream: Stream) -> float:
+    if stream.start_time is None or stream.time_base is None:
+        return 0.0
+    return float(stream.start_time * stream.time_base)
 
 
-def _starts(reader) -> np.ndarray:
+def _starts(reader: decord.VideoReader) -> np.ndarray:
     """When each picture appears, from 0; evenly spaced where the file does not say or makes no sense."""
-    starts = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(float)
+    starts: np.ndarray = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(float)
     starts -= starts[0]
     even = np.arange(len(starts)) / reader.get_avg_fps()
     sensible = np.all(np.diff(starts) >= 0) and abs(starts[-1] - even[-1]) < 1 + 0.5 * even[-1]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import OutputContainer
 from av.video.reformatter import VideoReformatter
 
 from xkd.files import replacing
@@ -48,18 +49,22 @@ def write_clip(
         video = _add_video(container, fps, size, options) if frames is not None else None
         if waveform is not None:
             _write_audio(container, waveform, sample_rate)
-        if video is not None:
+        if video is not None and frames is not None:
             _write_video(container, video, frames, size)
 
 
-def _add_video(container, fps: float, size: tuple[int, int], options: dict[str, str]):
+def _add_video(
+    container: OutputContainer, fps: float, size: tuple[int, int], options: dict[str, str]
+) -> av.VideoStream:
     stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
     stream.width, stream.height = size
     stream.pix_fmt = "yuv420p"
     return stream
 
 
-def _write_video(container, stream, frames: Iterable[np.ndarray], size: tuple[int, int]) -> None:
+def _write_video(
+    container: OutputContainer, stream: av.VideoStream, frames: Iterable[np.ndarray], size: tuple[int, int]
+) -> None:
     scaler = VideoReformatter()  # kept: setting up a filter costs more than scaling a small picture
     for number, picture in enumerate(frames):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
@@ -69,7 +74,7 @@ def _write_video(container, stream, frames: Iterable[np.ndarray], size: tuple[in
     container.mux(stream.encode(None))
 
 
-def _write_audio(container, waveform: np.ndarray, sample_rate: int) -> None:
+def _write_audio(container: OutputContainer, waveform: np.ndarray, sample_rate: int) -> None:
     stream = container.add_stream("aac", rate=sample_rate, layout="mono", options=AUDIO_OPTIONS)
     stream.bit_rate = AUDIO_BIT_RATE
     samples = np.ascontiguousarray(waveform, dtype=np.float32)[None]

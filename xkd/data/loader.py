@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,9 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 from xkd.data import manifest
 from xkd.data.clips import open_clips
 from xkd.data.memory import keep_freed_memory
-from xkd.data.views import MODALITIES, EvalViews, TrainViews, clip_generator
+from xkd.data.views import Cuts, EvalViews, TrainViews, clip_generator
 from xkd.errors import UserError
-from xkd.settings import Recipe
+from xkd.settings import MODALITIES, Recipe
+
+Item = tuple[str, int, dict[str, list[Tensor]] | Cuts]  # id, label, views or cuts of a clip
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Batch:
         """Called by DataLoader where a GPU will read the batch."""
         return self._map(Tensor.pin_memory)
 
-    def _map(self, change) -> Batch:
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         return replace(
             self,
             labels=change(self.labels),
@@ -87,15 +90,17 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         try:
             for batch in self._loader:
-                yield batch if batch.draws is None else self._finished(batch)
+                yield self._finished(batch)
         except UserError as error:  # a worker's error arrives wrapped in its traceback; its last line is ours
             raise UserError(str(error).strip().splitlines()[-1].removeprefix("xkd.errors.UserError: ")) from error
 
-    def _finished(self, cuts: Batch) -> Batch:
-        """Augmented on the GPU, if there is one."""
-        cuts = cuts.to("cuda" if torch.cuda.is_available() else "cpu")
-        views = self._views.finish(cuts.video, cuts.audio, cuts.draws)
-        return replace(cuts, draws=None, **views)
+    def _finished(self, batch: Batch) -> Batch:
+        """Cuts are augmented on the GPU, if there is one; views are finished."""
+        if batch.draws is None or isinstance(self._views, EvalViews):
+            return batch
+        cuts = batch.to("cuda" if torch.cuda.is_available() else "cpu")
+        views = self._views.finish(cuts.video, cuts.audio, batch.draws)
+        return replace(cuts, draws=None, video=views.get("video", []), audio=views.get("audio", []))
 
 
 def train_loader(
@@ -160,7 +165,7 @@ def eval_loader(
         UserError: the split has no usable clip.
     """
     if augmented is None:
-        dataset = _ClipViews(manifest_path, (split, None), EvalViews(recipe, modalities, clips, crops), seed=None)
+        dataset = _ClipViews(manifest_path, (split, None), EvalViews(recipe, modalities, clips, crops))
     else:
         views = TrainViews(recipe, modalities, local_views=False)
         dataset = _ClipViews(manifest_path, (split, None), views, seed=augmented)
@@ -170,11 +175,14 @@ def eval_loader(
     return Loader(dataset, recipe.training.workers, order)
 
 
-def collate(items: list[tuple[str, int, dict[str, list[Tensor] | Tensor]]]) -> Batch:
-    """Stacks (id, label, views or cuts) of single clips into a batch, in a worker straight into shared memory."""
-    ids, labels, views = zip(*items, strict=True)
+def collate(items: Sequence[Item]) -> Batch:
+    """Stacks single clips into a batch, in a worker straight into shared memory."""
+    ids, labels, clips = zip(*items, strict=True)
+    views = [clip._asdict() if isinstance(clip, Cuts) else clip for clip in clips]
     stacked = {
-        modality: [default_collate(view) for view in zip(*(clip.get(modality, []) for clip in views), strict=True)]
+        modality: [
+            default_collate(list(view)) for view in zip(*(clip.get(modality, []) for clip in views), strict=True)
+        ]
         for modality in MODALITIES
     }
     draws = torch.stack([clip["draws"] for clip in views]) if "draws" in views[0] else None
@@ -195,15 +203,15 @@ def _obey_parent_alone(_worker: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-class _ClipViews(Dataset):
-    """Items (id, label, views) for keys (epoch, index); each worker opens the store for itself."""
+class _ClipViews(Dataset[Item]):
+    """Items for keys (epoch, index); each worker opens the store for itself. `seed` is that of training views."""
 
     def __init__(
         self,
         manifest_path: str | Path,
         chosen: tuple[str | None, str | None],
         views: TrainViews | EvalViews,
-        seed: int | None,
+        seed: int = 0,
     ):
         self.manifest_path, self.chosen, self.views, self.seed = Path(manifest_path), chosen, views, seed
         self.store = open_clips(self.manifest_path, *chosen)
@@ -215,27 +223,29 @@ class _ClipViews(Dataset):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[str, int, dict[str, list[Tensor]]]:
+    def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         if get_worker_info() is not None:
             keep_freed_memory()
-        if self.seed is None:
-            views = self.views(self.store, index)
-        else:
-            generator = clip_generator(self.seed, epoch, self.ids[index])
-            make = self.views.cut if self.views.on_device else self.views
-            views = make(self.store, index, generator)
-        return self.ids[index], self.labels[index], views
+        return self.ids[index], self.labels[index], self._seen(epoch, index)
 
-    def __getstate__(self) -> dict:
+    def _seen(self, epoch: int, index: int) -> dict[str, list[Tensor]] | Cuts:
+        if isinstance(self.views, EvalViews):
+            return self.views(self.store, index)
+        generator = clip_generator(self.seed, epoch, self.ids[index])
+        if self.views.on_device:
+            return self.views.cut(self.store, index, generator)
+        return self.views(self.store, index, generator)
+
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "store": None}
 
-    def __setstate__(self, state: dict) -> None:
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.store = open_clips(self.manifest_path, *self.chosen)
 
 
-class _Order(Sampler):
+class _Order(Sampler[list[tuple[int, int]]]):
     """Batches of keys (epoch, index) of one epoch, so that workers learn the epoch with each clip.
 
     Args:
@@ -257,6 +267,7 @@ class _Order(Sampler):
         return self.clips // self.batch if self.shuffle else -(-(self.clips - self.begin) // self.batch)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order: Sequence[int]
         if self.shuffle:
             order = torch.randperm(self.clips, generator=clip_generator(self.seed, self.epoch, "order")).tolist()
         else:

@@ -21,6 +21,9 @@ class LogMelSpectrogram(nn.Module):
         UserError: f_max lies above half the sample rate, or f_min is not below f_max.
     """
 
+    window: Tensor
+    bank: Tensor
+
     def __init__(self, settings: LogMel, sample_rate: int):
         super().__init__()
         if not 0 <= settings.f_min < settings.f_max <= sample_rate / 2:

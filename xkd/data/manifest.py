@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -19,7 +20,13 @@ COLUMNS = (
     "video_source", "audio_source", "digest", "status", "reason",
 )  # fmt: skip
 ROLES = ("train", "val", "test", "unused")
-_NUMBERS = {"seconds": "Float64", "fps": "Float64", "width": "Int64", "height": "Int64", "sample_rate": "Int64"}
+_NUMBERS: dict[str, Literal["Float64", "Int64"]] = {
+    "seconds": "Float64",
+    "fps": "Float64",
+    "width": "Int64",
+    "height": "Int64",
+    "sample_rate": "Int64",
+}
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,14 @@ def class_counts(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
     Args:
         rows: all rows of a manifest.
     """
-    states = {"expected": True, "found": rows["reason"] != "missing", "usable": rows["status"] == "ok"}
+    states: dict[str, pd.Series | bool] = {
+        "expected": True,
+        "found": rows["reason"] != "missing",
+        "usable": rows["status"] == "ok",
+    }
     labelled = rows.assign(label=rows["label"].str.split(LABEL_SEPARATOR), **states).explode("label")
     counts = labelled.groupby("label")[list(states)].sum().astype(int)
-    return {str(label): row for label, row in counts.to_dict("index").items()}
+    return {str(label): {state: int(row[state]) for state in states} for label, row in counts.to_dict("index").items()}
 
 
 def content_hash(table: pd.DataFrame) -> str:

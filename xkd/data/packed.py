@@ -18,7 +18,7 @@ class PackWriter:
         folder.mkdir(parents=True)
         self.folder = folder
         self._video, self._audio = (folder / "video.bin").open("wb"), (folder / "audio.bin").open("wb")
-        self._rows: list[tuple] = []
+        self._rows: list[tuple[str, str, tuple[int, ...], int]] = []
 
     def add(self, clip_id: str, digest: str, video: np.ndarray | None, audio: np.ndarray | None) -> None:
         """Adds pictures (T, 3, H, W) uint8 and samples (n,) int16; an absent stream takes no room."""

@@ -9,6 +9,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ UNSUPPORTED = frozenset({"av1", "vvc", "evc", "lcevc"})
 class Prepared:
     """What `prepare_clip` found: manifest columns, and the decoded clip where it is to be packed."""
 
-    facts: dict
+    facts: dict[str, Any]
     video: np.ndarray | None = None
     audio: np.ndarray | None = None
 
@@ -112,7 +113,7 @@ def _is_ready(source: Path, video: Video, found: Probe, clips: Clips) -> bool:
         and (found.video_codec, found.pixel_format) == ("h264", "yuv420p")
         and "mp4" in found.container
         and source.suffix == ".mp4"
-        and min(found.width, found.height) == clips.size
+        and min(found.size) == clips.size
         and abs(video.rate - clips.fps) < 1e-3
         and not found.rotated
         and abs(found.audio_delay) < 1e-3
@@ -128,8 +129,8 @@ def _sound(source: Path, found: Probe, clips: Clips) -> np.ndarray:
 
 def _size(found: Probe, short: int) -> tuple[int, int]:
     """Width and height with the shorter side `short`; the longer one is rounded to an even number."""
-    scale = short / min(found.width, found.height)
-    width, height = (2 * round(side * scale / 2) for side in (found.width, found.height))
+    scale = short / min(found.size)
+    width, height = (2 * round(side * scale / 2) for side in found.size)
     return max(width, short), max(height, short)
 
 
@@ -140,7 +141,7 @@ def _decoded(target: Path, found: Probe, clips: Clips, pack: bool) -> Prepared:
     seconds = len(video) / clips.fps if video is not None else LONGEST_SECONDS
     # No more than there are pictures: the encoder fills its last block.
     audio = reader.samples(0, round(seconds * clips.sample_rate)) if found.audio_codec else None
-    if video is None:
+    if video is None and audio is not None:
         seconds = len(audio) / clips.sample_rate
     facts = {
         "seconds": round(seconds, 4),

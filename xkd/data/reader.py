@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.frame import Frame
 from av.video.reformatter import VideoReformatter
 
-from xkd.data.decode import MediaError, Video, short
+from xkd.data.decode import MediaError, Video, best_audio, best_video, short
 
 AAC_FRAME = 1024  # samples
 UNSPECIFIED = 2  # colours of files that `encode` wrote; decord reads those of others in its own way
@@ -25,6 +27,9 @@ class ClipReader:
         MediaError: by every method, that the file cannot be opened or decoded.
     """
 
+    _seen: bool
+    _heard: bool
+
     def __init__(self, path: Path):
         self.path = path
         self._scaler = VideoReformatter()
@@ -32,10 +37,11 @@ class ClipReader:
 
     def pictures(self, first: int = 0, count: int | None = None) -> np.ndarray:
         """Pictures (T, H, W, 3) uint8, `count` from number `first` on; at least the last one."""
-        length = self._video.frames if self._is_exact() else 0
+        exact = self._exact()
+        length = exact[0].frames if exact else 0
         last = length if count is None else min(first + count, length)
         wanted = range(min(first, last - 1), last)
-        found = dict(self._decoded(wanted)) if length else {}
+        found = dict(self._decoded(*exact, wanted)) if exact and length else {}
         if list(found) == list(wanted):
             return np.stack(list(found.values()))
         video = Video(self.path)
@@ -53,49 +59,63 @@ class ClipReader:
         self._heard = True
         pieces = []
         try:
-            stream = self._container.streams.best("audio")
+            stream = best_audio(self._container)
             if stream is None:
                 raise MediaError("unreadable: no sound")
             if first >= 2 * AAC_FRAME or self._seen:
                 self._container.seek(first - 2 * AAC_FRAME, stream=stream)
             for frame in self._container.decode(stream):
-                if frame.pts >= first + count:
+                begin = _time(frame)
+                if begin >= first + count:
                     break
-                if frame.pts + frame.samples > first:
-                    pieces.append(frame.to_ndarray()[0, max(first - frame.pts, 0) : first + count - frame.pts])
+                if begin + frame.samples > first:
+                    sound: np.ndarray = frame.to_ndarray()
+                    pieces.append(sound[0, max(first - begin, 0) : first + count - begin])
         except av.FFmpegError as error:
             raise MediaError(f"unreadable: damaged audio ({short(error)})") from None
-        samples = np.clip(np.concatenate(pieces), -1, 1) if pieces else np.empty(0, np.float32)
-        return np.rint(samples * 32767).astype(np.int16)
+        samples: np.ndarray = np.clip(np.concatenate(pieces), -1, 1) if pieces else np.empty(0, np.float32)
+        samples = np.rint(samples * 32767).astype(np.int16)
+        return samples
 
     def _open(self) -> None:
         try:
             self._container = av.open(str(self.path))
         except (av.FFmpegError, OSError) as error:
             raise MediaError(f"unreadable: {short(error)}") from None
-        self._video = self._container.streams.best("video")
+        self._video = best_video(self._container)
         if self._video is not None and self._video.codec_context is not None:
             self._video.codec_context.thread_count = 1
         self._seen = self._heard = False
 
-    def _is_exact(self) -> bool:
+    def _exact(self) -> tuple[av.VideoStream, Fraction] | None:
+        """The stream of pictures that `encode` wrote, and its pictures per tick; None for those of others."""
         stream = self._video
         if stream is None or stream.codec_context is None or stream.start_time != 0 or not stream.average_rate:
-            return False
+            return None
         codec = stream.codec_context
-        return codec.name == "h264" and not codec.has_b_frames and codec.colorspace == UNSPECIFIED
+        if codec.name != "h264" or codec.has_b_frames or codec.colorspace != UNSPECIFIED or not stream.time_base:
+            return None
+        return stream, stream.time_base * stream.average_rate
 
-    def _decoded(self, wanted: range) -> Iterator[tuple[int, np.ndarray]]:
+    def _decoded(
+        self, stream: av.VideoStream, per_tick: Fraction, wanted: range
+    ) -> Iterator[tuple[Fraction, np.ndarray]]:
         """Number and picture, from the key frame at or before the first."""
-        stream, self._seen = self._video, True
-        per_tick = stream.time_base * stream.average_rate
+        self._seen = True
         try:
             self._container.seek(int(wanted.start / per_tick), stream=stream)
             for frame in self._container.decode(stream):
-                number = frame.pts * per_tick
+                number = _time(frame) * per_tick
                 if number >= wanted.start:
                     yield number, self._scaler.reformat(frame, format="rgb24").to_ndarray()
                 if number >= wanted.stop - 1:
                     return
         except av.FFmpegError as error:
             raise MediaError(f"unreadable: damaged video ({short(error)})") from None
+
+
+def _time(frame: Frame) -> int:
+    """When it begins, in ticks of its stream."""
+    if frame.pts is None:
+        raise MediaError("unreadable: no time stamps")
+    return frame.pts

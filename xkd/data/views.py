@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as nnf
@@ -18,6 +19,9 @@ from xkd.data.logmel import LogMelSpectrogram
 from xkd.errors import UserError
 from xkd.settings import MODALITIES, AudioView, Clips, Recipe, VideoView
 
+if TYPE_CHECKING:
+    from xkd.data.clips import ClipStore
+
 
 def clip_generator(seed: int, epoch: int, clip_id: str) -> torch.Generator:
     """A generator that depends on its arguments alone: not on workers, batches or order."""
@@ -25,16 +29,30 @@ def clip_generator(seed: int, epoch: int, clip_id: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
 
 
+class Cuts(NamedTuple):
+    """What a clip's views are made of, see `TrainViews.cut`."""
+
+    video: list[Tensor]
+    audio: list[Tensor]
+    draws: Tensor
+
+
 class _Views:
-    """What training and evaluation share: which views there are, and reading their seconds of a clip."""
+    """What training and evaluation share: which views there are, and reading their seconds of a clip.
+
+    `logmel` is there where `audio` is.
+    """
 
     def __init__(self, recipe: Recipe, modalities: Sequence[str], local_views: int):
-        names = ["global"] + ["local"] * local_views
+        views = recipe.views
         self.clips = recipe.clips
-        self.global_frames = recipe.views.video_global.frames
-        self.video = _chosen(recipe, "video", names) if "video" in modalities else []
-        self.audio = _chosen(recipe, "audio", names) if "audio" in modalities else []
-        self.logmel = LogMelSpectrogram(recipe.logmel, recipe.clips.sample_rate) if self.audio else None
+        self.global_frames = views.video_global.frames
+        self.video = [views.video_global, *[views.video_local] * local_views] if "video" in modalities else []
+        self.audio = [views.audio_global, *[views.audio_local] * local_views] if "audio" in modalities else []
+        _check(recipe, "video", self.video)
+        _check(recipe, "audio", self.audio)
+        if self.audio:
+            self.logmel = LogMelSpectrogram(recipe.logmel, recipe.clips.sample_rate)
         self.remember = False
         self._powers: dict[str, Tensor] = {}
 
@@ -93,26 +111,26 @@ class TrainViews(_Views):
         self.remember = recipe.clips.pack
         self.on_device = recipe.training.augment == "device"
 
-    def __call__(self, store, index: int, generator: torch.Generator) -> dict[str, list[Tensor]]:
+    def __call__(self, store: ClipStore, index: int, generator: torch.Generator) -> dict[str, list[Tensor]]:
         cuts = self.cut(store, index, generator)
-        views = self.finish(*([part[None] for part in cuts[name]] for name in ("video", "audio")), cuts["draws"][None])
+        views = self.finish([part[None] for part in cuts.video], [part[None] for part in cuts.audio], cuts.draws[None])
         return {modality: [view[0] for view in views[modality]] for modality in views}
 
-    def cut(self, store, index: int, generator: torch.Generator) -> dict[str, list[Tensor] | Tensor]:
+    def cut(self, store: ClipStore, index: int, generator: torch.Generator) -> Cuts:
         """What `finish` makes the views of: small, and without any operation that a GPU does better.
 
-        Returns {"video": [uint8 pictures (T, 3, size, size) per view], "audio": [mel power (1, n_mels, frames) per view],
-        "draws": (views, 2, columns), see `augment.draw_table`}.
+        Returns uint8 pictures (T, 3, size, size) per view, mel power (1, n_mels, frames) per view, and the draws
+        (views, 2, columns), see `augment.draw_table`.
         """
         table = augment.draw_table(max(len(self.video), len(self.audio)), generator)
         draws = augment.named(table)
         clip = _Clip(store, index, self.clips)
         together = self._frame_start(clip.seconds, self.global_frames, draws[0]["video"].time)
-        return {
-            "video": [self._pictures(clip, i, draws[i]["video"], together) for i in range(len(self.video))],
-            "audio": [self._power(clip, i, draws[i]["audio"], together) for i in range(len(self.audio))],
-            "draws": table,
-        }
+        return Cuts(
+            [self._pictures(clip, i, draws[i]["video"], together) for i in range(len(self.video))],
+            [self._power(clip, i, draws[i]["audio"], together) for i in range(len(self.audio))],
+            table,
+        )
 
     def finish(self, video: list[Tensor], audio: list[Tensor], draws: Tensor) -> dict[str, list[Tensor]]:
         """Views of clips (B, ...) from their stacked cuts, on the device where those are; `draws` stay on the CPU."""
@@ -160,7 +178,7 @@ class EvalViews(_Views):
         super().__init__(recipe, modalities, local_views=0)
         self.moments, self.places = _evenly(clips), _evenly(crops)
 
-    def __call__(self, store, index: int) -> dict[str, list[Tensor]]:
+    def __call__(self, store: ClipStore, index: int) -> dict[str, list[Tensor]]:
         clip = _Clip(store, index, self.clips)
         starts = [self._frame_start(clip.seconds, self.global_frames, draw=moment) for moment in self.moments]
         views = {}
@@ -180,11 +198,11 @@ class EvalViews(_Views):
 class _Clip:
     """One clip of a store. A clip of nominal length is read once, a longer one cut by cut."""
 
-    def __init__(self, store, index: int, clips: Clips):
+    def __init__(self, store: ClipStore, index: int, clips: Clips):
         self.store, self.index, self.clips = store, index, clips
         self.seconds = store.seconds(index)
         self.short = self.seconds < clips.seconds + 2 / clips.fps
-        self._video = None
+        self._video: Tensor | None = None
         self._held: dict[str, tuple[int, Tensor]] = {}
 
     @property
@@ -208,9 +226,10 @@ class _Clip:
 
     def _cut(self, modality: str, rate: float, first: int, count: int) -> Tensor:
         """Reads only what the first, longest cut does not hold: a local view often lies within the global one."""
+        stream = self.store.video if modality == "video" else self.store.audio
 
         def read(first: int, last: int) -> Tensor:
-            return getattr(self.store, modality)(self.index, first / rate, (last - first) / rate)[: last - first]
+            return stream(self.index, first / rate, (last - first) / rate)[: last - first]
 
         if modality not in self._held:
             self._held[modality] = first, read(first, first + count)
@@ -248,14 +267,13 @@ def _crop(frames: Tensor, size: int, place: float) -> Tensor:
     return frames[..., top : top + size, left : left + size]
 
 
-def _chosen(recipe: Recipe, modality: str, names: list[str]) -> list[VideoView] | list[AudioView]:
-    """The settings of each view of a modality, checked against the length of the clips."""
+def _check(recipe: Recipe, modality: str, views: Sequence[VideoView | AudioView]) -> None:
+    """Holds the settings of each view of a modality, the global one first, against the length of the clips."""
     clips, hop = recipe.clips, recipe.logmel.hop
     columns = round(clips.seconds * clips.sample_rate) // hop + 1
     there = round(clips.seconds * clips.fps) if modality == "video" else columns
-    views = []
-    for name in (f"{modality}_{name}" for name in names):
-        view = getattr(recipe.views, name)
+    for number, view in enumerate(views):
+        name = f"{modality}_local" if number else f"{modality}_global"
         if view.frames > there:
             raise UserError(
                 f"views.{name}.frames: {view.frames}, but a clip of clips.seconds {clips.seconds:g} has {there}; "
@@ -266,5 +284,3 @@ def _chosen(recipe: Recipe, modality: str, names: list[str]) -> list[VideoView] 
                 f"logmel.n_fft: {recipe.logmel.n_fft} is too long for views.{name} of {view.frames * hop} samples; "
                 "lower it, or raise the frames of the view"
             )
-        views.append(view)
-    return views

@@ -36,12 +36,13 @@ def survey(path: str, cut: Cut) -> Survey | str:
     """
     try:
         found = decode.probe(Path(path))
-        if found.video_codec in UNSUPPORTED and cut.modality == "video":
-            return f"codec {found.video_codec} is not supported"
-        if (found.video_codec if cut.modality == "video" else found.audio_codec) is None:
+        codec = found.video_codec if cut.modality == "video" else found.audio_codec
+        if codec is None:
             return f"no {cut.modality}"
+        if codec in UNSUPPORTED:
+            return f"codec {codec} is not supported"
         if cut.modality == "video":
-            length = len(Video(Path(path), found.video_codec).at_rate(cut.rate))
+            length = len(Video(Path(path), codec).at_rate(cut.rate))
         else:
             length = sum(len(piece) for piece in decode.sound(Path(path), round(cut.rate)))
     except MediaError as error:

@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar, TypeVarTuple
 
-from pebble import ProcessExpired, ProcessPool
+from pebble import ProcessExpired, ProcessFuture, ProcessPool
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 FILE_SECONDS, SECONDS_PER_MEGABYTE = 60.0, 4.0  # longer than that, and the decoder hangs
 SPARE_WORK = 512  # tasks handed out ahead of the one awaited: bounds the memory of finished results
@@ -27,7 +31,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def seconds_allowed(task: tuple) -> float:
+def seconds_allowed(task: tuple[str, *tuple[Any, ...]]) -> float:
     """Time for decoding the file that a task's first argument names."""
     source = Path(task[0])
     size = source.stat().st_size if source.is_file() else 0
@@ -35,12 +39,12 @@ def seconds_allowed(task: tuple) -> float:
 
 
 def run_guarded(
-    function: Callable,
-    tasks: Sequence[tuple],
-    seconds: Callable[[tuple], float],
+    function: Callable[[*Arguments], Result],
+    tasks: Sequence[tuple[*Arguments]],
+    seconds: Callable[[tuple[*Arguments]], float],
     processes: int | None = None,
     spare: int = SPARE_WORK,
-) -> Iterator:
+) -> Iterator[Result | Failure]:
     """Yields function(*task) for every task, in order, or a `Failure`; exceptions of the function pass on.
 
     Args:
@@ -52,18 +56,19 @@ def run_guarded(
     workers = min(processes or cores(), max(len(tasks), 1))
     pool = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
     try:
-        futures = {}
+        futures: dict[int, ProcessFuture[Result]] = {}
         for number in range(len(tasks)):
             for ahead in range(number + len(futures), min(number + spare, len(tasks))):
                 futures[ahead] = pool.schedule(function, args=tasks[ahead], timeout=seconds(tasks[ahead]))
-            yield _result(futures.pop(number))
+            result = _result(futures.pop(number))
+            yield result
         pool.close()
     finally:
         pool.stop()
         pool.join()
 
 
-def _result(future):
+def _result(future: ProcessFuture[Result]) -> Result | Failure:
     try:
         return future.result()
     except TimeoutError:

@@ -50,7 +50,7 @@ def clips_of(kind: str, known: Facts, source: str | None, out: Path) -> pd.DataF
         for archive, path, name in archives:
             _place(archive, path, root / name)
     layout = getattr(layouts, kind)
-    table = layout(root, given or out / SEGMENTS) if known.own_clips else layout(root)
+    table: pd.DataFrame = layout(root, given or out / SEGMENTS) if known.own_clips else layout(root)
     return table.assign(path=[os.path.relpath(root / path, out) for path in table["path"]])
 
 
@@ -63,7 +63,7 @@ def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
         return table
     folds = table["fold"] if "fold" in table else [""] * len(table)
     rows = list(zip(table["id"], table["label"], table["split"], folds, strict=True))
-    taken: Counter[tuple] = Counter()
+    taken: Counter[tuple[str, ...]] = Counter()
     chosen = []
     for i in sorted(range(len(rows)), key=lambda i: hashlib.sha256(rows[i][0].encode()).digest()):
         _, labels, *place = rows[i]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -60,10 +61,10 @@ def fetch_all(remotes: Sequence[Remote], folder: Path, connections: int, factor:
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
         with requests.Session() as session, ThreadPoolExecutor(connections) as pool:
-            sizes = list(pool.map(lambda remote: _size(session, remote, folder), missing))
+            sizes = [size for size in pool.map(lambda remote: _size(session, remote, folder), missing) if size]
             here = sum(_present(_part(folder, remote)) for remote in missing)
-            _check_space(folder, factor * (sum(filter(None, sizes)) - here))
-            with meter("download", sum(sizes) if all(sizes) else None, here) as advance:
+            _check_space(folder, factor * (sum(sizes) - here))
+            with meter("download", sum(sizes) if len(sizes) == len(missing) else None, here) as advance:
                 stop = threading.Event()
                 tasks = [pool.submit(_fetch, session, r, folder, lock, _unless(stop, advance)) for r in missing]
                 try:
@@ -82,6 +83,7 @@ class Lock:
 
     def __init__(self, path: Path):
         self.path = path
+        self._known: dict[str, dict[str, Any]]
         try:
             self._known = json.loads(path.read_text())
         except FileNotFoundError:
@@ -90,17 +92,17 @@ class Lock:
             raise UserError(f"{path}: not readable ({error}); restore it, or delete it to accept new files") from None
         self._writing = threading.Lock()
 
-    def __getitem__(self, name: str) -> dict | None:
+    def __getitem__(self, name: str) -> dict[str, Any] | None:
         return self._known.get(name)
 
-    def record(self, name: str, facts: dict) -> None:
+    def record(self, name: str, facts: dict[str, Any]) -> None:
         """Adds a file and writes the lock."""
         with self._writing:
             self._known = dict(sorted({**self._known, name: facts}.items()))
             write_json(self.path, self._known)
 
 
-def verify(path: Path, remote: Remote, known: dict | None) -> dict:
+def verify(path: Path, remote: Remote, known: dict[str, Any] | None) -> dict[str, Any]:
     """Size and SHA-256 of a file that is what it should be.
 
     Raises:
@@ -141,7 +143,7 @@ def _complete(remote: Remote, folder: Path, lock: Lock) -> bool:
     return known is not None and path.is_file() and path.stat().st_size == known["size"]
 
 
-def _fetch(session: requests.Session, remote: Remote, folder: Path, lock: Lock, advance: Callable) -> None:
+def _fetch(session: requests.Session, remote: Remote, folder: Path, lock: Lock, advance: Callable[[int], None]) -> None:
     path, part = folder / remote.name, _part(folder, remote)
     part.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():  # put there by hand, or its lock is gone
@@ -161,7 +163,7 @@ def _fetch(session: requests.Session, remote: Remote, folder: Path, lock: Lock, 
     lock.record(remote.name, facts)
 
 
-def _download(session: requests.Session, remote: Remote, part: Path, advance: Callable) -> None:
+def _download(session: requests.Session, remote: Remote, part: Path, advance: Callable[[int], None]) -> None:
     """Fills `part`, from where it ends, until the server has no more."""
     tries, pause = 0, FIRST_PAUSE
     while True:
@@ -183,7 +185,7 @@ def _download(session: requests.Session, remote: Remote, part: Path, advance: Ca
         time.sleep(pause * random.uniform(0.75, 1.25))
 
 
-def _transfer(session: requests.Session, remote: Remote, part: Path, advance: Callable) -> None:
+def _transfer(session: requests.Session, remote: Remote, part: Path, advance: Callable[[int], None]) -> None:
     """One connection: appends what the server sends."""
     begin = _present(part)
     stamp = part.with_name(part.name + ".etag")  # of which version the beginning is

@@ -48,7 +48,7 @@ def hmdb51(root: Path) -> pd.DataFrame:
     """Kuehne et al. 2011. Each fold takes 70 clips of a class for training and 30 for testing, and leaves the rest."""
     roles: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for path in sorted(root.rglob("*_test_split[123].txt")):
-        label, number = re.fullmatch(r"(.+)_test_split(\d)\.txt", path.name).groups()
+        label, number = path.stem.rsplit("_test_split", 1)
         for line in _lines(path):
             name, role = line.rsplit(maxsplit=1)
             roles[label, name][number] = HMDB_ROLES[role]
@@ -158,7 +158,7 @@ def class_folders(root: Path) -> pd.DataFrame:
     )
 
 
-def _table(root: Path, path: list[Path], **columns) -> pd.DataFrame:
+def _table(root: Path, path: list[Path], **columns: list[str] | str) -> pd.DataFrame:
     return pd.DataFrame({"path": [os.path.relpath(file, root) for file in path], **columns})
 
 

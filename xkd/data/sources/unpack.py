@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import errno
 import gzip
+import importlib
 import io
 import os
 import shutil
@@ -19,11 +20,17 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from types import ModuleType
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from xkd.errors import UserError
 from xkd.progress import track
+
+if TYPE_CHECKING:
+    import rarfile
+    from _typeshed import WriteableBuffer
 
 BLOCK = 1 << 20
 LONGEST_END = 22 + 65_535  # of a zip, with its comment
@@ -40,7 +47,7 @@ class Member:
 
     name: str
     size: int
-    open: Callable[[], BinaryIO]
+    open: Callable[[], IO[bytes]]
 
 
 def unpack(archive: Path, target: Path, nested: bool = False) -> None:
@@ -76,8 +83,8 @@ def unpack(archive: Path, target: Path, nested: bool = False) -> None:
 
 def _unpack_into(archive: Path, folder: Path, shown: str) -> None:
     try:
-        with _opened(archive) as (members, packed):
-            members = list(members)
+        with _opened(archive) as (found, packed):
+            members = list(found)
             if not members:
                 raise UserError(f"{archive}: holds no files, or only encrypted ones; delete it and run again")
             _check_size(archive, sum(member.size for member in members), packed)
@@ -155,32 +162,37 @@ def _zip_members(archive: Path, opened: zipfile.ZipFile, starts: Sequence[int]) 
             if hasattr(info, "_end_offset"):  # newer Pythons compare with the uncorrected offset of the next member
                 info._end_offset = None
         if not info.is_dir():
-            yield Member(info.filename, info.file_size, lambda info=info: opened.open(info))
+            yield Member(info.filename, info.file_size, partial(opened.open, info))
 
 
 def _tar_members(archive: Path, opened: tarfile.TarFile) -> Iterator[Member]:
     for info in opened:
         if info.isfile():
-            yield Member(info.name, info.size, lambda info=info: opened.extractfile(info))
+            yield Member(info.name, info.size, partial(_open_in_tar, opened, info))
         elif not info.isdir():
             raise UserError(f"{archive}: member '{info.name}' is a link or a device; refused")
 
 
-def _rar_members(archive: Path, opened) -> Iterator[Member]:
+def _open_in_tar(opened: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    source = opened.extractfile(info)
+    if source is None:
+        raise tarfile.ReadError(f"no content of {info.name}")
+    return source
+
+
+def _rar_members(archive: Path, opened: rarfile.RarFile) -> Iterator[Member]:
     infos = opened.infolist()
     if any(info.compress_type != 0x30 for info in infos if info.is_file()):
         _need_rar_tool(archive)
     for info in infos:
         if info.is_file():
-            yield Member(info.filename, info.file_size, lambda info=info: opened.open(info))
+            yield Member(info.filename, info.file_size, partial(opened.open, info))
         elif not info.is_dir():
             raise UserError(f"{archive}: member '{info.filename}' is a link; refused")
 
 
-def _rarfile():
-    import rarfile
-
-    return rarfile
+def _rarfile() -> ModuleType:
+    return importlib.import_module("rarfile")
 
 
 def _need_rar_tool(archive: Path) -> None:
@@ -248,7 +260,7 @@ class _Joined(io.RawIOBase):
     def tell(self) -> int:
         return self._position
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         if self._position >= self.size:
             return 0
         number = bisect.bisect_right(self.starts, self._position) - 1

@@ -45,7 +45,7 @@ def fetch_segments(names: Sequence[str], folder: Path) -> None:
     import yt_dlp
 
     folder.mkdir(parents=True, exist_ok=True)
-    reasons = Counter()
+    reasons: Counter[str] = Counter()
     for name in track([name for name in names if not (folder / f"{name}.mp4").exists()], "YouTube"):
         video, start = name.rsplit("_", 1)
         part = folder / f".{name}.mp4"

@@ -6,7 +6,9 @@ nothing else: each draws its nuisances from its own stream of random numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import fft
@@ -15,6 +17,7 @@ from xkd.data.synthetic import recordings, scene, voice
 from xkd.data.synthetic.knobs import SAMPLES, SOUND, Sound
 from xkd.data.synthetic.words import NAMES
 
+Item = TypeVar("Item")
 SPLITS = ("train", "test")
 _PICTURE, _SOUND, _ORDER = range(3)
 
@@ -39,7 +42,7 @@ def render(kind: str, split: str, index: int, seed: int, archive: str | None = N
     """
     digit, turn = index % 10, index // 10
     stream = [np.random.default_rng([seed, SPLITS.index(split), index, part]) for part in (_PICTURE, _SOUND)]
-    scan = _take_turns(scene.scans_of(split, digit, seed), turn)
+    scan = _take_turns(scene.scans_of(split, digit, seed).tolist(), turn)
     frames = scene.draw(scene.scans()[0][scan], stream[_PICTURE])
     if kind == "spoken_digits":
         opened = recordings.open_archive(str(archive))
@@ -65,8 +68,9 @@ def _noise(rng: np.random.Generator, knobs: Sound) -> np.ndarray:
     """Noise of unit level whose spectrum falls with frequency, (samples,)."""
     spectrum = fft.rfft(rng.standard_normal(SAMPLES, dtype=np.float32))
     spectrum *= np.arange(1, len(spectrum) + 1, dtype=np.float32) ** (-rng.uniform(*knobs.noise_tilt) / 2)
-    noise = fft.irfft(spectrum, SAMPLES)
-    return noise / noise.std()
+    noise: np.ndarray = fft.irfft(spectrum, SAMPLES)
+    noise /= noise.std()
+    return noise
 
 
 def _shuffled(names: list[str], seed: int, digit: int) -> list[str]:
@@ -74,9 +78,9 @@ def _shuffled(names: list[str], seed: int, digit: int) -> list[str]:
     return [names[i] for i in order]
 
 
-def _take_turns(items, turn: int):
+def _take_turns(items: Sequence[Item], turn: int) -> Item:
     return items[turn % len(items)]
 
 
-def _choose(items, rng: np.random.Generator):
-    return items[rng.integers(len(items))]
+def _choose(items: Sequence[Item], rng: np.random.Generator) -> Item:
+    return items[int(rng.integers(len(items)))]

@@ -35,7 +35,8 @@ def draw(scan: np.ndarray, rng: np.random.Generator, knobs: Picture = PICTURE) -
     cover = _cover(scan, rng, knobs)[..., None]
     picture = (background + (ink - background) * cover).astype(np.float32)
     picture += rng.standard_normal(picture.shape, dtype=np.float32) * knobs.grain
-    return np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    pixels: np.ndarray = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    return pixels
 
 
 def _cover(scan: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
@@ -61,20 +62,22 @@ def _colours(rng: np.random.Generator, knobs: Picture) -> tuple[np.ndarray, np.n
 
 def _tinted(level: float, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
     tint = rng.uniform(-knobs.saturation, knobs.saturation, 3)
-    return np.clip(level + tint - tint @ LUMINANCE, 0, 1)
+    tinted: np.ndarray = np.clip(level + tint - tint @ LUMINANCE, 0, 1)
+    return tinted
 
 
 def _background(ground: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
     """A smooth coloured field with soft spots, (canvas, canvas, 3); the same in every frame."""
     cells = rng.normal(0, knobs.clutter, (knobs.clutter_cells, knobs.clutter_cells, 3))
     smooth = _enlarging(knobs.clutter_cells, knobs.canvas)
-    field = ground + np.einsum("yi,ijc,xj->yxc", smooth, cells, smooth, optimize=True)
+    field: np.ndarray = ground + np.einsum("yi,ijc,xj->yxc", smooth, cells, smooth, optimize=True)
     centres = rng.uniform(0, knobs.canvas, (knobs.spots, 2))
     radii = rng.uniform(1.5, 5.0, (knobs.spots, 1))
     colours = rng.uniform(-knobs.spot_contrast, knobs.spot_contrast, (knobs.spots, 3))
     pixels = np.arange(knobs.canvas) + 0.5
     rows, columns = (np.exp(-(((pixels - centres[:, axis, None]) / radii) ** 2)) for axis in (0, 1))
-    return field + np.einsum("sy,sx,sc->yxc", rows, columns, colours, optimize=True)
+    field += np.einsum("sy,sx,sc->yxc", rows, columns, colours, optimize=True)
+    return field
 
 
 @lru_cache(maxsize=4)

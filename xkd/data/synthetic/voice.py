@@ -126,7 +126,8 @@ def _resonances(formants: np.ndarray) -> np.ndarray:
 def _band(centre: np.ndarray, width: np.ndarray) -> np.ndarray:
     """Bell of friction noise over frequency, (frames, bins)."""
     bins = np.arange(WINDOW // 2 + 1, dtype=np.float32) * (SAMPLE_RATE / WINDOW)
-    return np.exp(-(((bins - centre) / width) ** 2))
+    bell: np.ndarray = np.exp(-(((bins - centre) / width) ** 2))
+    return bell
 
 
 @lru_cache(maxsize=1)
@@ -138,7 +139,8 @@ def _spectra(signal: np.ndarray) -> np.ndarray:
     """Short-time spectra, one per hop, centred on it: (frames, bins)."""
     padded = np.pad(signal, (WINDOW // 2, WINDOW // 2))
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[: len(signal) : HOP]
-    return fft.rfft(frames * _window())
+    spectra: np.ndarray = fft.rfft(frames * _window())
+    return spectra
 
 
 def _overlap_add(spectra: np.ndarray, samples: int) -> np.ndarray:
