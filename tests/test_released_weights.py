@@ -155,6 +155,9 @@ def test_a_folder_that_was_damaged_is_refused(audio, tmp_path):
     (folder / "config.json").write_text(json.dumps(config | {"wdth": 3}))
     with pytest.raises(UserError, match="wdth"):
         load_encoder(folder)
+    (folder / "config.json").write_text(json.dumps(config | {"modality": "video"}))
+    with pytest.raises(UserError, match="the input is not that of an encoder of video"):
+        load_encoder(folder)
 
 
 def test_full_size_backbones_have_the_parameters_of_the_paper(tmp_path):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from xkd.errors import UserError
 from xkd.settings import Decoder, Fraction, LogMel, Positive, Settings
 
-FORMAT = 1
+FORMAT: Final = 1
 
 
 class VideoInput(Settings):
@@ -65,6 +66,34 @@ class EncoderConfig(Settings):
     licence: str = Field(min_length=1, description="of the weights")
     decoder: DecoderConfig | None = Field(None, description="of decoder.safetensors, where that file is")
 
+    @model_validator(mode="after")
+    def _fed_as_its_modality(self) -> EncoderConfig:
+        if isinstance(self.input, VideoInput) != (self.modality == "video"):
+            raise ValueError(f"the input is not that of an encoder of {self.modality}")
+        return self
+
+    @property
+    def video(self) -> VideoInput:
+        """How pictures are fed.
+
+        Raises:
+            UserError: the encoder takes sound.
+        """
+        if not isinstance(self.input, VideoInput):
+            raise UserError("an encoder of sound takes no pictures; give it samples, or take an encoder of video")
+        return self.input
+
+    @property
+    def audio(self) -> AudioInput:
+        """How sound is fed.
+
+        Raises:
+            UserError: the encoder takes pictures.
+        """
+        if not isinstance(self.input, AudioInput):
+            raise UserError("an encoder of video takes no sound; give it pictures, or take an encoder of sound")
+        return self.input
+
     @property
     def channels(self) -> int:
         """3 colours or 1 log-mel."""
@@ -73,9 +102,9 @@ class EncoderConfig(Settings):
     @property
     def length(self) -> int:
         """Pictures, or samples of sound, that one view is made of."""
-        return self.input.frames * (1 if self.modality == "video" else self.input.logmel.hop)
+        return self.video.frames if self.modality == "video" else self.audio.frames * self.audio.logmel.hop
 
     @property
     def rate(self) -> float:
         """Pictures, or samples of sound, per second."""
-        return self.input.fps if self.modality == "video" else self.input.sample_rate
+        return self.video.fps if self.modality == "video" else self.audio.sample_rate

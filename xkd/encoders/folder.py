@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xkd.encoders.config import EncoderConfig
+from xkd.encoders.config import EncoderConfig, VideoInput
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
 from xkd.models.decoder import Decoder
@@ -34,9 +34,11 @@ def build(config: EncoderConfig) -> Encoder:
     return Encoder(config.patch, config.grid, config.channels, config.width, blocks)
 
 
-def build_decoder(config: EncoderConfig) -> Decoder:
-    """The decoder that a config describes, with weights that mean nothing yet."""
+def build_decoder(config: EncoderConfig) -> Decoder | None:
+    """The decoder that a config describes, if it does, with weights that mean nothing yet."""
     sizes, values = config.decoder, math.prod(config.patch) * config.channels
+    if sizes is None:
+        return None
     return Decoder(config.grid, values, config.width, sizes.width, sizes.depth, sizes.heads)
 
 
@@ -99,7 +101,8 @@ def load_decoder(folder: Path, config: EncoderConfig) -> Decoder | None:
     Raises:
         UserError: the file is missing, damaged, or does not fit the config.
     """
-    return _filled(build_decoder(config), folder / DECODER) if config.decoder else None
+    decoder = build_decoder(config)
+    return None if decoder is None else _filled(decoder, folder / DECODER)
 
 
 def _filled(network: Network, path: Path) -> Network:
@@ -145,7 +148,7 @@ def _plain(error: ValidationError) -> list[str]:
 
 def _card(config: EncoderConfig) -> str:
     view = config.input
-    if config.modality == "video":
+    if isinstance(view, VideoInput):
         fed = f"{view.frames} pictures at {view.fps:g} per second, {view.size} x {view.size} pixels"
         call = "encoder(frames)                  # uint8 (T, H, W, 3)"
     else:

@@ -54,7 +54,7 @@ def import_backbone(
         raise UserError(f"{path}: heads of a width of {width} are not known; give --heads")
     if modality == "video":
         short_side = round(view[1] * clips.size / video.size)
-        fed = VideoInput(frames=view[0], fps=clips.fps, short_side=short_side, size=view[1])
+        fed: VideoInput | AudioInput = VideoInput(frames=view[0], fps=clips.fps, short_side=short_side, size=view[1])
     else:
         fed = AudioInput(frames=view[1], sample_rate=clips.sample_rate, logmel=LogMel(n_mels=view[0]))
     config = EncoderConfig(
@@ -113,7 +113,9 @@ def _depth(tensors: dict[str, Tensor]) -> int:
     return max(numbers, default=0) + 1
 
 
-def _grid(tensors: dict[str, Tensor], modality: str, patch, view, path: Path) -> tuple[int, ...]:
+def _grid(
+    tensors: dict[str, Tensor], modality: str, patch: tuple[int, ...], view: tuple[int, ...], path: Path
+) -> tuple[int, ...]:
     """Patches along each axis, checked against the embedding and the positions of the file."""
     text = {"patch": "x".join(map(str, patch)), "view": "x".join(map(str, view))}
     axes = 3 if modality == "video" else 2

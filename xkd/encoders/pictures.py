@@ -48,4 +48,5 @@ def as_picture(view: Tensor) -> Tensor:
 
 def relative_weights(weights_BN: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Weights of patches (B, *grid) in units of their mean: 1 is a patch like any other."""
-    return (weights_BN / weights_BN.mean(1, keepdim=True)).unflatten(1, grid)
+    relative: Tensor = (weights_BN / weights_BN.mean(1, keepdim=True)).unflatten(1, grid)
+    return relative

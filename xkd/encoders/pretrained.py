@@ -27,7 +27,7 @@ class PretrainedEncoder(nn.Module):
         super().__init__()
         self.encoder, self.config = encoder, config
         if config.modality == "audio":
-            self.logmel = LogMelSpectrogram(config.input.logmel, config.input.sample_rate)
+            self.logmel = LogMelSpectrogram(config.audio.logmel, config.audio.sample_rate)
 
     @torch.inference_mode()
     def forward(self, clip: Tensor | np.ndarray, sample_rate: int | None = None) -> Tensor:
@@ -62,7 +62,7 @@ class PretrainedEncoder(nn.Module):
             raise UserError(
                 f"a video encoder takes uint8 pictures (T, H, W, 3), not {batch.dtype} {tuple(batch.shape[1:])}"
             )
-        settings = self.config.input
+        settings = self.config.video
         pictures = batch[:, : self._whole_patches(batch.shape[1], axis=0)].permute(0, 1, 4, 2, 3)
         pictures = pictures.to(self.encoder.cls_token.device)
         if min(pictures.shape[-2:]) != settings.short_side:
@@ -71,7 +71,8 @@ class PretrainedEncoder(nn.Module):
             )
         pictures = tv.center_crop(pictures, [settings.size, settings.size]).float().div_(255)
         mean, std = (torch.tensor(v, device=pictures.device).view(3, 1, 1) for v in (settings.mean, settings.std))
-        return ((pictures - mean) / std).transpose(1, 2)
+        view: Tensor = ((pictures - mean) / std).transpose(1, 2)
+        return view
 
     def audio_view(self, batch: Tensor, sample_rate: int | None) -> Tensor:
         """Samples (B, S) to the network's input (B, 1, bands, columns)."""
@@ -84,13 +85,13 @@ class PretrainedEncoder(nn.Module):
             )
         if not sample_rate:
             raise UserError("an audio encoder needs the sample rate: encoder(waveform, sample_rate)")
-        settings = self.config.input
+        settings = self.config.audio
         samples = resample(batch.float(), sample_rate, settings.sample_rate).to(self.encoder.cls_token.device)
         if samples.shape[-1] <= settings.logmel.n_fft // 2:
             raise UserError(
                 f"{samples.shape[-1] / settings.sample_rate:.3f} s of sound are too short for a spectrogram"
             )
-        logmel = self.logmel(samples)
+        logmel: Tensor = self.logmel(samples)
         return logmel[..., : self._whole_patches(logmel.shape[-1], axis=1)]
 
     def _whole_patches(self, length: int, axis: int) -> int:

@@ -56,4 +56,5 @@ class Decoder(nn.Module):
         x_BSE = torch.cat((x_BSE[:, :1], filled_BNE), 1) + self.positions
         for block in self.blocks:
             x_BSE, _ = block(x_BSE)
-        return self.predict(x_BSE[:, 1:])
+        predicted_BNP: Tensor = self.predict(x_BSE[:, 1:])
+        return predicted_BNP

@@ -7,9 +7,10 @@ tokens, positions, final norms, decoders and heads always belong to one modality
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import nn
@@ -20,6 +21,22 @@ from xkd.models.vit import Encoder, make_blocks
 
 MODALITIES = ("video", "audio")
 OTHER = {"video": "audio", "audio": "video"}
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class PerModality(nn.ModuleDict, Generic[Network]):
+    """A `ModuleDict` from modalities to modules of one class, which `ModuleDict` alone does not tell type checkers."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, modules: Mapping[str, Network]) -> None: ...
+
+        def __getitem__(self, key: str) -> Network: ...
+
+        def items(self) -> ItemsView[str, Network]: ...
+
+        def values(self) -> ValuesView[Network]: ...
 
 
 @dataclass(frozen=True)
@@ -52,14 +69,14 @@ class Sizes:
     positions: str = "normal"
 
 
-def make_encoders(shapes: dict[str, ModalityShape], sizes: Sizes, shared: bool) -> nn.ModuleDict:
+def make_encoders(shapes: dict[str, ModalityShape], sizes: Sizes, shared: bool) -> PerModality[Encoder]:
     """One encoder per modality of `shapes`; with `shared` they hold the same transformer blocks."""
     common = make_blocks(sizes.width, sizes.depth, sizes.heads) if shared else None
     encoders = {}
     for modality, shape in shapes.items():
-        blocks = common if shared else make_blocks(sizes.width, sizes.depth, sizes.heads)
+        blocks = common if common is not None else make_blocks(sizes.width, sizes.depth, sizes.heads)
         encoders[modality] = Encoder(shape.patch, shape.grid, shape.channels, sizes.width, blocks, sizes.positions)
-    return nn.ModuleDict(encoders)
+    return PerModality(encoders)
 
 
 class Networks(nn.Module):
@@ -78,23 +95,23 @@ class Networks(nn.Module):
         super().__init__()
         self.share = sizes.share
         self.students = make_encoders(shapes, sizes, shared=sizes.share != "none")
-        self.decoders = nn.ModuleDict(
+        self.decoders = PerModality(
             {
                 m: Decoder(shapes[m].grid, shapes[m].patch_values, sizes.width, *sizes.decoder, sizes.positions)
                 for m in reconstruct
             }
         )
         with_heads = shapes if teachers else {}
-        self.student_heads = nn.ModuleDict({m: ProjectionHead(sizes.width, *sizes.head) for m in with_heads})
-        self.teachers = nn.ModuleDict(self._copies_of_students() if teachers else {})
+        self.student_heads = PerModality({m: ProjectionHead(sizes.width, *sizes.head) for m in with_heads})
+        self.teachers = PerModality(self._copies_of_students() if teachers else {})
         self.teacher_heads = deepcopy(self.student_heads)
         for module in (self.teachers, self.teacher_heads):
             module.requires_grad_(False).eval()
 
-    def _copies_of_students(self) -> nn.ModuleDict | dict[str, Encoder]:
+    def _copies_of_students(self) -> dict[str, Encoder]:
         # Copying the dictionary keeps shared blocks shared (MATS); copying each encoder separates them.
         if self.share == "all":
-            return deepcopy(self.students)
+            return dict(deepcopy(self.students).items())
         return {m: deepcopy(encoder) for m, encoder in self.students.items()}
 
     def train(self, mode: bool = True) -> Networks:

@@ -48,7 +48,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        out: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return out
 
 
 class Block(nn.Module):
@@ -165,7 +166,8 @@ class Encoder(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The representation that downstream tasks use: mean of the patch tokens after the final norm, (B, D)."""
-        return self(x)[:, 1:].mean(1)
+        tokens_BSD: Tensor = self(x)
+        return tokens_BSD[:, 1:].mean(1)
 
     def positions_for(self, grid: tuple[int, ...]) -> Tensor:
         """Patch positions (1, N, D) for another grid, interpolated: trilinear for video, bicubic for audio.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def mmd(x_RK: Tensor, y_SK: Tensor) -> Tensor:
     # One distance matrix for all pairs is cheaper than three.
     rows = torch.cat((x_RK, y_SK))
     squared = squared_distances(rows)
-    kernel = sum(torch.exp(-gamma * squared) for gamma in GAMMAS)
+    kernel = reduce(Tensor.add, (torch.exp(-gamma * squared) for gamma in GAMMAS))
     n = len(x_RK)
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 

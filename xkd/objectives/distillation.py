@@ -15,6 +15,8 @@ class CrossModalDistillation(nn.Module):
         centre_momentum: c <- momentum c + (1 - momentum) mean(teacher logits).
     """
 
+    centre: Tensor
+
     def __init__(self, out: int, student_temperature: float, centre_momentum: float) -> None:
         super().__init__()
         self.student_temperature = student_temperature
@@ -47,4 +49,4 @@ class CrossModalDistillation(nn.Module):
 
 def entropy(targets_BK: Tensor) -> Tensor:
     """Mean entropy of the targets in nats; log K means the teacher says nothing (collapse)."""
-    return -torch.special.xlogy(targets_BK, targets_BK).sum(-1).mean()
+    return -torch.xlogy(targets_BK, targets_BK).sum(-1).mean()

@@ -28,7 +28,8 @@ def normalised_targets(patches_BNP: Tensor) -> Tensor:
     """
     values = patches_BNP.shape[-1]
     biased = (values - 1) / values
-    return F.layer_norm(patches_BNP, (values,), eps=VARIANCE_FLOOR * biased) * biased**0.5
+    scale: float = biased**0.5
+    return F.layer_norm(patches_BNP, (values,), eps=VARIANCE_FLOOR * biased) * scale
 
 
 def reconstruction_loss(predicted_BNP: Tensor, patches_BNP: Tensor, hidden_BN: Tensor) -> Tensor:

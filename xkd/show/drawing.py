@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 from xkd.report.style import plt
 from xkd.show.looks import Look
@@ -31,8 +37,9 @@ def sheet(looks: dict[str, Look], title: str, notes: list[str], start: float) ->
     footer = "\n".join(line for note in notes for line in textwrap.wrap(note, 150))
     bottom = 0.2 + 0.16 * len(footer.splitlines())
     figure = plt.figure(figsize=(WIDTH_INCHES, sum(heights) + 0.12 * len(rows) + 0.5 + bottom))
+    low = bottom / figure.get_figheight()
+    figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, low, 1, 1 - low)))
     grid = figure.add_gridspec(len(rows), 2, height_ratios=heights, width_ratios=(1, 0.012))
-    figure.get_layout_engine().set(rect=(0, bottom / figure.get_figheight(), 1, 1 - bottom / figure.get_figheight()))
     top = highest(looks)
     for number, (modality, (name, array, weights)) in enumerate(rows):
         axis, look = figure.add_subplot(grid[number, 0]), looks[modality]
@@ -46,7 +53,7 @@ def sheet(looks: dict[str, Look], title: str, notes: list[str], start: float) ->
         axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
         if weights is not None:
             shades = ListedColormap([_coloured(0.35, share) for share in np.linspace(0, 1, 64)])
-            colours = plt.cm.ScalarMappable(plt.Normalize(0, top), shades)
+            colours = ScalarMappable(Normalize(0, top), shades)
             scale = figure.colorbar(colours, cax=figure.add_subplot(grid[number, 1]))
             scale.ax.tick_params(labelsize=8)
             scale.set_label("mean: 1", fontsize=8)
@@ -57,8 +64,8 @@ def sheet(looks: dict[str, Look], title: str, notes: list[str], start: float) ->
 
 def rows_of(modality: str, look: Look) -> list[Row]:
     """What is drawn of a modality, from top to bottom."""
-    rows = [("frames" if modality == "video" else "log-mel", look.true, None)]
-    if look.predicted is not None:
+    rows: list[Row] = [("frames" if modality == "video" else "log-mel", look.true, None)]
+    if look.masked is not None and look.predicted is not None:
         rows += [(f"{look.hidden:.0%} hidden", look.masked, None), ("filled in", look.predicted, None)]
     return [*rows, (look.weighed_by, look.true, look.weights)]
 
@@ -79,18 +86,20 @@ def heat(pictures: np.ndarray, weights: np.ndarray, top: float) -> np.ndarray:
     strength = weights
     for axis, cells in enumerate(weights.shape):
         strength = strength.repeat(pictures.shape[axis] // cells, axis=axis)
-    return np.clip(_coloured(grey, strength[..., None] / top), 0, 1)
+    colours: np.ndarray = np.clip(_coloured(grey, strength[..., None] / top), 0, 1)
+    return colours
 
 
 def _coloured(grey: np.ndarray | float, share: np.ndarray | float) -> np.ndarray:
     """RGB of grey under a weight of `share` of the highest; squared, so that a patch like any other stays rather grey."""
     strength = STRONGEST * np.clip(share, 0, 1) ** 2
-    return (1 - strength) * grey + strength * COLOUR
+    colours: np.ndarray = (1 - strength) * grey + strength * COLOUR
+    return colours
 
 
 def sound(axis: Axes, array: np.ndarray, true: np.ndarray, weights: np.ndarray | None, top: float) -> None:
     """A log-mel on the scale of the true one, low frequencies at the bottom; with weights in grey below them."""
-    style = {"origin": "lower", "aspect": "auto", "extent": (0, array.shape[1], 0, array.shape[0])}
+    style: dict[str, Any] = {"origin": "lower", "aspect": "auto", "extent": (0, array.shape[1], 0, array.shape[0])}
     low, high = true.min(), max(true.max(), true.min() + 1e-6)
     if weights is None:
         axis.imshow(array, vmin=low, vmax=high, cmap="magma", interpolation="nearest", **style)
@@ -127,7 +136,8 @@ def _height(modality: str, look: Look) -> float:
     if modality == "audio":
         return SOUND_INCHES
     height, width = look.true.shape[1:3]
-    return min(ROW_INCHES * height / width / min(STRIP, len(look.true)), 2.5)
+    inches: float = ROW_INCHES * height / width / min(STRIP, len(look.true))
+    return min(inches, 2.5)
 
 
 def _bare(axis: Axes) -> None:
@@ -141,7 +151,7 @@ def film(looks: dict[str, Look], title: str) -> tuple[int, Callable[[int], np.nd
     Pictures on the left, log-mels with the present moment marked on the right.
     """
     video, audio = looks.get("video"), looks.get("audio")
-    seconds = (video or audio).seconds
+    seconds = next(iter(looks.values())).seconds
     count = len(video.true) if video else max(round(10 * seconds), 1)
     top = highest(looks)
     figure = plt.figure(figsize=(9.6 if len(looks) == 2 else 6.4, 4.8), dpi=100)
@@ -149,22 +159,24 @@ def film(looks: dict[str, Look], title: str) -> tuple[int, Callable[[int], np.nd
     moving = _moving_pictures(parts["video"], video, top) if video else []
     cursors = _cursors(parts["audio"], audio, top) if audio else []
     figure.suptitle(title, x=0.01, ha="left", fontsize=9)
-    figure.canvas.draw()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     figure.set_layout_engine("none")
 
     def draw(number: int) -> np.ndarray:
         for image, pictures in moving:
             image.set_data(pictures[number])
-        for cursor in cursors:
+        if audio:
             place = number / count * seconds / audio.seconds * audio.true.shape[1]
-            cursor.set_xdata([place, place])
-        figure.canvas.draw()
-        return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+            for cursor in cursors:
+                cursor.set_xdata([place, place])
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
     return count, draw, count / seconds
 
 
-def _moving_pictures(part, look: Look, top: float) -> list[tuple]:
+def _moving_pictures(part: SubFigure, look: Look, top: float) -> list[tuple[AxesImage, np.ndarray]]:
     rows = rows_of("video", look)
     axes = part.subplots(2 if len(rows) > 2 else 1, 2, squeeze=False).flat
     moving = []
@@ -176,7 +188,7 @@ def _moving_pictures(part, look: Look, top: float) -> list[tuple]:
     return moving
 
 
-def _cursors(part, look: Look, top: float) -> list:
+def _cursors(part: SubFigure, look: Look, top: float) -> list[Line2D]:
     rows = rows_of("audio", look)
     cursors = []
     for axis, (name, array, weights) in zip(part.subplots(len(rows), 1, squeeze=False).flat, rows, strict=True):

@@ -49,10 +49,12 @@ def look(models: Models, cuttings: Cuttings, seed: int) -> tuple[dict[str, Look]
     weights, weighed_by, notes = _weights(models, views)
     looks, bare = {}, []
     for modality, view in views.items():
-        pictures, hidden = {}, None
-        if modality in models.decoders:
-            encoder = models.encoders["student", modality]
-            hidden = encoder.config.decoder.mask
+        _, encoder = models.of(modality, ("student", "teacher"))
+        trained_with = encoder.config.decoder
+        pictures: dict[str, Tensor] = {}
+        hidden = None
+        if modality in models.decoders and trained_with is not None:
+            hidden = trained_with.mask
             rank_BN = torch.rand(1, weights[modality].numel(), generator=torch.Generator().manual_seed(seed))
             keep_BK = kept_patches(rank_BN, hidden)
             pictures = reconstruction(encoder.encoder, models.decoders[modality], view, keep_BK)
@@ -65,7 +67,7 @@ def look(models: Models, cuttings: Cuttings, seed: int) -> tuple[dict[str, Look]
             hidden=hidden,
             weights=weights[modality].numpy(),
             weighed_by=weighed_by,
-            seconds=models.of(modality, ("student", "teacher"))[1].config.input.seconds,
+            seconds=encoder.config.input.seconds,
         )
     if bare:
         notes.append(f"no reconstruction of {' and '.join(bare)}: no decoder is stored with what --encoder names")
@@ -77,7 +79,7 @@ def _view(models: Models, modality: str, clip: np.ndarray) -> Tensor:
     batch = torch.from_numpy(clip)[None]
     if modality == "video":
         return encoder.video_view(batch)
-    return encoder.audio_view(batch, encoder.config.input.sample_rate)[..., : encoder.config.input.frames]
+    return encoder.audio_view(batch, encoder.config.audio.sample_rate)[..., : encoder.config.audio.frames]
 
 
 def _weights(models: Models, views: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
@@ -85,7 +87,9 @@ def _weights(models: Models, views: dict[str, Tensor]) -> tuple[dict[str, Tensor
     attention, owners = {}, {}
     for modality, view in views.items():
         owners[modality], encoder = models.of(modality, ("teacher", "student"))
-        attention[modality] = encoder.encoder.encode(view, with_cls_attention=True).cls_attention
+        attended = encoder.encoder.encode(view, with_cls_attention=True).cls_attention
+        if attended is not None:
+            attention[modality] = attended
     grids = {m: models.of(m, ("teacher", "student"))[1].encoder.grid for m in views}
     why = _why_unrefined(models, views, owners)
     if why is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from xkd.data import decode
 from xkd.data.decode import MediaError, Probe, Video
 from xkd.data.prepare import UNSUPPORTED
 from xkd.data.windows import Cut, samples_between
+
+Reader = Callable[[int], np.ndarray]  # of a cut that begins with this number
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def read(path: str, cuts: dict[str, Cut], start: float | None) -> Cuttings | str
     return Cuttings(clips, begin, seconds, tuple(notes))
 
 
-def _open(path: Path, found: Probe, cut: Cut):
+def _open(path: Path, found: Probe, cut: Cut) -> tuple[Reader, float]:
     """What reads a cut from a number on, and the length of the stream in seconds."""
     if cut.modality == "audio":
         return _open_sound(path, found, cut)
@@ -94,7 +97,7 @@ def _open(path: Path, found: Probe, cut: Cut):
     return pictures, len(shown) / cut.rate
 
 
-def _open_sound(path: Path, found: Probe, cut: Cut):
+def _open_sound(path: Path, found: Probe, cut: Cut) -> tuple[Reader, float]:
     if found.audio_codec is None:
         raise MediaError("no audio")
     rate = round(cut.rate)

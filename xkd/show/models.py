@@ -9,6 +9,7 @@ from pathlib import Path
 
 from xkd.data.windows import Cut
 from xkd.encoders import folder
+from xkd.encoders.config import EncoderConfig
 from xkd.encoders.pretrained import PretrainedEncoder
 from xkd.errors import UserError
 from xkd.models.decoder import Decoder
@@ -58,7 +59,9 @@ def gather(paths: tuple[Path, ...]) -> Models:
     Raises:
         UserError: no encoder, two of one owner and modality, or two that see clips differently.
     """
-    encoders, decoders, sources = {}, {}, {}
+    encoders: dict[tuple[str, str], PretrainedEncoder] = {}
+    decoders: dict[str, Decoder] = {}
+    sources: dict[tuple[str, str], Path] = {}
     for path in (found for given in paths for found in _encoder_folders(given)):
         encoder, config = folder.load(path)
         key = config.owner, config.modality
@@ -89,7 +92,7 @@ def _encoder_folders(given: Path) -> Iterator[Path]:
     yield from found
 
 
-def _check_same_view(path: Path, config, encoders: dict) -> None:
+def _check_same_view(path: Path, config: EncoderConfig, encoders: dict[tuple[str, str], PretrainedEncoder]) -> None:
     for (owner, modality), other in encoders.items():
         if modality == config.modality and other.config.input != config.input:
             raise UserError(

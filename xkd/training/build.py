@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from xkd.models.networks import ModalityShape, Networks, Sizes
+from xkd.settings import Model, Recipe
 from xkd.training.start import modalities_of
 
 
-def modality_shapes(recipe) -> dict[str, ModalityShape]:
+def modality_shapes(recipe: Recipe) -> dict[str, ModalityShape]:
     """Patch, grid and channels of each modality's global view."""
     video, audio, model = recipe.views.video_global, recipe.views.audio_global, recipe.model
     frames, rows, columns = model.video_patch
@@ -22,7 +23,7 @@ def modality_shapes(recipe) -> dict[str, ModalityShape]:
     }
 
 
-def sizes(model) -> Sizes:
+def sizes(model: Model) -> Sizes:
     """Group `model` of the settings as network sizes."""
     decoder, head = model.decoder, model.head
     return Sizes(
@@ -36,12 +37,12 @@ def sizes(model) -> Sizes:
     )
 
 
-def modalities(recipe) -> tuple[str, ...]:
+def modalities(recipe: Recipe) -> tuple[str, ...]:
     """The modalities of a run, video first: those it trains, or those of the encoders that it was given."""
     return recipe.modalities or modalities_of(recipe.training.weights)
 
 
-def build_networks(recipe, seed: int) -> Networks:
+def build_networks(recipe: Recipe, seed: int) -> Networks:
     """Networks with starting weights drawn from `seed`; the global random state is left alone.
 
     Encoders are drawn first, video before audio, whatever else a run needs: ablations of a seed that

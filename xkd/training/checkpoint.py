@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,7 +44,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-def save(folder: Path, identity: dict, settings: dict, state: dict) -> None:
+def save(folder: Path, identity: dict[str, Any], settings: dict[str, Any], state: dict[str, Any]) -> None:
     """Writes the newest checkpoint whole or not at all; the one that was newest is kept.
 
     Args:
@@ -71,7 +72,7 @@ def save(folder: Path, identity: dict, settings: dict, state: dict) -> None:
         ) from error
 
 
-def load(folder: Path, identity: dict, resume: str = "same") -> dict | None:
+def load(folder: Path, identity: dict[str, Any], resume: str = "same") -> dict[str, Any] | None:
     """The newest checkpoint that can be read, or None where there is none.
 
     Where the newest is damaged, the one before takes its place, and a line on standard error says so.
@@ -111,7 +112,7 @@ def load(folder: Path, identity: dict, resume: str = "same") -> dict | None:
     )
 
 
-def read(path: Path) -> dict:
+def read(path: Path) -> dict[str, Any]:
     """A checkpoint's content.
 
     Raises:
@@ -122,7 +123,8 @@ def read(path: Path) -> dict:
             record = archive.testzip()  # torch.load does not compare the checksums that torch.save writes
         if record is not None:
             raise ValueError(f"checksum of {record}")
-        return torch.load(path, weights_only=True, map_location="cpu")
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        return content
     except OSError:
         raise
     except Exception as error:  # damaged bytes raise almost anything
@@ -135,7 +137,7 @@ def remove(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _newest_good(folder: Path) -> dict | None:
+def _newest_good(folder: Path) -> dict[str, Any] | None:
     newest, previous = folder / NEWEST, folder / PREVIOUS
     problem = None
     if newest.exists():
@@ -176,7 +178,7 @@ def _set_aside(folder: Path) -> None:
     _warn(f"starting over; the old checkpoint is now in {aside}")
 
 
-def _differences(old: dict, new: dict) -> Iterator[str]:
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     missing = "(absent)"
     for key in sorted(old.keys() | new.keys()):
         before, now = old.get(key, missing), new.get(key, missing)
@@ -191,7 +193,7 @@ def _listed(differences: list[str]) -> str:
 
 def _reason(error: BaseException) -> str:
     """What went wrong below: torch reports a failed write as an assertion about positions."""
-    cause = error
+    cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__
     lines = str(error).strip().splitlines()

@@ -9,11 +9,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
 
 from xkd.errors import UserError
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,11 @@ class Group:
             values /= self.size
         return values
 
-    def gather(self, value) -> list:
+    def gather(self, value: Value) -> list[Value]:
         """A small object of each process, in order of rank."""
         if self.size == 1:
             return [value]
-        values = [None] * self.size
+        values = [value] * self.size
         distributed.all_gather_object(values, value, group=self.control)
         return values
 
@@ -75,7 +78,8 @@ class Group:
             return list(values)
         numbers = torch.tensor(values)
         distributed.all_reduce(numbers, distributed.ReduceOp.MAX, group=self.control)
-        return numbers.tolist()
+        largest: list[int] = numbers.tolist()
+        return largest
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -93,7 +97,7 @@ class Group:
         problems = [text for text in self.gather(problem and str(problem)) if text]
         if problems:
             self.leave_to_first(2)
-            raise problem if self.size == 1 else UserError(problems[0])
+            raise problem if problem and self.size == 1 else UserError(problems[0])
 
     def leave_to_first(self, code: int) -> None:
         """Ends all processes but the first, once that one is gone.
@@ -132,5 +136,6 @@ def joined() -> Iterator[Group]:
         yield Group(device=device)
         return
     distributed.init_process_group("nccl" if gpus else "gloo")
-    yield Group(distributed.get_rank(), size, device, distributed.new_group(backend="gloo"))
+    control = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo"))  # a number for who is no member
+    yield Group(distributed.get_rank(), size, device, control)
     distributed.destroy_process_group()  # after an error others may be gone, and this would wait for them

@@ -53,7 +53,9 @@ def save_embeddings(networks: dict[str, Networks], batches: Iterable[HeldOut], d
         device: of the networks.
         out: folder of the run.
     """
-    ids, labels, logits = [], [], {}
+    ids: list[str] = []
+    labels: list[str] = []
+    logits: dict[str, list[np.ndarray]] = {}
     heads = [(moment, m) for moment, those in networks.items() for m in those.eval().student_heads]
     for batch in batches if heads else ():
         ids += batch.ids
@@ -65,4 +67,4 @@ def save_embeddings(networks: dict[str, Networks], batches: Iterable[HeldOut], d
     arrays = {"ids": np.array(ids, dtype=str), "labels": np.array(labels, dtype=str)}
     arrays |= {name: np.concatenate(parts) for name, parts in logits.items()}
     with replacing(out / "embeddings.npz") as path, open(path, "wb") as handle:
-        np.savez_compressed(handle, **arrays)
+        np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]  # no name of ours is `allow_pickle`

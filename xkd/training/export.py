@@ -34,8 +34,8 @@ def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> N
     for owner, encoders, heads in both:
         for modality, encoder in encoders.items():
             config = encoder_config(recipe, modality, owner, seed)
-            decoders = networks.decoders if owner == "student" else {}
-            head, decoder = (dict(of.items()).get(modality) for of in (heads, decoders))
+            head = dict(heads.items()).get(modality)
+            decoder = dict(networks.decoders.items()).get(modality) if owner == "student" else None
             if decoder is not None:
                 config = config.model_copy(update={"decoder": decoder_config(recipe, modality)})
             folder.save(encoder, config, out / ENCODERS / f"{modality}_{owner}", head, decoder)
@@ -47,7 +47,9 @@ def encoder_config(recipe: Recipe, modality: str, owner: str, seed: int) -> Enco
     shape, clips, views = modality_shapes(recipe)[modality], recipe.clips, recipe.views
     if modality == "video":
         view = views.video_global
-        fed = VideoInput(frames=view.frames, fps=clips.fps, short_side=max(clips.size, view.size), size=view.size)
+        fed: VideoInput | AudioInput = VideoInput(
+            frames=view.frames, fps=clips.fps, short_side=max(clips.size, view.size), size=view.size
+        )
     else:
         fed = AudioInput(frames=views.audio_global.frames, sample_rate=clips.sample_rate, logmel=recipe.logmel)
     return EncoderConfig(

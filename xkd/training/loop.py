@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +16,23 @@ from xkd.errors import UserError
 from xkd.models.networks import Networks
 from xkd.models.vit import Block
 from xkd.progress import say
+from xkd.settings import Recipe, Training
 from xkd.training.distributed import ALONE, Group
-from xkd.training.losses import Objective, PartLosses, Whole, gathered
+from xkd.training.losses import Objective, PartLosses, Views, Whole, gathered
 from xkd.training.optimiser import make_optimiser
 from xkd.training.random_state import random_state, set_random_state
-from xkd.training.recorder import Recorder
+from xkd.training.recorder import Recorder, Row
 from xkd.training.schedules import schedules
 from xkd.training.step import apply, clip, finite_gradients
 from xkd.training.stop import StopRequests, leave
 from xkd.training.supervised import SupervisedObjective
 
+if TYPE_CHECKING:
+    from xkd.data.loader import Batch, Loader
+
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+Inputs = tuple[Any, ...]  # what an objective's `part` and `faulty` take of a part of a batch; each kind its own
+State = dict[str, Any]  # of a trainer, in types that `torch.load(..., weights_only=True)` reads
 
 
 class Trainer:
@@ -44,12 +51,13 @@ class Trainer:
         on_step: called after every step with the number of steps that were done, 1: for showing progress.
     """
 
-    def __init__(self, recipe, networks: Networks, loader, seed: int, group: Group = ALONE) -> None:
+    def __init__(self, recipe: Recipe, networks: Networks, loader: Loader, seed: int, group: Group = ALONE) -> None:
         self.recipe, self.loader, self.seed, self.group = recipe, loader, seed, group
         gpu = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.device = gpu if group is ALONE else group.device
         self.networks = networks
         self.supervised = recipe.training.mode == "supervised"
+        self.objective: Objective | SupervisedObjective
         if self.supervised:
             self.objective = SupervisedObjective(networks, recipe.model.width, len(loader.classes))
         else:
@@ -62,7 +70,7 @@ class Trainer:
                 f"in {training.accumulate} parts (training.accumulate) each"
             )
         self._set_up_blocks(training)
-        self._part = _PartOf(self.objective)
+        self._part: _PartOf | DistributedDataParallel = _PartOf(self.objective)
         if group.size > 1 and training.mode != "none":
             # Its buckets travel while the backward pass goes on, and blocks that networks share are reduced once. A
             # bucket at a time by hand would need the same list of parameters, and wait at the end.
@@ -77,13 +85,13 @@ class Trainer:
         self.seconds = 0.0
         self.on_step: Callable[[int], None] = lambda _steps: None
 
-    def _set_up_blocks(self, training) -> None:
+    def _set_up_blocks(self, training: Training) -> None:
         for block in (module for module in self.objective.modules() if isinstance(module, Block)):
             block.recompute = training.checkpoint_activations
             if training.compile:
                 block.compile()
 
-    def epochs(self, save: Callable[[dict], None] = lambda state: None) -> Iterator[tuple[dict, list[dict]]]:
+    def epochs(self, save: Callable[[State], None] = lambda state: None) -> Iterator[tuple[Row, list[Row]]]:
         """Trains to the end, yielding each epoch's averages and its steps' rows.
 
         Args:
@@ -105,7 +113,7 @@ class Trainer:
                     self._save(save)
                 yield ended
 
-    def _train_epoch(self, requests: StopRequests, save: Callable[[dict], None]) -> None:
+    def _train_epoch(self, requests: StopRequests, save: Callable[[State], None]) -> None:
         self.loader.set_epoch(self.epoch, self.batch)
         batches = iter(self.loader)
         while self.batch < len(self.loader):
@@ -126,9 +134,9 @@ class Trainer:
         """Number of the next step, from 0."""
         return self.epoch * len(self.loader) + self.batch
 
-    def _next(self, batches: Iterator, requests: StopRequests, save: Callable[[dict], None]):
+    def _next(self, batches: Iterator[Batch], requests: StopRequests, save: Callable[[State], None]) -> Batch:
         """The next batch; between two steps is also where processes agree to save or to stop."""
-        batch, problem = None, None
+        problem = None
         try:
             batch = next(batches)
         except UserError as error:
@@ -137,7 +145,7 @@ class Trainer:
             if not requests.signal:
                 raise
         due = self.group.first and time.monotonic() - self._saved >= 60 * self.recipe.training.checkpoint_minutes
-        failed, stop, due = self.group.most(problem is not None, requests.signal or 0, due)
+        failed, stop, saves = self.group.most(problem is not None, requests.signal or 0, due)
         if stop:
             self._save(save)
             if self.group.first:
@@ -149,11 +157,11 @@ class Trainer:
             with self.group.together():
                 if problem:
                     raise problem
-        if due:
+        if saves:
             self._save(save)
         return batch
 
-    def _step(self, batch, step: int) -> dict[str, float | Tensor]:
+    def _step(self, batch: Batch, step: int) -> dict[str, float | Tensor]:
         scheduled = {name: float(values[step]) for name, values in self.schedules.items()}
         for group in self.optimiser.param_groups:
             group["lr"] = scheduled["learning_rate"]
@@ -178,13 +186,12 @@ class Trainer:
             scheduled = {"learning_rate": scheduled["learning_rate"]}
         return {**logged, **scheduled, "gradient_norm": norm}
 
-    def _backward(self, parts: list[tuple]) -> dict[str, Tensor]:
+    def _backward(self, parts: list[Inputs]) -> dict[str, Tensor]:
         """Gradients of the whole batch, part by part; returns what is logged."""
         self.optimiser.zero_grad()
         wholes, done = self._survey(parts), []
         for number, (inputs, whole) in enumerate(zip(parts, wholes, strict=True), start=1):
-            waits = self.group.size > 1 and number < len(parts)
-            with self._part.no_sync() if waits else nullcontext():
+            with self._no_sync() if number < len(parts) else nullcontext():
                 with self._autocast():
                     losses = self._part(*inputs, whole, group=self.group, parts=len(parts))
                 self.scaler.scale(losses.total).backward()
@@ -192,9 +199,13 @@ class Trainer:
             done.append(losses)
         return self.objective.finish(done, self.group)
 
-    def _survey(self, parts: list[tuple]) -> list[Whole | None]:
+    def _no_sync(self) -> AbstractContextManager[None]:
+        """Inside, processes do not share gradients."""
+        return self._part.no_sync() if isinstance(self._part, DistributedDataParallel) else nullcontext()
+
+    def _survey(self, parts: list[Inputs]) -> Sequence[Whole | None]:
         """Where a term compares clips and a part holds but some of them: all clips' outputs, from a first pass."""
-        if len(parts) == 1 or not self.objective.compares_clips:
+        if len(parts) == 1 or not isinstance(self.objective, Objective) or not self.objective.compares_clips:
             return [None] * len(parts)
         outputs = []
         for views, ranks, _ in parts:
@@ -206,7 +217,7 @@ class Trainer:
         low = AUTOCAST.get(self.recipe.training.precision)
         return torch.autocast(self.device.type, low, enabled=low is not None)
 
-    def _parts(self, batch, step: int, scheduled: dict[str, float]) -> list[tuple]:
+    def _parts(self, batch: Batch, step: int, scheduled: dict[str, float]) -> list[Inputs]:
         """Arguments of the objective for each part of this process's share of the batch."""
         count = self.recipe.training.accumulate
         views = {m: [view.chunk(count) for view in of] for m, of in self._views(batch).items()}
@@ -219,12 +230,12 @@ class Trainer:
         temperatures = {m: scheduled[f"teacher_temperature_{m}"] for m in ("video", "audio")}
         return [(parts[i], {m: pieces[i] for m, pieces in ranks.items()}, temperatures) for i in range(count)]
 
-    def _views(self, batch) -> dict[str, list[Tensor]]:
+    def _views(self, batch: Batch) -> Views:
         return {
             m: [view.to(self.device, non_blocking=True) for view in getattr(batch, m)] for m in self.networks.students
         }
 
-    def _stop(self, batch, parts: list[tuple], step: int, logged: dict[str, Tensor]) -> None:
+    def _stop(self, batch: Batch, parts: list[Inputs], step: int, logged: dict[str, Tensor]) -> None:
         with self._autocast():
             rows = torch.cat([self.objective.faulty(*inputs) for inputs in parts]).tolist()
         found = [name for name, faulty in zip(batch.ids, rows, strict=True) if faulty]
@@ -244,14 +255,14 @@ class Trainer:
         shapes = {m: (clips, encoder.positions.shape[1] - 1) for m, encoder in self.networks.students.items()}
         return {m: torch.rand(shape, generator=generator).to(self.device) for m, shape in shapes.items()}
 
-    def _save(self, save: Callable[[dict], None]) -> None:
+    def _save(self, save: Callable[[State], None]) -> None:
         draws = self.group.gather(random_state())
         with self.group.together():
             if self.group.first:
                 save({**self.state_dict(), "random": draws})
         self._saved = time.monotonic()
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> State:
         return {
             "objective": self.objective.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -264,7 +275,7 @@ class Trainer:
             "seconds": self.seconds,
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Goes on from `state_dict()`; within an epoch with the clip that comes next, if batches have another size.
 
         Raises:
@@ -303,9 +314,9 @@ class Trainer:
 class _PartOf(nn.Module):
     """The objective of a part of a batch as a module's `forward`, which DistributedDataParallel needs."""
 
-    def __init__(self, objective: nn.Module) -> None:
+    def __init__(self, objective: Objective | SupervisedObjective) -> None:
         super().__init__()
         self.objective = objective
 
-    def forward(self, *arguments, **options) -> PartLosses:
+    def forward(self, *arguments: Any, **options: Any) -> PartLosses:
         return self.objective.part(*arguments, **options)

@@ -6,16 +6,18 @@ Shapes: B clips, V student views per modality, N patches, K logits, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
-from xkd.models.networks import MODALITIES, OTHER, Networks
+from xkd.models.networks import MODALITIES, OTHER, Networks, PerModality
 from xkd.models.vit import Patches
 from xkd.objectives.alignment import DISCREPANCIES
 from xkd.objectives.distillation import CrossModalDistillation, entropy
 from xkd.objectives.reconstruction import kept_patches, masked, reconstruction_loss
 from xkd.objectives.refinement import patch_weights, refine
+from xkd.settings import Objective as Settings
 from xkd.training.distributed import ALONE, Group
 
 Views = dict[str, list[Tensor]]
@@ -88,12 +90,12 @@ class Objective(nn.Module):
         logits: columns of the projection heads.
     """
 
-    def __init__(self, networks: Networks, settings, logits: int) -> None:
+    def __init__(self, networks: Networks, settings: Settings, logits: int) -> None:
         super().__init__()
         self.networks = networks
         self.settings = settings
         # Named after the student that learns; the centre is that of the other modality's teacher.
-        self.distillation = nn.ModuleDict(
+        self.distillation = PerModality(
             {
                 m: CrossModalDistillation(logits, settings.student_temperature, settings.centre_momentum)
                 for m in networks.teachers
@@ -138,7 +140,7 @@ class Objective(nn.Module):
             group: the processes that share the batch.
             parts: of this process; the gradients of its parts add up.
         """
-        known = whole and {m: blocks[whole.part] for m, blocks in whole.teacher_BK.items()}
+        known = {m: blocks[whole.part] for m, blocks in whole.teacher_BK.items()} if whole is not None else None
         outputs = self.run_networks(views, ranks, teacher_BK=known)
         device = next(iter(views.values()))[0].device.type
         with torch.autocast(device, enabled=False):
@@ -193,9 +195,7 @@ class Objective(nn.Module):
         teachers = self.networks.teachers.items()
         encoded = {m: t.encode_patches(cut[m][seen], with_cls_attention=refines) for m, t in teachers}
         tokens = {m: full_precision(e.tokens[:, 1:]) for m, e in encoded.items()}
-        if not refines:
-            return tokens, {}
-        attention = {m: full_precision(e.cls_attention) for m, e in encoded.items()}
+        attention = {m: full_precision(e.cls_attention) for m, e in encoded.items() if e.cls_attention is not None}
         weights = {m: patch_weights(attention[m], attention[OTHER[m]], self.settings.refinement) for m in attention}
         return tokens, weights
 
@@ -203,7 +203,10 @@ class Objective(nn.Module):
         self, outputs: Outputs, temperatures: dict[str, float], whole: Whole | None, parts: int, all_parts: int
     ) -> PartLosses:
         """Every term from the networks' outputs, in float32."""
-        weights, shares, terms, diagnostics = self.settings, [], {}, {}
+        weights = self.settings
+        shares: list[tuple[float, Tensor, int]] = []
+        terms: dict[str, Tensor] = {}
+        diagnostics: dict[str, Tensor] = {}
         reconstructions = {
             f"reconstruction_{m}": reconstruction_loss(predicted, outputs.patches_BNP[m], outputs.hidden_BN[m])
             for m, predicted in outputs.predicted_BNP.items()
@@ -224,10 +227,9 @@ class Objective(nn.Module):
         terms = {"loss": total, **terms}
         if all_parts > 1:
             total = combined([(w, scale * loss) for w, loss, scale in shares]) / parts
-        detached = [{name: value.detach() for name, value in of.items()} for of in (terms, diagnostics)]
-        return PartLosses(total, *detached, outputs.features_BD, outputs.teacher_BK)
+        return PartLosses(total, detached(terms), detached(diagnostics), outputs.features_BD, outputs.teacher_BK)
 
-    def _distil(self, outputs: Outputs, temperatures: dict[str, float]) -> tuple[dict, dict]:
+    def _distil(self, outputs: Outputs, temperatures: dict[str, float]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         losses, diagnostics = {}, {}
         for student, direction in self.distillation.items():
             teacher = OTHER[student]
@@ -287,7 +289,7 @@ def faulty_clips(views: Views, outputs: list[Tensor]) -> Tensor:
 
 def combined(shares: list[tuple[float, Tensor]]) -> Tensor:
     """Weighted average of losses."""
-    return sum(w * loss for w, loss in shares) / sum(w for w, _ in shares)
+    return reduce(Tensor.add, (w * loss for w, loss in shares)) / sum(w for w, _ in shares)
 
 
 def over_parts(values: list[dict[str, Tensor]], group: Group) -> dict[str, Tensor]:
@@ -304,6 +306,11 @@ def spreads(parts: list[PartLosses], group: Group) -> dict[str, Tensor]:
     return {f"feature_spread_{m}": spread(torch.cat(group.rows(features_BD))) for m, features_BD in own.items()}
 
 
+def detached(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Named values without their graphs."""
+    return {name: value.detach() for name, value in values.items()}
+
+
 def full_precision(x: Tensor) -> Tensor:
     """Half precisions to float32; float32 and float64 as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
@@ -311,7 +318,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 def mean(terms: dict[str, Tensor]) -> Tensor:
     """Plain average of scalars."""
-    return sum(terms.values()) / len(terms)
+    return reduce(Tensor.add, terms.values()) / len(terms)
 
 
 def spread(features_BD: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 
-def make_optimiser(model: nn.Module, learning_rate: float, betas: tuple[float, float], weight_decay: float):
+def make_optimiser(
+    model: nn.Module, learning_rate: float, betas: tuple[float, float], weight_decay: float
+) -> torch.optim.AdamW:
     """AdamW with weight decay on tensors of two or more dimensions that are not called bias."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("bias")]
@@ -28,4 +30,5 @@ def clip_each(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     norms = torch.stack(torch._foreach_norm(gradients))
     scales = (limit / (norms + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(gradients, list(scales.unbind()))
-    return norms.norm()
+    norm: Tensor = norms.norm()
+    return norm

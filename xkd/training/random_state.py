@@ -6,23 +6,25 @@ Order, views and masks do not depend on them: those are drawn from (seed, epoch,
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import torch
 
 
-def random_state() -> dict:
+def random_state() -> dict[str, Any]:
     """States of Python's, numpy's and torch's generators, and of the GPU's."""
-    name, keys, *rest = np.random.get_state()
+    numpy = np.random.get_state(legacy=False)
+    keys, place = numpy["state"]["key"].tolist(), numpy["state"]["pos"]
     return {
         "python": random.getstate(),
-        "numpy": (name, keys.tolist(), *rest),
+        "numpy": (numpy["bit_generator"], keys, place, numpy["has_gauss"], numpy["gauss"]),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
-def set_random_state(state: dict) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
     """Takes up what `random_state` gave."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypedDict
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from xkd.files import replacing
 
@@ -37,24 +40,33 @@ COLUMNS = (
 COUNTS = ("step", "epoch")
 TIMES = ("data_wait_seconds", "clips_per_second")
 
+Row = dict[str, float]
+
+
+class Table(TypedDict):
+    """Rows as columns' names and values (rows, columns), NaN where a row has none."""
+
+    names: list[str]
+    values: Tensor
+
 
 class Recorder:
     """Collects rows; scalars stay tensors until an epoch ends, so that a GPU is not waited for each step."""
 
     def __init__(self) -> None:
-        self.steps: list[dict] = []
-        self.epochs: list[dict] = []
-        self._pending: list[dict] = []
+        self.steps: list[Row] = []
+        self.epochs: list[Row] = []
+        self._pending: list[Mapping[str, float | Tensor]] = []
 
-    def add(self, step: int, epoch: int, values: dict) -> None:
+    def add(self, step: int, epoch: int, values: Mapping[str, float | Tensor]) -> None:
         """One step's scalars under names of `COLUMNS`."""
         self._pending.append({"step": step, "epoch": epoch, **values})
 
-    def end_epoch(self, epoch: int) -> tuple[dict, list[dict]]:
+    def end_epoch(self, epoch: int) -> tuple[Row, list[Row]]:
         """Averages the epoch's steps; returns its row and the rows of its steps."""
         rows = self._numbers()
         frame = pd.DataFrame(rows).drop(columns=["step", "epoch"])
-        summary = {"epoch": epoch, **frame.mean().to_dict()}
+        summary: Row = {"epoch": epoch, **{str(name): float(mean) for name, mean in frame.mean().items()}}
         summary["data_wait_seconds"] = float(frame["data_wait_seconds"].sum())
         self.steps += rows
         self.epochs.append(summary)
@@ -76,26 +88,28 @@ class Recorder:
         last = self.epochs[-1] if self.epochs else {}
         return {k: last[k] for k in COLUMNS if k in last and k.startswith(prefixes)}
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Table]:
         """Rows as tables, those of the unfinished epoch too: a million rows must load in no time."""
-        self._pending = self._numbers()
-        rows = {"steps": self.steps, "epochs": self.epochs, "pending": self._pending}
+        pending = self._numbers()
+        self._pending = [*pending]
+        rows = {"steps": self.steps, "epochs": self.epochs, "pending": pending}
         return {name: _as_table(of) for name, of in rows.items()}
 
-    def load_state_dict(self, state: dict) -> None:
-        self.steps, self.epochs, self._pending = (_as_rows(state[name]) for name in ("steps", "epochs", "pending"))
+    def load_state_dict(self, state: dict[str, Table]) -> None:
+        self.steps, self.epochs = _as_rows(state["steps"]), _as_rows(state["epochs"])
+        self._pending = [*_as_rows(state["pending"])]
 
-    def _numbers(self) -> list[dict]:
-        return [{k: v.item() if isinstance(v, torch.Tensor) else v for k, v in row.items()} for row in self._pending]
+    def _numbers(self) -> list[Row]:
+        return [{k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()} for row in self._pending]
 
 
-def _as_table(rows: list[dict]) -> dict:
+def _as_table(rows: list[Row]) -> Table:
     names = list(dict.fromkeys(name for row in rows for name in row))
     values = [[row.get(name, math.nan) for name in names] for row in rows]
     return {"names": names, "values": torch.tensor(values, dtype=torch.float64)}
 
 
-def _as_rows(table: dict) -> list[dict]:
+def _as_rows(table: Table) -> list[Row]:
     rows = []
     for values in table["values"].tolist():
         row = {name: value for name, value in zip(table["names"], values, strict=True) if not math.isnan(value)}

@@ -14,6 +14,7 @@ from xkd.encoders.pictures import reconstruction, relative_weights
 from xkd.files import replacing
 from xkd.objectives.reconstruction import kept_patches
 from xkd.training.loop import Trainer
+from xkd.training.losses import Objective
 
 CLIPS = 8
 SHEET_COLUMN = 128  # pixels of samples.png per clip
@@ -32,21 +33,23 @@ def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
     """
     networks = trainer.networks.eval()
     views = {m: view.to(trainer.device) for m, view in views.items() if m in networks.students}
-    arrays = {}
+    arrays: dict[str, Tensor] = {}
     ranks = trainer.ranks(len(next(iter(views.values()))), step=0)
     for modality in networks.decoders:
         keep_BK = kept_patches(ranks[modality], getattr(trainer.recipe.objective, f"mask_{modality}"))
         pictures = reconstruction(networks.students[modality], networks.decoders[modality], views[modality], keep_BK)
         arrays |= {f"{modality}_{name}": picture for name, picture in pictures.items()}
-    if networks.teachers and trainer.recipe.objective.refinement != "none":
-        _, weights = trainer.objective.teacher_tokens_and_weights(
+    objective = trainer.objective
+    if isinstance(objective, Objective) and networks.teachers and objective.settings.refinement != "none":
+        _, weights = objective.teacher_tokens_and_weights(
             {m: 2 * [networks.teachers[m].cut(view)] for m, view in views.items()}
         )
         for modality, weights_BN in weights.items():
             arrays[f"weights_{modality}"] = relative_weights(weights_BN, networks.teachers[modality].grid)
     arrays = {name: array.float().cpu() for name, array in arrays.items()}
     with replacing(out / "samples.npz") as path, open(path, "wb") as handle:
-        np.savez_compressed(handle, **{name: array.numpy() for name, array in arrays.items()})
+        numbers = {name: array.numpy() for name, array in arrays.items()}
+        np.savez_compressed(handle, **numbers)  # type: ignore[arg-type]  # no name of ours is `allow_pickle`
     (out / "samples.png").unlink(missing_ok=True)
     if networks.decoders:
         with replacing(out / "samples.png") as path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from xkd.settings import Objective, Training
+
 
 def cosine(first: float, last: float, steps: int, warmup: int = 0) -> np.ndarray:
     """`steps` values: a linear rise from 0 over `warmup` steps, then a cosine from `first` to `last`."""
@@ -19,7 +21,7 @@ def linear_then_constant(first: float, last: float, steps: int, warmup: int) -> 
     return np.concatenate([rise, np.full(max(0, steps - warmup), last)])[:steps]
 
 
-def schedules(training, objective, steps_per_epoch: int) -> dict[str, np.ndarray]:
+def schedules(training: Training, objective: Objective, steps_per_epoch: int) -> dict[str, np.ndarray]:
     """One array per scheduled quantity, indexed by step.
 
     Args:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
-from typing import Self
+from typing import Any, NoReturn, Self
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 PATIENCE_SECONDS = 1.0
+Handler = Callable[[int, FrameType | None], Any] | int | None  # as `signal.signal` has it
 
 
 class StopRequests:
@@ -24,14 +26,14 @@ class StopRequests:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._since = 0.0
-        self._before: dict = {}
+        self._before: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():  # Python handles signals there alone
             self._before = {number: signal.signal(number, self._remember) for number in SIGNALS}
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -42,7 +44,7 @@ class StopRequests:
             raise KeyboardInterrupt
 
 
-def leave(number: signal.Signals) -> None:
+def leave(number: signal.Signals) -> NoReturn:
     """Ends the process as the signal would have.
 
     Raises:

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xkd.models.networks import Networks
+from xkd.models.networks import Networks, PerModality
 from xkd.training.distributed import ALONE, Group
-from xkd.training.losses import PartLosses, faulty_clips, full_precision, mean, over_parts, spreads
+from xkd.training.losses import PartLosses, Views, detached, faulty_clips, full_precision, mean, over_parts, spreads
 
 
 class SupervisedObjective(nn.Module):
@@ -23,15 +23,13 @@ class SupervisedObjective(nn.Module):
     def __init__(self, networks: Networks, width: int, classes: int) -> None:
         super().__init__()
         self.networks = networks
-        self.classifiers = nn.ModuleDict({m: nn.Linear(width, classes) for m in networks.students})
+        self.classifiers = PerModality({m: nn.Linear(width, classes) for m in networks.students})
         for classifier in self.classifiers.values():  # nothing is drawn: a run depends on its seed alone
             nn.init.zeros_(classifier.weight)
             nn.init.zeros_(classifier.bias)
 
-    compares_clips = False
-
     def part(
-        self, views: dict[str, list[Tensor]], labels_B: Tensor, _whole=None, group: Group = ALONE, parts: int = 1
+        self, views: Views, labels_B: Tensor, _whole: None = None, group: Group = ALONE, parts: int = 1
     ) -> PartLosses:
         """Mean of the modalities' cross-entropies for a part of the batch; arguments as in `Objective.part`."""
         features = {m: encoder.features(views[m][0]) for m, encoder in self.networks.students.items()}
@@ -39,11 +37,11 @@ class SupervisedObjective(nn.Module):
         with torch.autocast(labels_B.device.type, enabled=False):
             terms = {f"cross_entropy_{m}": F.cross_entropy(logits[m], labels_B) for m in logits}
             total = mean(terms)
-        terms = {name: value.detach() for name, value in {"loss": total, **terms}.items()}
+        terms = detached({"loss": total, **terms})
         return PartLosses(total / parts, terms, {}, {m: full_precision(f.detach()) for m, f in features.items()})
 
     @torch.no_grad()
-    def faulty(self, views: dict[str, list[Tensor]], _labels_B: Tensor) -> Tensor:
+    def faulty(self, views: Views, _labels_B: Tensor) -> Tensor:
         """As `Objective.faulty`."""
         return faulty_clips(views, [encoder.features(views[m][0]) for m, encoder in self.networks.students.items()])
 
