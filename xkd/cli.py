@@ -14,7 +14,9 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -22,6 +24,7 @@ from xkd import __version__, progress
 from xkd.command import DEBUG, Contents, examples, names_of
 from xkd.errors import UserError
 
+Function = TypeVar("Function", bound=Callable[..., None])
 PATH = click.Path(path_type=Path)
 SHELLS = {
     "bash": """put  eval "$(xkd completion bash)"  into ~/.bashrc""",
@@ -42,7 +45,7 @@ LISTED_FILES = 12
 PEAK = "Peak TFLOP/s of one GPU in the precision of training, dense (bfloat16: A100 312, H100 989)."
 
 
-def _params_option(command):
+def _params_option(command: Function) -> Function:
     return click.option(
         "--params",
         "settings",
@@ -55,7 +58,7 @@ def _params_option(command):
     )(command)
 
 
-def _manifest_option(command):
+def _manifest_option(command: Function) -> Function:
     return click.option(
         "--manifest", type=PATH, required=True, help="manifest.csv that `prepare` wrote: one row per clip."
     )(command)
@@ -146,7 +149,7 @@ def inspect(dataset: str, settings: Path, out: Path | None, clips: int) -> None:
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="GPUs that share a run.")
 @click.option("--clips", type=click.IntRange(min=1), help="Training clips, if not those of the manifest or catalogue.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: bytes, operations and hours, not rounded.")
-def plan(settings: Path, **asked) -> None:
+def plan(settings: Path, **asked: str | float | bool | None) -> None:
     """Say what the settings will take.
 
     Parameters, FLOPs, memory, storage and hours, before anything runs.
@@ -221,12 +224,14 @@ def table(settings: Path, out: Path) -> None:
     _run("table", settings, out=out)
 
 
-class Sizes(click.ParamType):
+class Sizes(click.ParamType[tuple[int, ...]]):
     """Numbers with x between them, e.g. 4x16x16."""
 
     name = "NxN[xN]"
 
-    def convert(self, value, param, ctx):
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
         try:
             return value if isinstance(value, tuple) else tuple(int(part) for part in value.split("x"))
         except ValueError:
@@ -244,7 +249,7 @@ class Sizes(click.ParamType):
 @click.option("--heads", type=click.IntRange(min=1), help="Attention heads; by default one per 64 of the width.")
 @click.option("--patch", type=Sizes(), help="Patch, if not the released 4x16x16 (video) or 4x16 (audio).")
 @click.option("--view", type=Sizes(), help="View trained on, if not the released 32x112x112 or 80x448.")
-def import_weights(files: tuple[Path, ...], output: Path, **known) -> None:
+def import_weights(files: tuple[Path, ...], output: Path, **known: int | tuple[int, ...] | None) -> None:
     """Turn released weights (.pth.tar) into encoder folders."""
     _call("import_weights", files=files, output=output, **known)
 
@@ -344,7 +349,7 @@ def schema(out: Path | None) -> None:
     epilog=examples('eval "$(xkd completion bash)"', "xkd completion fish > ~/.config/fish/completions/xkd.fish")
 )
 @click.argument("shell", type=click.Choice(list(SHELLS)))
-def completion(shell: str) -> None:
+def completion(shell: Literal["bash", "zsh", "fish"]) -> None:
     """Print the script of shell completion.
 
     It completes verbs, options and files, and the names of data sets, ablations and tasks.
@@ -405,13 +410,13 @@ def _mendable(error: Exception) -> str | None:
     return None
 
 
-def _run(stage: str, settings: Path, **arguments) -> None:
+def _run(stage: str, settings: Path, **arguments: Any) -> None:
     from xkd import params
 
     _call(stage, params=params.load(settings), **arguments)
 
 
-def _call(stage: str, **arguments) -> None:
+def _call(stage: str, **arguments: Any) -> None:
     began, started = time.time(), time.perf_counter()
     try:
         run = importlib.import_module(f"xkd.stages.{stage}").run

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -22,7 +24,7 @@ SECTIONS = {
 DEBUG = "XKD_DEBUG"  # 1: as --debug; defects: only theirs, as the workflow sets it, since its logs are what is reported
 
 
-def _level_option(level: str):
+def _level_option(level: progress.Level) -> Callable[[click.Context, click.Parameter, bool], None]:
     def chosen(ctx: click.Context, option: click.Parameter, value: bool) -> None:
         if value and ctx.meta.setdefault("xkd.level", level) != level:
             raise click.UsageError("--quiet and --verbose exclude each other", ctx)
@@ -54,7 +56,7 @@ def _common_options(hidden: bool) -> list[click.Option]:
 class Verb(click.Command):
     """A command that takes the common options too."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += _common_options(hidden=True)
 
@@ -64,7 +66,7 @@ class Contents(click.Group):
 
     command_class = Verb
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params += _common_options(hidden=False)
 
@@ -94,7 +96,7 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def names_of(group: str):
+def names_of(group: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """Completes the names of a group of the settings."""
 
     def complete(ctx: click.Context, option: click.Parameter, incomplete: str) -> list[str]:

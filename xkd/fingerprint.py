@@ -34,13 +34,11 @@ def module(first: str) -> str:
     Raises:
         ValueError: there is no such module.
     """
-    if _file(first) is None:
-        raise ValueError(f"no module {first}")
     modules = _reachable(first)
     digest = hashlib.sha256()
     for module in sorted(modules):
-        digest.update(f"{module}\n{_tree(_file(module))}\n".encode())
-    for path in sorted({path for module in modules for path in _data_files(_file(module).parent)}):
+        digest.update(f"{module}\n{_tree(_source(module))}\n".encode())
+    for path in sorted({path for module in modules for path in _data_files(_source(module).parent)}):
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -57,7 +55,7 @@ def _reachable(first: str) -> set[str]:
 
 def _imports(module: str) -> Iterator[str]:
     """Modules of this package that `module` names in an import, and the packages they lie in."""
-    path = _file(module)
+    path = _source(module)
     parts = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in ast.walk(_parse(path)):
         if isinstance(node, ast.Import):
@@ -84,6 +82,13 @@ def _modules_along(name: str) -> Iterator[str]:
                 yield module
 
 
+def _source(module: str) -> Path:
+    path = _file(module)
+    if path is None:
+        raise ValueError(f"no module {module}")
+    return path
+
+
 def _file(module: str) -> Path | None:
     path = PACKAGE.joinpath(*module.split(".")[1:])
     candidates = path.with_suffix(".py"), path / "__init__.py"
@@ -108,5 +113,5 @@ def _tree(path: Path) -> str:
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for node in ast.walk(tree):
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            node.body[0].value = ast.Constant(value="")
+            node.body[0] = ast.Expr(ast.Constant(value=""))
     return ast.dump(tree)

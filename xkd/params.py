@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from xkd.errors import UserError
-from xkd.settings import MODALITIES, Params, PretrainRequest, Recipe, Settings, Task
+from xkd.settings import MODALITIES, Params, PretrainRequest, ProtocolSettings, Recipe, Settings, Task
 
+Group = TypeVar("Group", bound=Settings)
 CHANGEABLE = ("views", "model", "objective", "training")
 HEADLINES = (".top1", ".map", ".recall1")
 
@@ -48,8 +51,8 @@ def load(path: str | Path = "params.yaml") -> Params:
     for name in params.ablations:
         merged = recipe(params, name, path)
         _shared_evenly(merged, params.resources.pretrain, path)
-        for task in tasks_of(params, name):
-            with_views(merged, params, task, path)
+        for task_name in tasks_of(params, name):
+            with_views(merged, params, task_name, path)
     return params
 
 
@@ -61,7 +64,7 @@ def _shared_evenly(recipe: Recipe, asked: PretrainRequest, path: str | Path) -> 
         )
 
 
-def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Settings:
+def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> ProtocolSettings:
     """The settings of a task's protocol, its changes merged in.
 
     Raises:
@@ -70,7 +73,7 @@ def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Set
     if task not in params.tasks:
         raise UserError(f"{path}: no task '{task}'{suggest(task, params.tasks)}")
     chosen = params.tasks[task]
-    base = getattr(params.evaluate, chosen.protocol)
+    base: ProtocolSettings = getattr(params.evaluate, chosen.protocol)
     return _validated(type(base), merge(base.model_dump(), chosen.changes), f"{path}: tasks.{task}.changes")
 
 
@@ -140,20 +143,20 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
     return _validated(Recipe, {"ablation": ablation, **merge(base, changes)}, where)
 
 
-def decisive(recipe: Recipe) -> dict:
+def decisive(recipe: Recipe) -> dict[str, Any]:
     """The settings of a job that can change its result; the others only say how it is executed (`Training.HOW`)."""
     return recipe.model_dump(mode="json", exclude={"training": set(recipe.training.HOW)})
 
 
-def flat(values: dict, prefix: str = "") -> dict:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings as one mapping: {"training": {"epochs": 2}} to {"training.epochs": 2}."""
-    found = {}
+    found: dict[str, Any] = {}
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return found
 
 
-def read_recipe(values: dict, where: str) -> Recipe:
+def read_recipe(values: dict[str, Any], where: str) -> Recipe:
     """A recipe that a run saved.
 
     Raises:
@@ -162,7 +165,7 @@ def read_recipe(values: dict, where: str) -> Recipe:
     return _validated(Recipe, values, where)
 
 
-def merge(base: dict, changes: dict) -> dict:
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`base` with `changes` laid over it, mapping by mapping; lists and scalars are replaced whole."""
     merged = deepcopy(base)
     for key, value in changes.items():
@@ -171,18 +174,18 @@ def merge(base: dict, changes: dict) -> dict:
     return merged
 
 
-def schema() -> dict:
+def schema() -> dict[str, Any]:
     """JSON schema of params.yaml, as committed in workflow/schemas/params.schema.json."""
     return Params.model_json_schema()
 
 
-def canonical(settings: BaseModel | dict) -> str:
+def canonical(settings: BaseModel | dict[str, Any]) -> str:
     """Settings as one line of JSON with sorted keys: equal settings give equal text."""
     values = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
     return json.dumps(values, sort_keys=True)
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -195,16 +198,16 @@ def _read(path: Path) -> dict:
         raise UserError(f"{path}: expected settings (key: value lines), found {type(values).__name__}")
     if values.get("extends"):
         parent = _read(path.parent / values["extends"])
-        values = _without_nulls(merge(parent, values))
+        return _without_nulls(merge(parent, values))
     return values
 
 
-def _without_nulls(values: dict) -> dict:
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
     """Drops keys set to null: how a file that extends another takes something away, an ablation say."""
     return {k: _without_nulls(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
 
 
-def _validated(model: type[Settings], values: dict, where: str) -> Any:
+def _validated(model: type[Group], values: dict[str, Any], where: str) -> Group:
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -213,7 +216,7 @@ def _validated(model: type[Settings], values: dict, where: str) -> Any:
         raise UserError(f"{where}: {_explain(model, problems[0])}{more}") from None
 
 
-def _explain(model: type[Settings], problem: dict) -> str:
+def _explain(model: type[Settings], problem: ErrorDetails) -> str:
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
@@ -235,7 +238,7 @@ def _keys_beside(model: type[Settings], location: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def suggest(word: str, known) -> str:
+def suggest(word: str, known: Collection[str]) -> str:
     """The end of an error message about an unknown name: the nearest known one, or all of them."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"

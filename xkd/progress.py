@@ -8,13 +8,17 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 Item = TypeVar("Item")
 Level = Literal["quiet", "normal", "verbose"]
 Advance = Callable[[int], None]
+Words = Callable[[float, int | None], str]
 FIRST_SECONDS = 2.0  # shorter work needs no line but its last, and lines come no faster than this
 SILENT_SECONDS = 300.0  # after that long, a line comes though no tenth has passed
 
@@ -48,7 +52,7 @@ def track(iterable: Iterable[Item], description: str, total: int | None = None) 
         total: number of items, where `len(iterable)` does not tell.
     """
     if total is None:
-        total = len(iterable) if hasattr(iterable, "__len__") else None
+        total = len(iterable) if isinstance(iterable, Sized) else None
     with counter(description, total) as advance:
         for item in iterable:
             yield item
@@ -76,7 +80,9 @@ def meter(description: str, total: int | None, done: int = 0) -> Iterator[Advanc
 
 
 @contextmanager
-def _shown(description: str, total: int | None, done: int, words, columns) -> Iterator[Advance]:
+def _shown(
+    description: str, total: int | None, done: int, words: Words, columns: Callable[[], tuple[ProgressColumn, ...]]
+) -> Iterator[Advance]:
     if _level == "quiet":
         yield lambda _count: None
     elif sys.stderr.isatty():
@@ -98,7 +104,7 @@ class _Lines:
     Speed counts from the first item on: what comes before it is starting processes, or a connection.
     """
 
-    def __init__(self, description: str, total: int | None, done: int, words) -> None:
+    def __init__(self, description: str, total: int | None, done: int, words: Words) -> None:
         self.description, self.total, self.before, self.words = description, total, done, words
         self.came = self.tenth = 0
         self.started = self.shown = time.monotonic()
@@ -119,7 +125,7 @@ class _Lines:
                 return
             if self.silent or tenth > self.tenth or waited >= SILENT_SECONDS:
                 self.shown, self.tenth, self.silent = time.monotonic(), tenth, False
-                self._print(self._state())
+                self._print(self._state(time.monotonic() - self.first))
 
     def close(self) -> None:
         """The last line, of work that came to its end."""
@@ -129,8 +135,8 @@ class _Lines:
         else:
             self._print(f"{self.words(done, None)} done in {seconds}")
 
-    def _state(self) -> str:
-        done, came, seconds = self.before + self.came, self.came - self.first_came, time.monotonic() - self.first
+    def _state(self, seconds: float) -> str:
+        done, came = self.before + self.came, self.came - self.first_came
         rate = came / seconds
         if self.total is None:
             return f"{self.words(done, None)}, {self.words(rate, None)}/s"
@@ -150,14 +156,14 @@ def _megabytes(number: float, total: int | None) -> str:
     return f"{number / 1e6:.1f} MB" if total is None else f"{number / 1e6:.1f} of {total / 1e6:.1f} MB"
 
 
-def _items_bar() -> tuple:
+def _items_bar() -> tuple[ProgressColumn, ...]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     return *columns, TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()
 
 
-def _bytes_bar() -> tuple:
+def _bytes_bar() -> tuple[ProgressColumn, ...]:
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn()

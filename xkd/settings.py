@@ -308,6 +308,9 @@ class Finetune(Settings):
     )
 
 
+ProtocolSettings = Linear | Svm | Layer | Retrieval | Finetune
+
+
 class Evaluate(Settings):
     batch_size: Positive = Field(128, description="clips per forward pass without gradients; changes speed only")
     linear: Linear = Linear()

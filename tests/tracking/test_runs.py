@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from xkd import tracking
-from xkd.tracking import process, system
+from xkd.tracking import process, server, system
 from xkd.tracking import run as runs
 from xkd.tracking.sender import SUPERSEDED
 
@@ -149,6 +149,21 @@ def test_long_runs_show_what_the_machine_does(client, monkeypatch):
     shown = client.get_run(run.id)
     assert shown.data.metrics["system/system_memory_usage_megabytes"] > 0
     assert shown.info.status == "FINISHED"
+
+
+def test_a_run_that_was_put_aside_meanwhile_is_not_watched(client, monkeypatch, capsys):
+    """Another machine superseded it while MLflow did not answer here; its `start`, sent again, finds that out."""
+    with start("overtaken") as old:
+        with start("overtaken", digest="d2"):
+            pass
+        runs._quiet_until[server.address()] = math.inf
+        old.log_metrics({"kept": 1})
+        runs._quiet_until.clear()
+        monkeypatch.setattr(system, "FIRST_SAMPLE_SECONDS", 0.0)
+        old.log_metrics({"sent": 2})
+    said = capsys.readouterr().err
+    assert "what was kept has been sent" in said
+    assert "no system metrics" not in said
 
 
 def test_errors_of_the_work_pass_through_when_tracking_failed(client, monkeypatch):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -44,7 +46,7 @@ def _collected(entry: Dataset, dataset: str, out: Path) -> None:
     if known and known.own_clips and not entry.source:
         youtube.fetch_segments(table["id"].tolist(), out / acquire.SEGMENTS)
     if known and not entry.limit:
-        _compare(table["split"].value_counts().to_dict(), known.expected, known.title)
+        _compare(dict(Counter(table["split"])), known.expected, known.title)
     write_json(out / "source.json", {"dataset": dataset, "kind": entry.kind, "source": entry.source})
     listing.write(out / "index.csv", table)
 
@@ -95,8 +97,9 @@ def _complete(out: Path, entry: Dataset) -> bool:
     return right and all((out / path).exists() for path in table["path"])
 
 
-def _recipe(out: Path) -> dict | None:
+def _recipe(out: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((out / "source.json").read_text())
+        recipe: dict[str, Any] = json.loads((out / "source.json").read_text())
+        return recipe
     except (OSError, ValueError):
         return None

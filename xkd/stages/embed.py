@@ -6,6 +6,7 @@ import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,8 @@ from xkd.errors import UserError
 from xkd.files import replacing
 from xkd.progress import say, track
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 # Read at a time. A later part of a file's sound is reached by decoding what lies before: parts are long, and decoding
 # is hundreds of times faster than the network.
 SECONDS_PER_TASK = {"video": 16.0, "audio": 900.0}
@@ -57,7 +60,7 @@ def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int)
     try:
         with replacing(output) as path, pq.ParquetWriter(path, COLUMNS) as writer:
             for file, vectors in _vectors(model, good, cut, batch_size, faults):
-                writer.write_table(_rows(file, vectors, surveys[file], cut))
+                writer.write_table(_rows(file, vectors, good[file], cut))
                 written += len(vectors)
             if not written:
                 raise UserError(f"no clip could be read from {len(files)} files ({_first(faults)}); nothing written")
@@ -109,7 +112,7 @@ def _views(
             yield from ((file, _view(model, clip, cut)) for clip in clips)
 
 
-def _batches(items: Iterator, size: int) -> Iterator[list]:
+def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
     while batch := list(itertools.islice(items, size)):
         yield batch
 
@@ -127,7 +130,7 @@ def _rows(file: str, vectors: np.ndarray, survey: Survey, cut: Cut) -> pa.Table:
     return pa.table(columns, schema=COLUMNS)
 
 
-def _plain(result):
+def _plain(result: Result | str | Failure) -> Result | str:
     return result.reason if isinstance(result, Failure) else result
 
 

@@ -6,17 +6,19 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from xkd import tracking
 from xkd.data import manifest as manifests
-from xkd.downstream.features import Clips
+from xkd.downstream.features import Clips, Key
 from xkd.downstream.metrics import DECIMALS, Retrieved, Scores, confusion, per_class, summarise
 from xkd.downstream.protocols import PROTOCOLS, Job
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
+from xkd.models.vit import Encoder
 from xkd.params import canonical, column, headline, with_views
 from xkd.params import protocol as params_of_protocol
 from xkd.settings import Params, Recipe, Task
@@ -93,7 +95,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
     write_json(out.with_suffix(".times.json"), {"seconds": round(time.perf_counter() - started, 2)})
 
 
-def _over_folds(folds: dict[str | None, dict]) -> dict:
+def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
     """The only fold's results, or means over official folds with their spread, and every fold's own."""
     parts = list(folds.values())
     if len(parts) == 1:
@@ -108,7 +110,7 @@ def _over_folds(folds: dict[str | None, dict]) -> dict:
     }
 
 
-def _summary(manifest: Path) -> dict:
+def _summary(manifest: Path) -> dict[str, Any]:
     """What `prepare` says about the clips of a manifest."""
     path = manifest.with_name("summary.json")
     try:
@@ -120,7 +122,7 @@ def _summary(manifest: Path) -> dict:
         ) from error
 
 
-def _check_settings(prepared: dict, path: Path, recipe: Recipe, task: Task) -> None:
+def _check_settings(prepared: dict[str, Any], path: Path, recipe: Recipe, task: Task) -> None:
     """Encoders judge only clips cut, scaled and sampled as those that they were trained on; larger views need larger clips."""
     free = {"pack", "size"} if "size" in task.views.get("video_global", {}) else {"pack"}
     for key, trained in recipe.clips.model_dump(mode="json", exclude=free).items():
@@ -142,7 +144,9 @@ def _check_labels(clips: manifests.Manifest, path: Path, fold: str | None) -> No
             raise UserError(f"{path}: {len(unlabelled)} {split} clips have no label, e.g. {unlabelled.iloc[0]}")
 
 
-def _readable(encoders: dict, modalities: tuple[str, ...], clips: manifests.Manifest, path: Path) -> dict:
+def _readable(
+    encoders: dict[Key, Encoder], modalities: tuple[str, ...], clips: manifests.Manifest, path: Path
+) -> dict[Key, Encoder]:
     """The encoders that the task judges and whose modality every clip has: a set of sounds is no test of pictures."""
     encoders = {key: encoder for key, encoder in encoders.items() if key[1] in modalities}
     rows = clips.rows[clips.rows["split"].isin(("train", "test"))]
@@ -163,7 +167,7 @@ def _of_fold(table: pd.DataFrame, fold: str | None) -> pd.DataFrame:
     return table if fold is None else table.assign(fold=fold)
 
 
-def _track(params: Params, results: dict, recipe: Recipe, run: Path, files: list[Path]) -> None:
+def _track(params: Params, results: dict[str, Any], recipe: Recipe, run: Path, files: list[Path]) -> None:
     """Shows the accuracies in a run of their own and beside the curves of the pretraining run."""
     accuracies = {name: round(value, 2) for name, value in headline(results["metrics"]).items()}
     settings = {k: results[k] for k in ("dataset", "ablation", "seed", "task", "protocol", "manifest")}
@@ -181,10 +185,11 @@ def _track(params: Params, results: dict, recipe: Recipe, run: Path, files: list
 
 def _pretraining_id(run: Path) -> str | None:
     try:
-        return json.loads((run / "mlflow.json").read_text())["run_id"]
+        run_id: str | None = json.loads((run / "mlflow.json").read_text())["run_id"]
+        return run_id
     except (OSError, ValueError, KeyError):
         return None  # tracking is a convenience: a run without it is evaluated all the same
 
 
-def _digest(settings: dict) -> str:
+def _digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(canonical(settings).encode()).hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from xkd.errors import UserError
 from xkd.params import recipe as recipe_of
@@ -57,7 +58,7 @@ def run(
         show(plan)
 
 
-def make(params: Params, ablation: str | None, hardware: Hardware, clips: int | None = None) -> dict:
+def make(params: Params, ablation: str | None, hardware: Hardware, clips: int | None = None) -> dict[str, Any]:
     """The plan as plain values: bytes, operations, hours.
 
     Raises:
@@ -79,7 +80,7 @@ def make(params: Params, ablation: str | None, hardware: Hardware, clips: int | 
     }
 
 
-def _details(recipe: Recipe, clips: ClipCounts, hardware: Hardware) -> dict:
+def _details(recipe: Recipe, clips: ClipCounts, hardware: Hardware) -> dict[str, Any]:
     flops, steps = step_flops(recipe), _steps(recipe, clips)
     batch, total = recipe.training.batch_size, flops.total * steps
     return {
@@ -106,7 +107,7 @@ def _details(recipe: Recipe, clips: ClipCounts, hardware: Hardware) -> dict:
     }
 
 
-def _row(params: Params, recipe: Recipe, counts: dict[str, ClipCounts], hardware: Hardware) -> dict:
+def _row(params: Params, recipe: Recipe, counts: dict[str, ClipCounts], hardware: Hardware) -> dict[str, Any]:
     """Of one seed."""
     flops, steps = step_flops(recipe), _steps(recipe, counts[params.dataset])
     evaluations = evaluation_flops(params, recipe, counts)
@@ -123,7 +124,7 @@ def _row(params: Params, recipe: Recipe, counts: dict[str, ClipCounts], hardware
     }
 
 
-def _total(rows: dict[str, dict], counts: dict[str, ClipCounts], seeds: int) -> dict:
+def _total(rows: dict[str, dict[str, Any]], counts: dict[str, ClipCounts], seeds: int) -> dict[str, Any]:
     """Of all ablations and seeds, one after the other."""
     return {
         "runs": seeds * len(rows),
@@ -148,7 +149,7 @@ def _steps(recipe: Recipe, clips: ClipCounts) -> int:
     return recipe.training.epochs * steps
 
 
-def _tokens(recipe: Recipe, modality: str) -> dict:
+def _tokens(recipe: Recipe, modality: str) -> dict[str, Any]:
     counts = patch_counts(recipe, modality)
     return {"global": counts[0], "global_visible": kept_count(recipe, modality), "local": counts[1:]}
 

@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -35,7 +36,8 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
         UserError: no index, nothing in it, no usable clip, or no space left.
     """
     dataset = _dataset_of(params, raw)
-    require, clips = catalogue.entry(params, dataset).require, catalogue.clips(params, dataset)
+    require = str(catalogue.entry(params, dataset).require)  # `entry` has filled it in
+    clips = catalogue.clips(params, dataset)
     if clips.size % 2:
         raise UserError(f"clips.size: {clips.size} is odd; H.264 needs an even number of pixels")
     table = listing.read(raw)
@@ -57,7 +59,15 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
             shutil.rmtree(pack.folder, ignore_errors=True)
 
 
-def _prepared(table, raw: Path, out: Path, clips: Clips, require: str, pack, processes) -> Iterator[dict]:
+def _prepared(
+    table: pd.DataFrame,
+    raw: Path,
+    out: Path,
+    clips: Clips,
+    require: str,
+    pack: PackWriter | None,
+    processes: int | None,
+) -> Iterator[dict[str, Any]]:
     """Manifest columns of each clip, in order; decoded clips go to `pack` as they come."""
     once = ~table["id"].duplicated()
     pairs = zip(table["source"][once], table["path"][once], strict=True)
@@ -127,7 +137,8 @@ def _clean(folder: Path, keep: set[Path]) -> None:
 def _dataset_of(params: Params, raw: Path) -> str:
     """Which entry of the catalogue the index belongs to: what `download` noted, else params.dataset."""
     try:
-        return json.loads((raw.parent / "source.json").read_text())["dataset"]
+        dataset: str = json.loads((raw.parent / "source.json").read_text())["dataset"]
+        return dataset
     except (OSError, ValueError, KeyError):
         return params.dataset
 

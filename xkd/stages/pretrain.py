@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ class Job:
         return Path("checkpoints") / self.name
 
     @cached_property
-    def identity(self) -> dict:
+    def identity(self) -> dict[str, Any]:
         """All that decides the result: settings, seed, data and code."""
         code = {"code": fingerprint.stage("pretrain"), "torch": str(torch.__version__)}
         return {**flat(decisive(self.recipe)), "seed": self.seed, "data": self.data.hash, **code}
@@ -101,7 +102,7 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
         if goes_on and group.first:
             say(f"continuing at step {trainer.step} (epoch {trainer.epoch}) from {job.checkpoints}")
         _train(job, trainer, tracked)
-        if group.first:
+        if tracked is not None:
             _write(job, trainer, tracked)
             checkpoint.remove(job.checkpoints)
 
@@ -190,7 +191,7 @@ def _held_out(recipe: Recipe, manifest: Path, chosen: tuple[str, ...]) -> dict[s
     return {m: getattr(batch, m)[0] for m in chosen}
 
 
-def _line(summary: dict) -> str:
+def _line(summary: dict[str, Any]) -> str:
     shown = ("loss", *LOSSES[1:], "gradient_norm", "data_wait_seconds", "clips_per_second")
     parts = [f"{name} {value:.4g}" for name, value in summary.items() if name.startswith(shown)]
     return f"epoch {summary['epoch']}: " + ", ".join(parts)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+
+import numpy as np
 
 from xkd.data import encode
 from xkd.data.workers import Failure, run_guarded, seconds_allowed
@@ -13,7 +16,7 @@ from xkd.report import style
 from xkd.show import drawing
 from xkd.show.looks import look
 from xkd.show.media import Cuttings, read
-from xkd.show.models import gather
+from xkd.show.models import Models, gather
 
 
 def run(clip: Path, encoders: tuple[Path, ...], out: Path | None, video: bool, start: float | None, seed: int) -> None:
@@ -56,7 +59,9 @@ def run(clip: Path, encoders: tuple[Path, ...], out: Path | None, video: bool, s
         print(film)
 
 
-def _write_film(path: Path, count: int, draw, fps: float, models, cuttings: Cuttings) -> None:
+def _write_film(
+    path: Path, count: int, draw: Callable[[int], np.ndarray], fps: float, models: Models, cuttings: Cuttings
+) -> None:
     sound = cuttings.clips.get("audio")
     rate = round(models.cuts()["audio"].rate) if sound is not None else 0
     height, width = draw(0).shape[:2]

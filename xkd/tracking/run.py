@@ -8,9 +8,10 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Self
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self
 
 from xkd.files import sha256
 from xkd.tracking import process, server
@@ -18,13 +19,14 @@ from xkd.tracking.sender import NoSuchRun, Sender
 from xkd.tracking.spool import Spool, path_of
 from xkd.tracking.system import SystemMetrics
 
+Arguments = ParamSpec("Arguments")
 ROWS_PER_CALL = 20  # a curve to look at; every step is in steps.csv
 COPIED_BYTES = 10_000_000  # larger files stay where they are, and the run says where that is
 PATIENCE_SECONDS, PATIENCE_FACTOR = 60.0, 20.0  # trying again costs at most a twentieth of the time
 _quiet_until: dict[str, float] = {}  # by address: not to wait again for a server that has just not answered
 
 
-def start(experiment: str, key: str, name: str, params: dict, tags: dict, digest: str) -> Run:
+def start(experiment: str, key: str, name: str, params: dict[str, Any], tags: dict[str, Any], digest: str) -> Run:
     """A run that opens when entered (`with`), and closes as FINISHED, FAILED or KILLED when left.
 
     Enter it only while nothing else can be working on the same key: unfinished runs of the key are taken for dead.
@@ -63,11 +65,11 @@ def attach(run_id: str | None, experiment: str = server.PRETRAINING, key: str = 
     return Run({"event": "attach", "run_id": run_id, "experiment": experiment, "key": key})
 
 
-def _guarded(method):
+def _guarded(method: Callable[Concatenate[Run, Arguments], None]) -> Callable[Concatenate[Run, Arguments], None]:
     """Turns any failure into one warning and switches the run off: the disk is full, say, or MLflow broken."""
 
     @functools.wraps(method)
-    def wrapper(self, *args, **kwargs):
+    def wrapper(self: Run, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
         if self.off:
             return
         try:
@@ -87,7 +89,7 @@ class Run:
         off: whether nothing is logged.
     """
 
-    def __init__(self, opening: dict) -> None:
+    def __init__(self, opening: dict[str, Any]) -> None:
         self.id: str | None = opening.get("run_id")
         self.off = os.environ.get("XKD_TRACKING", "on").lower() in ("off", "0", "false", "no")
         self._opening = opening
@@ -99,7 +101,9 @@ class Run:
         self._open()
         return self
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             status = "FINISHED"
         else:
@@ -107,7 +111,7 @@ class Run:
         self._close(status)
 
     @_guarded
-    def log_steps(self, rows: list[dict], key: str = "step") -> None:
+    def log_steps(self, rows: list[dict[str, Any]], key: str = "step") -> None:
         """Logs curves: each row's numbers at step `row[key]`, thinned evenly to a few rows per call.
 
         Rows that an interrupted part of the run has logged already are left out.
@@ -118,7 +122,7 @@ class Run:
         self._log("curve", points=[point for row in chosen for point in _points(row, int(row[key]), key)])
 
     @_guarded
-    def log_metrics(self, values: dict, step: int | None = None) -> None:
+    def log_metrics(self, values: dict[str, Any], step: int | None = None) -> None:
         """Logs numbers; entries that are no numbers are left out."""
         self._log("values", points=_points(values, step or 0))
 
@@ -162,23 +166,22 @@ class Run:
         except NoSuchRun:
             self.off = True
 
-    def _log(self, event: str, **content) -> None:
+    def _log(self, event: str, **content: Any) -> None:
         if self._sender is None and self._spool is None:
             self._open()
         if self.off:
             return
         record = {"event": event, "time": _now(), **content}
-        if self._spool and self._try(lambda sender: send_all(self._spool, sender)):
+        if self._spool and self._try(functools.partial(send_all, self._spool)):
             self._spool = None
             self._watch_system()
             _say("MLflow answers again, what was kept has been sent")
-        if self._spool is None:
-            if self._try(lambda sender: sender.send(record), self._sender):
-                return
-            self._keep_opening()
-        self._spool.append(_sealed(record))
+        if self._spool is None and self._try(lambda sender: sender.send(record), self._sender):
+            return
+        spool = self._spool or self._keep_opening()
+        spool.append(_sealed(record))
 
-    def _try(self, action, sender: Sender | None = None) -> bool:
+    def _try(self, action: Callable[[Sender], None], sender: Sender | None = None) -> bool:
         """Whether `action` went well; where not, nothing is tried for a while."""
         started = time.monotonic()
         if started < _quiet_until.get(server.address(), 0.0):
@@ -200,18 +203,19 @@ class Run:
         self._sender, self.id = sender, sender.run_id
         return True
 
-    def _keep_opening(self) -> None:
+    def _keep_opening(self) -> Spool:
         """Begins to keep the run on disk: its opening first, so that what follows can be sent by another process."""
         self._leave_system()
         key = self._opening["key"]
         if self._opening["event"] == "attach":
             # Several may be logged onto one run at once.
-            self._spool = Spool(path_of(f"{key or self.id} {os.getpid()}-{time.time_ns()}"))
+            spool = self._spool = Spool(path_of(f"{key or self.id} {os.getpid()}-{time.time_ns()}"))
         else:
-            self._spool = Spool(path_of(key))
+            spool = self._spool = Spool(path_of(key))
             if self.id is None:
-                self._opening["id"] = _continued(self._spool.events(), self._opening)
-        self._spool.append(self._opening)
+                self._opening["id"] = _continued(spool.events(), self._opening)
+        spool.append(self._opening)
+        return spool
 
     @_guarded
     def _close(self, status: str) -> None:
@@ -222,7 +226,7 @@ class Run:
             self._spool.close()
 
     def _watch_system(self) -> None:
-        if self._opening["event"] == "start":
+        if self._opening["event"] == "start" and self.id:
             self._system = SystemMetrics(self.id)
 
     def _leave_system(self) -> None:
@@ -238,11 +242,12 @@ def send_all(spool: Spool, sender: Sender) -> None:
     spool.remove()
 
 
-def _continued(events: list[dict], opening: dict) -> str:
+def _continued(events: list[dict[str, Any]], opening: dict[str, Any]) -> str:
     """The id of the unfinished run that `opening` goes on with, if the last one kept is of the same digest."""
     last = next((event for event in reversed(events) if event["event"] == "start"), None)
     finished = any(event["event"] == "end" and event["status"] == "FINISHED" for event in events[-1:])
-    return last["id"] if last and last["digest"] == opening["digest"] and not finished else opening["id"]
+    known: str = last["id"] if last and last["digest"] == opening["digest"] and not finished else opening["id"]
+    return known
 
 
 def _inside(paths: Iterable[Path]) -> list[tuple[Path, str | None]]:
@@ -257,12 +262,12 @@ def _inside(paths: Iterable[Path]) -> list[tuple[Path, str | None]]:
     return found
 
 
-def _points(values: dict, step: int, without: str = "") -> list[tuple[str, int, float]]:
+def _points(values: dict[str, Any], step: int, without: str = "") -> list[tuple[str, int, float]]:
     numbers = {k: v for k, v in values.items() if isinstance(v, (int, float)) and not isinstance(v, bool)}
     return [(name, step, float(value)) for name, value in numbers.items() if name != without]
 
 
-def _sealed(event: dict) -> dict:
+def _sealed(event: dict[str, Any]) -> dict[str, Any]:
     """With the hash of each file, so that another one of its name is not sent in its place."""
     if event["event"] != "files":
         return event

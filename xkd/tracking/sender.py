@@ -11,10 +11,16 @@ import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xkd.files import sha256
 from xkd.tracking import process, server
 
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+Item = TypeVar("Item")
 KEY, DIGEST, START, PROJECT, SUPERSEDED = "xkd.key", "xkd.digest", "xkd.start", "xkd.project", "xkd.superseded"
 METRICS_PER_BATCH, PARAMS_PER_BATCH, PARAM_LENGTH = 1000, 100, 6000  # limits of MLflow
 REFERENCES = "references.json"
@@ -41,7 +47,7 @@ class Sender:
         self._superseded = False
         self._last_step: dict[str, int] = {}
 
-    def send(self, event: dict) -> None:
+    def send(self, event: dict[str, Any]) -> None:
         """Carries out one event.
 
         Raises:
@@ -60,7 +66,7 @@ class Sender:
         if event["event"] in ("start", "attach") or not self._superseded:
             kinds[event["event"]](event)
 
-    def _start(self, event: dict) -> None:
+    def _start(self, event: dict[str, Any]) -> None:
         with server.first_access():
             experiment = server.experiment(self._client, event["experiment"])
             self._end_dead_runs()
@@ -80,38 +86,38 @@ class Sender:
         self._last_step = self._ends_of_curves(run)
         self._params({k: v for k, v in event["params"].items() if _clean(k) not in run.data.params})
 
-    def _attach(self, event: dict) -> None:
+    def _attach(self, event: dict[str, Any]) -> None:
         with server.first_access():
             self.run_id = self._active(event["run_id"]) or self._newest(event)
         self._superseded = False
         if self.run_id is None:
             raise NoSuchRun(f"MLflow has no run {event['key'] or event['run_id']}")
 
-    def _params(self, params: dict) -> None:
+    def _params(self, params: dict[str, Any]) -> None:
         from mlflow.entities import Param
 
         entries = [Param(_clean(name), str(value)[:PARAM_LENGTH]) for name, value in params.items()]
         for part in _batches(entries, PARAMS_PER_BATCH):
-            self._client.log_batch(self.run_id, params=part)
+            self._client.log_batch(self._open_run, params=part)
 
-    def _curve(self, event: dict) -> None:
+    def _curve(self, event: dict[str, Any]) -> None:
         points = [point for point in event["points"] if point[1] > self._last_step.get(_clean(point[0]), -1)]
         self._points(points, event["time"])
         self._last_step |= {_clean(name): step for name, step, _ in points}
 
-    def _values(self, event: dict) -> None:
+    def _values(self, event: dict[str, Any]) -> None:
         self._points(event["points"], event["time"])
 
-    def _points(self, points: list, time: int) -> None:
+    def _points(self, points: list[tuple[str, int, float]], time: int) -> None:
         from mlflow.entities import Metric
 
         for part in _batches(
             [Metric(_clean(name), value, time, step) for name, step, value in points], METRICS_PER_BATCH
         ):
-            self._client.log_batch(self.run_id, metrics=part)
+            self._client.log_batch(self._open_run, metrics=part)
             self.points += len(part)
 
-    def _files(self, event: dict) -> None:
+    def _files(self, event: dict[str, Any]) -> None:
         for entry in event["files"]:
             path = Path(entry["path"])
             if not path.is_file():
@@ -119,22 +125,22 @@ class Sender:
             elif "sha256" in entry and sha256(path) != entry["sha256"]:
                 self.left_out.append(f"{path} has changed since")
             else:
-                self._client.log_artifact(self.run_id, str(path), entry["folder"])
+                self._client.log_artifact(self._open_run, str(path), entry["folder"])
                 self.files += 1
 
-    def _references(self, event: dict) -> None:
-        self._client.log_dict(self.run_id, event["references"], REFERENCES)
+    def _references(self, event: dict[str, Any]) -> None:
+        self._client.log_dict(self._open_run, event["references"], REFERENCES)
 
-    def _end(self, event: dict) -> None:
-        self._client.set_terminated(self.run_id, event["status"], event["time"])
+    def _end(self, event: dict[str, Any]) -> None:
+        self._client.set_terminated(self._open_run, event["status"], event["time"])
 
-    def _begun(self, experiment: str, start: str):
+    def _begun(self, experiment: str, start: str) -> Run | None:
         """The run that this very `start` made or continued, if it was sent before."""
         from mlflow.entities import ViewType
 
         return next(iter(self._client.search_runs([experiment], _tag(START, start), ViewType.ALL)), None)
 
-    def _unfinished(self, experiment: str, event: dict):
+    def _unfinished(self, experiment: str, event: dict[str, Any]) -> Run | None:
         """The run to continue: unfinished, of the same key and digest; earlier runs of the key are put aside."""
         found = None
         for run in self._client.search_runs([experiment], _tag(KEY, event["key"]), order_by=["start_time DESC"]):
@@ -167,23 +173,29 @@ class Sender:
                 return None
             raise
 
-    def _newest(self, event: dict) -> str | None:
+    def _newest(self, event: dict[str, Any]) -> str | None:
         known = self._client.get_experiment_by_name(event["experiment"]) if event["key"] else None
         if known is None:
             return None
         runs = self._client.search_runs([known.experiment_id], _tag(KEY, event["key"]), order_by=["start_time DESC"])
         return next((run.info.run_id for run in runs if _is_of(run, event["project"])), None)
 
-    def _ends_of_curves(self, run) -> dict[str, int]:
+    def _ends_of_curves(self, run: Run) -> dict[str, int]:
         names = list(run.data.metrics)
         return {n: max(p.step for p in self._client.get_metric_history(run.info.run_id, n)) for n in names}
 
+    @property
+    def _open_run(self) -> str:
+        if self.run_id is None:
+            raise NoSuchRun("results came before their run was opened")
+        return self.run_id
+
     @functools.cached_property
-    def _client(self):
+    def _client(self) -> MlflowClient:
         return server.client()
 
 
-def _is_of(run, project: str) -> bool:
+def _is_of(run: Run, project: str) -> bool:
     return run.data.tags.get(PROJECT, ".") == project
 
 
@@ -192,7 +204,7 @@ def _tag(name: str, value: str) -> str:
     return f"tags.`{name}` = {quote}{value}{quote}"
 
 
-def _batches(entries: list, size: int) -> Iterator[list]:
+def _batches(entries: list[Item], size: int) -> Iterator[list[Item]]:
     for first in range(0, len(entries), size):
         yield entries[first : first + size]
 

@@ -9,6 +9,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 PRETRAINING, EVALUATION, TABLE = "xkd-pretrain", "xkd-evaluate", "xkd-table"
 OURS = "name LIKE 'xkd-%'"
@@ -56,7 +60,7 @@ def load() -> None:
         logging.getLogger(name).setLevel(level)
 
 
-def client():
+def client() -> MlflowClient:
     """An MlflowClient of the address. Make it within `first_access`: it makes the database if there is none."""
     load()
     from mlflow import MlflowClient
@@ -82,7 +86,7 @@ def project() -> str:
     return os.getcwd() if os.environ.get("MLFLOW_TRACKING_URI") else "."
 
 
-def experiment(known, name: str) -> str:
+def experiment(known: MlflowClient, name: str) -> str:
     """The id of an experiment, made if it does not exist; `known` is a client. Call it within `first_access`."""
     existing = known.get_experiment_by_name(name)
     return existing.experiment_id if existing else known.create_experiment(name)

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 FOLDER = Path("mlflow-unsent")
@@ -51,13 +52,13 @@ class Spool:
             self._file.close()
         self._cut_torn_line()
 
-    def append(self, event: dict) -> None:
+    def append(self, event: dict[str, Any]) -> None:
         """Adds an event; it is on the disk when this returns."""
         self._file.write(json.dumps(event).encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def events(self) -> list[dict]:
+    def events(self) -> list[dict[str, Any]]:
         """All events, in order."""
         return [json.loads(line) for line in self.path.read_bytes().splitlines()]
 
@@ -78,7 +79,7 @@ class Spool:
             self._file.truncate(whole)
 
 
-def _begun(path: Path) -> tuple:
+def _begun(path: Path) -> tuple[int, str]:
     try:
         with open(path, "rb") as file:
             line = file.readline()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from xkd.tracking import server
+
+if TYPE_CHECKING:
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 FIRST_SAMPLE_SECONDS = 10.0  # shorter runs are left alone
 
@@ -15,7 +19,7 @@ class SystemMetrics:
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._monitor = None
+        self._monitor: SystemMetricsMonitor | None = None
         self._timer = threading.Timer(FIRST_SAMPLE_SECONDS, self._begin)
         self._timer.daemon = True
         self._timer.start()
