@@ -60,14 +60,15 @@ def _rand_augmented(clip: Tensor, settings: Finetune) -> Tensor:
     operations, magnitude = settings.rand_augment
     mean, std = (torch.tensor(v, device=clip.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
     pictures = ((clip.transpose(0, 1) * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    changed = v2.RandAugment(num_ops=operations, magnitude=magnitude)(pictures)
+    changed: Tensor = v2.RandAugment(num_ops=operations, magnitude=magnitude)(pictures)
     return ((changed.float() / 255 - mean) / std).transpose(0, 1)
 
 
 def _erased(clip: Tensor, probability: float) -> Tensor:
     from torchvision.transforms import v2
 
-    return v2.RandomErasing(p=probability)(clip.transpose(0, 1)).transpose(0, 1)
+    pictures: Tensor = v2.RandomErasing(p=probability)(clip.transpose(0, 1))
+    return pictures.transpose(0, 1)
 
 
 def _warped(clip: Tensor, most: int) -> Tensor:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from xkd.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from xkd.data.loader import Batch
 
 Key = tuple[str, str]  # owner (student or teacher), modality (video or audio)
 Networks = Mapping[Key, Callable[[Tensor], Tensor]]
@@ -43,7 +49,7 @@ class Clips:
         return [names for owner, names in self.items.items() if modality in (owner, "both")]
 
 
-def extract(networks: Networks, batches: Iterable, rows) -> Clips:
+def extract(networks: Networks, batches: Iterable[Batch], rows: pd.DataFrame) -> Clips:
     """Runs every network over every clip.
 
     Args:
@@ -68,7 +74,7 @@ def extract(networks: Networks, batches: Iterable, rows) -> Clips:
     return of_rows(rows, {key: np.concatenate(values)[order] for key, values in parts.items()})
 
 
-def outputs_of(networks: Networks, batches: Iterable) -> Iterator[tuple[list[str], dict[Key, np.ndarray]]]:
+def outputs_of(networks: Networks, batches: Iterable[Batch]) -> Iterator[tuple[list[str], dict[Key, np.ndarray]]]:
     """Per batch its ids and every network's output for each view (B, views, D), float32, without gradients."""
     with torch.inference_mode():
         for batch in batches:
@@ -79,7 +85,7 @@ def outputs_of(networks: Networks, batches: Iterable) -> Iterator[tuple[list[str
             yield batch.ids, outputs
 
 
-def of_rows(rows, outputs: dict[Key, np.ndarray]) -> Clips:
+def of_rows(rows: pd.DataFrame, outputs: dict[Key, np.ndarray]) -> Clips:
     """Outputs in the order of a manifest's rows, with what the rows say."""
     items = {m: _items(rows, f"{m}_source") for m in ("video", "audio")}
     return Clips(rows["id"].to_numpy(dtype=str), rows["label"].to_numpy(dtype=str), items, outputs)
@@ -100,6 +106,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _items(rows, column: str) -> np.ndarray:
+def _items(rows: pd.DataFrame, column: str) -> np.ndarray:
     """Provenance of each clip; a clip of unknown provenance is an item of its own."""
-    return rows[column].where(rows[column] != "", rows["id"]).to_numpy(dtype=str)
+    names: np.ndarray = rows[column].where(rows[column] != "", rows["id"]).to_numpy(dtype=str)
+    return names

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xkd.data.loader import Loader
 from xkd.downstream.augment import augment, mix
 from xkd.downstream.features import device
 from xkd.downstream.labels import classes_of, several, targets
 from xkd.errors import UserError
+from xkd.models.vit import Encoder
 from xkd.progress import track
 from xkd.settings import Finetune
 from xkd.training.schedules import cosine
@@ -23,7 +26,7 @@ class Classifier(nn.Module):
     """An encoder (its own copy) and a linear head on the mean of its patch tokens.
 
     Args:
-        encoder: `xkd.models.Encoder`; left as it is.
+        encoder: left as it is.
         classes: outputs of the head.
         seed: of the head's starting weights.
         dropout: of the feature.
@@ -31,7 +34,7 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, encoder: nn.Module, classes: int, seed: int, dropout: float = 0.0, unit_features: bool = False
+        self, encoder: Encoder, classes: int, seed: int, dropout: float = 0.0, unit_features: bool = False
     ) -> None:
         super().__init__()
         # A copy also separates encoders that share blocks: each modality is tuned alone.
@@ -46,10 +49,11 @@ class Classifier(nn.Module):
         features = self.encoder.features(x)
         if self.unit_features:
             features = F.normalize(features, dim=-1)
-        return self.head(self.dropout(features))
+        logits: Tensor = self.head(self.dropout(features))
+        return logits
 
 
-def finetune(encoders: dict[str, nn.Module], loader, settings: Finetune, seed: int) -> dict[str, Classifier]:
+def finetune(encoders: dict[str, Encoder], loader: Loader, settings: Finetune, seed: int) -> dict[str, Classifier]:
     """Trains one classifier per modality; the modalities share nothing but the pass over the data.
 
     Args:
@@ -120,12 +124,12 @@ def make_optimiser(model: Classifier, settings: Finetune) -> torch.optim.AdamW:
     embedding, CLS token and positions come below the first block. Vectors are not decayed.
     """
     top = len(model.encoder.blocks) + 1
-    groups: dict[tuple[int, bool], dict] = {}
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         depth, decays = _depth(name, top), parameter.ndim > 1
         rate = settings.learning_rate * settings.layer_decay ** (top - depth)
         decay = settings.weight_decay if decays else 0.0
-        new = {"params": [], "lr": rate, "peak": rate, "weight_decay": decay}
+        new: dict[str, Any] = {"params": [], "lr": rate, "peak": rate, "weight_decay": decay}
         groups.setdefault((depth, decays), new)["params"].append(parameter)
     return torch.optim.AdamW(list(groups.values()))
 

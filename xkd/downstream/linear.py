@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -14,6 +15,9 @@ from xkd.downstream.labels import classes_of, several, targets
 from xkd.downstream.metrics import mean_average_precision
 from xkd.errors import UserError
 from xkd.settings import Linear, Svm
+
+Model: TypeAlias = LogisticRegression | LinearSVC | OneVsRestClassifier
+Labelled = tuple[np.ndarray, np.ndarray]  # features (clips, D) and labels (clips,)
 
 
 def concatenate(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
@@ -91,6 +95,7 @@ def probe(
 
     Raises:
         UserError: fewer than two classes, or too few clips to choose C.
+        ValueError: `select_on: test` without test_labels.
     """
     if len(np.unique(labels)) < 2:
         raise UserError(
@@ -98,6 +103,8 @@ def probe(
         )
     train, test = train.astype(np.float64), test.astype(np.float64)
     if isinstance(settings, Svm) and settings.select_on == "test":
+        if test_labels is None:
+            raise ValueError("select_on: test needs the labels of the test clips")
         c = _best_c(settings, (train, labels), (test, test_labels))
     else:
         c = choose_c(train, labels, items, settings)
@@ -106,7 +113,7 @@ def probe(
     return _scores(model, scaler.transform(test)), classes, c
 
 
-def _best_c(settings: Linear | Svm, fit: tuple, held: tuple) -> float:
+def _best_c(settings: Linear | Svm, fit: Labelled, held: Labelled) -> float:
     """Of features and labels to fit and to choose on."""
     candidates, (x, labels), (x_held, held_labels) = sorted(settings.C), fit, held
     scaler = StandardScaler().fit(x)
@@ -129,7 +136,7 @@ def _classifier(settings: Linear | Svm, c: float) -> LogisticRegression | Linear
     return LinearSVC(C=c, max_iter=settings.max_iter, random_state=0)
 
 
-def _fitted(settings: Linear | Svm, x: np.ndarray, labels: np.ndarray, c: float) -> tuple:
+def _fitted(settings: Linear | Svm, x: np.ndarray, labels: np.ndarray, c: float) -> tuple[Model, np.ndarray]:
     """A classifier and the names of its classes."""
     if several(labels):
         classes = classes_of(labels)
@@ -138,11 +145,12 @@ def _fitted(settings: Linear | Svm, x: np.ndarray, labels: np.ndarray, c: float)
     return model, model.classes_
 
 
-def _scores(model, x: np.ndarray) -> np.ndarray:
+def _scores(model: Model, x: np.ndarray) -> np.ndarray:
     """(clips, classes): probabilities where the model has them, else signed distances."""
     if hasattr(model, "predict_proba"):
-        return model.predict_proba(x)
-    distances = model.decision_function(x)
+        probabilities: np.ndarray = model.predict_proba(x)
+        return probabilities
+    distances: np.ndarray = model.decision_function(x)
     return distances if distances.ndim == 2 else np.stack([-distances, distances], axis=1)
 
 

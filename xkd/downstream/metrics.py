@@ -41,7 +41,8 @@ class Scores:
     @property
     def predicted(self) -> np.ndarray:
         """(clips,) best scored class."""
-        return self.classes[self.values.argmax(axis=1)]
+        names: np.ndarray = self.classes[self.values.argmax(axis=1)]
+        return names
 
     def right(self, labels: np.ndarray) -> dict[str, np.ndarray]:
         """Which clips (clips,) count as recognised: top1, and top5 of more than five classes; none of several labels."""
@@ -86,7 +87,8 @@ def summarise(scores: Sequence[Scores | Retrieved], clips: Clips) -> tuple[dict[
         scores: of all classifiers.
         clips: the test clips they are about.
     """
-    values, spans = {}, {}
+    values: dict[str, float] = {}
+    spans: dict[str, list[float]] = {}
     for modality in dict.fromkeys(one.modality for one in scores):
         of_modality = [one for one in scores if one.modality == modality]
         right = {f"{one.name}.{k}": v for one in of_modality for k, v in one.right(clips.labels).items()}
@@ -141,7 +143,8 @@ def hits(scores: np.ndarray, classes: np.ndarray, labels: np.ndarray, k: int = 1
         (clips,) booleans.
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return (np.asarray(classes)[best] == np.asarray(labels)[:, None]).any(axis=1)
+    hit: np.ndarray = (np.asarray(classes)[best] == np.asarray(labels)[:, None]).any(axis=1)
+    return hit
 
 
 def mean_average_precision(scores: np.ndarray, targets: np.ndarray) -> float:
@@ -185,4 +188,5 @@ def intervals(correct: np.ndarray, items: Sequence[np.ndarray], seed: int = 0, l
     totals = weights.sum(axis=1)
     kept = totals > 0  # with very few crossed items a resample can hold no clip at all
     rates = 100 * (weights[kept] @ correct.astype(np.float32)) / totals[kept, None]
-    return np.quantile(rates.astype(float), [(1 - level) / 2, (1 + level) / 2], axis=0).T
+    bounds: np.ndarray = np.quantile(rates.astype(float), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return bounds.T

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 
 from xkd import fingerprint
-from xkd.data.loader import Loader, eval_loader, train_loader
+from xkd.data.loader import Batch, Loader, eval_loader, train_loader
 from xkd.data.manifest import Manifest
 from xkd.downstream import knn, linear, retrieval
 from xkd.downstream.features import Clips, Key, device, extract
@@ -22,17 +24,23 @@ from xkd.downstream.metrics import Retrieved, Scores
 from xkd.downstream.store import stored
 from xkd.errors import UserError
 from xkd.files import sha256
+from xkd.models.head import ProjectionHead
 from xkd.models.networks import OTHER
+from xkd.models.vit import Encoder
 from xkd.params import canonical
 from xkd.progress import track
 from xkd.settings import Finetune, Layer, Linear, Recipe, Retrieval, Svm, Task
 
+FeatureSet = tuple[str, str, np.ndarray, np.ndarray]
 Result = tuple[Clips, list[Scores | Retrieved], dict[str, float | str]]
 FEATURES = Path("features")
+Probe = Linear | Svm | Layer
+Frozen = Probe | Retrieval  # protocols that extract features
+Settings_co = TypeVar("Settings_co", bound=Frozen | Finetune, covariant=True)
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[Settings_co]):
     """The encoders of a run, the clips to judge them on, and how.
 
     Attributes:
@@ -45,8 +53,8 @@ class Job:
         batch_size: clips per forward pass.
     """
 
-    encoders: dict[Key, torch.nn.Module]
-    heads: dict[Key, torch.nn.Module]
+    encoders: dict[Key, Encoder]
+    heads: dict[Key, ProjectionHead]
     weights: dict[Key, Path]
     recipe: Recipe
     seed: int
@@ -54,7 +62,7 @@ class Job:
     path: Path
     dataset: str
     task: Task
-    settings: Linear | Svm | Layer | Retrieval | Finetune
+    settings: Settings_co
     batch_size: int
 
     @property
@@ -66,29 +74,38 @@ class Job:
         """Usable clips of a split, in order."""
         return self.manifest.split(split, fold).ids
 
-    def rows(self, split: str | None):
+    def rows(self, split: str | None) -> pd.DataFrame:
         """The manifest's rows of a split (None: of all)."""
         return (self.manifest.split(split) if split else self.manifest).rows
 
     def loader(self, modalities: list[str], split: str | None, first: int = 0, augmented: int | None = None) -> Loader:
         """The views of a split's clips (None: of all), from the first-th on; see `eval_loader`."""
-        options = {"clips": self.task.clips, "crops": self.task.crops, "augmented": augmented, "first": first}
-        return eval_loader(self.recipe, self.path, split, self.batch_size, modalities, **options)
+        return eval_loader(
+            self.recipe,
+            self.path,
+            split,
+            self.batch_size,
+            modalities,
+            clips=self.task.clips,
+            crops=self.task.crops,
+            augmented=augmented,
+            first=first,
+        )
 
-    def features(self, split: str | None, augmented: int | None = None) -> Clips:
+    def features(self: Job[Frozen], split: str | None, augmented: int | None = None) -> Clips:
         """Frozen features of the encoders that the protocol judges, for every clip of a split (None: of all)."""
         networks = {
             key: e.to(device()).features for key, e in self.encoders.items() if key[0] in self.settings.encoders
         }
         title = f"{split or 'all'} clips"
 
-        def batches_from(first: int, keys: list[Key]):
+        def batches_from(first: int, keys: list[Key]) -> Iterator[Batch]:
             return track(self.loader(sorted({modality for _, modality in keys}), split, first, augmented), title)
 
         origins = {key: self._origin(key, augmented) for key in networks}
         return stored(self._folder(split, augmented), networks, origins, self.rows(split), batches_from)
 
-    def _origin(self, key: Key, augmented: int | None) -> dict:
+    def _origin(self, key: Key, augmented: int | None) -> dict[str, Any]:
         """All that decides the features of an encoder."""
         groups = self.recipe.model_dump(mode="json", include={"clips", "logmel", "views"})
         return {
@@ -113,7 +130,7 @@ class Job:
         return FEATURES / run / f"{self.dataset}-{split or 'all'}-{views}"
 
 
-def probe_frozen(job: Job) -> Iterator[tuple[str | None, Result]]:
+def probe_frozen(job: Job[Probe]) -> Iterator[tuple[str | None, Result]]:
     """Linear probe (and with protocol linear kNN) of each encoder, and of both modalities of an owner together.
 
     Yields:
@@ -123,10 +140,11 @@ def probe_frozen(job: Job) -> Iterator[tuple[str | None, Result]]:
         yield fold, _probe(job, train, test)
 
 
-def search(job: Job) -> Iterator[tuple[str | None, Result]]:
+def search(job: Job[Retrieval]) -> Iterator[tuple[str | None, Result]]:
     """Retrieval from each modality to the other, for every owner that has both; yields as `probe_frozen`."""
     for fold, train, test in _folds(job):
-        results, space = [], {}
+        results: list[Scores | Retrieved] = []
+        space: dict[str, float | str] = {}
         relevant = retrieval.relevance(test.ids, test.labels, job.settings.relevant)
         for owner in sorted({owner for owner, _ in test.outputs}):
             keys = {modality: (owner, modality) for modality in OTHER}
@@ -149,7 +167,7 @@ def search(job: Job) -> Iterator[tuple[str | None, Result]]:
         yield fold, (test, results, space)
 
 
-def _projected(job: Job, key: Key, clips: Clips, heads: bool) -> np.ndarray:
+def _projected(job: Job[Retrieval], key: Key, clips: Clips, heads: bool) -> np.ndarray:
     """What the projection head makes of features (clips, views, D), or the features."""
     values = np.asarray(clips.outputs[key])
     if not heads:
@@ -157,10 +175,11 @@ def _projected(job: Job, key: Key, clips: Clips, heads: bool) -> np.ndarray:
     head, parts = job.heads[key].to(device()), torch.from_numpy(values).flatten(0, 1).split(4096)
     with torch.inference_mode():
         logits = torch.cat([head(part.to(device())).float().cpu() for part in parts])
-    return logits.unflatten(0, values.shape[:2]).numpy()
+    projected: np.ndarray = logits.unflatten(0, values.shape[:2]).numpy()
+    return projected
 
 
-def _folds(job: Job) -> Iterator[tuple[str | None, Clips, Clips]]:
+def _folds(job: Job[Frozen]) -> Iterator[tuple[str | None, Clips, Clips]]:
     """Training and test clips of each fold; features are extracted once, whatever the number of folds."""
     split = None if job.task.folds else "train"
     if job.task.train_clips > 1:
@@ -172,8 +191,10 @@ def _folds(job: Job) -> Iterator[tuple[str | None, Clips, Clips]]:
         yield fold, train.take(job.ids("train", fold)), test.take(job.ids("test", fold))
 
 
-def _probe(job: Job, train: Clips, test: Clips) -> Result:
-    scores, chosen, settings = [], {}, job.settings
+def _probe(job: Job[Probe], train: Clips, test: Clips) -> Result:
+    scores: list[Scores | Retrieved] = []
+    chosen: dict[str, float | str] = {}
+    settings = job.settings
     sets = list(_feature_sets(train.outputs, test.outputs))
     for owner, modality, features, test_features in track(sets, f"{job.task.protocol} probes"):
         # Each view of a training clip is an example; a test clip's score is the mean over its views.
@@ -195,7 +216,7 @@ def _probe(job: Job, train: Clips, test: Clips) -> Result:
     return test, scores, chosen
 
 
-def finetune_students(job: Job) -> Iterator[tuple[str | None, Result]]:
+def finetune_students(job: Job[Finetune]) -> Iterator[tuple[str | None, Result]]:
     """Finetunes the student encoder of each modality that the run has; yields as `probe_frozen`."""
     students = {modality: encoder for (owner, modality), encoder in job.encoders.items() if owner == "student"}
     for fold in job.folds:
@@ -213,7 +234,7 @@ def finetune_students(job: Job) -> Iterator[tuple[str | None, Result]]:
         yield fold, (test, [Scores(f"{o}.{m}.finetune", values, classes) for (o, m), values in means.items()], {})
 
 
-PROTOCOLS: dict[str, Callable[[Job], Iterator[tuple[str | None, Result]]]] = {
+PROTOCOLS: dict[str, Callable[[Job[Any]], Iterator[tuple[str | None, Result]]]] = {
     "linear": probe_frozen,
     "svm": probe_frozen,
     "layer": probe_frozen,
@@ -222,14 +243,15 @@ PROTOCOLS: dict[str, Callable[[Job], Iterator[tuple[str | None, Result]]]] = {
 }
 
 
-def _feature_sets(train: dict[Key, np.ndarray], test: dict[Key, np.ndarray]):
+def _feature_sets(train: dict[Key, np.ndarray], test: dict[Key, np.ndarray]) -> Iterator[FeatureSet]:
     """Owner, modality, training and test features (clips, views, D): of each encoder, then of both of an owner."""
     for owner in sorted({owner for owner, _ in train}):
         keys = [(owner, modality) for modality in ("video", "audio") if (owner, modality) in train]
         for key in keys:
             yield *key, train[key], test[key]
         if len(keys) == 2:
-            yield owner, "both", *(_joined(*(part[key] for key in keys)) for part in (train, test))
+            joined, test_joined = (_joined(*(part[key] for key in keys)) for part in (train, test))
+            yield owner, "both", joined, test_joined
 
 
 def _joined(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
@@ -240,7 +262,8 @@ def _joined(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
 
 
 def _mean(values: np.ndarray, clips: int) -> np.ndarray:
-    return values.reshape(clips, -1, values.shape[-1]).mean(1)
+    means: np.ndarray = values.reshape(clips, -1, values.shape[-1]).mean(1)
+    return means
 
 
 def _side_by_side(parts: list[Clips]) -> Clips:

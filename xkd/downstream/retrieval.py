@@ -32,7 +32,8 @@ def unit_vectors(outputs_ND: np.ndarray, mean_D: np.ndarray) -> np.ndarray:
 
     What all clips of a modality share says nothing about one of them, and would make all cosines alike.
     """
-    return normalize(outputs_ND - mean_D)
+    directions_ND: np.ndarray = normalize(outputs_ND - mean_D)
+    return directions_ND
 
 
 def relevance(ids: np.ndarray, labels: np.ndarray, relevant: str) -> Callable[[slice], np.ndarray]:
@@ -80,4 +81,5 @@ def places(similarity_NM: np.ndarray, found_NM: np.ndarray) -> np.ndarray:
         found_NM: which clips are relevant, at least one per query.
     """
     best = np.where(found_NM, similarity_NM, -np.inf).max(1, keepdims=True)
-    return 1 + ((similarity_NM >= best) & ~found_NM).sum(1)
+    before: np.ndarray = ((similarity_NM >= best) & ~found_NM).sum(1)
+    return 1 + before

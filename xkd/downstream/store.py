@@ -12,15 +12,25 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xkd.downstream.features import Clips, Key, Networks, incomplete, of_rows, outputs_of
 from xkd.files import write_json
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from xkd.data.loader import Batch
+
 
 def stored(
-    folder: Path, networks: Networks, origins: dict[Key, dict], rows, batches_from: Callable[[int, list[Key]], Iterable]
+    folder: Path,
+    networks: Networks,
+    origins: dict[Key, dict[str, Any]],
+    rows: pd.DataFrame,
+    batches_from: Callable[[int, list[Key]], Iterable[Batch]],
 ) -> Clips:
     """Features of `rows` by every network; what is not in `folder` yet is extracted, batch by batch, and kept there.
 
@@ -44,7 +54,7 @@ def stored(
         return of_rows(rows, {key: file.read() for key, file in files.items()})
 
 
-def _extract(files: dict[Key, _File], networks: Networks, ids: list[str], first: int, batches: Iterable) -> None:
+def _extract(files: dict[Key, _File], networks: Networks, ids: list[str], first: int, batches: Iterable[Batch]) -> None:
     done = first
     with ExitStack() as opened:
         appends = {key: opened.enter_context(file.appending(first)) for key, file in files.items()}
@@ -74,7 +84,7 @@ class _File:
         clips: how many are there; of a clip that was being written when a process stopped, nothing.
     """
 
-    def __init__(self, folder: Path, key: Key, origin: dict) -> None:
+    def __init__(self, folder: Path, key: Key, origin: dict[str, Any]) -> None:
         self._values, self._about = (folder / f"{key[0]}_{key[1]}.{kind}" for kind in ("f32", "json"))
         self._origin, self._shape, self.clips = origin, (0, 0), 0
         if self._values.is_file() and self._about.is_file():

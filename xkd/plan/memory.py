@@ -35,7 +35,8 @@ class Memory:
 
     @property
     def total(self) -> float:
-        return sum(asdict(self).values())
+        total: float = sum(asdict(self).values())
+        return total
 
 
 @lru_cache(maxsize=32)
@@ -50,7 +51,8 @@ def parameters(recipe: Recipe) -> dict[str, int]:
 
     The classifier of a supervised run is left out.
     """
-    networks, seen, counts = networks_without_memory(recipe), set(), {}
+    networks, counts = networks_without_memory(recipe), {}
+    seen: set[int] = set()
     for group in ("students", "decoders", "student_heads", "teachers", "teacher_heads"):
         for modality, module in getattr(networks, group).items():
             counts[f"{group.replace('_', ' ').removesuffix('s')} {modality}"] = _new(module, seen)

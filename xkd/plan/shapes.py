@@ -14,7 +14,7 @@ def view_shapes(recipe: Recipe) -> dict[str, list[tuple[int, ...]]]:
     views, count = recipe.views, recipe.views.local_views if recipe.has_teachers else 0
     video = [views.video_global] + [views.video_local] * count
     audio = [views.audio_global] + [views.audio_local] * count
-    shapes = {
+    shapes: dict[str, list[tuple[int, ...]]] = {
         "video": [(3, view.frames, view.size, view.size) for view in video],
         "audio": [(1, recipe.logmel.n_mels, view.frames) for view in audio],
     }

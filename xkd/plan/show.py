@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Table
 
 
-def show(plan: dict) -> None:
+def show(plan: dict[str, Any]) -> None:
     """Prints what `xkd.stages.plan.make` gave."""
     console, one = Console(), plan["ablation"]
     hardware = plan["hardware"]
@@ -47,7 +49,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _networks(one: dict) -> Table:
+def _networks(one: dict[str, Any]) -> Table:
     table = _table("Parameters and tokens", "", "")
     for name, count in one["parameters"].items():
         if count:
@@ -59,7 +61,7 @@ def _networks(one: dict) -> Table:
     return table
 
 
-def _arithmetic(one: dict) -> Table:
+def _arithmetic(one: dict[str, Any]) -> Table:
     table = _table("FLOPs of one clip", "", "forward", "backward", "share")
     whole = one["flops_per_clip"]["total"]
     for name, part in one["parts_per_clip"].items():
@@ -75,7 +77,7 @@ def _arithmetic(one: dict) -> Table:
     return table
 
 
-def _run(one: dict, plan: dict) -> Table:
+def _run(one: dict[str, Any], plan: dict[str, Any]) -> Table:
     table, storage, clips = _table("One run", "", ""), one["storage"], plan["clips"][plan["dataset"]]
     table.add_row("steps", f"{one['steps']:,} ({one['epochs']} epochs, batch {one['batch_size']})")
     table.add_row("FLOPs", number(one["flops"]))
@@ -96,7 +98,7 @@ def _run(one: dict, plan: dict) -> Table:
     return table
 
 
-def _ablations(plan: dict) -> Table:
+def _ablations(plan: dict[str, Any]) -> Table:
     seeds, total = plan["seeds"], plan["total"]
     columns = ("ablation", "trainable", "FLOPs a clip", "memory", "one seed", "its evaluations")
     table = _table(f"All ablations, {seeds} seed{'s' * (seeds > 1)}", *columns)

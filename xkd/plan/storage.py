@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from torch import nn
 
 from xkd.data import catalogue, manifest
 from xkd.data.encode import AUDIO_BIT_RATE
 from xkd.errors import UserError
 from xkd.plan.memory import FULL, networks_without_memory, parameters
-from xkd.settings import Clips, Dataset, Params, Recipe
+from xkd.settings import MODALITIES, Clips, Dataset, Params, Recipe
 
 # Where the clips are not there yet. Mean length of a data set's clips in seconds, from their descriptions; embedded clips
 # last one second. Pictures as wide as most films. Bits of a pixel at the settings of `prepare`: a rough figure.
@@ -56,7 +57,7 @@ def clip_counts(params: Params, name: str, train: int | None = None) -> ClipCoun
         catalogue.clips(params, name),
         Path("data") / name / "manifest.csv",
     )
-    streams = {"both": ("video", "audio"), "any": ("video", "audio")}.get(entry.require, (entry.require,))
+    streams = (entry.require,) if entry.require in MODALITIES else MODALITIES
     if train is None and path.exists():
         return _from_manifest(path, clips, streams)
     splits, source = ({"train": train}, "--clips") if train is not None else _expected(entry, name)
@@ -82,7 +83,7 @@ def encoder_bytes(recipe: Recipe) -> float:
     """Of the encoders that a run leaves, with their heads and decoders; blocks that a variant shares are stored in each."""
     networks = networks_without_memory(recipe)
     encoders = [*networks.students.values(), *networks.teachers.values()]
-    beside = [networks.student_heads, networks.teacher_heads, networks.decoders]
+    beside: list[nn.Module] = [networks.student_heads, networks.teacher_heads, networks.decoders]
     return FULL * sum(p.numel() for module in (*encoders, *beside) for p in module.parameters())
 
 
@@ -105,7 +106,8 @@ def _from_manifest(path: Path, clips: Clips, streams: tuple[str, ...]) -> ClipCo
     rows = manifest.read(path).rows
     prepared = sum(file.stat().st_size for file in map(path.parent.joinpath, rows["path"]) if file.exists())
     packed = _decoded_bytes(rows, clips) if clips.pack else 0.0
-    return ClipCounts(rows["split"].value_counts().to_dict(), str(path), streams, prepared, packed)
+    splits = {str(split): count for split, count in rows["split"].value_counts().to_dict().items()}
+    return ClipCounts(splits, str(path), streams, prepared, packed)
 
 
 def _decoded_bytes(rows: pd.DataFrame, clips: Clips) -> float:

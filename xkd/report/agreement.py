@@ -35,10 +35,12 @@ class Agreement:
         shown = self.here.p is not None and self.here.p < LEVEL
         if abs(expected) <= TIE:
             return "disagrees: the paper shows no difference" if shown else "no difference shown, as in the paper"
+        if not self.here.difference:
+            return "no difference here"
         sign = "same" if self.here.difference * expected > 0 else "opposite"
         if shown:
             return "agrees" if sign == "same" else "disagrees: opposite sign"
-        return f"{sign} sign, within noise" if self.here.difference else "no difference here"
+        return f"{sign} sign, within noise"
 
 
 def agreements(results: Results, paper: PaperResults) -> list[Agreement]:
@@ -72,7 +74,7 @@ def _paper_differences(
     for task in (task for task in TASKS if task.endswith(modality)):
         row = paper.figure(method, task)
         beside = paper.figure(reference, task, row.table) if row else None
-        if beside:
+        if row and beside:
             differences[task.split()[0]] = row.percent - beside.percent
     return differences
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -68,7 +70,7 @@ def _words(results: Results, groups: dict[Group, tuple[list[str], list[str]]]) -
             task = f"{owner}.{modality}.{method}"
             means = {name: np.mean(values) for name in rows if (values := results.values(name, task))}
             if means:
-                name = max(means, key=means.get)
+                name = max(means, key=means.__getitem__)
                 best.append(f"{owner} {modality} {_method(method)}: {name}, {means[name]:.1f} %")
     return f"Horizontal bars, one per ablation, per task and modality. Longest bars: {'; '.join(best)}."
 
@@ -93,8 +95,17 @@ def _panel(axis: Axes, results: Results, task: str, modes: dict[str, str]) -> No
         one = compare(values, None)
         pretrained = mode == "pretrain"
         colour = MODALITY[task.split(".")[1]] if pretrained else YARDSTICK
-        look = {"color": colour, "alpha": 0.55, "hatch": None if pretrained else "////", "edgecolor": "white"}
-        axis.barh(position, one.mean, xerr=one.sd, height=0.7, error_kw={"linewidth": 1.2, "capsize": 2}, **look)
+        axis.barh(
+            position,
+            one.mean,
+            xerr=one.sd,
+            height=0.7,
+            error_kw={"linewidth": 1.2, "capsize": 2},
+            color=colour,
+            alpha=0.55,
+            hatch=None if pretrained else "////",
+            edgecolor="white",
+        )
         offsets = np.linspace(-SPREAD, SPREAD, len(values)) if len(values) > 1 else 0
         axis.plot(
             values, position + offsets, "o", color=colour, markersize=3, markeredgecolor="black", markeredgewidth=0.4
@@ -109,5 +120,5 @@ def _panel(axis: Axes, results: Results, task: str, modes: dict[str, str]) -> No
     axis.tick_params(axis="y", length=0)
 
 
-def _beside(axis: Axes, x: float, y: float, text: str, **look) -> None:
+def _beside(axis: Axes, x: float, y: float, text: str, **look: Any) -> None:
     axis.annotate(text, (x, y), (4, 0), textcoords="offset points", va="center", fontsize=7.5, **look)

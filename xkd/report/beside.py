@@ -33,7 +33,8 @@ def comparison(results: Results) -> str:
     header += ["paper, best other", "here"]
     lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     keys = ["task", "protocol", "modality", "metric", "pretraining"]
-    for key, rows in PaperResults().all_rows.groupby(keys, sort=True):
+    for values, rows in PaperResults().all_rows.groupby(keys, sort=True):
+        key = [str(value) for value in values]
         cells = [*key, *(_paper(rows, method) for method in VARIANTS), _best_other(rows), _here(results, *key[:3])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([f"# Beside the paper: `{results.params.dataset}`", "", _differences(results), "", *lines, ""])
@@ -61,7 +62,7 @@ def _best_other(rows: pd.DataFrame) -> str:
     others = rows[rows["table"].isin(("video", "audio", "audio-video")) & ~rows["method"].isin(VARIANTS)]
     if others.empty:
         return EMPTY
-    best = others.loc[others["percent"].idxmax()]
+    best = others.iloc[others["percent"].argmax()]
     return f"{best['percent']:.1f} ({best['method']})"
 
 

@@ -129,8 +129,10 @@ def readings(steps: pd.DataFrame, logits: int) -> list[Reading]:
     ]
 
 
-def _reading(steps: pd.DataFrame, kind: str, modality: str, column: str, scale: Callable) -> Reading | None:
-    values = steps[column].dropna() if column in steps else steps.iloc[:0]
+def _reading(
+    steps: pd.DataFrame, kind: str, modality: str, column: str, scale: Callable[[float], float]
+) -> Reading | None:
+    values = steps[column].dropna() if column in steps else pd.Series(dtype=float)
     if values.empty:
         return None
     count = max(1, round(EDGE * len(values)))

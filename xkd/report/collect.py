@@ -186,7 +186,7 @@ def _command(params: Params, verb: str, dataset: str | None = None) -> str:
     return f"python -m xkd {stage}{settings} --manifest data/{dataset or params.dataset}/manifest.csv {options}"
 
 
-def _task_order(task: str) -> tuple:
+def _task_order(task: str) -> tuple[list[int], str]:
     """student before teacher, linear, knn, svm, layer, retrieval, finetune, then video, audio, both; unknown words after the known ones."""
     known = (
         ("student", "teacher"),
@@ -197,4 +197,4 @@ def _task_order(task: str) -> tuple:
     ranks = [
         words.index(word) if word in words else len(words) for word, words in zip((owner, protocol, modality), known)
     ]
-    return (*ranks, task)
+    return ranks, task

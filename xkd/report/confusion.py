@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from xkd.errors import UserError
 from xkd.params import tasks_of
@@ -32,20 +33,20 @@ def confusion_matrices(results: Results) -> Figure:
     side = min(6.0, 1.6 + 0.3 * min(labels, NUMBERED))
     size = (side * len(modalities), (side - 0.1) * len(shown) + 0.3)
     figure, axes = plt.subplots(len(shown), len(modalities), figsize=size, squeeze=False)
-    image, words = None, []
+    images, words = [], []
     for row, (name, found) in zip(axes, shown.items()):
         for axis, modality in zip(row, modalities):
             if modality not in found:
                 axis.set_axis_off()
                 continue
             names, counts = found[modality]
-            image = _panel(axis, names, counts)
+            images.append(_panel(axis, names, counts))
             axis.set_title(f"{name}, {modality}")
             words.append(f"{name} {modality}: {_worst(names, counts)}")
         row[0].set_ylabel("true label")
     for axis in axes[-1]:
         axis.set_xlabel("recognised as")
-    figure.colorbar(image, ax=axes, label="% of the true label", shrink=0.6)
+    figure.colorbar(images[-1], ax=axes, label="% of the true label", shrink=0.6)
     return described(
         figure,
         f"Confusion matrices, true labels down, recognised ones across. Most frequent errors. {'; '.join(words)}.",
@@ -87,7 +88,7 @@ def _read(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: unreadable ({error}); remove it and evaluate that run again") from error
 
 
-def _panel(axis: Axes, names: list[str], counts: np.ndarray):
+def _panel(axis: Axes, names: list[str], counts: np.ndarray) -> AxesImage:
     percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axis.imshow(percent, cmap="Greys", vmin=0, vmax=100)
     few = len(names) <= NAMED

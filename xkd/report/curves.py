@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from xkd.errors import UserError
 from xkd.params import recipe
@@ -105,7 +106,7 @@ def _panels(curves: dict[str, pd.DataFrame], titles: dict[str, str], index: str)
     styles = line_styles(curves)
     rows, columns = -(-len(titles) // 3), min(3, len(titles))
     figure, axes = plt.subplots(rows, columns, figsize=(11.5, 0.6 + 2.5 * rows), sharex=True, squeeze=False)
-    shown = {}
+    shown: dict[str, Line2D] = {}
     for axis, (column, title) in zip(axes.flat, titles.items()):
         for name, frame in curves.items():
             values = frame[column].dropna() if column in frame else frame.iloc[:0]
@@ -132,9 +133,9 @@ def _last(figure: Figure) -> str:
     panels = []
     for axis in figure.axes:
         ends = [
-            f"{line.get_label()} {line.get_ydata()[-1]:.3g}"
+            f"{label} {np.asarray(line.get_ydata())[-1]:.3g}"
             for line in axis.lines
-            if not line.get_label().startswith("_")
+            if not (label := str(line.get_label())).startswith("_")
         ]
         if ends:
             panels.append(f"{axis.get_title(loc='left')}: {', '.join(ends)}")

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import matplotlib.patheffects as effects
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.typing import ColorType
 
 from xkd.params import recipe
-from xkd.report.arrays import FULL_METHOD, load
+from xkd.report.arrays import FULL_METHOD, Arrays, load
 from xkd.report.collect import Results, Run
 from xkd.report.style import described, message, plt
 
 KEYS = [f"{modality}_{moment}" for modality in ("video", "audio") for moment in ("before", "after")]
 MOMENTS = {"before": "before training", "after": "after training"}
 COLOURED = 10  # labels; the others are grey
-LOOKS = {
-    "video": {"marker": "o", "filled": True, "text": {"fontweight": "bold"}},
-    "audio": {"marker": "^", "filled": False, "text": {"style": "italic"}},
-}
 ROOM = (0.075, 0.03)  # shares of the axes that a name needs for itself, across and down
+
+
+class Look(NamedTuple):
+    """How clips of a modality are drawn: points, and properties of the labels' names."""
+
+    marker: str
+    filled: bool
+    text: dict[str, Any]
+
+
+LOOKS = {
+    "video": Look("o", True, {"fontweight": "bold"}),
+    "audio": Look("^", False, {"style": "italic"}),
+}
 
 
 def embedding_map(results: Results) -> Figure:
@@ -46,10 +59,10 @@ def embedding_map(results: Results) -> Figure:
     )
 
 
-def _shown(results: Results) -> list[tuple[Run, dict[str, np.ndarray]]]:
+def _shown(results: Results) -> list[tuple[Run, Arrays]]:
     """First seeds: of the full method or else of any row with heads, and of a row that differs in not aligning."""
     runs = [results.runs[name][0] for name in sorted(results.runs, key=lambda name: name != FULL_METHOD)]
-    found = []
+    found: list[tuple[bool, Run, Arrays]] = []
     for run in runs:
         aligns = bool(recipe(results.params, run.ablation).objective.alignment)
         if any(aligns == known for known, _, _ in found):
@@ -72,7 +85,7 @@ def principal_plane(points_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return centred @ directions[:2].T * signs, lengths[:2] ** 2 / (lengths**2).sum()
 
 
-def _panel(axis: Axes, arrays: dict[str, np.ndarray], moment: str, colours: dict[str, str]) -> float:
+def _panel(axis: Axes, arrays: Arrays, moment: str, colours: dict[str, ColorType]) -> float:
     """Draws one moment; returns how far the modalities' means lie apart, over the mean deviation around them."""
     both = {m: arrays[f"{m}_{moment}"].astype(np.float32) for m in LOOKS}
     labels = arrays["labels"]
@@ -80,11 +93,13 @@ def _panel(axis: Axes, arrays: dict[str, np.ndarray], moment: str, colours: dict
     for (modality, look), points in zip(LOOKS.items(), np.split(plane, 2)):
         for label in dict.fromkeys(labels):
             colour, own = colours.get(label, "#BBBBBB"), labels == label
-            face = colour if look["filled"] else "none"
+            face = colour if look.filled else "none"
+            across, up = points[own].T
             axis.scatter(
-                *points[own].T,
+                across,
+                up,
                 s=15,
-                marker=look["marker"],
+                marker=look.marker,
                 facecolors=face,
                 edgecolors=colour,
                 linewidths=0.8,
@@ -110,24 +125,26 @@ def _name_labels(axis: Axes, plane: np.ndarray, labels: np.ndarray) -> None:
             if all((gap > ROOM).any() for gap in apart):
                 taken.append(place)
                 outline = [effects.withStroke(linewidth=2.2, foreground="white")]
-                axis.text(*place, label, ha="center", va="center", fontsize=8.5, path_effects=outline, **look["text"])
+                axis.text(
+                    place[0], place[1], label, ha="center", va="center", fontsize=8.5, path_effects=outline, **look.text
+                )
 
 
-def _colours(labels: np.ndarray) -> dict[str, str]:
+def _colours(labels: np.ndarray) -> dict[str, ColorType]:
     names, counts = np.unique(labels, return_counts=True)
     common = sorted(names[np.argsort(-counts, kind="stable")][:COLOURED])
     return {name: plt.get_cmap("tab10")(place) for place, name in enumerate(common)}
 
 
-def _legend(figure: Figure, colours: dict[str, str]) -> None:
+def _legend(figure: Figure, colours: dict[str, ColorType]) -> None:
     handles = [
         Line2D(
             [],
             [],
             linestyle="",
-            marker=look["marker"],
+            marker=look.marker,
             color="black",
-            markerfacecolor="black" if look["filled"] else "none",
+            markerfacecolor="black" if look.filled else "none",
             label=modality,
         )
         for modality, look in LOOKS.items()

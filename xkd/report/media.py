@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.contact_sheet import draw
@@ -60,7 +61,7 @@ class Media:
             file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
         return data_uri("audio/wav", data.getvalue())
 
-    def _samples(self, clip: str):
+    def _samples(self, clip: str) -> Tensor:
         return self.store.audio(self._numbers[clip])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -52,7 +53,7 @@ class Figures:
     words: dict[str, str]
 
 
-def context(results: Results, data: DataFacts | None) -> dict:
+def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
     """What both templates show, apart from the figures."""
     paper = PaperResults()
     some = next(iter(results.runs.values()))[0]
@@ -70,12 +71,12 @@ def context(results: Results, data: DataFacts | None) -> dict:
     }
 
 
-def markdown(shown: dict) -> str:
+def markdown(shown: dict[str, Any]) -> str:
     """table.md."""
     return _environment().get_template("table.md.j2").render(shown)
 
 
-def html(shown: dict, results: Results, figures: Figures, media: Media | None) -> str:
+def html(shown: dict[str, Any], results: Results, figures: Figures, media: Media | None) -> str:
     """report.html: one file, figures, pictures and sounds embedded, nothing loaded from elsewhere.
 
     Args:

@@ -18,7 +18,6 @@ REFINED_CLIPS = 5
 SLICES = 4  # of a video's time slices, evenly picked where there are more
 NUMBERED = 8  # patches side by side; more of them leave no room for numbers
 TICKS = (0.25, 0.5, 1, 2, 4)  # of the weights' logarithmic scale, which ends with them
-WEIGHTS = {"cmap": "viridis", "alpha": 0.6, "interpolation": "nearest"}
 
 
 def reconstructions(results: Results) -> Figure:
@@ -70,7 +69,8 @@ def refinement(results: Results) -> Figure:
     bar = figure.colorbar(image, ax=axes, label="weight over the clip's mean", shrink=0.7, aspect=30, extend="both")
     bar.set_ticks(TICKS, labels=[f"{tick:g}" for tick in TICKS])
     bar.ax.minorticks_off()
-    bar.solids.set_alpha(1)
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)
     figure.suptitle(f"Refinement weights, {run.ablation} seed {run.seed}", x=0.01, ha="left", fontsize=10)
     parts = np.concatenate([samples[f"weights_{m}"][:clips].ravel() for m in ("video", "audio")])
     return described(
@@ -113,15 +113,22 @@ def _overlay(axis: Axes, weight_HW: np.ndarray, size: tuple[int, int]) -> AxesIm
     extent = axis.images[0].get_extent()
     origin, aspect = axis.images[0].origin, axis.get_aspect()
     image = axis.imshow(
-        weight_HW, extent=extent, origin=origin, aspect=aspect, norm=LogNorm(TICKS[0], TICKS[-1]), **WEIGHTS
+        weight_HW,
+        extent=extent,
+        origin=origin,
+        aspect=aspect,
+        norm=LogNorm(TICKS[0], TICKS[-1]),
+        cmap="viridis",
+        alpha=0.6,
+        interpolation="nearest",
     )
     rows, columns = weight_HW.shape
     if max(rows, columns) <= NUMBERED:
         outline = [effects.withStroke(linewidth=1.6, foreground="black")]
         for row, column in np.ndindex(rows, columns):
             place = ((column + 0.5) * width / columns - 0.5, (row + 0.5) * height / rows - 0.5)
-            look = {"ha": "center", "va": "center", "fontsize": 6.5, "color": "white", "path_effects": outline}
-            axis.text(*place, f"{weight_HW[row, column]:.2g}", **look)
+            text = f"{weight_HW[row, column]:.2g}"
+            axis.text(*place, text, ha="center", va="center", fontsize=6.5, color="white", path_effects=outline)
     return image
 
 

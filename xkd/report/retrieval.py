@@ -108,7 +108,8 @@ def similarities(queries_ND: np.ndarray, gallery_MD: np.ndarray) -> np.ndarray:
     """Cosine of every query and every clip of the gallery, (N, M), seen from each side's own mean."""
     sides = (part.astype(np.float64) for part in (queries_ND, gallery_MD))
     queries, gallery = (unit_vectors(side, side.mean(0)) for side in sides)
-    return queries @ gallery.T
+    cosines: np.ndarray = queries @ gallery.T
+    return cosines
 
 
 def ranks_of_pairs(similarity_NN: np.ndarray) -> np.ndarray:

@@ -35,15 +35,15 @@ def compare(values: Sequence[float], reference: Sequence[float] | None) -> Compa
         interval that belongs to it. Both are None with fewer than two seeds, and where the differences do not vary:
         there is then no spread to test against.
     """
-    values = np.asarray(values, dtype=float)
-    sd = float(values.std(ddof=1)) if len(values) > 1 else None
+    found = np.asarray(values, dtype=float)
+    sd = float(found.std(ddof=1)) if len(found) > 1 else None
     if reference is None:
-        return Comparison(float(values.mean()), sd, None, None)
-    differences = values - np.asarray(reference, dtype=float)
-    varies = len(values) > 1 and not np.allclose(differences, differences[0], rtol=0, atol=1e-9)
-    p = float(ttest_rel(values, reference).pvalue) if varies else None
+        return Comparison(float(found.mean()), sd, None, None)
+    differences = found - np.asarray(reference, dtype=float)
+    varies = len(found) > 1 and not np.allclose(differences, differences[0], rtol=0, atol=1e-9)
+    p = float(ttest_rel(found, reference).pvalue) if varies else None
     interval = _interval(differences) if varies else None
-    return Comparison(float(values.mean()), sd, float(differences.mean()), p, interval)
+    return Comparison(float(found.mean()), sd, float(differences.mean()), p, interval)
 
 
 def _interval(differences: np.ndarray) -> tuple[float, float]:

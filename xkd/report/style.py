@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt
+from matplotlib import pyplot
 from matplotlib.figure import Figure
+
+plt = pyplot  # for all that draw: of this backend and look
 
 # Okabe & Ito's colour-blind safe palette, without its yellow (too faint on white).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -36,7 +39,7 @@ plt.rcParams.update(
 )
 
 
-def line_styles(names: Iterable[str]) -> dict[str, dict]:
+def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour, dashes and marker per name: without colour, marker and dashes together still tell 28 names apart."""
     styles = {}
     for i, name in enumerate(names):

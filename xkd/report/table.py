@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pandas as pd
 
@@ -27,12 +28,12 @@ def comparison(results: Results, ablation: str, task: str, reference: str | None
     return compare(values, results.values(reference, task)) if values else None
 
 
-def settings(changes: dict) -> str:
+def settings(changes: dict[str, Any]) -> str:
     """Settings that differ as `group.key=value; ...`."""
     return "; ".join(f"{key}={_compact(value)}" for key, value in _leaves(changes))
 
 
-def _row(results: Results, ablation: str, runs: list[Run]) -> dict:
+def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
     row = {
         "ablation": ablation,
         "settings": settings(results.params.ablations[ablation].changes),
@@ -62,8 +63,8 @@ def _cells(result: Comparison | None) -> dict[str, float | None]:
     }
 
 
-def _leaves(changes: dict, prefix: str = "") -> list[tuple[str, object]]:
-    leaves = []
+def _leaves(changes: dict[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    leaves: list[tuple[str, object]] = []
     for key, value in changes.items():
         leaves += _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
     return leaves
