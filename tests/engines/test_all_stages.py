@@ -74,6 +74,9 @@ def test_mlflow_shows_every_run_with_settings_and_results(by_snakemake):
         assert (run.data.params["ablation"], run.data.params["seed"]) == (ablation, "0")
         assert run.data.params["training.epochs"] == "2"
         assert {"loss", "gradient_norm", "student.video.linear"} <= set(run.data.metrics)
+        for curve in ("loss", "clips_per_second"):
+            steps = [point.step for point in client.get_metric_history(run.info.run_id, curve)]
+            assert sorted(set(steps)) == sorted(steps), "a summary of the run is no point of the curve"
         assert {"config.json", "metrics.json", "history.csv"} <= {
             f.path for f in client.list_artifacts(run.info.run_id)
         }

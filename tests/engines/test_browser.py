@@ -28,6 +28,7 @@ COLOURS = """image => {
     return new Set(new Uint32Array(context.getImageData(0, 0, width, height).data.buffer)).size;
 }"""
 
+expect.set_options(timeout=PATIENCE)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium from the distribution (apt install chromium)")
 
 
@@ -167,6 +168,7 @@ def test_a_link_of_the_report_lands_on_curves_and_pictures_of_a_run(seen, link, 
     assert urlsplit(written).netloc == "127.0.0.1:5000", "where `make ui` listens"
     seen.page.goto(written.replace("127.0.0.1:5000", urlsplit(link).netloc))
     expect(seen.page.get_by_role("heading", name="xkd seed 0")).to_be_visible()
+    expect(seen.page.get_by_text("Evaluation runs")).to_have_count(0)  # of MLflow's other product
     seen.page.get_by_role("tab", name="Model metrics").click()
     chart = seen.page.locator(".js-plotly-plot .scatterlayer path.js-line").first
     expect(chart).to_be_visible()

@@ -80,7 +80,7 @@ class Project:
         folder = self.run_folder(ablation, seed)
         write_json(folder / "metrics.json", {"ablation": ablation, "manifest": "abc123", "trainable_parameters": 1000})
         write_json(folder / "times.json", {"seconds": 10.0 + seed, "clips_per_second": 5.0})
-        write_json(folder / "mlflow.json", {"run_id": f"{ablation}-{seed}"})
+        write_json(folder / "mlflow.json", {"run_id": f"{ablation}-{seed}", "experiment_id": "1"})
         history(ablation, seed, "epoch").to_csv(folder / "history.csv", index=False)
         history(ablation, seed, "step").to_csv(folder / "steps.csv", index=False)
         write_json(folder / "versions.json", {"xkd": "0.1.0", "git": "c0ffee", "torch": "2.14.1"})

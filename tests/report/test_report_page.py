@@ -178,10 +178,12 @@ def test_versions_are_told_per_group_of_runs(project, report):
 
 
 def test_runs_link_to_mlflow_unless_they_were_not_tracked(project, report):
-    assert f'href="{page.MLFLOW}xkd-2"' in project.html(report / "figures")
+    assert f'href="{page.MLFLOW}/#/experiments/1/runs/xkd-2?workflowType=machine_learning"' in project.html(
+        report / "figures"
+    )
     for name in project.values["ablations"]:
         for seed in SEEDS:
-            (project.run_folder(name, seed) / "mlflow.json").write_text('{"run_id": null}')
+            (project.run_folder(name, seed) / "mlflow.json").write_text('{"run_id": null, "experiment_id": null}')
     page_text = project.html(report / "figures")
     assert page.MLFLOW not in page_text and "No run of this table was tracked" in page_text
 

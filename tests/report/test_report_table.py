@@ -121,7 +121,7 @@ def test_tasks_come_in_a_fixed_order(project):
 
 def test_untracked_runs_have_no_ids(project):
     for seed in SEEDS:
-        (project.run_folder("ae", seed) / "mlflow.json").write_text('{"run_id": null}')
+        (project.run_folder("ae", seed) / "mlflow.json").write_text('{"run_id": null, "experiment_id": null}')
     assert project.table().loc["ae", "mlflow_runs"] == ""
 
 

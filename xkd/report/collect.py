@@ -32,6 +32,7 @@ class RunTracking(BaseModel):
     """runs/.../mlflow.json."""
 
     run_id: str | None
+    experiment_id: str | None
 
 
 class RunVersions(RootModel[dict[str, str | None]]):
@@ -59,6 +60,7 @@ class Run:
     Attributes:
         folder, evaluations: what pretraining wrote, and what its evaluations wrote.
         seconds: of pretraining.
+        run_id, experiment_id: in MLflow; None if it was not tracked.
         items: per modality, distinct sources (scans, recordings) that the test clips are made of.
         accuracies: top-1 (or mAP, or recall at 1) in percent per column, such as "student.video.linear".
         versions: of the code and libraries that pretrained it, by name.
@@ -71,6 +73,7 @@ class Run:
     trainable_parameters: int
     seconds: float
     run_id: str | None
+    experiment_id: str | None
     clips: ClipCounts
     items: dict[str, int]
     accuracies: dict[str, float]
@@ -141,6 +144,7 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         trainable_parameters=metrics.trainable_parameters,
         seconds=times.seconds,
         run_id=tracking.run_id,
+        experiment_id=tracking.experiment_id,
         clips=own.clips if own else ClipCounts(train=0, test=0),
         items=own.items if own else {},
         accuracies=_accuracies(params, scores),

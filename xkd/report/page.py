@@ -25,7 +25,7 @@ SETTINGS = (
     *("dataset", "seeds", "clips", "logmel", "views", "model", "objective", "training"),
     *("evaluate", "tasks", "report"),
 )
-MLFLOW = "http://127.0.0.1:5000/#/runs/"  # where `make ui` listens
+MLFLOW = "http://127.0.0.1:5000"  # where `make ui` listens
 FIGURES = {
     "ablations": "Every task and modality. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey and hatched: "
     "yardsticks that are not pretrained.",

@@ -86,11 +86,13 @@ class Run:
 
     Attributes:
         id: MLflow's run id; None before entering, when tracking is off, and until MLflow has answered once.
+        experiment_id: MLflow's id of the experiment that a run of `start` is in; None while `id` is.
         off: whether nothing is logged.
     """
 
     def __init__(self, opening: dict[str, Any]) -> None:
         self.id: str | None = opening.get("run_id")
+        self.experiment_id: str | None = None
         self.off = os.environ.get("XKD_TRACKING", "on").lower() in ("off", "0", "false", "no")
         self._opening = opening
         self._sender: Sender | None = None
@@ -200,7 +202,7 @@ class Run:
             _quiet_until[server.address()] = now + max(PATIENCE_SECONDS, PATIENCE_FACTOR * (now - started))
             return False
         _quiet_until.pop(server.address(), None)
-        self._sender, self.id = sender, sender.run_id
+        self._sender, self.id, self.experiment_id = sender, sender.run_id, sender.experiment_id
         return True
 
     def _keep_opening(self) -> Spool:

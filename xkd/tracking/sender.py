@@ -35,6 +35,7 @@ class Sender:
 
     Attributes:
         run_id: MLflow's id of the run that the last `start` or `attach` opened.
+        experiment_id: of the run that the last `start` opened.
         points: number of points of metrics that were sent.
         files: number of files that were copied.
         left_out: files that could not be copied, and why.
@@ -42,6 +43,7 @@ class Sender:
 
     def __init__(self) -> None:
         self.run_id: str | None = None
+        self.experiment_id: str | None = None
         self.points = self.files = 0
         self.left_out: list[str] = []
         self._superseded = False
@@ -82,7 +84,7 @@ class Sender:
                 self._client.update_run(run.info.run_id, status="RUNNING")
                 for name, value in ({START: event["id"]} | event["process"]).items():
                     self._client.set_tag(run.info.run_id, name, value)
-        self.run_id = run.info.run_id
+        self.run_id, self.experiment_id = run.info.run_id, experiment
         self._last_step = self._ends_of_curves(run)
         self._params({k: v for k, v in event["params"].items() if _clean(k) not in run.data.params})
 

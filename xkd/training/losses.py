@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,10 @@ from xkd.objectives.alignment import DISCREPANCIES
 from xkd.objectives.distillation import CrossModalDistillation, entropy
 from xkd.objectives.reconstruction import kept_patches, masked, reconstruction_loss
 from xkd.objectives.refinement import patch_weights, refine
-from xkd.settings import Objective as Settings
 from xkd.training.distributed import ALONE, Group
+
+if TYPE_CHECKING:  # the step runs in other projects, which may lack pydantic
+    from xkd.settings import Objective as Settings
 
 Views = dict[str, list[Tensor]]
 CutViews = dict[str, list[Patches]]
