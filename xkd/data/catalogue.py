@@ -84,8 +84,13 @@ def entry(params: Params, name: str) -> Dataset:
     if name not in params.datasets:
         raise UserError(f"datasets: no data set '{name}'{suggest(name, params.datasets)}")
     found = params.datasets[name]
-    known = facts().get(found.kind)
-    return found.model_copy(update={"require": found.require or (known.require if known else "both")})
+    return found.model_copy(update={"require": required(found)})
+
+
+def required(dataset: Dataset) -> str:
+    """Streams that a clip must have to be used ("both", "video", "audio", "any"): as set, else as the catalogue says."""
+    known = facts().get(dataset.kind)
+    return dataset.require or (known.require if known else "both")
 
 
 def clips(params: Params, name: str) -> Clips:

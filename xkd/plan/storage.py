@@ -57,7 +57,8 @@ def clip_counts(params: Params, name: str, train: int | None = None) -> ClipCoun
         catalogue.clips(params, name),
         Path("data") / name / "manifest.csv",
     )
-    streams = (entry.require,) if entry.require in MODALITIES else MODALITIES
+    required = catalogue.required(entry)
+    streams = (required,) if required in MODALITIES else MODALITIES
     if train is None and path.exists():
         return _from_manifest(path, clips, streams)
     splits, source = ({"train": train}, "--clips") if train is not None else _expected(entry, name)

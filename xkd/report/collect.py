@@ -32,7 +32,7 @@ class RunTracking(BaseModel):
     """runs/.../mlflow.json."""
 
     run_id: str | None
-    experiment_id: str | None
+    experiment_id: str | None = None  # earlier versions did not keep it, and no run is trained again for a link
 
 
 class RunVersions(RootModel[dict[str, str | None]]):

@@ -36,7 +36,7 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
         UserError: no index, nothing in it, no usable clip, or no space left.
     """
     dataset = _dataset_of(params, raw)
-    require = str(catalogue.entry(params, dataset).require)  # `entry` has filled it in
+    require = catalogue.required(catalogue.entry(params, dataset))
     clips = catalogue.clips(params, dataset)
     if clips.size % 2:
         raise UserError(f"clips.size: {clips.size} is odd; H.264 needs an even number of pixels")

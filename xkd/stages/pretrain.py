@@ -170,7 +170,7 @@ def _write(job: Job, trainer: Trainer, tracked: tracking.Run) -> None:
     }
     write_json(out / "metrics.json", metrics)
     write_json(out / "times.json", trainer.times())
-    times = {f"run/{name}": value for name, value in trainer.times().items()}  # the plain names are those of curves
+    times = {f"run_{name}": value for name, value in trainer.times().items()}  # the plain names are those of curves
     tracked.log_metrics({"trainable_parameters": metrics["trainable_parameters"], **times})
     write_json(out / "versions.json", versions())
     write_json(out / "mlflow.json", {"run_id": tracked.id, "experiment_id": tracked.experiment_id})

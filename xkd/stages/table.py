@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from xkd import tracking
 from xkd.params import canonical
+from xkd.progress import say, track
 from xkd.report import bars, beside, confusion, curves, embedding_map, page, pictures, style
 from xkd.report.collect import Results, collect
 from xkd.report.dataset import DataFacts, facts
@@ -41,6 +43,7 @@ def run(params: Params, out: Path) -> None:
         names = sorted(path.relative_to(made) for path in made.rglob("*") if path.is_file())
         for name in names:
             os.replace(made / name, out / name)
+    say(f"{out / 'table.csv'} has {len(results.runs)} rows; open {out / 'report.html'}")
     _track(params, out, results.manifest, [out / name for name in names])
 
 
@@ -56,14 +59,15 @@ def _track(params: Params, out: Path, manifest: str, files: list[Path]) -> None:
 def _draw(results: Results, data: DataFacts | None, media: Media | None, folder: Path) -> dict[str, str]:
     """Writes the figures of the page; returns their alternative texts."""
     figures = {
-        "ablations": bars.ablation_bars(results, data.chance if data else None),
-        "losses": curves.loss_curves(results),
-        "diagnostics": curves.diagnostic_curves(results),
-        "alignment": curves.alignment_curves(results),
-        "reconstructions": pictures.reconstructions(results),
-        "refinement": pictures.refinement(results),
-        "embeddings": embedding_map.embedding_map(results),
-        "confusion": confusion.confusion_matrices(results),
+        "ablations": partial(bars.ablation_bars, results, data.chance if data else None),
+        "losses": partial(curves.loss_curves, results),
+        "diagnostics": partial(curves.diagnostic_curves, results),
+        "alignment": partial(curves.alignment_curves, results),
+        "reconstructions": partial(pictures.reconstructions, results),
+        "refinement": partial(pictures.refinement, results),
+        "embeddings": partial(embedding_map.embedding_map, results),
+        "confusion": partial(confusion.confusion_matrices, results),
     }
-    words = {name: style.save(figure, folder / f"{name}.png") for name, figure in figures.items()}
+    drawn = track(figures.items(), "figures", len(figures))
+    words = {name: style.save(draw(), folder / f"{name}.png") for name, draw in drawn}
     return words | {"contact-sheet": contact_sheet(media, folder / "contact-sheet.png")}
