@@ -5,7 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from engine_project import one_seed
+from engine_project import ROOT, one_seed
 
 TIMES = ["seconds", "mlflow_runs"]
 
@@ -20,6 +20,18 @@ def by_dvc(tmp_path_factory):
 
 def test_nothing_is_left_to_do(by_snakemake):
     assert by_snakemake.planned() == []
+
+
+def test_snakemakes_own_report_shows_table_and_figures_with_their_captions(by_snakemake):
+    done = by_snakemake.snakemake("--report", "jobs.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (by_snakemake.root / "jobs.html").read_text()
+    captions = [path.read_text().strip() for path in (ROOT / "workflow" / "report").glob("*.rst")]
+    assert len(captions) == 12
+    for caption in captions:
+        assert caption.split(":")[0].split("`")[0].strip()[:40] in page
+    for label in ("whole report, one page", "training curves", "collapse indicators", "refinement weights"):
+        assert label in page
 
 
 def test_a_task_on_own_clips_is_columns_of_the_table_and_no_reason_to_pretrain(by_snakemake):
