@@ -83,7 +83,7 @@ def test_training_goes_on_from_given_encoders():
 def test_encoders_that_do_not_fit_are_refused():
     video = "trained/encoders/video_student"
     for training, message in (
-        ({"mode": "none", "weights": ["nowhere"]}, "nowhere/config.json: not the config of an encoder"),
+        ({"mode": "none", "weights": ["nowhere"]}, "nowhere/config.json: missing; name the folder of an encoder"),
         ({"mode": "none", "weights": [video, "trained/encoders/video_teacher"]}, "two encoders of one modality"),
     ):
         with pytest.raises(UserError, match=message):

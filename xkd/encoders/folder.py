@@ -135,6 +135,8 @@ def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path) 
 
 def _read_config(folder: Path) -> EncoderConfig:
     path = folder / CONFIG
+    if not path.exists():
+        raise UserError(f"{path}: missing; name the folder of an encoder, such as RUN/encoders/video_student")
     try:
         return EncoderConfig.model_validate(json.loads(path.read_text()))
     except (OSError, ValueError) as error:
