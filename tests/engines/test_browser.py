@@ -118,7 +118,7 @@ def test_the_report_is_rendered_from_one_file(seen, report, by_snakemake):
 def test_every_picture_of_the_report_is_drawn_and_described(seen, report):
     seen.page.goto(report.as_uri())
     images = seen.page.locator("img").all()
-    assert len(seen.page.locator("figure img").all()) == 9 and len(images) > 20
+    assert len(seen.page.locator("figure img").all()) == 10 and len(images) > 20
     for image in images:
         box = image.bounding_box()
         assert min(box["width"], box["height"]) > 20

@@ -9,7 +9,7 @@ from xkd.errors import UserError
 from xkd.report.statistics import compare
 
 FIGURES = (
-    *("ablations", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
+    *("ablations", "differences", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
     *("embeddings", "confusion", "contact-sheet"),
 )
 

@@ -43,6 +43,12 @@ rule table:
             category="Figures",
             labels={"shows": "accuracy, task by task"},
         ),
+        differences=report(
+            f"{SETTINGS.results}/figures/differences.png",
+            caption="../report/differences.rst",
+            category="Figures",
+            labels={"shows": "differences to the baseline"},
+        ),
         losses=report(
             f"{SETTINGS.results}/figures/losses.png",
             caption="../report/losses.rst",

@@ -40,7 +40,7 @@ def ablation_bars(results: Results, chance: float | None) -> Figure:
             _panel(axis, results, f"{owner}.{modality}.{method}", {name: modes[name] for name in rows})
             if chance is not None and "retrieval" not in method:
                 axis.axvline(chance, color="black", linewidth=1, linestyle="--", label="chance")
-            axis.set_title(f"{modality}, {_method(method)}, {owner}", color=MODALITY[modality], fontweight="bold")
+            axis.set_title(f"{modality}, {method_title(method)}, {owner}", color=MODALITY[modality], fontweight="bold")
             axis.set_yticks(range(len(rows)), list(rows) if axis is axes[0] else [])
             axis.invert_yaxis()
             axis.set_xlabel("%" if place == len(groups) - 1 else "")
@@ -71,11 +71,12 @@ def _words(results: Results, groups: dict[Group, tuple[list[str], list[str]]]) -
             means = {name: np.mean(values) for name in rows if (values := results.values(name, task))}
             if means:
                 name = max(means, key=means.__getitem__)
-                best.append(f"{owner} {modality} {_method(method)}: {name}, {means[name]:.1f} %")
+                best.append(f"{owner} {modality} {method_title(method)}: {name}, {means[name]:.1f} %")
     return f"Horizontal bars, one per ablation, per task and modality. Longest bars: {'; '.join(best)}."
 
 
-def _method(method: str) -> str:
+def method_title(method: str) -> str:
+    """What a panel calls a classifier, such as "linear probe"."""
     return {"linear": "linear probe"}.get(method, PROTOCOLS.get(method, method).strip())
 
 

@@ -29,6 +29,8 @@ MLFLOW = "http://127.0.0.1:5000"  # where `make ui` listens
 FIGURES = {
     "ablations": "Every task and modality. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey and hatched: "
     "yardsticks that are not pretrained.",
+    "differences": "Mean over seeds of the difference to the baseline, seed by seed, and its 95 % interval; right of the line is "
+    "better. Filled: the interval leaves out zero. They tell whether a difference holds for other seeds on these clips.",
     "losses": "Loss terms before their weights, mean over seeds; over steps as a running mean.",
     "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a teacher says "
     "the same of every clip.",

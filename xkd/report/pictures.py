@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.patheffects as effects
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -66,11 +67,10 @@ def refinement(results: Results) -> Figure:
     ):
         axes[0, column].set_title(title, fontsize=9)
     _bare(axes)
-    bar = figure.colorbar(image, ax=axes, label="weight over the clip's mean", shrink=0.7, aspect=30, extend="both")
+    opaque = ScalarMappable(image.norm, image.cmap)
+    bar = figure.colorbar(opaque, ax=axes, label="weight over the clip's mean", shrink=0.7, aspect=30, extend="both")
     bar.set_ticks(TICKS, labels=[f"{tick:g}" for tick in TICKS])
     bar.ax.minorticks_off()
-    if bar.solids is not None:
-        bar.solids.set_alpha(1)
     figure.suptitle(f"Refinement weights, {run.ablation} seed {run.seed}", x=0.01, ha="left", fontsize=10)
     parts = np.concatenate([samples[f"weights_{m}"][:clips].ravel() for m in ("video", "audio")])
     return described(

@@ -11,7 +11,7 @@ from pathlib import Path
 from xkd import tracking
 from xkd.params import canonical
 from xkd.progress import say, track
-from xkd.report import bars, beside, confusion, curves, embedding_map, page, pictures, style
+from xkd.report import bars, beside, confusion, curves, differences, embedding_map, page, pictures, style
 from xkd.report.collect import Results, collect
 from xkd.report.dataset import DataFacts, facts
 from xkd.report.media import Media, clips_at_hand, contact_sheet
@@ -60,6 +60,7 @@ def _draw(results: Results, data: DataFacts | None, media: Media | None, folder:
     """Writes the figures of the page; returns their alternative texts."""
     figures = {
         "ablations": partial(bars.ablation_bars, results, data.chance if data else None),
+        "differences": partial(differences.difference_plot, results),
         "losses": partial(curves.loss_curves, results),
         "diagnostics": partial(curves.diagnostic_curves, results),
         "alignment": partial(curves.alignment_curves, results),
