@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[1]
 PAPER, MINIATURE = ROOT / "workflow" / "presets" / "paper.yaml", ROOT / "workflow" / "presets" / "miniature.yaml"
 SETTINGS = params.load(ROOT / "params.yaml")
 PICTURES = SETTINGS.tasks["linear"].model_copy(update={"modalities": ("video",)})
+CLIPS = {"talking_digits": ClipCounts({"train": 500, "test": 500}, "", ("video", "audio"), 0, 0)}
 HARDWARE = stage.Hardware(gpus=8, peak=312e12, utilisation=0.4)
 ROWS = ["xkd", "xkd_mas", "xkd_mats", "ae", "recon_audio", "ae_kd", "ae_da", "xkd_no_refinement", "xkd_teacher_local"]
 
@@ -211,16 +212,14 @@ def test_seeds_and_evaluations_are_in_the_sum():
 ])  # fmt: skip
 def test_a_probe_passes_each_view_once_through_each_encoder(task, passes):
     settings = SETTINGS.model_copy(update={"tasks": {"linear": PICTURES.model_copy(update=task)}})
-    counts = {"talking_digits": ClipCounts({"train": 500, "test": 500}, "", ("video", "audio"), 0, 0)}
     recipe = params.recipe(settings, "ae")
-    assert evaluation_flops(settings, recipe, counts) == {"linear": passes * encoder_forward(recipe, "video")}
+    assert evaluation_flops(settings, recipe, CLIPS) == {"linear": passes * encoder_forward(recipe, "video")}
 
 
 def test_a_task_with_larger_views_costs_more():
     larger = PICTURES.model_copy(update={"views": {"video_global": {"size": 64}}})
     settings = SETTINGS.model_copy(update={"tasks": {"plain": PICTURES, "larger": larger}})
-    counts = {"talking_digits": ClipCounts({"train": 500, "test": 500}, "", ("video", "audio"), 0, 0)}
-    told = evaluation_flops(settings, params.recipe(settings, "ae"), counts)
+    told = evaluation_flops(settings, params.recipe(settings, "ae"), CLIPS)
     assert told["larger"] > 3 * told["plain"]
 
 

@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 from engine_project import ROOT
 from playwright.sync_api import expect, sync_playwright
+from ports import free_port
 
-# A snap cannot open files in /tmp.
-CHROMIUM = next((p for p in [shutil.which("chromium")] if p and not p.startswith("/snap/")), None)
+CHROMIUM = shutil.which("chromium") or ""
 SCREENSHOTS = ROOT / "screenshots"
 PATIENCE = 60_000  # milliseconds
 COLOURS = """image => {
@@ -29,7 +29,10 @@ COLOURS = """image => {
 }"""
 
 expect.set_options(timeout=PATIENCE)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium from the distribution (apt install chromium)")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM == "" or CHROMIUM.startswith("/snap/"),  # a snap cannot open files in /tmp
+    reason="no Chromium from the distribution (apt install chromium)",
+)
 
 
 class Seen:
@@ -71,9 +74,7 @@ def report(by_snakemake):
 @pytest.fixture(scope="module")
 def link(by_snakemake):
     """What `xkd ui` prints, while it runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "xkd", "ui", "--port", str(port)]
     log = by_snakemake.root / "ui.log"
     with open(log, "w") as out:

@@ -181,6 +181,8 @@ def test_runs_link_to_mlflow_unless_they_were_not_tracked(project, report):
     assert f'href="{page.MLFLOW}/#/experiments/1/runs/xkd-2?workflowType=machine_learning"' in project.html(
         report / "figures"
     )
+    (project.run_folder("xkd", 0) / "mlflow.json").write_text('{"run_id": "older"}')
+    assert f'href="{page.MLFLOW}/#/runs/older?' in project.html(report / "figures"), "of an earlier version"
     for name in project.values["ablations"]:
         for seed in SEEDS:
             (project.run_folder(name, seed) / "mlflow.json").write_text('{"run_id": null, "experiment_id": null}')

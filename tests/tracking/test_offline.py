@@ -3,13 +3,13 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 
 import pytest
+from ports import free_port
 
 from xkd import tracking
 from xkd.errors import UserError
@@ -23,9 +23,7 @@ NOBODY = "http://127.0.0.1:9"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A real tracking server: its process and its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
     with open(tmp_path_factory.mktemp("server") / "log", "w") as log:

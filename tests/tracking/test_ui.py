@@ -5,6 +5,7 @@ import os
 import socket
 
 import pytest
+from ports import free_port
 
 from xkd import tracking
 from xkd.errors import UserError
@@ -21,9 +22,7 @@ def started(monkeypatch):
 
 @pytest.fixture
 def port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 def test_link_names_the_experiment_and_groups_its_accuracies_by_ablation(client, started, port, capsys):

@@ -2,10 +2,11 @@
 
 import os
 import signal
-import socket
 import sys
 import traceback
 from pathlib import Path
+
+from ports import free_port
 
 
 def fork(function, log: Path, environment: dict | None = None) -> int:
@@ -42,10 +43,7 @@ def code_of(child: int) -> int:
 
 def group(function, folder: Path, size: int = 2) -> list[int]:
     """Runs `function()` in processes as torchrun would start them; their ids. Output is in `rank<n>.txt`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(size)}
     return [
         fork(function, folder / f"rank{rank}.txt", {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(size)

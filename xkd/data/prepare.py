@@ -16,7 +16,7 @@ import numpy as np
 from xkd.data import decode, encode
 from xkd.data.decode import MediaError, Probe, Video
 from xkd.data.reader import ClipReader
-from xkd.files import replacing
+from xkd.files import replacing, sha256
 from xkd.settings import Clips
 
 SHORTEST = 0.5  # a clip must last this part of clips.seconds; views hold the last picture up to the rest
@@ -151,7 +151,7 @@ def _decoded(target: Path, found: Probe, clips: Clips, pack: bool) -> Prepared:
         "sample_rate": clips.sample_rate if audio is not None else None,
         "has_video": video is not None,
         "has_audio": audio is not None,
-        "digest": hashlib.sha256(target.read_bytes()).hexdigest()[:16],
+        "digest": sha256(target)[:16],
         "status": "ok",
         "reason": "",
     }

@@ -18,7 +18,7 @@ Panel = dict[str, Comparison]  # by ablation, in the order of the table
 def difference_plot(results: Results) -> Figure:
     """One row of panels per student task, one panel per modality: mean difference over seeds and its interval.
 
-    A filled dot: the interval leaves out zero. A cross: no interval, for want of seeds.
+    A filled dot: the interval leaves out zero. A cross: no interval, since there is one seed, or since differences do not vary.
     """
     baseline = results.params.report.baseline
     panels = {task: panel for task in results.tasks if task.startswith("student.") and (panel := _panel(results, task))}

@@ -30,7 +30,8 @@ FIGURES = {
     "ablations": "Every task and modality. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey and hatched: "
     "yardsticks that are not pretrained.",
     "differences": "Mean over seeds of the difference to the baseline, seed by seed, and its 95 % interval; right of the line is "
-    "better. Filled: the interval leaves out zero. They tell whether a difference holds for other seeds on these clips.",
+    "better. Filled: the interval leaves out zero; cross: no interval, since there is one seed or differences do not vary. They "
+    "tell whether a difference holds for other seeds on these clips.",
     "losses": "Loss terms before their weights, mean over seeds; over steps as a running mean.",
     "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a teacher says "
     "the same of every clip.",
