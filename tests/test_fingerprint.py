@@ -9,6 +9,7 @@ FILES = {
     "stages/__init__.py": "",
     "stages/train.py": "from xkd.models import net\nfrom xkd import tracking\n\ndef run():\n    return net.f()\n",
     "stages/report.py": "def run():\n    from ..page import make\n    return make()\n",
+    "stages/fetch.py": "from xkd import settings\nfrom xkd.data import facts, lists\n",
     "models/__init__.py": "",
     "models/net.py": '"""Net."""\nfrom .layers import g\n\ndef f():\n    """Doc."""\n    return g()\n',
     "models/layers.py": "def g():\n    return 1\n",
@@ -16,6 +17,13 @@ FILES = {
     "page/text.py": "def make():\n    return 1\n",
     "page/templates/page.html": "<p>",
     "tracking.py": "def log():\n    return 1\n",
+    "settings.py": "LENGTH = Field(2, ge=1, description='how long')\n",
+    "data/__init__.py": "",
+    "data/lists.py": "def read(path: str) -> str:\n    if not path:\n        raise UserError(f'{path}: name a file')\n"
+    "    say('reading')\n    raise MediaError('missing')\n",
+    "data/facts.py": "FACTS = 'facts.yaml'\n",
+    "data/facts.yaml": "clips: 3  # of the official list\n",
+    "data/unread.txt": "1",
 }
 
 
@@ -38,7 +46,7 @@ def _forget():
 
 def _changed(package, file, text) -> set[str]:
     """Stages whose fingerprint an edit changes."""
-    before = {name: fingerprint.stage(name) for name in ("train", "report")}
+    before = {name: fingerprint.stage(name) for name in ("train", "report", "fetch")}
     (package / file).write_text(text)
     _forget()
     return {name for name, value in before.items() if fingerprint.stage(name) != value}
@@ -56,10 +64,32 @@ def _changed(package, file, text) -> set[str]:
         ("page/__init__.py", "from xkd.page.text import make\nmake = make\n", {"report"}),
         ("tracking.py", "def log():\n    return 2\n", set()),
         ("__init__.py", "__version__ = '2'\n", set()),
+        ("data/unread.txt", "2", set()),
+        ("data/facts.yaml", "clips: 4\n", {"fetch"}),
     ],
 )
 def test_edits_change_the_stages_that_can_see_them(package, file, text, stages):
     assert _changed(package, file, text) == stages
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stages"),
+    [
+        ("settings.py", "how long", "how long, in frames", set()),
+        ("settings.py", "ge=1", "ge=2", {"fetch"}),
+        ("settings.py", "2,", "3,", {"fetch"}),
+        ("data/lists.py", "name a file", "give a file", set()),
+        ("data/lists.py", "if not path", "if path", {"fetch"}),
+        ("data/lists.py", "'reading'", "'reads'", set()),
+        ("data/lists.py", "path: str) -> str", "path: Path) -> Path", set()),
+        ("data/lists.py", "'missing'", "'absent'", {"fetch"}),  # a reason that the manifest keeps
+        ("data/facts.yaml", "of the official list", "as published", set()),
+    ],
+)
+def test_words_for_people_rerun_nothing(package, file, old, new, stages):
+    text = FILES[file]
+    assert old in text
+    assert _changed(package, file, text.replace(old, new)) == stages
 
 
 def test_a_docstring_that_is_used_as_a_value_counts(package):

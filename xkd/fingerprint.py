@@ -1,21 +1,28 @@
-"""What a stage's code is, as a short hash: engines rerun a stage when it changes.
+"""Hashes the code of a stage: engines rerun a stage when the hash changes.
 
-The hash covers the syntax tree of every module of this package that the stage imports, directly or through others,
-and the data files of their folders (templates, tables). Comments, docstrings and layout do not count. Imports by a
-computed name, and versions of libraries, are not seen.
+The hash covers every module of this package that the stage imports, directly or through others, and the data files
+that those modules name. What cannot change a result does not count: comments, layout, docstrings, the descriptions of
+settings, type annotations of functions, the texts of errors and of progress. Imports by a computed name, and versions
+of libraries, are not seen.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 PACKAGE = Path(__file__).parent
 # These, and the modules in them, watch a stage and cannot change its results.
 WATCHERS = {"xkd.fingerprint", "xkd.progress", "xkd.tracking"}
+ERRORS = {"UserError", "ValueError", "TypeError"}  # not MediaError, whose text becomes a reason in the manifest
+SPOKEN = {"say", "detail", "track", "counter", "print", "warn"}  # calls whose texts people read, and no program
 
 
 def stage(name: str) -> str:
@@ -38,8 +45,8 @@ def module(first: str) -> str:
     digest = hashlib.sha256()
     for module in sorted(modules):
         digest.update(f"{module}\n{_tree(_source(module))}\n".encode())
-    for path in sorted({path for module in modules for path in _data_files(_source(module).parent)}):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n".encode() + path.read_bytes())
+    for path in sorted(_data_files(modules)):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n".encode() + _content(path))
     return digest.hexdigest()[:16]
 
 
@@ -95,11 +102,28 @@ def _file(module: str) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def _data_files(folder: Path) -> Iterator[Path]:
-    if folder != PACKAGE:
-        for path in folder.rglob("*"):
-            if path.is_file() and path.suffix not in (".py", ".pyc"):
+def _data_files(modules: set[str]) -> Iterator[Path]:
+    """Files that the modules name, and those in folders of their packages that hold no code (templates)."""
+    packages = {_source(module).parent for module in modules}
+    named = {text for module in modules for text in _texts(_source(module))}
+    for path in PACKAGE.rglob("*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            inside = path.parent.parent in packages - {PACKAGE} and not (path.parent / "__init__.py").exists()
+            if path.name in named or inside:
                 yield path
+
+
+def _texts(path: Path) -> Iterator[str]:
+    for node in ast.walk(_parse(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a data file; of YAML the values, so that comments do not count."""
+    if path.suffix != ".yaml":
+        return path.read_bytes()
+    return json.dumps(yaml.safe_load(path.read_bytes()), default=str).encode()
 
 
 @cache
@@ -109,9 +133,54 @@ def _parse(path: Path) -> ast.Module:
 
 @cache
 def _tree(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            node.body[0] = ast.Expr(ast.Constant(value=""))
-    return ast.dump(tree)
+    return ast.dump(_Decisive().visit(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+class _Decisive(ast.NodeTransformer):
+    """Leaves of a module what can change a result."""
+
+    def visit_Module(self, node: ast.Module) -> ast.AST:
+        return self.generic_visit(_without_docstring(node))
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        return self.generic_visit(_without_docstring(node))
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(_without_docstring(node))
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        if isinstance(node.exc, ast.Call) and _called(node.exc) in ERRORS:
+            _silence(node.exc)
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if _called(node) in SPOKEN:
+            _silence(node)
+        if _called(node) == "Field":
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
+        return self.generic_visit(node)
+
+
+def _without_docstring(node: Any) -> Any:
+    if ast.get_docstring(node, clean=False) is not None:
+        node.body[0] = ast.Expr(ast.Constant(value=""))
+    return node
+
+
+def _called(node: ast.Call) -> str | None:
+    """Last part of the name of the called function."""
+    return getattr(node.func, "id", None) or getattr(node.func, "attr", None)
+
+
+def _silence(node: ast.Call) -> None:
+    """Empties the texts that the call gets as arguments."""
+    node.args = [ast.Constant(value="") if _is_text(value) else value for value in node.args]
+
+
+def _is_text(value: ast.expr) -> bool:
+    return isinstance(value, ast.JoinedStr) or (isinstance(value, ast.Constant) and isinstance(value.value, str))

@@ -111,9 +111,11 @@ def test_a_preset_with_more_seeds_trains_only_those(project):
     assert project.planned(XKD_PARAMS="more.yaml") == sorted(added)
 
 
-def test_comments_and_docstrings_in_code_rerun_nothing(project):
+def test_words_for_people_in_code_rerun_nothing(project):
     project.edit("xkd/models/vit.py", '"""', '"""Another docstring. ')
     project.edit("xkd/training/loop.py", "import time\n", "import time  # a comment\n")
+    project.edit("xkd/settings.py", 'description="', 'description="Another description. ')
+    project.edit("xkd/data/manifest.py", "no such manifest", "no manifest here")
     assert project.planned() == []
 
 
