@@ -19,5 +19,7 @@ def test_each_rule_names_a_test_that_exists(line):
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", line)
     assert named, "name the test as `tests/file.py::test_name`"
     for file, test in named:
-        functions = {node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)}
+        functions = {
+            node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)
+        }
         assert test in functions

@@ -18,7 +18,7 @@ from xkd.settings import MODALITIES, Params, PretrainRequest, ProtocolSettings, 
 
 Group = TypeVar("Group", bound=Settings)
 CHANGEABLE = ("views", "model", "objective", "training")
-HEADLINES = (".top1", ".map", ".recall1")
+HEADLINES = ("top1", "map", "recall1")
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -103,9 +103,14 @@ def headline(metrics: dict[str, float]) -> dict[str, float]:
     Args:
         metrics: by `<classifier>.<metric>`.
     """
+    return {name: metrics[f"{name}.{metric}"] for name, metric in headline_metrics(metrics).items()}
+
+
+def headline_metrics(metrics: Collection[str]) -> dict[str, str]:
+    """Which metric `headline` shows of each classifier: top1, map or recall1."""
     classifiers = dict.fromkeys(key.rpartition(".")[0] for key in metrics)
-    found = {name: [metrics[name + m] for m in HEADLINES if name + m in metrics] for name in classifiers}
-    return {name: values[0] for name, values in found.items() if values}
+    found = {name: [metric for metric in HEADLINES if f"{name}.{metric}" in metrics] for name in classifiers}
+    return {name: those[0] for name, those in found.items() if those}
 
 
 def tasks_of(params: Params, ablation: str) -> list[str]:

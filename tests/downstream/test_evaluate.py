@@ -120,7 +120,7 @@ class FakeManifest:
 
     def split(self, name, fold=None):
         rows = {"train": TRAIN, "test": TEST}[name] if self.table is None else self.table
-        return SimpleNamespace(rows=rows, ids=rows["id"].tolist())
+        return SimpleNamespace(rows=rows, ids=rows["id"].tolist(), all_rows=rows.assign(status="ok", reason=""))
 
 
 @pytest.fixture
@@ -160,7 +160,10 @@ def test_linear_protocol_reports_every_encoder_and_both_modalities(project):
         "seed": 3,
         "protocol": "linear",
         "manifest": "abc123",
-        "clips": {"train": 48, "test": 30},
+        "clips": {
+            **{"train": 48, "test": 30, "listed_train": 48, "listed_test": 30},
+            "left_out": {"train": {}, "test": {}},
+        },
         "items": {"video": 6, "audio": 30},
     }
     assert results["chosen"].keys() == {f"{name}.C" for name in names if name.endswith("linear")}

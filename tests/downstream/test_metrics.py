@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xkd.downstream.features import Clips
-from xkd.downstream.metrics import Scores, hits, intervals, mean_average_precision, summarise
+from xkd.downstream.metrics import Retrieved, Scores, chance, hits, intervals, mean_average_precision, summarise
 
 CLASSES = np.array(["a", "b", "c"])
 
@@ -91,3 +91,16 @@ def test_top5_is_reported_where_there_are_more_classes():
     values, spans = summarise([scores], clips_of(["e", "f"], items))
     assert values["student.video.knn.top5"] == 50 and values["student.video.knn.top1"] == 0
     assert spans["student.video.knn.top5"] == [0, 100]
+
+
+def test_chance_is_that_of_the_test_clips_and_of_the_metric():
+    noise = np.random.default_rng(3)
+    one = np.array(["a", "b", "d", "a"] * 100)  # d was never trained on: no guess finds it
+    some = np.array(["a;b", "b", "c", "b"] * 100)
+    for labels, metric in ((one, "top1"), (some, "map")):
+        clips = clips_of(labels, {"audio": np.arange(400).astype(str)})
+        guesses = [Scores("student.audio.layer", noise.random((400, 3)), CLASSES) for _ in range(60)]
+        scored = [summarise([guess], clips)[0][f"student.audio.layer.{metric}"] for guess in guesses]
+        assert chance(guesses[:1], clips) == {"student.audio.layer": pytest.approx(np.mean(scored), abs=1)}
+    found = Retrieved("student.audio.retrieval", np.ones(400), np.ones(400), 0.125)
+    assert chance([found], clips) == {"student.audio.retrieval": 12.5}

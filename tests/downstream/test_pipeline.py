@@ -81,7 +81,7 @@ def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol
     results, predictions = json.loads(out.read_text()), pd.read_csv(out.with_suffix(".predictions.csv"), dtype=str)
     test = manifests.read(project / "manifest.csv").split("test").rows
     assert predictions["id"].tolist() == test["id"].tolist() and predictions["label"].tolist() == test["label"].tolist()
-    assert results["clips"] == {"train": 40, "test": 20}
+    assert (results["clips"]["train"], results["clips"]["test"]) == (40, 20)
     assert results["items"]["video"] == test["video_source"].nunique()
     for name in predictions.columns[2:]:
         right = 100 * (predictions[name] == predictions["label"]).mean()
@@ -90,6 +90,45 @@ def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol
         for label, percent in results["per_class"][name].items():
             found = counts.loc[label, label] if label in counts else 0
             assert percent == pytest.approx(100 * found / counts.loc[label].sum(), abs=1e-3)
+
+
+def test_results_count_the_listed_clips_and_why_some_were_left_out(project, params):
+    """One of the listed clips of each split cannot be used, a third one is unusable in fold a only as a training clip."""
+    whole = manifests.read(project / "manifest.csv")
+    table = whole.all_rows.assign(fold=["a" if number % 2 else "b" for number in range(60)])
+    for split, reasons in {
+        "test": ["too short: 0.20 s of 1 s", "too short: 0.31 s of 1 s"],
+        "train": ["missing"],
+    }.items():
+        places = table.index[table["split"] == split][: len(reasons)]
+        table.loc[places, ["status", "reason"]] = [["unusable", reason] for reason in reasons]
+    manifests.write(project / "incomplete.csv", table)
+    found = {}
+    for task in ("linear", "folds"):
+        out = project / "incomplete" / f"{task}.json"
+        evaluate.run(params, project / "incomplete.csv", project / "run", task, out)
+        found[task] = json.loads(out.read_text())
+    assert found["linear"]["clips"] == {
+        **{"train": 39, "test": 18, "listed_train": 40, "listed_test": 20},
+        "left_out": {"train": {"missing": 1}, "test": {"too short": 2}},
+    }
+    folds, unusable = found["folds"]["folds"], table["status"] != "ok"
+    for fold, part in folds.items():
+        tested = table["fold"] == fold
+        assert (part["clips"]["test"], part["clips"]["listed_test"]) == ((tested & ~unusable).sum(), tested.sum())
+        assert sum(part["clips"]["left_out"]["test"].values()) == (tested & unusable).sum()
+    both = found["folds"]["clips"]
+    assert (both["test"], both["listed_test"]) == (57, 60)
+    assert both["left_out"]["test"] == {"too short": 2, "missing": 1}
+
+
+def test_results_say_what_guessing_scores(project, params):
+    for task, expected in {"linear": 10, "retrieval": 5}.items():  # ten digits; one of twenty test clips
+        out = project / "guessing" / f"{task}.json"
+        evaluate.run(params, project / "manifest.csv", project / "run", task, out)
+        results = json.loads(out.read_text())
+        assert set(results["chance"].values()) == {expected}
+        assert results["chance"].keys() == {key.rpartition(".")[0] for key in results["metrics"]}
 
 
 def test_features_are_those_of_each_clip_seen_alone(project, params):

@@ -39,7 +39,7 @@ def test_an_offset_between_modalities_does_not_matter():
 
 
 def test_recalls_count_the_first_places():
-    found = Retrieved("student.video.retrieval", np.array([1, 2, 5, 6, 11]), np.array(list("abcde")))
+    found = Retrieved("student.video.retrieval", np.array([1, 2, 5, 6, 11]), np.array(list("abcde")), 0.2)
     rates = {name: flags.mean() for name, flags in found.right(np.array(list("abcde"))).items()}
     assert rates == pytest.approx({"recall1": 0.2, "recall5": 0.6, "recall10": 0.8})
     assert found.overall(np.array(list("abcde"))) == {"median_rank": 5}

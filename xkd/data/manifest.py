@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,6 +114,12 @@ def write(path: Path, table: pd.DataFrame) -> str:
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, columns=list(COLUMNS), lineterminator="\n")
     return content_hash(pd.read_csv(path, dtype=str, keep_default_na=False))
+
+
+def reasons(rows: pd.DataFrame) -> dict[str, int]:
+    """How many clips are unusable for each kind of reason (its words before ": "), the most frequent first."""
+    kinds = rows.loc[rows["status"] != "ok", "reason"].str.split(": ").str[0]
+    return {str(kind): int(count) for kind, count in Counter(kinds).most_common()}
 
 
 def class_counts(rows: pd.DataFrame) -> dict[str, dict[str, int]]:

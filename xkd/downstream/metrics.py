@@ -53,6 +53,14 @@ class Scores:
         """Metrics that are no share of clips: map."""
         return {"map": mean_average_precision(self.values, targets(labels, self.classes))}
 
+    def chance(self, labels: np.ndarray) -> float:
+        """What guessing scores: top-1 with equally frequent classes, or with several labels mAP of a random ranking."""
+        true = targets(labels, self.classes)
+        if several(labels):
+            true = true[:, true.any(axis=0)]
+            return 100 * float(true.mean()) if true.size else 0.0
+        return 100 * float(true.any(axis=1).mean()) / len(self.classes)
+
 
 @dataclass(frozen=True)
 class Retrieved:
@@ -62,11 +70,13 @@ class Retrieved:
         name: owner, modality of the query and method, e.g. "student.video.retrieval".
         ranks: (clips,) place of the first relevant clip, from 1 on.
         predicted: (clips,) id of the clip that comes first.
+        relevant: share of all clips that a query may find, mean over queries.
     """
 
     name: str
     ranks: np.ndarray
     predicted: np.ndarray
+    relevant: float
     modality = "both"  # what is asked and what is found vary
 
     def right(self, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -76,6 +86,10 @@ class Retrieved:
     def overall(self, labels: np.ndarray) -> dict[str, float]:
         """Metrics that are no share of clips: median_rank."""
         return {"median_rank": float(np.median(self.ranks))}
+
+    def chance(self, labels: np.ndarray) -> float:
+        """Recall at 1 of a random order."""
+        return 100 * self.relevant
 
 
 def summarise(scores: Sequence[Scores | Retrieved], clips: Clips) -> tuple[dict[str, float], dict[str, list[float]]]:
@@ -100,6 +114,11 @@ def summarise(scores: Sequence[Scores | Retrieved], clips: Clips) -> tuple[dict[
     order = [f"{one.name}." for one in scores]
     keys = [key for name in order for key in values if key.startswith(name)]
     return {key: round(float(values[key]), DECIMALS) for key in keys}, {key: spans[key] for key in keys if key in spans}
+
+
+def chance(scores: Sequence[Scores | Retrieved], clips: Clips) -> dict[str, float]:
+    """Per classifier, what guessing scores in the metric that the table shows, on these very clips."""
+    return {one.name: round(one.chance(clips.labels), DECIMALS) for one in scores}
 
 
 def per_class(scores: Sequence[Scores | Retrieved], clips: Clips) -> dict[str, dict[str, float]]:

@@ -146,6 +146,7 @@ def search(job: Job[Retrieval]) -> Iterator[tuple[str | None, Result]]:
         results: list[Scores | Retrieved] = []
         space: dict[str, float | str] = {}
         relevant = retrieval.relevance(test.ids, test.labels, job.settings.relevant)
+        share = retrieval.share(len(test.ids), relevant)
         for owner in sorted({owner for owner, _ in test.outputs}):
             keys = {modality: (owner, modality) for modality in OTHER}
             if not all(key in test.outputs for key in keys.values()):
@@ -158,7 +159,7 @@ def search(job: Job[Retrieval]) -> Iterator[tuple[str | None, Result]]:
             }
             for query, other in OTHER.items():
                 ranks, nearest = retrieval.retrieve(vectors[query], vectors[other], relevant)
-                results.append(Retrieved(f"{owner}.{query}.retrieval", ranks, test.ids[nearest]))
+                results.append(Retrieved(f"{owner}.{query}.retrieval", ranks, test.ids[nearest], share))
         if not results:
             raise UserError(
                 f"{job.path}: {job.recipe.ablation} has no pair of encoders that could see both halves of these clips; "

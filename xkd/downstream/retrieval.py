@@ -71,6 +71,12 @@ def retrieve(
     return np.concatenate(ranks), np.concatenate(nearest)
 
 
+def share(clips: int, relevant: Callable[[slice], np.ndarray]) -> float:
+    """The share of clips that are relevant to a query, mean over queries; `relevant` as in `retrieve`."""
+    starts = range(0, clips, QUERIES)
+    return sum(int(relevant(slice(start, min(start + QUERIES, clips))).sum()) for start in starts) / clips**2
+
+
 def places(similarity_NM: np.ndarray, found_NM: np.ndarray) -> np.ndarray:
     """Place (N,) of each query's first relevant clip, from 1 on.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 from xkd import tracking
 from xkd.data import manifest as manifests
 from xkd.downstream.features import Clips, Key
-from xkd.downstream.metrics import DECIMALS, Retrieved, Scores, confusion, per_class, summarise
+from xkd.downstream.metrics import DECIMALS, Retrieved, Scores, chance, confusion, per_class, summarise
 from xkd.downstream.protocols import PROTOCOLS, Job
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
@@ -23,6 +24,8 @@ from xkd.params import canonical, column, headline, with_views
 from xkd.params import protocol as params_of_protocol
 from xkd.settings import Params, Recipe, Task
 from xkd.training.export import CONFIG, load_encoders, load_heads, load_recipe, weights_files
+
+SPLITS = ("train", "test")
 
 
 def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None:
@@ -67,9 +70,10 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
     for fold, (test, scores, chosen) in PROTOCOLS[chosen_task.protocol](job):
         values, intervals = summarise(scores, test)
         folds[fold] = {
-            "clips": {"train": len(job.ids("train", fold)), "test": len(test.ids)},
+            "clips": _counts(clips, job, fold),
             "metrics": values,
             "intervals": intervals,
+            "chance": chance(scores, test),
             "per_class": per_class(scores, test),
             "chosen": chosen,
         }
@@ -95,6 +99,16 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
     write_json(out.with_suffix(".times.json"), {"seconds": round(time.perf_counter() - started, 2)})
 
 
+def _counts(clips: manifests.Manifest, job: Job[Any], fold: str | None) -> dict[str, Any]:
+    """Clips that took part, those that the list of the data set names for it, and why the others were left out."""
+    listed = {split: clips.split(split, fold).all_rows for split in SPLITS}
+    return {
+        **{split: len(job.ids(split, fold)) for split in SPLITS},
+        **{f"listed_{split}": len(rows) for split, rows in listed.items()},
+        "left_out": {split: manifests.reasons(rows) for split, rows in listed.items()},
+    }
+
+
 def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
     """The only fold's results, or means over official folds with their spread, and every fold's own."""
     parts = list(folds.values())
@@ -103,11 +117,21 @@ def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
     common = [name for name in parts[0]["metrics"] if all(name in part["metrics"] for part in parts)]
     every = {name: np.array([part["metrics"][name] for part in parts]) for name in common}
     return {
-        "clips": {split: sum(part["clips"][split] for part in parts) for split in ("train", "test")},
+        "clips": _all_counts([part["clips"] for part in parts]),
+        "chance": {
+            k: round(float(np.mean([part["chance"][k] for part in parts])), DECIMALS) for k in parts[0]["chance"]
+        },
         "metrics": {name: round(float(values.mean()), DECIMALS) for name, values in every.items()},
         "spread": {name: round(float(values.std(ddof=1)), DECIMALS) for name, values in every.items()},
         "folds": folds,
     }
+
+
+def _all_counts(folds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts over folds: sums, in which a clip that several folds train on or test counts several times."""
+    left_out = {split: sum((Counter(fold["left_out"][split]) for fold in folds), Counter()) for split in SPLITS}
+    sums = {name: sum(fold[name] for fold in folds) for name in folds[0] if name != "left_out"}
+    return sums | {"left_out": {split: dict(counts.most_common()) for split, counts in left_out.items()}}
 
 
 def _summary(manifest: Path) -> dict[str, Any]:
@@ -134,7 +158,7 @@ def _check_settings(prepared: dict[str, Any], path: Path, recipe: Recipe, task: 
 
 
 def _check_labels(clips: manifests.Manifest, path: Path, fold: str | None) -> None:
-    for split in ("train", "test"):
+    for split in SPLITS:
         rows = clips.split(split, fold).rows
         if rows.empty:
             where = f"split '{split}'" + (f" of fold '{fold}'" if fold else "")
@@ -149,7 +173,7 @@ def _readable(
 ) -> dict[Key, Encoder]:
     """The encoders that the task judges and whose modality every clip has: a set of sounds is no test of pictures."""
     encoders = {key: encoder for key, encoder in encoders.items() if key[1] in modalities}
-    rows = clips.rows[clips.rows["split"].isin(("train", "test"))]
+    rows = clips.rows[clips.rows["split"].isin(SPLITS)]
     chosen = {key: encoder for key, encoder in encoders.items() if rows[f"has_{key[1]}"].all()}
     if not chosen:
         raise UserError(

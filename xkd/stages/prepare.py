@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,7 +101,7 @@ def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, folder: 
         "found": int((rows["reason"] != "missing").sum()),
         "usable": len(usable),
         "splits": {split: int((usable["split"] == split).sum()) for split in listing.SPLITS},
-        "reasons": _reasons(rows),
+        "reasons": manifest.reasons(rows),
         "classes": manifest.class_counts(rows),
         "clips": clips.model_dump(mode="json"),
     }
@@ -112,16 +111,10 @@ def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, folder: 
 
 def _check_usable(rows: pd.DataFrame, raw: Path, require: str) -> None:
     if not (rows["status"] == "ok").any():
-        reasons = ", ".join(f"{count} {reason}" for reason, count in _reasons(rows).items())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in manifest.reasons(rows).items())
         raise UserError(
             f"{raw}: none of {len(rows)} clips is usable with require '{require}' ({reasons}); nothing changed"
         )
-
-
-def _reasons(rows: pd.DataFrame) -> dict[str, int]:
-    """How many clips are unusable for each kind of reason, the most frequent first."""
-    reasons = rows.loc[rows["status"] != "ok", "reason"]
-    return dict(Counter(reason.split(": ")[0] for reason in reasons).most_common())
 
 
 def _clean(folder: Path, keep: set[Path]) -> None:
