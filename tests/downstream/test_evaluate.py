@@ -161,7 +161,10 @@ def test_linear_protocol_reports_every_encoder_and_both_modalities(project):
         "protocol": "linear",
         "manifest": "abc123",
         "clips": {
-            **{"train": 48, "test": 30, "listed_train": 48, "listed_test": 30},
+            "train": 48,
+            "test": 30,
+            "listed_train": 48,
+            "listed_test": 30,
             "left_out": {"train": {}, "test": {}},
         },
         "items": {"video": 6, "audio": 30},
