@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from xkd.errors import UserError
 
 
 @contextmanager
@@ -21,6 +25,23 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Holds the lock of a file, which is made if it is not there; it ends with the process at the latest.
+
+    Raises:
+        UserError: another process holds it; `busy` says what to do.
+    """
+    with open(path, "a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(busy) from None
+        except OSError as error:  # a file system without locks
+            print(f"xkd: warning: {path}: no lock ({error.strerror}); start nothing else here", file=sys.stderr)
+        yield
 
 
 def sync(path: Path) -> None:

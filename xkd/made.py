@@ -1,0 +1,218 @@
+"""The files that xkd wrote into a folder, so that it removes and replaces no others.
+
+A journal in the folder, `.xkd-<verb>.jsonl`, lists them: one JSON object per line, only ever appended, so that it is
+right after a kill at any moment. A temporary name stands in it before it is used, and the SHA-256 of a file before the
+file gets its own name. A file is xkd's if the journal lists it with the content that it has now.
+
+    with made.opened(out, "prepare") as files:  # one process at a time
+        with files.writing(out / "summary.json") as temporary:
+            write_json(temporary, summary)
+        files.remove(out / "older.json")  # leaves it where it is unless xkd wrote it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+from xkd.errors import UserError
+from xkd.files import locked, sha256
+
+PART = ".part"
+
+
+@contextmanager
+def opened(folder: Path, verb: str) -> Iterator[Made]:
+    """What `verb` wrote into `folder`, for this process alone; what a killed one left half written is removed.
+
+    Raises:
+        UserError: another process is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(_journal(folder, verb), f"{folder}: another `xkd {verb}` is at work here; wait for it or stop it"):
+        parts, listed = _read(_journal(folder, verb))
+        _remove_parts([folder / name for name in parts])
+        yield Made(folder, verb, listed)
+
+
+class Made:
+    """The files of one verb in a folder. Can be sent to other processes, which append to the same journal.
+
+    Attributes:
+        folder: all files lie in it, at any depth.
+        listed: file name relative to the folder -> SHA-256 of each content that xkd gave it.
+    """
+
+    def __init__(self, folder: Path, verb: str, listed: dict[str, set[str]] | None = None):
+        self.folder, self.verb, self.listed = folder, verb, listed or {}
+
+    def about(self, names: Iterable[str]) -> Made:
+        """The same journal with these of the listed files only, for a process that writes no others."""
+        return Made(self.folder, self.verb, {name: self.listed[name] for name in names if name in self.listed})
+
+    def has(self, path: Path) -> bool:
+        """Whether the file is there and xkd's."""
+        known = self.listed.get(self._name(path))
+        if not known or path.is_symlink() or not path.is_file():
+            return False
+        return sha256(path).startswith(tuple(known))
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[Path]:
+        """Yields a temporary name beside `path`; moves it there at the end, removes it on an error.
+
+        Raises:
+            UserError: a file that is not xkd's has the name.
+        """
+        temporary = self.part(path)
+        try:
+            yield temporary
+            self.publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def part(self, path: Path) -> Path:
+        """Announces a temporary name beside `path`, for a file or a folder: the next process removes what is left."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
+        self._append("part", temporary)
+        return temporary
+
+    def publish(self, temporary: Path, path: Path) -> None:
+        """Gives a finished file its name.
+
+        Raises:
+            UserError: a file that is not xkd's has it.
+        """
+        digest = sha256(temporary)
+        self.make_room(path, digest)
+        self.adopt(path, digest)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(temporary, path)
+
+    def adopt(self, path: Path, digest: str | None = None) -> None:
+        """Lists a file as xkd's: one that is about to get its name, or that an earlier version is known to have made."""
+        digest = digest or sha256(path)
+        self._append("path", path, sha256=digest)
+        self.listed.setdefault(self._name(path), set()).add(digest)
+
+    def make_room(self, path: Path, digest: str | None = None) -> None:
+        """Sees to it that `path` can be replaced: a file that was changed since xkd wrote it is set aside.
+
+        Args:
+            digest: SHA-256 of what is to come; where the same is there already, nothing can be lost.
+
+        Raises:
+            UserError: a file that is not xkd's has the name.
+        """
+        if not os.path.lexists(path) or self.has(path):
+            return
+        if digest and path.is_file() and not path.is_symlink() and sha256(path) == digest:
+            return
+        self.check_free(path)
+        number = 1
+        while os.path.lexists(aside := path.with_name(f"{path.name}.set-aside-{number}")):
+            number += 1
+        path.rename(aside)
+        print(f"xkd: {path}: changed since xkd wrote it; kept as {aside.name}", file=sys.stderr, flush=True)
+
+    def check_free(self, *paths: Path) -> None:
+        """Checks names that are going to be written.
+
+        Raises:
+            UserError: a file that xkd never wrote has one of them.
+        """
+        for path in paths:
+            if os.path.lexists(path) and self._name(path) not in self.listed:
+                raise UserError(
+                    f"{path}: is not known to be a file of `xkd {self.verb}`, which would replace it; "
+                    "move it away, or give another --out"
+                )
+
+    def remove(self, path: Path) -> bool:
+        """Removes a file if it is xkd's; says whether it was."""
+        if not self.has(path):
+            return False
+        path.unlink()
+        return True
+
+    def sweep(self, below: Path, keep: set[Path]) -> list[Path]:
+        """Removes xkd's files in the folder `below` but for those to keep, and the folders that become empty by it.
+
+        Returns:
+            the other files there, which stay.
+        """
+        inside = [path for path in map(self.folder.joinpath, self.listed) if path.is_relative_to(below)]
+        emptied = {path.parent for path in inside if path not in keep and self.remove(path)}
+        for folder in emptied - {below}:
+            with suppress(OSError):
+                folder.rmdir()
+        return [path for path in sorted(below.rglob("*")) if path not in keep and not path.is_dir()]
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+    def _append(self, kind: str, path: Path, **facts: str) -> None:
+        """Adds a line in one write; the line break before it ends one that a kill has cut off."""
+        line = json.dumps({kind: self._name(path), **facts})
+        with open(_journal(self.folder, self.verb), "ab") as file:
+            file.write(f"\n{line}\n".encode())
+
+
+def listed_by(verb: str, paths: Iterable[Path]) -> set[Path]:
+    """Those of the files that a journal of `verb` lists, in whichever folder above them."""
+    journals: dict[Path, dict[str, set[str]]] = {}
+    found = set()
+    for path in paths:
+        for full in {path.absolute(), path.resolve()}:
+            for folder in full.parents:
+                if folder not in journals:
+                    journals[folder] = _read(_journal(folder, verb))[1]
+                if full.relative_to(folder).as_posix() in journals[folder]:
+                    found.add(path)
+    return found
+
+
+def _journal(folder: Path, verb: str) -> Path:
+    return folder / f".xkd-{verb}.jsonl"
+
+
+def _read(journal: Path) -> tuple[list[str], dict[str, set[str]]]:
+    """Temporary names, and the known contents of each file; lines that a kill has cut off are left out."""
+    parts: list[str] = []
+    listed: dict[str, set[str]] = defaultdict(set)
+    with suppress(FileNotFoundError):
+        for line in journal.read_bytes().split(b"\n"):
+            try:
+                entry = json.loads(line)
+                name = PurePosixPath(entry.get("part") or entry["path"])
+                if name.is_absolute() or ".." in name.parts:
+                    continue
+                if "part" in entry:
+                    parts.append(str(name))
+                else:
+                    listed[str(name)].add(entry["sha256"])
+            except (ValueError, KeyError, AttributeError, TypeError):
+                continue
+    return parts, dict(listed)
+
+
+def _remove_parts(parts: list[Path]) -> None:
+    """Removes temporary files and folders, and those that `files.replacing` made beside them."""
+    names: dict[Path, set[str]] = defaultdict(set)
+    for part in parts:
+        names[part.parent].add(part.name)
+    for folder, announced in names.items():
+        for left in folder.iterdir() if folder.is_dir() else ():
+            if left.name in announced or left.name[1:].rsplit(".", 2)[0] in announced:
+                if left.is_dir() and not left.is_symlink():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
