@@ -37,7 +37,10 @@ SETTINGS = {
     "objective": {},
     "training": {"batch_size": 8},
     "evaluate": {"finetune": {"epochs": 8, "batch_size": 16, "learning_rate": 0.003}},
-    "tasks": {"linear": {"protocol": "linear"}, "finetune": {"protocol": "finetune"}, "svm": {"protocol": "svm"}},
+    "tasks": {
+        "linear": {"protocol": "linear"}, "finetune": {"protocol": "finetune"}, "svm": {"protocol": "svm"},
+        "layer": {"protocol": "layer"}, "retrieval": {"protocol": "retrieval"},
+    },
     "report": {"baseline": "xkd"},
     "ablations": {
         "xkd": {"hypothesis": "all terms"},
@@ -48,15 +51,22 @@ SETTINGS = {
     },
 }  # fmt: skip
 PARAMS = Params.model_validate(SETTINGS)
-TRAIN, TEST = rows(48, scans=12), rows(30, scans=6).assign(id=lambda table: "test" + table["id"])
+TRAIN, TEST = (
+    rows(48, scans=12),
+    rows(30, scans=6).assign(
+        id=lambda table: "test" + table["id"], video_source=lambda table: "test" + table["video_source"]
+    ),
+)
+
+SPLITS = {"train": TRAIN, "test": TEST}
 
 
 class Views:
     """Batches of views of a split: brightness and level tell the label, the rest is noise."""
 
     def __init__(self, split, batch_size):
-        self.rows, self.batch_size = {"train": TRAIN, "test": TEST}[split], batch_size
-        self.classes = sorted(LABELS)
+        self.rows, self.batch_size = SPLITS[split], batch_size
+        self.classes = sorted({*LABELS, *SPLITS["train"]["label"], *SPLITS["test"]["label"]})
 
     def set_epoch(self, epoch):
         pass
@@ -110,16 +120,13 @@ class Logged:
 class FakeManifest:
     hash = "abc123"
 
-    def __init__(self, table=None):
-        self.table = table
-
     @property
     def rows(self):
-        every = pd.concat([TRAIN.assign(split="train"), TEST.assign(split="test")])
+        every = pd.concat([rows.assign(split=name) for name, rows in SPLITS.items()])
         return every.assign(has_video=True, has_audio=True)
 
     def split(self, name, fold=None):
-        rows = {"train": TRAIN, "test": TEST}[name] if self.table is None else self.table
+        rows = SPLITS[name]
         return SimpleNamespace(rows=rows, ids=rows["id"].tolist(), all_rows=rows.assign(status="ok", reason=""))
 
 
@@ -242,13 +249,13 @@ def test_unfinished_run_is_explained_and_leaves_earlier_results(project, name):
 
 
 def test_clips_without_labels_are_explained(project, monkeypatch):
-    monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest(TRAIN.assign(label="")))
+    monkeypatch.setitem(SPLITS, "train", TRAIN.assign(label=""))
     with pytest.raises(UserError, match="48 train clips have no label, e.g. clip0000"):
         project.run()
 
 
 def test_empty_split_is_explained(project, monkeypatch):
-    monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest(TRAIN[:0]))
+    monkeypatch.setitem(SPLITS, "train", TRAIN[:0])
     with pytest.raises(UserError, match="no usable clips in split 'train'"):
         project.run()
 
@@ -256,3 +263,79 @@ def test_empty_split_is_explained(project, monkeypatch):
 def test_unknown_task_names_the_one_that_was_meant(project):
     with pytest.raises(UserError, match="no task 'finetun'; did you mean 'finetune'"):
         project.run(protocol="finetun")
+
+
+def with_label(rows, label, where):
+    """The rows with another label where a condition holds for their own."""
+    return rows.assign(label=rows["label"].mask(where(rows["label"]), label))
+
+
+@pytest.mark.parametrize("protocol", ["linear", "svm", "layer", "finetune"])
+def test_one_label_in_training_is_refused_by_every_protocol_that_learns_labels(project, monkeypatch, protocol):
+    monkeypatch.setitem(SPLITS, "train", TRAIN.assign(label="cat"))
+    with pytest.raises(UserError, match="all 48 training clips have the label 'cat'"):
+        project.run(protocol=protocol)
+    assert not list(project.folder.glob("evals/**/*.json"))
+
+
+@pytest.mark.parametrize("protocol", ["linear", "finetune"])
+def test_labels_that_training_never_shows_count_as_wrong_and_are_noted(project, monkeypatch, capsys, protocol):
+    monkeypatch.setitem(SPLITS, "test", with_label(TEST, "yak", lambda label: label == "owl"))
+    results = project.run(protocol=protocol)
+    note = "10 of 30 test clips have a label that no training clip has (yak); they count as wrong"
+    assert note in results["notes"]
+    assert "1 of 3 labels of training are never tested (owl)" in results["notes"]
+    assert note in capsys.readouterr().err
+    assert max(value for name, value in results["metrics"].items() if name.endswith("top1")) < 67
+    assert {per_class["yak"] for per_class in results["per_class"].values()} == {0}
+
+
+def test_test_clips_of_one_label_are_noted(project, monkeypatch):
+    monkeypatch.setitem(SPLITS, "test", TEST.assign(label="cat"))
+    assert "all test clips have the label 'cat': who always says so is always right" in project.run()["notes"]
+
+
+def test_one_test_clip_is_noted(project, monkeypatch):
+    monkeypatch.setitem(SPLITS, "test", TEST[:1])
+    assert any(note.startswith("there is 1 test clip") for note in project.run()["notes"])
+    assert any("recall at 10 is 100 %" in note for note in project.run(protocol="retrieval")["notes"])
+
+
+def test_more_neighbours_than_training_clips_are_noted(project):
+    values = {**SETTINGS, "evaluate": {"linear": {"neighbours": 48}}}
+    found = project.run(params=Params.model_validate(values))["notes"]
+    assert len(found) == 6 and all("48 nearest neighbours are all 48 training examples" in note for note in found)
+
+
+@pytest.mark.parametrize("column", ["video_source", "audio_source", "digest"])
+def test_test_clips_of_a_training_video_are_noted(project, monkeypatch, column):
+    monkeypatch.setitem(SPLITS, "train", TRAIN.assign(**{column: [f"a{i}" for i in range(48)]}))
+    monkeypatch.setitem(SPLITS, "test", TEST.assign(**{column: [f"a{i}" if i < 7 else "" for i in range(30)]}))
+    assert any(note.startswith("7 of 30 test clips share") for note in project.run()["notes"])
+
+
+def test_an_evaluation_without_a_flaw_has_no_notes(project):
+    assert project.run()["notes"] == project.run(protocol="finetune")["notes"] == []
+
+
+def test_solver_that_stops_early_is_noted(project):
+    values = {**SETTINGS, "evaluate": {"svm": {"max_iter": 1, "C": [1.0]}}}
+    found = project.run(protocol="svm", params=Params.model_validate(values))["notes"]
+    assert "student.video.svm: the solver stopped before it converged; see evaluate.svm.max_iter" in found
+
+
+@pytest.mark.parametrize(
+    ("protocol", "changes", "key"),
+    [
+        ("linear", {}, "evaluate.linear.C"),
+        ("svm", {}, "evaluate.svm.C"),
+        ("svm", {"C": [0.1, 1.0]}, "tasks.svm.changes.C"),
+        ("layer", {"learning_rate": 1e38}, "tasks.layer.changes.learning_rate"),
+        ("finetune", {"learning_rate": 1e30}, "tasks.finetune.changes.learning_rate"),
+    ],
+)
+def test_failures_name_the_key_that_holds_the_value(project, monkeypatch, protocol, changes, key):
+    monkeypatch.setitem(SPLITS, "train", TRAIN[:3].assign(video_source="one", audio_source="one"))
+    values = {**SETTINGS, "tasks": {protocol: {"protocol": protocol, "changes": changes}}}
+    with pytest.raises(UserError, match=key):
+        project.run(protocol=protocol, params=Params.model_validate(values))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler, normalize
@@ -25,7 +27,9 @@ def concatenate(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
     return np.concatenate([normalize(video), normalize(audio)], axis=1)
 
 
-def hold_out(labels: np.ndarray, items: Sequence[np.ndarray], share: float) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(
+    labels: np.ndarray, items: Sequence[np.ndarray], share: float, key: str = "evaluate.linear.C"
+) -> tuple[np.ndarray, np.ndarray]:
     """Splits training clips into those that fit the candidates for C and those that choose among them.
 
     The test clips show scans and recordings that training has never shown. C must be chosen under the
@@ -37,6 +41,7 @@ def hold_out(labels: np.ndarray, items: Sequence[np.ndarray], share: float) -> t
         labels: (clips,).
         items: one (clips,) array of item names per modality that the probe sees.
         share: part of the clips to hold out.
+        key: the setting that asks for it.
 
     Returns:
         Two boolean arrays (clips,): fit, held out. With two factors some clips are in neither.
@@ -48,8 +53,9 @@ def hold_out(labels: np.ndarray, items: Sequence[np.ndarray], share: float) -> t
     inside = [_chosen_items(labels, names, share ** (1 / len(items)), generator) for names in items]
     held, fit = np.all(inside, axis=0), ~np.any(inside, axis=0)
     if not held.any() or len(np.unique(labels[fit])) < 2:
+        sources = min(len(np.unique(names)) for names in items)
         raise UserError(
-            f"evaluate.linear.C: {len(labels)} training clips are too few to choose C on a held-out part; "
+            f"{key}: {len(labels)} training clips of {sources} sources are too few to choose C on a held-out part; "
             "use more clips or give a single C"
         )
     return fit, held
@@ -66,7 +72,7 @@ def choose_c(features: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarra
     """
     if len(settings.C) == 1:
         return settings.C[0]
-    fit, held = hold_out(labels, items, settings.holdout)
+    fit, held = hold_out(labels, items, settings.holdout, f"evaluate.{type(settings).__name__.lower()}.C")
     return _best_c(settings, (features[fit], labels[fit]), (features[held], labels[held]))
 
 
@@ -115,19 +121,26 @@ def probe(
 
 def _best_c(settings: Linear | Svm, fit: Labelled, held: Labelled) -> float:
     """Of features and labels to fit and to choose on."""
-    candidates, (x, labels), (x_held, held_labels) = sorted(settings.C), fit, held
-    scaler = StandardScaler().fit(x)
-    x, x_held = scaler.transform(x), scaler.transform(x_held)
+    scaler = StandardScaler().fit(fit[0])
+    x, x_held = scaler.transform(fit[0]), scaler.transform(held[0])
+    candidates = sorted(settings.C)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # near enough to choose by
+        quality = _quality(settings, candidates, (x, fit[1]), (x_held, held[1]))
+    return candidates[int(np.argmax(quality))]
+
+
+def _quality(settings: Linear | Svm, candidates: Sequence[float], fit: Labelled, held: Labelled) -> list[float]:
+    """Top-1 (mAP if clips have several labels) of each candidate."""
+    (x, labels), (x_held, held_labels) = fit, held
     if several(labels):
         fitted = (_fitted(settings, x, labels, c) for c in candidates)
-        quality = [mean_average_precision(_scores(m, x_held), targets(held_labels, names)) for m, names in fitted]
-    elif isinstance(settings, Linear):
+        return [mean_average_precision(_scores(m, x_held), targets(held_labels, names)) for m, names in fitted]
+    if isinstance(settings, Linear):
         # From strong to weak regularisation each solution is a good start for the next.
         model = _classifier(settings, candidates[0]).set_params(warm_start=True)
-        quality = [model.set_params(C=c).fit(x, labels).score(x_held, held_labels) for c in candidates]
-    else:
-        quality = [_classifier(settings, c).fit(x, labels).score(x_held, held_labels) for c in candidates]
-    return candidates[int(np.argmax(quality))]
+        return [model.set_params(C=c).fit(x, labels).score(x_held, held_labels) for c in candidates]
+    return [_classifier(settings, c).fit(x, labels).score(x_held, held_labels) for c in candidates]
 
 
 def _classifier(settings: Linear | Svm, c: float) -> LogisticRegression | LinearSVC:

@@ -16,7 +16,7 @@ import torch
 from xkd import fingerprint
 from xkd.data.loader import Batch, Loader, eval_loader, train_loader
 from xkd.data.manifest import Manifest
-from xkd.downstream import knn, linear, retrieval
+from xkd.downstream import knn, linear, notes, retrieval
 from xkd.downstream.features import Clips, Key, device, extract
 from xkd.downstream.finetune import class_names, finetune
 from xkd.downstream.layer import train_layer
@@ -32,7 +32,7 @@ from xkd.progress import track
 from xkd.settings import Finetune, Layer, Linear, Recipe, Retrieval, Svm, Task
 
 FeatureSet = tuple[str, str, np.ndarray, np.ndarray]
-Result = tuple[Clips, list[Scores | Retrieved], dict[str, float | str]]
+Result = tuple[Clips, list[Scores | Retrieved], dict[str, float | str], list[str]]
 FEATURES = Path("features")
 Probe = Linear | Svm | Layer
 Frozen = Probe | Retrieval  # protocols that extract features
@@ -134,7 +134,8 @@ def probe_frozen(job: Job[Probe]) -> Iterator[tuple[str | None, Result]]:
     """Linear probe (and with protocol linear kNN) of each encoder, and of both modalities of an owner together.
 
     Yields:
-        Fold, its test clips, scores of each probe, and what was chosen on training clips (`<name>.C`).
+        Fold, its test clips, scores of each probe, what was chosen on training clips (`<name>.C`), and notes on what
+        makes them mean less.
     """
     for fold, train, test in _folds(job):
         yield fold, _probe(job, train, test)
@@ -165,7 +166,7 @@ def search(job: Job[Retrieval]) -> Iterator[tuple[str | None, Result]]:
                 f"{job.path}: {job.recipe.ablation} has no pair of encoders that could see both halves of these clips; "
                 "leave it out of the task's `ablations`"
             )
-        yield fold, (test, results, space)
+        yield fold, (test, results, space, notes.of_gallery(len(test.ids)))
 
 
 def _projected(job: Job[Retrieval], key: Key, clips: Clips, heads: bool) -> np.ndarray:
@@ -195,6 +196,7 @@ def _folds(job: Job[Frozen]) -> Iterator[tuple[str | None, Clips, Clips]]:
 def _probe(job: Job[Probe], train: Clips, test: Clips) -> Result:
     scores: list[Scores | Retrieved] = []
     chosen: dict[str, float | str] = {}
+    remarks: list[str] = []
     settings = job.settings
     sets = list(_feature_sets(train.outputs, test.outputs))
     for owner, modality, features, test_features in track(sets, f"{job.task.protocol} probes"):
@@ -208,13 +210,17 @@ def _probe(job: Job[Probe], train: Clips, test: Clips) -> Result:
         if isinstance(settings, Layer):
             values, classes = train_layer(every, labels, flat, settings, job.seed)
         else:
-            values, classes, c = linear.probe(every, labels, items, flat, settings, test_labels)
-            chosen[f"{owner}.{modality}.{method}.C"] = c
+            name = f"{owner}.{modality}.{method}"
+            with notes.of_solver(name, _patience(settings)) as unfinished:
+                values, classes, c = linear.probe(every, labels, items, flat, settings, test_labels)
+            chosen[f"{name}.C"] = c
+            remarks += unfinished
         scores.append(Scores(f"{owner}.{modality}.{method}", _mean(values, clips), classes))
         if isinstance(settings, Linear):
             values, classes = knn.classify(every, labels, flat, settings.neighbours)
             scores.append(Scores(f"{owner}.{modality}.knn", _mean(values, clips), classes))
-    return test, scores, chosen
+            remarks += notes.of_neighbours(scores[-1].name, settings.neighbours, len(every))
+    return test, scores, chosen, remarks
 
 
 def finetune_students(job: Job[Finetune]) -> Iterator[tuple[str | None, Result]]:
@@ -232,7 +238,7 @@ def finetune_students(job: Job[Finetune]) -> Iterator[tuple[str | None, Result]]
         test = extract(networks, views, job.rows(split)).take(job.ids("test", fold))
         classes = class_names(loader.classes)
         means = {key: values.mean(1) for key, values in test.outputs.items()}
-        yield fold, (test, [Scores(f"{o}.{m}.finetune", values, classes) for (o, m), values in means.items()], {})
+        yield fold, (test, [Scores(f"{o}.{m}.finetune", values, classes) for (o, m), values in means.items()], {}, [])
 
 
 PROTOCOLS: dict[str, Callable[[Job[Any]], Iterator[tuple[str | None, Result]]]] = {
@@ -260,6 +266,11 @@ def _joined(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
     audio = np.repeat(audio, video.shape[1] // audio.shape[1], axis=1)
     flat = linear.concatenate(*(part.reshape(-1, part.shape[-1]) for part in (video, audio)))
     return flat.reshape(*video.shape[:2], -1)
+
+
+def _patience(settings: Linear | Svm) -> str:
+    """The setting that lets a solver come to its end."""
+    return "evaluate.svm.max_iter" if isinstance(settings, Svm) else "evaluate.linear.C"
 
 
 def _mean(values: np.ndarray, clips: int) -> np.ndarray:

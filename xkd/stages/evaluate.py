@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,16 @@ import pandas as pd
 
 from xkd import tracking
 from xkd.data import manifest as manifests
+from xkd.downstream import notes
 from xkd.downstream.features import Clips, Key
 from xkd.downstream.metrics import DECIMALS, Retrieved, Scores, chance, confusion, per_class, summarise
-from xkd.downstream.protocols import PROTOCOLS, Job
+from xkd.downstream.protocols import PROTOCOLS, Job, Result
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
 from xkd.models.vit import Encoder
 from xkd.params import canonical, column, headline, with_views
 from xkd.params import protocol as params_of_protocol
-from xkd.settings import Params, Recipe, Task
+from xkd.settings import Params, Recipe, Retrieval, Task
 from xkd.training.export import CONFIG, load_encoders, load_heads, load_recipe, weights_files
 
 SPLITS = ("train", "test")
@@ -51,7 +54,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
     clips, prepared = manifests.read(manifest), _summary(manifest)
     _check_settings(prepared["clips"], manifest, recipe, chosen_task)
     for fold in chosen_task.folds or (None,):
-        _check_labels(clips, manifest, fold)
+        _check_labels(clips, manifest, fold, trains=not isinstance(settings, Retrieval))
     encoders = _readable(encoders, chosen_task.modalities, clips, manifest)
     job = Job(
         encoders=encoders,
@@ -67,7 +70,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
         batch_size=params.evaluate.batch_size,
     )
     folds, predictions, confusions, items = {}, [], [], {}
-    for fold, (test, scores, chosen) in PROTOCOLS[chosen_task.protocol](job):
+    for fold, (test, scores, chosen, remarks) in _evaluated(job, task):
         values, intervals = summarise(scores, test)
         folds[fold] = {
             "clips": _counts(clips, job, fold),
@@ -76,6 +79,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
             "chance": chance(scores, test),
             "per_class": per_class(scores, test),
             "chosen": chosen,
+            "notes": _notes(job, fold) + remarks,
         }
         items = {modality: len(np.unique(names)) for modality, names in test.items.items()}
         predictions.append(_of_fold(_predictions(scores, test), fold))
@@ -95,6 +99,8 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
         with replacing(out.with_suffix(suffix)) as temporary:
             pd.concat(parts).to_csv(temporary, index=False)
     write_json(out, results)
+    for note in results["notes"]:
+        print(f"xkd: note: {task}: {note}", file=sys.stderr)
     _track(params, results, recipe, run, [out, *map(out.with_suffix, tables)])
     write_json(out.with_suffix(".times.json"), {"seconds": round(time.perf_counter() - started, 2)})
 
@@ -107,6 +113,29 @@ def _counts(clips: manifests.Manifest, job: Job[Any], fold: str | None) -> dict[
         **{f"listed_{split}": len(rows) for split, rows in listed.items()},
         "left_out": {split: manifests.reasons(rows) for split, rows in listed.items()},
     }
+
+
+def _evaluated(job: Job[Any], task: str) -> Iterator[tuple[str | None, Result]]:
+    """What the protocol says of each fold; an error names the key of the settings that holds the value."""
+    protocol = job.task.protocol
+    try:
+        yield from PROTOCOLS[protocol](job)
+    except UserError as error:
+        words = str(error)
+        for key in job.task.changes:
+            words = words.replace(f"evaluate.{protocol}.{key}", f"tasks.{task}.changes.{key}")
+        raise UserError(words) from error
+
+
+def _notes(job: Job[Any], fold: str | None) -> list[str]:
+    """What the manifest's rows say against the figures of a fold."""
+    train, test = (job.manifest.split(split, fold).rows for split in SPLITS)
+    trained, tested = (rows["label"].to_numpy(str) for rows in (train, test))
+    if not isinstance(job.settings, Retrieval):
+        return notes.of_labels(trained, tested) + notes.of_clips(train, test)
+    # Nothing is learned from labels here, but they may say what is found.
+    by_label = notes.of_labels(tested, tested) if job.settings.relevant == "label" else []
+    return by_label + notes.of_clips(train, test)
 
 
 def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
@@ -123,6 +152,7 @@ def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
         },
         "metrics": {name: round(float(values.mean()), DECIMALS) for name, values in every.items()},
         "spread": {name: round(float(values.std(ddof=1)), DECIMALS) for name, values in every.items()},
+        "notes": [f"fold {fold}: {note}" for fold, part in folds.items() for note in part["notes"]],
         "folds": folds,
     }
 
@@ -157,15 +187,22 @@ def _check_settings(prepared: dict[str, Any], path: Path, recipe: Recipe, task: 
             )
 
 
-def _check_labels(clips: manifests.Manifest, path: Path, fold: str | None) -> None:
+def _check_labels(clips: manifests.Manifest, path: Path, fold: str | None, trains: bool) -> None:
+    where_fold = f" of fold '{fold}'" if fold else ""
     for split in SPLITS:
         rows = clips.split(split, fold).rows
         if rows.empty:
-            where = f"split '{split}'" + (f" of fold '{fold}'" if fold else "")
-            raise UserError(f"{path}: no usable clips in {where}; see its columns split, fold, status and reason")
+            raise UserError(
+                f"{path}: no usable clips in split '{split}'{where_fold}; see its columns split, fold, status and reason"
+            )
         unlabelled = rows["id"][rows["label"] == ""]
         if len(unlabelled):
             raise UserError(f"{path}: {len(unlabelled)} {split} clips have no label, e.g. {unlabelled.iloc[0]}")
+        if trains and split == "train" and rows["label"].nunique() < 2:
+            raise UserError(
+                f"{path}: all {len(rows)} training clips{where_fold} have the label '{rows['label'].iloc[0]}'; a "
+                "classifier needs clips of two labels or more, see the column label"
+            )
 
 
 def _readable(

@@ -1,0 +1,100 @@
+"""What makes a figure mean less than it seems to, in plain sentences: no evaluation is degenerate in silence."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pandas as pd
+from sklearn.exceptions import ConvergenceWarning
+
+from xkd.data.listing import LABEL_SEPARATOR
+from xkd.downstream.labels import classes_of, several
+
+NAMED = 5  # labels that a sentence names
+SHARED = {"video_source": "video sources", "audio_source": "audio sources", "digest": "files, byte for byte"}
+RECALL = 10  # the longest list that retrieval looks through
+
+
+def of_labels(train: np.ndarray, test: np.ndarray) -> list[str]:
+    """Labels that only one side has, and test clips that are all of one kind.
+
+    Args:
+        train, test: (clips,) labels; several of a clip are joined.
+    """
+    found = []
+    if len(np.unique(test)) == 1:
+        found.append(f"all test clips have the label '{test[0]}': who always says so is always right")
+    trained, tested = set(classes_of(train)), set(classes_of(test))
+    if unknown := tested - trained:
+        clips = sum(not unknown.isdisjoint(label.split(LABEL_SEPARATOR)) for label in test)
+        end = "their average precision is that of chance" if several(test) or several(train) else "they count as wrong"
+        found.append(
+            f"{clips} of {len(test)} test clips have a label that no training clip has ({_named(unknown)}); {end}"
+        )
+    if untested := trained - tested:
+        found.append(f"{len(untested)} of {len(trained)} labels of training are never tested ({_named(untested)})")
+    return found
+
+
+def of_clips(train: pd.DataFrame, test: pd.DataFrame) -> list[str]:
+    """What training and test clips share, and test clips that are one and the same.
+
+    Args:
+        train, test: the manifest's rows.
+    """
+    found = []
+    for column, name in SHARED.items():
+        if column not in test:
+            continue
+        sources = set(train[column]) - {""}
+        clips = int(test[column].isin(sources).sum())
+        if clips:
+            found.append(
+                f"{clips} of {len(test)} test clips share their {name} with training clips: figures may be too high"
+            )
+        if (names := test[column].unique()).size == 1 and names[0] != "" and len(test) > 1:
+            found.append(f"all test clips share their {name}: intervals are too narrow")
+    if len(test) == 1:
+        found.append("there is 1 test clip: figures are all or nothing, and intervals mean nothing")
+    return found
+
+
+def of_gallery(clips: int) -> list[str]:
+    """A search among so few clips that it cannot fail."""
+    if clips > RECALL:
+        return []
+    return [f"retrieval has {clips} test clips to search: recall at {RECALL} is 100 % whatever the encoders"]
+
+
+def of_neighbours(name: str, neighbours: int, examples: int) -> list[str]:
+    """Nearest neighbours that are all there are."""
+    if examples > neighbours:
+        return []
+    return [f"{name}: the {neighbours} nearest neighbours are all {examples} training examples, whatever the test clip"]
+
+
+@contextmanager
+def of_solver(name: str, key: str) -> Iterator[list[str]]:
+    """Gives a list that has a sentence at the end, if a solver of scikit-learn stopped before it was done.
+
+    Args:
+        name: of the classifier.
+        key: the setting to change.
+    """
+    found: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield found
+    for one in caught:
+        if not issubclass(one.category, ConvergenceWarning):
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        elif not found:
+            found.append(f"{name}: the solver stopped before it converged; see {key}")
+
+
+def _named(labels: Iterable[str]) -> str:
+    first = sorted(labels)
+    return ", ".join(first[:NAMED]) + (f" and {len(first) - NAMED} more" if len(first) > NAMED else "")
