@@ -57,13 +57,41 @@ def test_given_encoders_are_evaluated_as_they_are():
     weights = ["trained/encoders/video_teacher", "trained/encoders/audio_student"]
     metrics = run("given", mode="none", weights=weights)
     assert metrics["steps"] == 0 and metrics["trainable_parameters"] == 0
-    assert equal(encoder("given", "video_student"), encoder("trained", "video_teacher"))
+    assert equal(encoder("given", "video_teacher"), encoder("trained", "video_teacher"))
     assert equal(encoder("given", "audio_student"), encoder("trained", "audio_student"))
+    assert len(list(Path("given/encoders").iterdir())) == 2
     evaluate.run(settings(), Path("data/manifest.csv"), Path("given"), "linear", Path("given.json"))
     evaluate.run(settings(), Path("data/manifest.csv"), Path("trained"), "linear", Path("trained.json"))
     given, trained = (json.loads(Path(name).read_text())["metrics"] for name in ("given.json", "trained.json"))
-    assert given["student.video.linear.top1"] == trained["teacher.video.linear.top1"]
+    assert given["teacher.video.linear.top1"] == trained["teacher.video.linear.top1"]
     assert given["student.audio.linear.top1"] == trained["student.audio.linear.top1"]
+
+
+def test_given_teachers_are_called_teachers_everywhere():
+    """In the run's files, in every column of an evaluation, and with the origin and licence that they came with."""
+    weights = []
+    for modality in ("video", "audio"):
+        network, config = folder.load(Path(f"trained/encoders/{modality}_teacher"))
+        told = {"origin": f"released file XKD_pretext_kinetics400_{modality}_teacher", "licence": "CC BY-NC 4.0 (x)"}
+        weights.append(f"released/{modality}")
+        folder.save(network, config.model_copy(update=told), Path(weights[-1]))
+    metrics = run("teachers", mode="none", weights=weights)
+    assert metrics["given"] == {m: f"released file XKD_pretext_kinetics400_{m}_teacher" for m in ("video", "audio")}
+    for modality in ("video", "audio"):
+        config = json.loads(Path("teachers/encoders", f"{modality}_teacher", "config.json").read_text())
+        assert (config["owner"], config["origin"]) == ("teacher", metrics["given"][modality])
+        assert config["licence"] == "CC BY-NC 4.0 (x)"
+    for task in ("linear", "finetune"):
+        evaluate.run(settings(), Path("data/manifest.csv"), Path("teachers"), task, Path(f"{task}.json"))
+        results = json.loads(Path(f"{task}.json").read_text())
+        assert {key.split(".")[0] for key in results["metrics"]} == {"teacher"}
+        assert {key.split(".")[1] for key in results["metrics"]} >= {"video", "audio"}
+    run("from-teachers", epochs=1, weights=weights)
+    further = json.loads(Path("from-teachers/encoders/video_student/config.json").read_text())
+    assert further["owner"] == "student" and further["licence"] == "CC BY-NC 4.0 (x)"
+    assert further["origin"].startswith(
+        "trained with xkd on miniature: ablation given, seed 5, starting from: released"
+    )
 
 
 def test_one_encoder_alone_makes_a_row_of_one_modality():

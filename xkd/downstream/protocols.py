@@ -223,18 +223,19 @@ def _probe(job: Job[Probe], train: Clips, test: Clips) -> Result:
     return test, scores, chosen, remarks
 
 
-def finetune_students(job: Job[Finetune]) -> Iterator[tuple[str | None, Result]]:
-    """Finetunes the student encoder of each modality that the run has; yields as `probe_frozen`."""
-    students = {modality: encoder for (owner, modality), encoder in job.encoders.items() if owner == "student"}
+def finetune_encoders(job: Job[Finetune]) -> Iterator[tuple[str | None, Result]]:
+    """Finetunes the student of each modality, or the teacher where a run was given one alone; yields as `probe_frozen`."""
+    owners = {m: "student" if ("student", m) in job.encoders else "teacher" for _, m in job.encoders}
+    chosen = {modality: job.encoders[owner, modality] for modality, owner in owners.items()}
     for fold in job.folds:
         size = min(job.settings.batch_size, len(job.ids("train", fold)))
         loader = train_loader(
-            job.recipe, job.path, job.seed, list(students), local_views=False, fold=fold, batch_size=size
+            job.recipe, job.path, job.seed, list(chosen), local_views=False, fold=fold, batch_size=size
         )
-        models = finetune(students, loader, job.settings, job.seed)
-        networks = {("student", modality): model for modality, model in models.items()}
+        models = finetune(chosen, loader, job.settings, job.seed)
+        networks = {(owners[modality], modality): model for modality, model in models.items()}
         split = None if fold else "test"
-        views = track(job.loader(list(students), split), f"{split or 'all'} clips")
+        views = track(job.loader(list(chosen), split), f"{split or 'all'} clips")
         test = extract(networks, views, job.rows(split)).take(job.ids("test", fold))
         classes = class_names(loader.classes)
         means = {key: values.mean(1) for key, values in test.outputs.items()}
@@ -246,7 +247,7 @@ PROTOCOLS: dict[str, Callable[[Job[Any]], Iterator[tuple[str | None, Result]]]] 
     "svm": probe_frozen,
     "layer": probe_frozen,
     "retrieval": search,
-    "finetune": finetune_students,
+    "finetune": finetune_encoders,
 }
 
 

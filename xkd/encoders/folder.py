@@ -74,7 +74,7 @@ def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
     Raises:
         UserError: no encoder there, an unknown config, or weights that do not fit it.
     """
-    config = _read_config(folder)
+    config = read_config(folder)
     return _filled(build(config), folder / WEIGHTS), config
 
 
@@ -133,7 +133,12 @@ def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path) 
     network.load_state_dict(tensors)
 
 
-def _read_config(folder: Path) -> EncoderConfig:
+def read_config(folder: Path) -> EncoderConfig:
+    """What the encoder of a folder is.
+
+    Raises:
+        UserError: no encoder there, or an unknown config.
+    """
     path = folder / CONFIG
     if not path.exists():
         raise UserError(f"{path}: missing; name the folder of an encoder, such as RUN/encoders/video_student")

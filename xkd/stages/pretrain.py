@@ -26,7 +26,7 @@ from xkd.training.embeddings import held_out, save_embeddings
 from xkd.training.export import ENCODERS, encoder_config, save_encoders
 from xkd.training.loop import Trainer
 from xkd.training.samples import CLIPS, save_samples
-from xkd.training.start import start_from
+from xkd.training.start import given_encoders, start_from
 from xkd.versions import versions
 
 LOSSES = ("loss", "reconstruction", "distillation", "alignment", "cross_entropy")
@@ -163,6 +163,7 @@ def _write(job: Job, trainer: Trainer, tracked: tracking.Run) -> None:
     metrics = {"dataset": recipe.dataset, "ablation": recipe.ablation, "seed": job.seed, "manifest": job.data.hash}
     metrics |= {
         "clips": len(job.data.split("train").rows),
+        "given": {m: config.origin for m, config in given_encoders(recipe.training.weights).items()},
         "trainable_parameters": trainable_parameters(trainer.objective) if recipe.training.mode != "none" else 0,
         "steps": len(trainer.recorder.steps),
         "losses": trainer.recorder.last_epoch(LOSSES),

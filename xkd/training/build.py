@@ -7,7 +7,7 @@ from torch import nn
 
 from xkd.models.networks import ModalityShape, Networks, Sizes
 from xkd.settings import Model, Recipe
-from xkd.training.start import modalities_of
+from xkd.training.start import given_encoders
 
 
 def modality_shapes(recipe: Recipe) -> dict[str, ModalityShape]:
@@ -39,7 +39,7 @@ def sizes(model: Model) -> Sizes:
 
 def modalities(recipe: Recipe) -> tuple[str, ...]:
     """The modalities of a run, video first: those it trains, or those of the encoders that it was given."""
-    return recipe.modalities or modalities_of(recipe.training.weights)
+    return recipe.modalities or tuple(given_encoders(recipe.training.weights))
 
 
 def build_networks(recipe: Recipe, seed: int) -> Networks:

@@ -16,6 +16,7 @@ from xkd.models.vit import Encoder
 from xkd.params import read_recipe
 from xkd.settings import Recipe
 from xkd.training.build import modality_shapes
+from xkd.training.start import given_encoders
 
 ENCODERS, CONFIG = "encoders", "config.json"
 
@@ -24,8 +25,11 @@ def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> N
     """Writes encoders/<modality>_<owner>/ for every encoder of the run, with its head, and config.json, its settings.
 
     Blocks that a variant shares are stored in each of its encoders, so that each can be used alone. A student's
-    decoder goes with it, for pictures of what it reconstructs.
+    decoder goes with it, for pictures of what it reconstructs. Encoders that the run was given and did not train stay
+    what they were: a given teacher is stored as a teacher.
     """
+    untrained = recipe.training.mode == "none"
+    given = given_encoders(recipe.training.weights) if untrained else {}
     shutil.rmtree(out / ENCODERS, ignore_errors=True)
     both = (
         ("student", networks.students, networks.student_heads),
@@ -34,17 +38,20 @@ def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> N
     for owner, encoders, heads in both:
         for modality, encoder in encoders.items():
             config = encoder_config(recipe, modality, owner, seed)
+            if modality in given:
+                config = given[modality].model_copy(update={"decoder": None})
             head = dict(heads.items()).get(modality)
             decoder = dict(networks.decoders.items()).get(modality) if owner == "student" else None
             if decoder is not None:
                 config = config.model_copy(update={"decoder": decoder_config(recipe, modality)})
-            folder.save(encoder, config, out / ENCODERS / f"{modality}_{owner}", head, decoder)
+            folder.save(encoder, config, out / ENCODERS / f"{modality}_{config.owner}", head, decoder)
     write_json(out / CONFIG, {"seed": seed, "recipe": recipe.model_dump(mode="json")})
 
 
 def encoder_config(recipe: Recipe, modality: str, owner: str, seed: int) -> EncoderConfig:
     """How an encoder of a run is rebuilt and fed."""
     shape, clips, views = modality_shapes(recipe)[modality], recipe.clips, recipe.views
+    start = given_encoders(recipe.training.weights).get(modality)
     if modality == "video":
         view = views.video_global
         fed: VideoInput | AudioInput = VideoInput(
@@ -61,8 +68,9 @@ def encoder_config(recipe: Recipe, modality: str, owner: str, seed: int) -> Enco
         patch=shape.patch,
         grid=shape.grid,
         input=fed,
-        origin=f"trained with xkd on {recipe.dataset}: ablation {recipe.ablation}, seed {seed}",
-        licence="not stated (not the weights released by the authors of XKD)",
+        origin=f"trained with xkd on {recipe.dataset}: ablation {recipe.ablation}, seed {seed}"
+        + (f", starting from: {start.origin}" if start else ""),
+        licence=start.licence if start else "not stated (not the weights released by the authors of XKD)",
     )
 
 

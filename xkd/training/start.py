@@ -17,16 +17,19 @@ SAME = ("width", "depth", "heads", "patch", "grid")
 SAME_INPUT = {"video": ("fps", "frames", "size"), "audio": ("sample_rate", "frames", "logmel")}
 
 
-def modalities_of(weights: tuple[str, ...]) -> tuple[str, ...]:
-    """Of the encoders in these folders, video first.
+def given_encoders(weights: tuple[str, ...]) -> dict[str, EncoderConfig]:
+    """What the encoders in these folders are, by modality, video first.
 
     Raises:
         UserError: no encoder there, or two of one modality.
     """
-    found = [folder.load(Path(path))[1].modality for path in weights]
-    if len(set(found)) < len(found):
+    configs = [folder.read_config(Path(path)) for path in weights]
+    found = {
+        str(config.modality): config for config in sorted(configs, key=lambda config: config.modality, reverse=True)
+    }
+    if len(found) < len(configs):
         raise UserError(f"training.weights: {', '.join(weights)}: two encoders of one modality; a row has one of each")
-    return tuple(sorted(found, reverse=True))
+    return found
 
 
 def start_from(networks: Networks, weights: tuple[str, ...], expected: dict[str, EncoderConfig]) -> None:
