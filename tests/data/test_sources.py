@@ -266,6 +266,27 @@ def test_inspect_shows_counts_faults_and_pictures(sites, tmp_path, monkeypatch, 
     assert "licence" in said and "classes   3, with 7 to 8 usable clips each" in said
     for name in ("contact-sheet.png", "histograms.png"):
         assert (tmp_path / "data/kinetics400/inspect" / name).stat().st_size > 5000
+    path = tmp_path / "data/kinetics400/manifest.csv"
+    table = manifest.read(path).all_rows
+    reasons = [
+        "too short: 1.98 s of 4 s",
+        "too short: 0.30 s of 4 s",
+        "codec h264 is not supported",
+        "too short: 1 s of 4 s",
+    ]
+    table.loc[table.index[-4:], ["status", "reason"]] = [["unusable", reason] for reason in reasons]
+    manifest.write(path, table)
+    inspect.run(params, "kinetics400", None, 4)
+    left_out = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    first = f"  left out  3 too short: 0.30 to 1.98 s of 4 s, e.g. {table['id'].iloc[-4]}, "
+    assert left_out[0].startswith(first) and len(left_out) == 3
+    assert left_out[2].startswith("  left out  1 codec h264 is not supported, e.g. ")
+    table.loc[table.index[1:16], ["status", "reason"]] = [["unusable", f"unreadable: {c}"] for c in "abcdefghijklmno"]
+    manifest.write(path, table)
+    inspect.run(params, "kinetics400", None, 4)
+    left_out = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert sum(int(line.split()[2]) for line in left_out) == (table["status"] != "ok").sum()
+    assert left_out[-1].endswith("other reasons; see the column reason of manifest.csv")
 
 
 def test_catalogue_counts_are_those_published():

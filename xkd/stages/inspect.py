@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,9 @@ from xkd.progress import counter
 from xkd.settings import Params
 
 MOST_REASONS, MOST_EXAMPLES = 12, 3
+NUMBER = (
+    r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]*\w)"  # one that stands alone: not that of "h264" or "s1.wav"
+)
 
 
 def run(params: Params, dataset: str, out: Path | None, clips: int) -> None:
@@ -79,9 +83,25 @@ def _clips(rows: pd.DataFrame) -> list[str]:
 
 
 def _unusable(rows: pd.DataFrame) -> list[str]:
+    """Clips that were left out, per kind of reason: reasons that differ in their numbers alone are one kind."""
     unusable = rows[rows["status"] != "ok"]
-    lines = []
-    for reason, count in unusable["reason"].value_counts().head(MOST_REASONS).items():
-        examples = unusable.loc[unusable["reason"] == reason, "id"].head(MOST_EXAMPLES)
-        lines.append(f"  left out  {count} {reason}, e.g. {', '.join(examples)}")
+    kinds = unusable["reason"].str.replace(NUMBER, "\0", regex=True)
+    counts, lines = kinds.value_counts(), []
+    for kind in counts.index[:MOST_REASONS]:
+        of_kind = unusable[kinds == kind]
+        examples = ", ".join(of_kind["id"].head(MOST_EXAMPLES))
+        lines.append(f"  left out  {len(of_kind)} {_with_ranges(of_kind['reason'].tolist())}, e.g. {examples}")
+    others = counts.iloc[MOST_REASONS:]
+    if len(others):
+        lines.append(
+            f"  left out  {others.sum()} for {len(others)} other reasons; see the column reason of manifest.csv"
+        )
     return lines
+
+
+def _with_ranges(reasons: list[str]) -> str:
+    """Reasons that differ in their numbers alone as one, "0.21 to 1.98" where a number varies."""
+    columns = zip(*(re.findall(NUMBER, reason) for reason in reasons), strict=True)
+    spans = (sorted(set(column), key=float) for column in columns)
+    shown = iter([span[0] if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans])
+    return re.sub(NUMBER, lambda _: next(shown), reasons[0])
