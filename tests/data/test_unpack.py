@@ -10,7 +10,7 @@ import rarfile
 from archives import split_zip, write_rar
 
 from xkd.data.sources import unpack as module
-from xkd.data.sources.unpack import unpack
+from xkd.data.sources.unpack import Budget, unpack
 from xkd.errors import UserError
 
 FILES = {"top.txt": b"1", "a folder/deep.bin": os.urandom(300_000), "empty": b""}
@@ -173,3 +173,104 @@ def test_other_files_are_no_archives(tmp_path):
     (tmp_path / "a.7z").write_bytes(b"7z")
     with pytest.raises(UserError, match="not an archive"):
         unpack(tmp_path / "a.7z", tmp_path / "out")
+
+
+WRITERS = [("a.zip", write_zip), ("a.tar.gz", write_tar), ("a.rar", write_rar)]
+
+
+@pytest.mark.parametrize("name, write", WRITERS)
+@pytest.mark.parametrize(
+    "member, words",
+    [
+        ("n" * 256, "too long or too deep"),
+        ("/".join(["n" * 200] * 9), "too long or too deep"),
+        ("d/" * 3000 + "x", "too long or too deep"),
+        ("./.", "has no name"),
+        ("a\nb", "no text"),
+        ("./good.txt", "clashes"),
+        ("GOOD.TXT", "clashes"),
+        ("Good.txt/below", "clashes"),
+        ("FOLDER", "clashes"),
+        ("folder/ü", "clashes"),  # composed here, and decomposed below
+    ],
+)
+def test_odd_members_are_one_line_that_names_archive_and_member(tmp_path, name, write, member, words):
+    files = {"good.txt": b"1", "folder/below": b"2", "folder/u\u0308": b"3"}
+    archive = write(tmp_path / name, files | {member: b"evil"})
+    with pytest.raises(UserError) as error:
+        unpack(archive, tmp_path / "out")
+    message = str(error.value)
+    assert "\n" not in message and f"{name}: member '" in message and words in message and len(message) < 400
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_members_of_a_compression_that_is_not_read_here(tmp_path):
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 9, 99):
+        archive = write_zip(tmp_path / "a.zip", {"film.avi": bytes(1000)})
+        content = bytearray(archive.read_bytes())
+        for signature, place in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+            content[content.index(signature) + place] = method
+        archive.write_bytes(content)
+        with pytest.raises(
+            UserError, match=rf"a\.zip: .*member 'film\.avi': compression method {method}.*another program"
+        ):
+            unpack(archive, tmp_path / "out")
+
+
+def test_whatever_a_library_raises_is_about_the_archive(tmp_path, monkeypatch):
+    def broken(*_):
+        raise raised
+
+    archive = write_zip(tmp_path / "a.zip", FILES)
+    monkeypatch.setattr(module, "_write", broken)
+    for raised in (
+        NotImplementedError(),
+        RuntimeError("x\ny"),
+        UnicodeDecodeError("utf8", b"\xff", 0, 1, "bad"),
+        MemoryError(),
+    ):
+        with pytest.raises(UserError, match=r"a\.zip: member 'top\.txt' is damaged, or of a kind") as error:
+            unpack(archive, tmp_path / "out")
+        assert "\n" not in str(error.value) and [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_archives_of_a_data_set_share_one_budget_with_those_inside(tmp_path, monkeypatch):
+    """Each of these is below the limit alone."""
+    monkeypatch.setattr(module, "ALWAYS_ALLOWED", 3_000_000)
+    inner = write_zip(tmp_path / "inner.zip", {"zeros": bytes(1_200_000)}).read_bytes()
+    outer = write_zip(tmp_path / "outer.zip", {f"{i}/{i}.zip": inner for i in range(4)})
+    with pytest.raises(UserError, match=r"outer\.zip: 2/2\.zip: 0 MB of archives would become 0\.0 GB or more"):
+        unpack(outer, tmp_path / "out", nested=True)
+    assert not (tmp_path / "out").exists()
+    budget, zeros = Budget(), write_zip(tmp_path / "zeros.zip", {"zeros": bytes(1_200_000)})
+    unpack(zeros, tmp_path / "1", budget=budget)
+    unpack(zeros, tmp_path / "2", budget=budget)
+    with pytest.raises(UserError, match="would become"):
+        unpack(zeros, tmp_path / "3", budget=budget)
+    with pytest.raises(UserError, match="would become"):  # empty files fill a disk, too
+        unpack(write_zip(tmp_path / "many.zip", {f"{i}": b"" for i in range(2000)}), tmp_path / "4")
+
+
+def test_archives_nested_too_deep_and_damaged_ones_inside_are_named(tmp_path):
+    content = write_zip(tmp_path / "x.zip", {"film.avi": b"film"}).read_bytes()
+    for level in range(6):
+        content = write_zip(tmp_path / "x.zip", {f"{level}.zip": content}).read_bytes()
+    with pytest.raises(UserError, match=r"x\.zip: 5\.zip: 4\.zip: 3\.zip: 2\.zip: archives nested deeper"):
+        unpack(tmp_path / "x.zip", tmp_path / "out", nested=True)
+    outer = write_zip(tmp_path / "outer.zip", {"class/a.zip": b"no zip"})
+    with pytest.raises(UserError, match=r"outer\.zip: class/a\.zip: damaged"):
+        unpack(outer, tmp_path / "out", nested=True)
+    film = write_zip(tmp_path / "x.zip", {"film.avi": b"film"}).read_bytes()
+    clash = write_zip(tmp_path / "clash.zip", {"1.zip": film, "2.zip": film})
+    with pytest.raises(UserError, match="clashes"):
+        unpack(clash, tmp_path / "out", nested=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_headers_that_would_fill_the_memory_are_refused(tmp_path):
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, 1 << 32
+    content = tarfile.TarInfo("empty").tobuf() + info.tobuf(tarfile.USTAR_FORMAT) + bytes(10_000)
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(UserError, match="a header of 4294967296 bytes"):
+        unpack(tmp_path / "a.tar", tmp_path / "out")
