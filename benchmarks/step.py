@@ -31,58 +31,38 @@ from xkd.models.networks import Networks
 from xkd.plan.shapes import patch_counts, view_shapes
 from xkd.settings import Recipe
 from xkd.training.build import build_networks
-from xkd.training.losses import Objective
+from xkd.training.objective import Objective
 from xkd.training.optimiser import make_optimiser
-from xkd.training.step import update
+from xkd.training.sharing import Inputs
+from xkd.training.step import Step
 from xkd.training.supervised import SupervisedObjective
 
 ROUNDING = {"float32": 1e-4, "bfloat16": 1e-2}
 
 
 class OurStep:
-    """The step as `xkd pretrain` makes it, at the schedules' first values."""
+    """The step as `xkd pretrain` takes it, at the schedules' first values; the supervised yardstick's with ten labels."""
 
     def __init__(self, networks: Networks, recipe: Recipe):
-        training, objective = recipe.training, recipe.objective
-        self.networks, self.training = networks, training
-        self.objective = Objective(networks, objective, recipe.model.head.out)
-        self.objective.to(next(networks.parameters()).device).train()
-        self.optimiser = make_optimiser(self.objective, training.learning_rate, training.betas, training.weight_decay)
-        video, audio = objective.teacher_temperature_video, objective.teacher_temperature_audio
-        self.temperatures = {"video": video[0], "audio": audio[0]}
+        training, chosen = recipe.training, recipe.objective
+        objective: Objective | SupervisedObjective = Objective(networks, chosen, recipe.model.head.out)
+        if training.mode == "supervised":
+            objective = SupervisedObjective(networks, recipe.model.width, 10)
+        objective.to(next(networks.parameters()).device).train()
+        optimiser = make_optimiser(objective, training.learning_rate, training.betas, training.weight_decay)
+        self.update = Step(objective, optimiser, training.clip_gradient, training.precision)
+        self.momentum = {m: training.ema[0] for m in networks.teachers}
+        self.temperatures = {"video": chosen.teacher_temperature_video[0], "audio": chosen.teacher_temperature_audio[0]}
 
     def __call__(self, views: dict[str, list[Tensor]], ranks: dict[str, Tensor]) -> Tensor:
         """The loss of a batch before the update that it makes."""
-        device = next(iter(ranks.values())).device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.training.precision == "bfloat16"):
-            loss = self.objective(views, ranks, self.temperatures).total
-        momentum = {m: self.training.ema[0] for m in self.networks.teachers}
-        update(self.networks, self.optimiser, loss, self.training.clip_gradient, momentum)
-        return loss.detach()
+        labels_B = torch.arange(len(next(iter(ranks.values()))), device=next(iter(ranks.values())).device) % 10
+        return self.update(Inputs(views, ranks, self.temperatures, labels_B), self.momentum)["loss"]
 
 
-class SupervisedStep:
-    """The same for the supervised yardstick, with ten labels."""
-
-    def __init__(self, networks: Networks, recipe: Recipe):
-        self.networks, self.training = networks, recipe.training
-        self.objective = SupervisedObjective(networks, recipe.model.width, 10).train()
-        training = recipe.training
-        self.optimiser = make_optimiser(self.objective, training.learning_rate, training.betas, training.weight_decay)
-
-    def __call__(self, views: dict[str, list[Tensor]], ranks: dict[str, Tensor]) -> Tensor:
-        """The loss of a batch before the update that it makes."""
-        clips = len(views["video"][0])
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.training.precision == "bfloat16"):
-            loss = self.objective.part(views, torch.arange(clips) % 10).total
-        update(self.networks, self.optimiser, loss, self.training.clip_gradient, {})
-        return loss.detach()
-
-
-def make_step(recipe: Recipe) -> OurStep | SupervisedStep:
+def make_step(recipe: Recipe) -> OurStep:
     """The step of any ablation that trains."""
-    networks = build_networks(recipe, seed=0)
-    return (SupervisedStep if recipe.training.mode == "supervised" else OurStep)(networks, recipe)
+    return OurStep(build_networks(recipe, seed=0), recipe)
 
 
 @click.command()

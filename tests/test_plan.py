@@ -18,9 +18,10 @@ from xkd.plan.storage import ClipCounts, checkpoint_bytes, clip_counts, encoder_
 from xkd.stages import plan as stage
 from xkd.training.build import build_networks, trainable_parameters
 from xkd.training.export import save_encoders
-from xkd.training.losses import Objective
+from xkd.training.objective import Objective
 from xkd.training.optimiser import make_optimiser
-from xkd.training.step import update
+from xkd.training.sharing import Inputs
+from xkd.training.step import Step as TrainingStep
 from xkd.training.supervised import SupervisedObjective
 
 ROOT = Path(__file__).parents[1]
@@ -43,24 +44,23 @@ class Step:
 
     def __init__(self, recipe):
         self.recipe, self.networks = recipe, build_networks(recipe, 0)
-        self.supervised = recipe.training.mode == "supervised"
-        if self.supervised:
+        if recipe.training.mode == "supervised":
             self.objective = SupervisedObjective(self.networks, recipe.model.width, 10)
         else:
             self.objective = Objective(self.networks, recipe.objective, recipe.model.head.out)
         self.optimiser = make_optimiser(self.objective.train(), 1e-3, (0.9, 0.95), 0.1)
         size = recipe.training.batch_size
-        self.views = {m: [torch.randn(size, *s) for s in shapes] for m, shapes in view_shapes(recipe).items()}
-        self.ranks = {m: torch.rand(size, patch_counts(recipe, m)[0]) for m in self.views}
+        views = {m: [torch.randn(size, *s) for s in shapes] for m, shapes in view_shapes(recipe).items()}
+        ranks = {m: torch.rand(size, patch_counts(recipe, m)[0]) for m in views}
+        self.inputs = Inputs(views, ranks, {"video": 0.1, "audio": 0.1}, torch.arange(size))
+        self.update = TrainingStep(self.objective, self.optimiser, 0.3, recipe.training.precision)
 
     def loss(self):
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.training.precision == "bfloat16"):
-            if self.supervised:
-                return self.objective.part(self.views, torch.arange(self.recipe.training.batch_size)).total
-            return self.objective(self.views, self.ranks, {"video": 0.1, "audio": 0.1}).total
+        with self.update.autocast():
+            return self.objective.part(self.inputs).total
 
     def __call__(self):
-        update(self.networks, self.optimiser, self.loss(), 0.3, {m: 0.9 for m in self.networks.teachers})
+        self.update(self.inputs, {m: 0.9 for m in self.networks.teachers})
 
 
 def counted(run):
@@ -133,7 +133,7 @@ def test_activations_are_what_autograd_keeps(ablation, precision):
     recipe = recipe.model_copy(update={"model": model})
     step, kept = Step(recipe), {}
     own = {p.untyped_storage().data_ptr() for p in step.networks.parameters()}
-    own |= {view.untyped_storage().data_ptr() for views in step.views.values() for view in views}
+    own |= {view.untyped_storage().data_ptr() for views in step.inputs.views.values() for view in views}
 
     def keep(tensor):
         storage = tensor.untyped_storage()
@@ -143,7 +143,7 @@ def test_activations_are_what_autograd_keeps(ablation, precision):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss = step.loss()
-    views = sum(view.nbytes for views in step.views.values() for view in views)
+    views = sum(view.nbytes for views in step.inputs.views.values() for view in views)
     assert loss.isfinite()
     assert memory(recipe).activations - views == pytest.approx(sum(kept.values()), rel=0.2)
 

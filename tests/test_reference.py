@@ -17,9 +17,11 @@ from xkd.data.logmel import LogMelSpectrogram
 from xkd.encoders import released
 from xkd.models.networks import MODALITIES, ModalityShape, Networks, Sizes
 from xkd.settings import LogMel
-from xkd.training.losses import Objective
+from xkd.training.forward import refined_tokens, teacher_tokens_and_weights
+from xkd.training.objective import Objective
 from xkd.training.optimiser import make_optimiser
-from xkd.training.step import update
+from xkd.training.sharing import Inputs
+from xkd.training.step import Step
 
 FOLDER = Path(os.environ.get("XKD_REFERENCE", Path(__file__).parent / "reference"))
 FILES = {path.stem: path for path in sorted(FOLDER.glob("*.npz"))}
@@ -86,7 +88,7 @@ class Case:
             SHARE[meta["variant"]],
         )
         self.networks = Networks(shapes, sizes, MODALITIES, teachers=True).double()
-        settings = SimpleNamespace(
+        self.settings = SimpleNamespace(
             reconstruction=meta["loss_weights"]["reconstruct"],
             distillation=meta["loss_weights"]["distill"],
             alignment=meta["loss_weights"]["align"],
@@ -98,16 +100,23 @@ class Case:
             student_temperature=meta["student_temperature"],
             centre_momentum=meta["center_momentum"],
         )
-        self.objective = Objective(self.networks, settings, head["out_dim"]).double()
+        self.objective = Objective(self.networks, self.settings, head["out_dim"]).double()
         self.tensors = dict(tensors_of(self.networks)) | {
-            "vt2as_ce_loss.center": self.objective.distillation["audio"].centre,
-            "at2vs_ce_loss.center": self.objective.distillation["video"].centre,
+            "vt2as_ce_loss.center": self.objective.terms["distillation"].directions["audio"].centre,
+            "at2vs_ce_loss.center": self.objective.terms["distillation"].directions["video"].centre,
         }
         with torch.no_grad():
             for key, tensor in self.tensors.items():
                 tensor.copy_(self.read(f"state/{key}").reshape(tensor.shape))
         self.views = {m: [self.read(f"in/{m}/{v}") for v in range(meta["local_views"] + 1)] for m in MODALITIES}
         self.ranks = {m: self.read(f"in/noise/{m}") for m in MODALITIES}
+
+    def step(self):
+        """The step that `pretrain` takes, and what it gets."""
+        settings = self.meta["optimizer"]
+        optimiser = make_optimiser(self.networks, settings["lr"], tuple(settings["betas"]), settings["weight_decay"])
+        inputs = Inputs(self.views, self.ranks, self.meta["teacher_temperature"])
+        return Step(self.objective, optimiser, self.meta["clip_grad_norm_per_parameter"]), inputs
 
     def read(self, key):
         return torch.from_numpy(self.numbers[key]).double()
@@ -141,15 +150,15 @@ def test_there_are_files_of_each_kind():
 @pytest.mark.parametrize("name", STEPS)
 def test_starting_networks(name):
     case = Case(name)
-    networks, objective = case.networks, case.objective
+    networks = case.networks
     for owner, encoders in (("student", networks.students), ("teacher", networks.teachers)):
         for m in MODALITIES:
             case.same(encoders[m](case.views[m][0]), f"features/{m}_{owner}")
             case.same(encoders[m](case.views[m][1]), f"features_local/{m}_{owner}")
     seen = 0 if case.meta["teacher_view"] == "global" else 1
     cut = {m: [networks.teachers[m].cut(view) for view in case.views[m]] for m in MODALITIES}
-    _, weights = objective.teacher_tokens_and_weights(cut)
-    refined = objective.refined_tokens(cut)
+    _, weights = teacher_tokens_and_weights(networks, case.settings, cut)
+    refined = refined_tokens(networks, case.settings, cut)
     for m in MODALITIES:
         encoded = networks.teachers[m].encode(case.views[m][seen], with_cls_attention=True)
         case.same(encoded.cls_attention, f"cls_attention/{m}")
@@ -164,20 +173,18 @@ def test_starting_networks(name):
 def test_optimiser_steps(name):
     case = Case(name)
     networks, meta = case.networks, case.meta
-    settings = meta["optimizer"]
-    optimiser = make_optimiser(networks, settings["lr"], tuple(settings["betas"]), settings["weight_decay"])
+    step, inputs = case.step()
     norms = {}
     for key, tensor in tensors_of(networks):
         if tensor.requires_grad:
             tensor.register_hook(lambda g, key=key: norms.__setitem__(key, g.norm().item()))
-    for step in range(meta["steps"]):
-        losses = case.objective(case.views, case.ranks, meta["teacher_temperature"])
-        for theirs in case.losses_at(step):
-            got = np.mean([losses.logged[ours].item() for ours in TERMS[theirs]])
-            case.same(got, f"step{step}/{theirs}")
+    for number in range(meta["steps"]):
         norms.clear()
-        update(networks, optimiser, losses.total, meta["clip_grad_norm_per_parameter"], meta["ema"])
-        if step == 0:
+        logged = step(inputs, meta["ema"])
+        for theirs in case.losses_at(number):
+            got = np.mean([logged[ours].item() for ours in TERMS[theirs]])
+            case.same(got, f"step{number}/{theirs}")
+        if number == 0:
             for key in case.under("grad_norm"):
                 case.same(norms[key], f"grad_norm/{key}")
     for key in case.under("state_after"):
@@ -188,11 +195,12 @@ def test_optimiser_steps(name):
 def test_float32_gives_the_losses_of_the_first_step(name):
     """The precision of real runs; one part in a thousand."""
     case = Case(name)
-    objective = case.objective.float()
-    views = {m: [view.float() for view in case.views[m]] for m in MODALITIES}
-    losses = objective(views, case.ranks, case.meta["teacher_temperature"])
+    case.objective.float()
+    case.views = {m: [view.float() for view in case.views[m]] for m in MODALITIES}
+    step, inputs = case.step()
+    logged = step(inputs, case.meta["ema"])
     for theirs in case.losses_at(0):
-        got = np.mean([losses.logged[ours].item() for ours in TERMS[theirs]])
+        got = np.mean([logged[ours].item() for ours in TERMS[theirs]])
         assert got == pytest.approx(case.numbers[f"out/step0/{theirs}"].item(), rel=1e-3), theirs
         compared[name] += 1
 

@@ -51,7 +51,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(network):
 
 def test_an_overflow_in_float16_skips_the_step_whole_and_lowers_the_scale():
     one = trainer(settings(precision="float16"))
-    one.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)  # no overflow of its own
+    one.update.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)  # no overflow of its own
     next(one.networks.students.parameters()).register_hook(
         lambda gradient: gradient * (float("inf") if one.step == 1 else 1)
     )
@@ -61,8 +61,8 @@ def test_an_overflow_in_float16_skips_the_step_whole_and_lowers_the_scale():
         one._step(batch, one.step)
         one.batch += 1
         seen.append(weights(one))
-        scales.append(one.scaler.get_scale())
-    assert one.skipped == 1
+        scales.append(one.update.scaler.get_scale())
+    assert one.update.skipped == 1
     assert scales[1] == scales[0] / 2
     assert all(torch.equal(seen[0][name], seen[1][name]) for name in seen[0])
 
@@ -72,7 +72,7 @@ def test_float16_that_never_fits_is_an_error_and_no_endless_run():
     next(one.networks.students.parameters()).register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(UserError, match="the gradient is not finite"):
         train(one)
-    assert one.skipped > 5
+    assert one.update.skipped > 5
 
 
 def test_recomputed_activations_give_the_same_gradients_and_are_not_kept():
@@ -82,7 +82,7 @@ def test_recomputed_activations_give_the_same_gradients_and_are_not_kept():
         sizes = []
         batch = next(iter(one.loader))
         with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
-            part = one.objective.part(*one._parts(batch, 0, _scheduled(one))[0])
+            part = one.objective.part(one.inputs(batch, 0))
         kept.append(sum(sizes))
         part.total.backward()
     assert kept[1] < kept[0]
@@ -90,10 +90,6 @@ def test_recomputed_activations_give_the_same_gradients_and_are_not_kept():
         assert (p.grad is None) == (q.grad is None)
         assert p.grad is None or torch.equal(p.grad, q.grad), name
     assert same(train(plain), train(recomputed))
-
-
-def _scheduled(one):
-    return {name: float(values[0]) for name, values in one.schedules.items()}
 
 
 @pytest.mark.parametrize("recompute", [False, True])

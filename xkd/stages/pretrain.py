@@ -25,12 +25,11 @@ from xkd.training.build import build_networks, modalities, modality_shapes, trai
 from xkd.training.embeddings import held_out, save_embeddings
 from xkd.training.export import ENCODERS, encoder_config, save_encoders
 from xkd.training.loop import Trainer
+from xkd.training.recorder import DIAGNOSTICS, LOSSES
 from xkd.training.samples import CLIPS, save_samples
 from xkd.training.start import given_encoders, start_from
 from xkd.versions import versions
 
-LOSSES = ("loss", "reconstruction", "distillation", "alignment", "cross_entropy")
-DIAGNOSTICS = ("gradient_norm", "teacher_entropy", "centre_norm", "feature_spread")
 SHOWN = ("config.json", "metrics.json", "times.json", "history.csv", "steps.csv", "samples.npz", "samples.png")
 VARIANTS = {"none": "XKD", "students": "XKD-MAS", "all": "XKD-MATS"}
 
@@ -142,13 +141,13 @@ def _train(job: Job, trainer: Trainer, tracked: tracking.Run | None) -> None:
         for _ in epochs:
             pass
         return
-    skipped, steps = trainer.skipped, len(trainer.loader) * job.recipe.training.epochs
+    skipped, steps = trainer.update.skipped, len(trainer.loader) * job.recipe.training.epochs
     with counter(f"{job.recipe.ablation} seed {job.seed}", steps, trainer.step) as trainer.on_step:
         for summary, rows in epochs:
             say(_line(summary))
-            if trainer.skipped > skipped:
-                say(f"epoch {summary['epoch']}: {trainer.skipped - skipped} of {len(rows)} steps were skipped")
-                skipped = trainer.skipped
+            if trainer.update.skipped > skipped:
+                say(f"epoch {summary['epoch']}: {trainer.update.skipped - skipped} of {len(rows)} steps were skipped")
+                skipped = trainer.update.skipped
             tracked.log_steps(rows, key="step")
 
 
@@ -194,6 +193,6 @@ def _held_out(recipe: Recipe, manifest: Path, chosen: tuple[str, ...]) -> dict[s
 
 
 def _line(summary: dict[str, Any]) -> str:
-    shown = ("loss", *LOSSES[1:], "gradient_norm", "data_wait_seconds", "clips_per_second")
-    parts = [f"{name} {value:.4g}" for name, value in summary.items() if name.startswith(shown)]
+    shown = (*LOSSES, "gradient_norm", "data_wait_seconds", "clips_per_second")
+    parts = [f"{name} {value:.4g}" for name, value in summary.items() if name in shown]
     return f"epoch {summary['epoch']}: " + ", ".join(parts)

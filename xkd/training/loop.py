@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from xkd.errors import UserError
 from xkd.models.networks import Networks
@@ -18,20 +16,19 @@ from xkd.models.vit import Block
 from xkd.progress import say
 from xkd.settings import Recipe, Training
 from xkd.training.distributed import ALONE, Group
-from xkd.training.losses import Objective, PartLosses, Views, Whole, gathered
+from xkd.training.objective import Objective
 from xkd.training.optimiser import make_optimiser
 from xkd.training.random_state import random_state, set_random_state
 from xkd.training.recorder import Recorder, Row
 from xkd.training.schedules import schedules
-from xkd.training.step import apply, clip, finite_gradients
+from xkd.training.sharing import Inputs
+from xkd.training.step import NotFinite, Step
 from xkd.training.stop import StopRequests, leave
 from xkd.training.supervised import SupervisedObjective
 
 if TYPE_CHECKING:
     from xkd.data.loader import Batch, Loader
 
-AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-Inputs = tuple[Any, ...]  # what an objective's `part` and `faulty` take of a part of a batch; each kind its own
 State = dict[str, Any]  # of a trainer, in types that `torch.load(..., weights_only=True)` reads
 
 
@@ -47,7 +44,7 @@ class Trainer:
 
     Attributes:
         epoch, batch: what comes next: that batch of that epoch.
-        skipped: steps without an update, since gradients in float16 overflowed.
+        update: the step that changes the weights.
         on_step: called after every step with the number of steps that were done, 1: for showing progress.
     """
 
@@ -56,13 +53,7 @@ class Trainer:
         gpu = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.device = gpu if group is ALONE else group.device
         self.networks = networks
-        self.supervised = recipe.training.mode == "supervised"
-        self.objective: Objective | SupervisedObjective
-        if self.supervised:
-            self.objective = SupervisedObjective(networks, recipe.model.width, len(loader.classes))
-        else:
-            self.objective = Objective(networks, recipe.objective, recipe.model.head.out)
-        self.objective.to(self.device).train()
+        self.objective = _objective(recipe, networks, len(loader.classes)).to(self.device).train()
         training = recipe.training
         if training.batch_size % (group.size * training.accumulate):
             raise UserError(
@@ -70,18 +61,13 @@ class Trainer:
                 f"in {training.accumulate} parts (training.accumulate) each"
             )
         self._set_up_blocks(training)
-        self._part: _PartOf | DistributedDataParallel = _PartOf(self.objective)
-        if group.size > 1 and training.mode != "none":
-            # Its buckets travel while the backward pass goes on, and blocks that networks share are reduced once. A
-            # bucket at a time by hand would need the same list of parameters, and wait at the end.
-            self._part = DistributedDataParallel(self._part, gradient_as_bucket_view=True)
         self.optimiser = make_optimiser(self.objective, training.learning_rate, training.betas, training.weight_decay)
-        clipped = set(networks.clipped_parameters())
-        self._unclipped = [p for p in self.objective.parameters() if p.requires_grad and p not in clipped]
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=training.precision == "float16")
+        self.update = Step(
+            self.objective, self.optimiser, training.clip_gradient, training.precision, training.accumulate, group
+        )
         self.schedules = schedules(training, recipe.objective, len(loader))
         self.recorder = Recorder()
-        self.epoch = self.batch = self.skipped = 0
+        self.epoch = self.batch = 0
         self.seconds = 0.0
         self.on_step: Callable[[int], None] = lambda _steps: None
 
@@ -165,88 +151,42 @@ class Trainer:
         scheduled = {name: float(values[step]) for name, values in self.schedules.items()}
         for group in self.optimiser.param_groups:
             group["lr"] = scheduled["learning_rate"]
-        parts = self._parts(batch, step, scheduled)
-        centres = {name: centre.clone() for name, centre in self.objective.named_buffers()}
-        logged = self._backward(parts)
-        self.scaler.unscale_(self.optimiser)
-        training = self.recipe.training
-        norm = clip(self.networks, training.clip_gradient, self.epoch < training.freeze_last_layer_epochs)
-        finite = finite_gradients(norm, self._unclipped)
-        if not finite & logged["loss"].isfinite():
-            if not self.scaler.is_enabled() or not logged["loss"].isfinite() or self.scaler.get_scale() < 1:
-                self._stop(batch, parts, step, logged)
-            for name, centre in self.objective.named_buffers():
-                centre.copy_(centres[name])
-            self.skipped += 1
-            norm = norm.new_tensor(float("nan"))
-        else:
-            apply(self.networks, self.optimiser, {m: scheduled["ema_momentum"] for m in self.networks.teachers})
-        self.scaler.update()
+        inputs = self.inputs(batch, step)
+        momentum = {m: scheduled["ema_momentum"] for m in self.networks.teachers}
+        hold_last_layer = self.epoch < self.recipe.training.freeze_last_layer_epochs
+        try:
+            logged = self.update(inputs, momentum, hold_last_layer)
+        except NotFinite as error:
+            self._stop(batch, inputs, step, error)
+            raise
         if not self.networks.teachers:
             scheduled = {"learning_rate": scheduled["learning_rate"]}
-        return {**logged, **scheduled, "gradient_norm": norm}
+        return {**scheduled, **logged}
 
-    def _backward(self, parts: list[Inputs]) -> dict[str, Tensor]:
-        """Gradients of the whole batch, part by part; returns what is logged."""
-        self.optimiser.zero_grad()
-        wholes, done = self._survey(parts), []
-        for number, (inputs, whole) in enumerate(zip(parts, wholes, strict=True), start=1):
-            with self._no_sync() if number < len(parts) else nullcontext():
-                with self._autocast():
-                    losses = self._part(*inputs, whole, group=self.group, parts=len(parts))
-                self.scaler.scale(losses.total).backward()
-            losses.total = losses.total.detach()
-            done.append(losses)
-        return self.objective.finish(done, self.group)
-
-    def _no_sync(self) -> AbstractContextManager[None]:
-        """Inside, processes do not share gradients."""
-        return self._part.no_sync() if isinstance(self._part, DistributedDataParallel) else nullcontext()
-
-    def _survey(self, parts: list[Inputs]) -> Sequence[Whole | None]:
-        """Where a term compares clips and a part holds but some of them: all clips' outputs, from a first pass."""
-        if len(parts) == 1 or not isinstance(self.objective, Objective) or not self.objective.compares_clips:
-            return [None] * len(parts)
-        outputs = []
-        for views, ranks, _ in parts:
-            with self._autocast():
-                outputs.append(self.objective.survey(views, ranks))
-        return gathered(outputs, self.group)
-
-    def _autocast(self) -> torch.autocast:
-        low = AUTOCAST.get(self.recipe.training.precision)
-        return torch.autocast(self.device.type, low, enabled=low is not None)
-
-    def _parts(self, batch: Batch, step: int, scheduled: dict[str, float]) -> list[Inputs]:
-        """Arguments of the objective for each part of this process's share of the batch."""
-        count = self.recipe.training.accumulate
-        views = {m: [view.chunk(count) for view in of] for m, of in self._views(batch).items()}
-        parts = [{m: [pieces[i] for pieces in of] for m, of in views.items()} for i in range(count)]
-        if self.supervised:
-            return list(zip(parts, batch.labels.to(self.device).chunk(count), strict=True))
-        ranks = {
-            m: self.group.share(of).chunk(count) for m, of in self.ranks(len(batch.ids) * self.group.size, step).items()
-        }
-        temperatures = {m: scheduled[f"teacher_temperature_{m}"] for m in ("video", "audio")}
-        return [(parts[i], {m: pieces[i] for m, pieces in ranks.items()}, temperatures) for i in range(count)]
-
-    def _views(self, batch: Batch) -> Views:
-        return {
+    def inputs(self, batch: Batch, step: int) -> Inputs:
+        """What the objective gets of this process's share of a batch."""
+        views = {
             m: [view.to(self.device, non_blocking=True) for view in getattr(batch, m)] for m in self.networks.students
         }
+        ranks = self.ranks(len(batch.ids) * self.group.size, step)
+        temperatures = {m: float(self.schedules[f"teacher_temperature_{m}"][step]) for m in ("video", "audio")}
+        return Inputs(
+            views, {m: self.group.share(of) for m, of in ranks.items()}, temperatures, batch.labels.to(self.device)
+        )
 
-    def _stop(self, batch: Batch, parts: list[Inputs], step: int, logged: dict[str, Tensor]) -> None:
-        with self._autocast():
-            rows = torch.cat([self.objective.faulty(*inputs) for inputs in parts]).tolist()
+    def _stop(self, batch: Batch, inputs: Inputs, step: int, problem: NotFinite) -> None:
+        """Ends the run with the names of the clips that are at fault."""
+        with self.update.autocast():
+            parts = inputs.parts(self.recipe.training.accumulate)
+            rows = torch.cat([self.objective.faulty(part) for part in parts]).tolist()
         found = [name for name, faulty in zip(batch.ids, rows, strict=True) if faulty]
         own, everyones = self.group.gather(found), self.group.gather(batch.ids)
         clips = [name for names in (own if any(own) else everyones) for name in names]
-        what = "gradient" if logged["loss"].isfinite() else "loss"
-        terms = ", ".join(f"{name} {value.item():g}" for name, value in logged.items())
+        terms = ", ".join(f"{name} {value.item():g}" for name, value in problem.logged.items())
         with self.group.together():
             raise UserError(
-                f"step {step}: the {what} is not finite ({terms}); nothing was updated, and the last checkpoint is as "
-                f"it was. {'Clips' if any(own) else 'All clips of the batch'}: {', '.join(clips)}"
+                f"step {step}: the {problem.what} is not finite ({terms}); nothing was updated, and the last checkpoint "
+                f"is as it was. {'Clips' if any(own) else 'All clips of the batch'}: {', '.join(clips)}"
             )
 
     def ranks(self, clips: int, step: int) -> dict[str, Tensor]:
@@ -266,12 +206,12 @@ class Trainer:
         return {
             "objective": self.objective.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "scaler": self.update.scaler.state_dict(),
             "recorder": self.recorder.state_dict(),
             "epoch": self.epoch,
             "batch": self.batch,
             "batch_size": self.recipe.training.batch_size,
-            "skipped": self.skipped,
+            "skipped": self.update.skipped,
             "seconds": self.seconds,
         }
 
@@ -289,12 +229,12 @@ class Trainer:
                 f"the checkpoint does not fit the networks of these settings ({str(error).splitlines()[0]}); "
                 "XKD_RESUME=anew puts it aside and starts over"
             ) from error
-        if state["scaler"] and self.scaler.is_enabled():
-            self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"] and self.update.scaler.is_enabled():
+            self.update.scaler.load_state_dict(state["scaler"])
         self.recorder.load_state_dict(state["recorder"])
         seen = state["batch"] * state["batch_size"]
         self.epoch, self.batch = state["epoch"], min(seen // self.recipe.training.batch_size, len(self.loader))
-        self.skipped, self.seconds = state["skipped"], state["seconds"]
+        self.update.skipped, self.seconds = state["skipped"], state["seconds"]
         draws = state.get("random", [])
         if self.group.rank < len(draws):
             set_random_state(draws[self.group.rank])
@@ -311,12 +251,7 @@ class Trainer:
         }
 
 
-class _PartOf(nn.Module):
-    """The objective of a part of a batch as a module's `forward`, which DistributedDataParallel needs."""
-
-    def __init__(self, objective: Objective | SupervisedObjective) -> None:
-        super().__init__()
-        self.objective = objective
-
-    def forward(self, *arguments: Any, **options: Any) -> PartLosses:
-        return self.objective.part(*arguments, **options)
+def _objective(recipe: Recipe, networks: Networks, classes: int) -> Objective | SupervisedObjective:
+    if recipe.training.mode == "supervised":
+        return SupervisedObjective(networks, recipe.model.width, classes)
+    return Objective(networks, recipe.objective, recipe.model.head.out)

@@ -12,33 +12,20 @@ import torch
 from torch import Tensor
 
 from xkd.files import replacing
+from xkd.models.networks import MODALITIES
+from xkd.training.supervised import SupervisedObjective
+from xkd.training.terms import TERMS
 
-COLUMNS = (
-    "loss",
-    "reconstruction_video",
-    "reconstruction_audio",
-    "distillation_video",
-    "distillation_audio",
-    "alignment_students",
-    "alignment_teachers",
-    "cross_entropy_video",
-    "cross_entropy_audio",
-    "learning_rate",
-    "ema_momentum",
-    "teacher_temperature_video",
-    "teacher_temperature_audio",
+LOSSES = ("loss", *(name for term in TERMS.values() for name in term.losses), *SupervisedObjective.losses)
+SCHEDULED = ("learning_rate", "ema_momentum", "teacher_temperature_video", "teacher_temperature_audio")
+DIAGNOSTICS = (
     "gradient_norm",
-    "teacher_entropy_video",
-    "teacher_entropy_audio",
-    "centre_norm_video",
-    "centre_norm_audio",
-    "feature_spread_video",
-    "feature_spread_audio",
-    "data_wait_seconds",
-    "clips_per_second",
+    *(name for term in TERMS.values() for name in term.diagnostics),
+    *(f"feature_spread_{modality}" for modality in MODALITIES),
 )
-COUNTS = ("step", "epoch")
 TIMES = ("data_wait_seconds", "clips_per_second")
+COLUMNS = (*LOSSES, *SCHEDULED, *DIAGNOSTICS, *TIMES)
+COUNTS = ("step", "epoch")
 
 Row = dict[str, float]
 
@@ -83,10 +70,10 @@ class Recorder:
             with replacing(out / name) as path:
                 frame.to_csv(path, index=False, float_format="%.9g")
 
-    def last_epoch(self, prefixes: tuple[str, ...]) -> dict[str, float]:
-        """The last epoch's averages of the columns whose names start with one of `prefixes`."""
+    def last_epoch(self, columns: tuple[str, ...]) -> dict[str, float]:
+        """Returns the last epoch's averages of those columns that the run has."""
         last = self.epochs[-1] if self.epochs else {}
-        return {k: last[k] for k in COLUMNS if k in last and k.startswith(prefixes)}
+        return {name: last[name] for name in columns if name in last}
 
     def state_dict(self) -> dict[str, Table]:
         """Rows as tables, those of the unfinished epoch too: a million rows must load in no time."""

@@ -13,8 +13,8 @@ from torchvision.utils import make_grid, save_image
 from xkd.encoders.pictures import reconstruction, relative_weights
 from xkd.files import replacing
 from xkd.objectives.reconstruction import kept_patches
+from xkd.training.forward import teacher_tokens_and_weights
 from xkd.training.loop import Trainer
-from xkd.training.losses import Objective
 
 CLIPS = 8
 SHEET_COLUMN = 128  # pixels of samples.png per clip
@@ -39,11 +39,10 @@ def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
         keep_BK = kept_patches(ranks[modality], getattr(trainer.recipe.objective, f"mask_{modality}"))
         pictures = reconstruction(networks.students[modality], networks.decoders[modality], views[modality], keep_BK)
         arrays |= {f"{modality}_{name}": picture for name, picture in pictures.items()}
-    objective = trainer.objective
-    if isinstance(objective, Objective) and networks.teachers and objective.settings.refinement != "none":
-        _, weights = objective.teacher_tokens_and_weights(
-            {m: 2 * [networks.teachers[m].cut(view)] for m, view in views.items()}
-        )
+    objective = trainer.recipe.objective
+    if networks.teachers and objective.refinement != "none":
+        cut = {m: 2 * [networks.teachers[m].cut(view)] for m, view in views.items()}
+        _, weights = teacher_tokens_and_weights(networks, objective, cut)
         for modality, weights_BN in weights.items():
             arrays[f"weights_{modality}"] = relative_weights(weights_BN, networks.teachers[modality].grid)
     arrays = {name: array.float().cpu() for name, array in arrays.items()}

@@ -1,60 +1,179 @@
-"""What one batch changes (method section 3, "Update")."""
+"""The training step: from a batch to new weights (method section 3, "Update").
+
+`pretrain`, the tests against reference numbers and the benchmarks all take this one.
+"""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from xkd.models.networks import Networks
+from xkd.training.distributed import ALONE, Group
+from xkd.training.forward import Outputs
 from xkd.training.optimiser import clip_each
+from xkd.training.sharing import Inputs, PartLosses, Whole, gathered
+
+AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def update(
-    networks: Networks,
-    optimiser: torch.optim.Optimizer,
-    loss: Tensor,
-    limit: float,
-    momentum: dict[str, float],
-    hold_last_layer: bool = False,
-) -> Tensor:
-    """Gradients, per-tensor clipping of encoders and heads, AdamW, then the teachers follow.
+class TrainingObjective(Protocol):
+    """What a step needs of an objective: a module with these methods; see `xkd.training.objective.Objective`."""
+
+    networks: Networks
+
+    @property
+    def compares_clips(self) -> bool: ...
+
+    def survey(self, inputs: Inputs) -> Outputs: ...
+
+    def part(self, inputs: Inputs, whole: Whole | None, group: Group, parts: int) -> PartLosses: ...
+
+    def finish(self, parts: list[PartLosses], group: Group) -> dict[str, Tensor]: ...
+
+
+class NotFinite(Exception):
+    """A loss or gradient of a step is not finite; no weight was changed.
+
+    Attributes:
+        what: "loss" or "gradient".
+        logged: the scalars of the step.
+    """
+
+    def __init__(self, what: str, logged: dict[str, Tensor]) -> None:
+        super().__init__(what)
+        self.what, self.logged = what, logged
+
+
+class Step:
+    """Gradients, clipping of each tensor of encoders and heads, AdamW, then the teachers follow.
 
     Args:
-        loss: of the whole batch, a scalar.
-        limit: of each student tensor's gradient norm.
-        momentum: EMA momentum of each modality's teacher.
-        hold_last_layer: leaves the heads' last layer as it is.
+        objective: an `nn.Module`; its networks are changed by every step.
+        optimiser: of the objective's parameters.
+        clip_gradient: limit of each student tensor's gradient norm.
+        precision: of the networks; losses are in float32.
+        accumulate: parts in which this process goes through its share of a batch.
+        group: the processes that share each batch.
 
-    Returns:
-        The norm of all clipped tensors' gradients together, before clipping.
+    Attributes:
+        skipped: steps without an update, since gradients in float16 overflowed.
     """
-    optimiser.zero_grad()
-    loss.backward()
-    norm = clip(networks, limit, hold_last_layer)
-    apply(networks, optimiser, momentum)
-    return norm
+
+    def __init__(
+        self,
+        objective: Any,  # an nn.Module that is a TrainingObjective
+        optimiser: torch.optim.Optimizer,
+        clip_gradient: float,
+        precision: str = "float32",
+        accumulate: int = 1,
+        group: Group = ALONE,
+    ) -> None:
+        self.objective: TrainingObjective = objective
+        self.networks: Networks = objective.networks
+        self.optimiser, self.clip_gradient, self.accumulate, self.group = optimiser, clip_gradient, accumulate, group
+        self._module: nn.Module = objective
+        self._device = next(objective.parameters()).device.type
+        self._precision = AUTOCAST.get(precision)
+        self.scaler = torch.amp.GradScaler(self._device, enabled=precision == "float16")
+        self._part: nn.Module = _PartOf(objective)
+        if group.size > 1:
+            # Its buckets travel while the backward pass goes on, and blocks that networks share are reduced once. A
+            # bucket at a time by hand would need the same list of parameters, and wait at the end.
+            self._part = DistributedDataParallel(self._part, gradient_as_bucket_view=True)
+        clipped = set(self.networks.clipped_parameters())
+        self._unclipped = [p for p in objective.parameters() if p.requires_grad and p not in clipped]
+        self.skipped = 0
+
+    def __call__(self, inputs: Inputs, momentum: dict[str, float], hold_last_layer: bool = False) -> dict[str, Tensor]:
+        """Takes one step.
+
+        Args:
+            inputs: this process's share of the batch.
+            momentum: of each modality's teacher (EMA).
+            hold_last_layer: leaves the heads' last layer as it is.
+
+        Returns:
+            Every loss and diagnostic of the whole batch as a scalar, and `gradient_norm`: of all clipped tensors together,
+            before clipping; NaN where float16 overflowed and nothing was changed.
+
+        Raises:
+            NotFinite: before any weight was changed.
+        """
+        centres = {name: centre.clone() for name, centre in self._module.named_buffers()}
+        logged = self._backward(inputs.parts(self.accumulate))
+        self.scaler.unscale_(self.optimiser)
+        if hold_last_layer:
+            for head in self.networks.student_heads.values():
+                head.directions.grad = None
+        norm = clip_each(self.networks.clipped_parameters(), self.clip_gradient)
+        if not finite_gradients(norm, self._unclipped) & logged["loss"].isfinite():
+            if not self.scaler.is_enabled() or not logged["loss"].isfinite() or self.scaler.get_scale() < 1:
+                raise NotFinite("gradient" if logged["loss"].isfinite() else "loss", logged)
+            for name, centre in self._module.named_buffers():
+                centre.copy_(centres[name])
+            self.skipped += 1
+            norm = norm.new_tensor(float("nan"))
+        else:
+            self.optimiser.step()
+            self.networks.update_teachers(momentum)
+        self.scaler.update()
+        return {**logged, "gradient_norm": norm}
+
+    def autocast(self) -> torch.autocast:
+        """Inside, networks run in the precision of training."""
+        return torch.autocast(self._device, self._precision, enabled=self._precision is not None)
+
+    def _backward(self, parts: list[Inputs]) -> dict[str, Tensor]:
+        """Computes the gradients of the whole batch, part by part; returns what is logged."""
+        self.optimiser.zero_grad()
+        wholes, done = self._survey(parts), []
+        for number, (inputs, whole) in enumerate(zip(parts, wholes, strict=True), start=1):
+            with self._no_sync() if number < len(parts) else nullcontext():
+                with self.autocast():
+                    losses = self._part(inputs, whole, self.group, len(parts))
+                self.scaler.scale(losses.total).backward()
+            losses.total = losses.total.detach()
+            done.append(losses)
+        return self.objective.finish(done, self.group)
+
+    def _survey(self, parts: list[Inputs]) -> list[Whole] | list[None]:
+        """Runs a first pass for all clips' outputs, where a term compares clips and a part holds but some of them."""
+        if len(parts) == 1 or not self.objective.compares_clips:
+            return [None] * len(parts)
+        outputs = []
+        for inputs in parts:
+            with self.autocast():
+                outputs.append(self.objective.survey(inputs))
+        return gathered(outputs, self.group)
+
+    def _no_sync(self) -> AbstractContextManager[None]:
+        """Inside, processes do not share gradients."""
+        return self._part.no_sync() if isinstance(self._part, DistributedDataParallel) else nullcontext()
 
 
-def clip(networks: Networks, limit: float, hold_last_layer: bool) -> Tensor:
-    """The part of `update` that changes gradients; returns as it does."""
-    if hold_last_layer:
-        for head in networks.student_heads.values():
-            head.directions.grad = None
-    return clip_each(networks.clipped_parameters(), limit)
+class _PartOf(nn.Module):
+    """The objective of a part of a batch as a module's `forward`, which DistributedDataParallel needs."""
 
+    def __init__(self, objective: nn.Module) -> None:
+        super().__init__()
+        self.objective = objective
 
-def apply(networks: Networks, optimiser: torch.optim.Optimizer, momentum: dict[str, float]) -> None:
-    """The part of `update` that changes weights."""
-    optimiser.step()
-    networks.update_teachers(momentum)
+    def forward(self, inputs: Inputs, whole: Whole | None, group: Group, parts: int) -> PartLosses:
+        losses: PartLosses = self.objective.part(inputs, whole, group, parts)  # type: ignore[operator]
+        return losses
 
 
 def finite_gradients(norm: Tensor, others: list[nn.Parameter]) -> Tensor:
-    """Whether no gradient holds an infinity or a NaN: a scalar, so that a GPU is waited for once a step.
+    """Tells whether no gradient holds an infinity or a NaN: a scalar, so that a GPU is waited for once a step.
 
     Args:
-        norm: what `clip` returned.
-        others: the parameters that it left out.
+        norm: of the clipped gradients.
+        others: parameters whose gradients are not clipped.
     """
     gradients = [p.grad for p in others if p.grad is not None]
     return torch.stack([norm, *torch._foreach_norm(gradients)] if gradients else [norm]).isfinite().all()

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from xkd.models.networks import Networks, PerModality
 from xkd.training.distributed import ALONE, Group
-from xkd.training.losses import PartLosses, Views, detached, faulty_clips, full_precision, mean, over_parts, spreads
+from xkd.training.forward import Outputs, full_precision
+from xkd.training.objective import detached, mean
+from xkd.training.sharing import Inputs, PartLosses, Whole, faulty_clips, over_parts, spreads
 
 
 class SupervisedObjective(nn.Module):
@@ -20,6 +22,9 @@ class SupervisedObjective(nn.Module):
         classes: number of labels.
     """
 
+    losses = ("cross_entropy_video", "cross_entropy_audio")
+    compares_clips = False
+
     def __init__(self, networks: Networks, width: int, classes: int) -> None:
         super().__init__()
         self.networks = networks
@@ -28,12 +33,16 @@ class SupervisedObjective(nn.Module):
             nn.init.zeros_(classifier.weight)
             nn.init.zeros_(classifier.bias)
 
-    def part(
-        self, views: Views, labels_B: Tensor, _whole: None = None, group: Group = ALONE, parts: int = 1
-    ) -> PartLosses:
-        """Mean of the modalities' cross-entropies for a part of the batch; arguments as in `Objective.part`."""
-        features = {m: encoder.features(views[m][0]) for m, encoder in self.networks.students.items()}
+    def survey(self, inputs: Inputs) -> Outputs:
+        """Returns nothing: no loss here compares clips."""
+        return Outputs()
+
+    def part(self, inputs: Inputs, whole: Whole | None = None, group: Group = ALONE, parts: int = 1) -> PartLosses:
+        """Averages the modalities' cross-entropies for a part of the batch; arguments as in `Objective.part`."""
+        features = {m: encoder.features(inputs.views[m][0]) for m, encoder in self.networks.students.items()}
         logits = {m: full_precision(self.classifiers[m](features[m])) for m in features}
+        labels_B = inputs.labels_B
+        assert labels_B is not None
         with torch.autocast(labels_B.device.type, enabled=False):
             terms = {f"cross_entropy_{m}": F.cross_entropy(logits[m], labels_B) for m in logits}
             total = mean(terms)
@@ -41,11 +50,12 @@ class SupervisedObjective(nn.Module):
         return PartLosses(total / parts, terms, {}, {m: full_precision(f.detach()) for m, f in features.items()})
 
     @torch.no_grad()
-    def faulty(self, views: Views, _labels_B: Tensor) -> Tensor:
-        """As `Objective.faulty`."""
-        return faulty_clips(views, [encoder.features(views[m][0]) for m, encoder in self.networks.students.items()])
+    def faulty(self, inputs: Inputs) -> Tensor:
+        """Finds clips as `Objective.faulty` does."""
+        features = [encoder.features(inputs.views[m][0]) for m, encoder in self.networks.students.items()]
+        return faulty_clips(inputs.views, features)
 
     @torch.no_grad()
     def finish(self, parts: list[PartLosses], group: Group = ALONE) -> dict[str, Tensor]:
-        """What is logged for the whole batch."""
+        """Returns what is logged for the whole batch."""
         return over_parts([part.terms for part in parts], group) | spreads(parts, group)

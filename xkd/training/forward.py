@@ -1,0 +1,95 @@
+"""The forward pass: students and teachers on the views of a batch (paper section 3; method section 3).
+
+Shapes: B clips, N patches, P values of a patch, R rows (clips of all student views), K logits, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from xkd.models.networks import OTHER, Networks
+from xkd.models.vit import Patches
+from xkd.objectives.reconstruction import kept_patches, masked
+from xkd.objectives.refinement import patch_weights, refine
+
+if TYPE_CHECKING:  # the step runs in other projects, which may lack pydantic
+    from xkd.settings import Objective as Settings
+
+Views = dict[str, list[Tensor]]
+CutViews = dict[str, list[Patches]]
+
+
+@dataclass
+class Outputs:
+    """What the networks gave for one batch, per modality, in float32."""
+
+    patches_BNP: dict[str, Tensor] = field(default_factory=dict)
+    predicted_BNP: dict[str, Tensor] = field(default_factory=dict)
+    hidden_BN: dict[str, Tensor] = field(default_factory=dict)
+    features_BD: dict[str, Tensor] = field(default_factory=dict)
+    student_RK: dict[str, Tensor] = field(default_factory=dict)
+    teacher_BK: dict[str, Tensor] = field(default_factory=dict)
+
+
+def run_networks(
+    networks: Networks,
+    settings: Settings,
+    views: Views,
+    ranks: dict[str, Tensor],
+    reconstruct: bool = True,
+    teacher_BK: dict[str, Tensor] | None = None,
+) -> Outputs:
+    """Runs students on all views, and teachers on theirs unless their logits are known; may run under autocast."""
+    outputs = Outputs()
+    # Student, teacher and reconstruction target read the same global view: cut it once.
+    cut = {m: [encoder.cut(view) for view in views[m]] for m, encoder in networks.students.items()}
+    for modality, encoder in networks.students.items():
+        keep_BK = kept_patches(ranks[modality], getattr(settings, f"mask_{modality}"))
+        visible_BSD = encoder.encode_patches(cut[modality][0], keep_BK).tokens
+        means = [visible_BSD[:, 1:].mean(1)]
+        outputs.features_BD[modality] = full_precision(means[0].detach())
+        if reconstruct and modality in networks.decoders:
+            outputs.patches_BNP[modality] = cut[modality][0].values
+            outputs.predicted_BNP[modality] = full_precision(networks.decoders[modality](visible_BSD, keep_BK))
+            outputs.hidden_BN[modality] = masked(keep_BK, ranks[modality].shape[1])
+        if modality in networks.student_heads:
+            means += [encoder.encode_patches(patches).tokens[:, 1:].mean(1) for patches in cut[modality][1:]]
+            outputs.student_RK[modality] = full_precision(networks.student_heads[modality](torch.cat(means)))
+    outputs.teacher_BK = teacher_logits(networks, settings, cut) if teacher_BK is None else teacher_BK
+    return outputs
+
+
+@torch.no_grad()
+def teacher_logits(networks: Networks, settings: Settings, cut: CutViews) -> dict[str, Tensor]:
+    """Computes the logits (B, K) of each teacher's refined tokens."""
+    refined = refined_tokens(networks, settings, cut)
+    return {m: full_precision(networks.teacher_heads[m](tokens_BND.mean(1))) for m, tokens_BND in refined.items()}
+
+
+def refined_tokens(networks: Networks, settings: Settings, cut: CutViews) -> dict[str, Tensor]:
+    """Computes the teachers' patch tokens (B, N, D) after cross-modal refinement."""
+    tokens, weights = teacher_tokens_and_weights(networks, settings, cut)
+    return {m: refine(tokens[m], weights[m]) if weights else tokens[m] for m in tokens}
+
+
+@torch.no_grad()
+def teacher_tokens_and_weights(
+    networks: Networks, settings: Settings, cut: CutViews
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Computes the teachers' patch tokens (B, N, D) and refinement weights (B, N); none with refinement "none"."""
+    seen = 0 if settings.teacher_view == "global" else 1
+    refines = settings.refinement != "none"
+    encoded = {m: t.encode_patches(cut[m][seen], with_cls_attention=refines) for m, t in networks.teachers.items()}
+    tokens = {m: full_precision(e.tokens[:, 1:]) for m, e in encoded.items()}
+    attention = {m: full_precision(e.cls_attention) for m, e in encoded.items() if e.cls_attention is not None}
+    weights = {m: patch_weights(attention[m], attention[OTHER[m]], settings.refinement) for m in attention}
+    return tokens, weights
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Converts half precisions to float32; leaves float32 and float64 as they are."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
