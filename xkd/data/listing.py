@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
 
+from xkd import csv_files
 from xkd.errors import UserError
-from xkd.files import replacing
 
 COLUMNS = ("id", "path", "split", "label", "fold", "video_source", "audio_source")
 LABEL_SEPARATOR = ";"  # between the labels of a clip that has several
 SPLITS = ("train", "val", "test", "unused")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_EMPTY_LABEL = re.compile(f"^{LABEL_SEPARATOR}|{LABEL_SEPARATOR}{LABEL_SEPARATOR}|{LABEL_SEPARATOR}$")
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -29,15 +33,19 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def completed(table: pd.DataFrame) -> pd.DataFrame:
-    """The same rows with all `COLUMNS`; id and split, where they are empty, by default."""
+    """The same rows with all `COLUMNS`; id and split, where they are empty, by default.
+
+    Labels, folds and sources that look the same are the same: spaces around them go, Unicode is composed (macOS takes
+    letters apart), and a label that a clip has twice stands once.
+    """
     table = table.reindex(columns=list(COLUMNS), fill_value="")
     table["id"] = table["id"].where(table["id"] != "", table["path"].map(lambda p: str(Path(p).with_suffix(""))))
     table["split"] = table["split"].replace("", "train")
-    return table
+    return table.assign(**{name: table[name].map(_plain) for name in ("label", "fold", "video_source", "audio_source")})
 
 
 def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The table, if its splits are known.
+    """The table, if its splits are known, no text has control characters, and no label of several is empty.
 
     Raises:
         UserError: otherwise; `name` says what the table is.
@@ -45,7 +53,21 @@ def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
     odd = table.loc[~table["split"].isin(SPLITS), "split"]
     if len(odd):
         raise UserError(f"{name}: line {odd.index[0] + 2}: split '{odd.iloc[0]}' is not one of {', '.join(SPLITS)}")
+    for column in COLUMNS:
+        _refuse(table, column, _UNPRINTABLE, "holds a control character; rename it", name)
+    _refuse(table, "label", _EMPTY_LABEL, f"has an empty label between '{LABEL_SEPARATOR}'", name)
     return table
+
+
+def _refuse(table: pd.DataFrame, column: str, pattern: re.Pattern[str], reason: str, name: str) -> None:
+    odd = table.loc[[pattern.search(text) is not None for text in table[column]], column]
+    if len(odd):
+        raise UserError(f"{name}: line {odd.index[0] + 2}: {column} {odd.iloc[0]!a} {reason}")
+
+
+def _plain(text: str) -> str:
+    parts = unicodedata.normalize("NFC", text).split(LABEL_SEPARATOR)
+    return LABEL_SEPARATOR.join(dict.fromkeys(part.strip() for part in parts))
 
 
 def paths(path: Path) -> list[Path]:
@@ -59,8 +81,7 @@ def paths(path: Path) -> list[Path]:
 
 def write(path: Path, table: pd.DataFrame) -> None:
     """Writes a list, whole or not at all."""
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, columns=list(COLUMNS), lineterminator="\n")
+    csv_files.write(path, table, columns=list(COLUMNS))
 
 
 def relative_to(folder: Path, table: pd.DataFrame, listed_in: Path) -> pd.DataFrame:
@@ -71,7 +92,7 @@ def relative_to(folder: Path, table: pd.DataFrame, listed_in: Path) -> pd.DataFr
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+        table = csv_files.read(path, skipinitialspace=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `python -m xkd download` or correct the path") from None
     except (OSError, ValueError) as error:

@@ -12,9 +12,9 @@ from typing import Literal
 
 import pandas as pd
 
+from xkd import csv_files
 from xkd.data.listing import LABEL_SEPARATOR
 from xkd.errors import UserError
-from xkd.files import replacing
 
 COLUMNS = (
     "id", "path", "split", "fold", "label", "seconds", "fps", "width", "height", "sample_rate", "has_video", "has_audio",
@@ -92,7 +92,7 @@ def read(path: str | Path) -> Manifest:
     """
     path = Path(path)
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = csv_files.read(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such manifest; run `python -m xkd prepare` first") from None
     except (OSError, ValueError) as error:
@@ -111,9 +111,8 @@ def write(path: Path, table: pd.DataFrame) -> str:
     """Writes a manifest, whole or not at all; returns its hash."""
     whole = {name: pd.to_numeric(table[name]).astype(kind) for name, kind in _NUMBERS.items()}
     table = table.assign(**whole)
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, columns=list(COLUMNS), lineterminator="\n")
-    return content_hash(pd.read_csv(path, dtype=str, keep_default_na=False))
+    csv_files.write(path, table, columns=list(COLUMNS))
+    return content_hash(csv_files.read(path))
 
 
 def reasons(rows: pd.DataFrame) -> dict[str, int]:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from xkd import csv_files
 from xkd.errors import UserError
 from xkd.params import tasks_of
 from xkd.report.arrays import FULL_METHOD
@@ -81,7 +82,7 @@ def _matrix(pairs: pd.DataFrame) -> Matrix:
 def _read(path: Path) -> pd.DataFrame:
     """Columns method, label, predicted, clips; evaluations of several labels, and of earlier versions, have no rows."""
     try:
-        return pd.read_csv(path, dtype={"label": str, "predicted": str}, keep_default_na=False)
+        return csv_files.read(path).astype({"clips": int})
     except FileNotFoundError:
         return pd.DataFrame(columns=["method", "label", "predicted", "clips"])
     except (OSError, ValueError) as error:

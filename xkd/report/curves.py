@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from xkd import csv_files
 from xkd.errors import UserError
 from xkd.params import recipe
 from xkd.report.collect import Results
@@ -84,7 +85,7 @@ def read_curve(path: Path) -> pd.DataFrame:
         UserError: it is unreadable.
     """
     try:
-        return pd.read_csv(path, dtype=float)
+        return csv_files.read(path, dtype=float, keep_default_na=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: unreadable ({error}); remove it and pretrain that run again") from error
 

@@ -6,8 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
+from xkd import csv_files
 from xkd.errors import UserError
 
 
@@ -40,7 +39,7 @@ def facts(folder: Path, manifest: str) -> DataFacts | None:
     """
     try:
         summary = json.loads((folder / "summary.json").read_text())
-        rows = pd.read_csv(folder / "manifest.csv", dtype=str, keep_default_na=False)
+        rows = csv_files.read(folder / "manifest.csv")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

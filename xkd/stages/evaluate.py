@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xkd import tracking
+from xkd import csv_files, tracking
 from xkd.data import manifest as manifests
 from xkd.downstream import notes
 from xkd.downstream.features import Clips, Key
 from xkd.downstream.metrics import DECIMALS, Retrieved, Scores, chance, confusion, per_class, summarise
 from xkd.downstream.protocols import PROTOCOLS, Job, Result
 from xkd.errors import UserError
-from xkd.files import replacing, write_json
+from xkd.files import write_json
 from xkd.models.vit import Encoder
 from xkd.params import canonical, column, headline, with_views
 from xkd.params import protocol as params_of_protocol
@@ -96,8 +96,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
     }
     tables = {".predictions.csv": predictions, ".confusion.csv": confusions}
     for suffix, parts in tables.items():
-        with replacing(out.with_suffix(suffix)) as temporary:
-            pd.concat(parts).to_csv(temporary, index=False)
+        csv_files.write(out.with_suffix(suffix), pd.concat(parts))
     write_json(out, results)
     for note in results["notes"]:
         print(f"xkd: note: {task}: {note}", file=sys.stderr)

@@ -8,7 +8,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from xkd import tracking
+from xkd import csv_files, tracking
 from xkd.params import canonical
 from xkd.progress import say, track
 from xkd.report import bars, beside, confusion, curves, differences, embedding_map, page, pictures, style
@@ -35,7 +35,7 @@ def run(params: Params, out: Path) -> None:
         media = clips_at_hand(params, Path("data") / params.dataset) if data else None
         figures = page.Figures(made / "figures", _draw(results, data, media, made / "figures"))
         shown = page.context(results, data)
-        table(results).to_csv(made / "table.csv", index=False, lineterminator="\n")
+        csv_files.write(made / "table.csv", table(results))
         (made / "table.md").write_text(page.markdown(shown))
         (made / "paper-comparison.md").write_text(beside.comparison(results))
         (made / "report.html").write_text(page.html(shown, results, figures, media))

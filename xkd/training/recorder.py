@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from xkd.files import replacing
+from xkd import csv_files
 from xkd.models.networks import MODALITIES
 from xkd.training.supervised import SupervisedObjective
 from xkd.training.terms import TERMS
@@ -66,9 +66,7 @@ class Recorder:
             ("history.csv", self.epochs, ["epoch"]),
             ("steps.csv", self.steps, ["step", "epoch"]),
         ):
-            frame = pd.DataFrame(rows, columns=[*index, *COLUMNS])
-            with replacing(out / name) as path:
-                frame.to_csv(path, index=False, float_format="%.9g")
+            csv_files.write(out / name, pd.DataFrame(rows, columns=[*index, *COLUMNS]), float_format="%.9g")
 
     def last_epoch(self, columns: tuple[str, ...]) -> dict[str, float]:
         """Returns the last epoch's averages of those columns that the run has."""

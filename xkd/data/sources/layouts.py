@@ -159,6 +159,9 @@ def class_folders(root: Path) -> pd.DataFrame:
 
 
 def _table(root: Path, path: list[Path], **columns: list[str] | str) -> pd.DataFrame:
+    for file in path:
+        if re.search("[\\ud800-\\udfff]", str(file)):  # how Python reads bytes that are no UTF-8
+            raise UserError(f"{str(file)!a}: a name that is not UTF-8; rename the file")
     return pd.DataFrame({"path": [os.path.relpath(file, root) for file in path], **columns})
 
 

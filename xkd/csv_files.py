@@ -1,0 +1,52 @@
+"""CSV files that a spreadsheet opens without running a cell, and that are read back exactly.
+
+A cell of text that a spreadsheet would take for a formula, since it (or a part after ";", where some spreadsheets split)
+starts with = + - or @ or a control character and is no number, gets an apostrophe in front. Reading takes it off again.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xkd.files import replacing
+
+_NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*(;|$)"
+_FORMULA = rf"(?=\s*[=+\-@＝＋－＠]|[\t\r\n])(?!{_NUMBER})"  # the wide forms start formulas in East Asian versions
+# Apostrophes that are there already are counted along, so that every text has one escaped form and the reverse.
+_BARE = re.compile(rf"(?:^|(?<=;))(?='*{_FORMULA})")
+_ESCAPED = re.compile(rf"(?:^|(?<=;))'(?='*{_FORMULA})")
+
+
+def write(path: Path, table: pd.DataFrame, **options: Any) -> None:
+    """Writes a table without its index, whole or not at all; `options` are those of `DataFrame.to_csv`."""
+    with replacing(path) as temporary:
+        _texts(table, _escaped).to_csv(temporary, index=False, lineterminator="\n", **options)
+
+
+def read(path: Path, **options: Any) -> pd.DataFrame:
+    """Reads a table as text, empty cells as "", unless `options` of `pandas.read_csv` say otherwise.
+
+    Raises:
+        OSError: no such file, or not readable.
+        ValueError: not a table.
+    """
+    chosen: Any = {"dtype": str, "keep_default_na": False, **options}
+    return _texts(pd.read_csv(path, **chosen), _unescaped)
+
+
+def _escaped(cell: object) -> object:
+    return _BARE.sub("'", cell) if isinstance(cell, str) else cell
+
+
+def _unescaped(cell: object) -> object:
+    return _ESCAPED.sub("", cell) if isinstance(cell, str) else cell
+
+
+def _texts(table: pd.DataFrame, change: Any) -> pd.DataFrame:
+    """The table with its cells of text changed."""
+    texts = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    return table.assign(**{name: table[name].map(change) for name in texts})
