@@ -190,3 +190,18 @@ def test_picture_and_film(run_folder, clip, tmp_path, capsys):
         show.run(clip, (run_folder,), tmp_path / "seen.jpg", video=False, start=None, seed=0)
     with pytest.raises(UserError, match="no such file"):
         show.run(tmp_path / "none.mp4", (run_folder,), out, video=False, start=None, seed=0)
+
+
+def test_networks_that_overflow_are_named(run_folder, clip, tmp_path):
+    network, config = folder.load(run_folder / "encoders" / "video_student")
+    with torch.no_grad():
+        network.norm.weight.fill_(3e38)
+    folder.save(
+        network,
+        config,
+        tmp_path / "odd",
+        decoder=folder.load_decoder(run_folder / "encoders" / "video_student", config),
+    )
+    with pytest.raises(UserError, match="odd: video: what the networks make of this clip is not finite"):
+        show.run(clip, (tmp_path / "odd",), tmp_path / "out.png", video=False, start=None, seed=0)
+    assert not (tmp_path / "out.png").exists()

@@ -170,3 +170,52 @@ def test_sound_of_any_rate(encoders):
             model(*wrong)
     with pytest.raises(UserError, match="as floats"):
         model((tone[16000] * 32767).astype(np.int16), 16000)
+
+
+def overflowing(encoder, out):
+    """A copy of an encoder whose weights are finite and whose features are not."""
+    network, config = folder.load(encoder)
+    with torch.no_grad():
+        network.norm.weight.fill_(3e38)
+        network.norm.bias.fill_(3e38)
+    folder.save(network, config, out)
+    return out
+
+
+def test_clips_without_finite_features_are_listed_and_get_no_rows(encoders, tmp_path, capsys, monkeypatch):
+    (tmp_path / "media").mkdir()
+    for name in ("a", "b"):
+        write_media(tmp_path / "media" / f"{name}.mp4", seconds=3)
+    read = windows.read
+
+    def with_an_odd_clip(file, cut, first, count):
+        clips = read(file, cut, first, count)
+        return [clip * np.nan if "b" in file and first + i == 1 else clip for i, clip in enumerate(clips)]
+
+    monkeypatch.setattr(embed, "run_guarded", lambda function, tasks, *_, **__: [
+        with_an_odd_clip(*task) if function is read else function(*task) for task in tasks
+    ])  # fmt: skip
+    table = embedded(encoders / "audio", tmp_path / "media", output=tmp_path / "out.parquet")
+    whole = table[table["file"] == "a.mp4"]
+    left = table[table["file"] == "b.mp4"]
+    assert left["start"].tolist() == whole["start"].drop(1).tolist()
+    assert np.isfinite(np.stack(table["vector"])).all()
+    told = capsys.readouterr().err
+    assert f"b.mp4: 1 of {len(whole)} clips (0.96 to 1.92 s): features that are not finite" in told
+    assert "0 files left out, and clips of 1" in told
+
+
+def test_an_encoder_that_overflows_is_no_silent_vector(encoders, media, tmp_path):
+    odd = overflowing(encoders / "audio", tmp_path / "odd")
+    with pytest.raises(UserError, match="no clip could be read from 2 files .*a.mp4: 3 of 3 clips .*not finite"):
+        embed.run(odd, (media,), tmp_path / "out.parquet", 16)
+    assert not (tmp_path / "out.parquet").exists()
+    with pytest.raises(UserError, match="audio encoder makes features that are not finite of clip 0 of 1"):
+        load_encoder(odd)(np.zeros(16000, np.float32), 16000)
+
+
+def test_samples_that_are_not_finite_are_no_silent_vector(encoders):
+    batch = np.zeros((3, 16000), np.float32)
+    batch[1, 7] = np.nan
+    with pytest.raises(UserError, match="not finite of clip 1 of 3"):
+        load_encoder(encoders / "audio")(batch, 16000)

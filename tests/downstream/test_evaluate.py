@@ -339,3 +339,28 @@ def test_failures_name_the_key_that_holds_the_value(project, monkeypatch, protoc
     values = {**SETTINGS, "tasks": {protocol: {"protocol": protocol, "changes": changes}}}
     with pytest.raises(UserError, match=key):
         project.run(protocol=protocol, params=Params.model_validate(values))
+
+
+@pytest.mark.parametrize("protocol", ["linear", "finetune", "retrieval"])
+def test_features_that_are_not_finite_name_encoder_and_clip(project, monkeypatch, protocol):
+    views = Views.__iter__
+
+    def with_an_odd_clip(self):
+        for batch in views(self):
+            if "testclip0005" in batch.ids:
+                batch.video[0][batch.ids.index("testclip0005")] = float("nan")
+            yield batch
+
+    monkeypatch.setattr(Views, "__iter__", with_an_odd_clip)
+    with pytest.raises(UserError, match="student video: outputs that are not finite for clip testclip0005"):
+        project.run(protocol=protocol)
+    assert not list(project.folder.glob("evals/**/*.json"))
+
+
+def test_heads_that_overflow_find_nothing_in_silence(project):
+    from safetensors.torch import load_file, save_file
+
+    path = project.folder / "runs" / "xkd" / "encoders" / "audio_student" / "head.safetensors"
+    save_file({name: torch.full_like(value, 3e38) for name, value in load_file(path).items()}, path)
+    with pytest.raises(UserError, match="projection head of student audio: outputs that are not finite for clip"):
+        project.run(protocol="retrieval")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,14 +75,33 @@ def extract(networks: Networks, batches: Iterable[Batch], rows: pd.DataFrame) ->
 
 
 def outputs_of(networks: Networks, batches: Iterable[Batch]) -> Iterator[tuple[list[str], dict[Key, np.ndarray]]]:
-    """Per batch its ids and every network's output for each view (B, views, D), float32, without gradients."""
+    """Per batch its ids and every network's output for each view (B, views, D), float32, without gradients.
+
+    Raises:
+        UserError: outputs that are not finite.
+    """
     with torch.inference_mode():
         for batch in batches:
             outputs = {}
             for (owner, modality), network in networks.items():
                 views = [network(view.to(device())).float().cpu() for view in getattr(batch, modality)]
-                outputs[owner, modality] = torch.stack(views, 1).numpy()
+                outputs[owner, modality] = check_finite(torch.stack(views, 1).numpy(), batch.ids, f"{owner} {modality}")
             yield batch.ids, outputs
+
+
+def check_finite(outputs: np.ndarray, ids: Sequence[str] | np.ndarray, name: str) -> np.ndarray:
+    """The outputs (clips, ...), if all are finite.
+
+    Raises:
+        UserError: otherwise; `name` says whose they are.
+    """
+    odd = np.flatnonzero(~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1))
+    if len(odd):
+        raise UserError(
+            f"{name}: outputs that are not finite for clip {ids[odd[0]]} (and {len(odd) - 1} more): such values in the clip, "
+            "or weights that overflow"
+        )
+    return outputs
 
 
 def of_rows(rows: pd.DataFrame, outputs: dict[Key, np.ndarray]) -> Clips:

@@ -33,7 +33,7 @@ def train_layer(
         Logits (test clips, classes), class names (classes,).
 
     Raises:
-        UserError: fewer than two classes, or the loss is no longer finite.
+        UserError: fewer than two classes, or the loss or the scores are not finite.
     """
     classes = classes_of(labels)
     if len(classes) < 2:
@@ -59,7 +59,10 @@ def train_layer(
                 loss.backward()
                 optimiser.step()
     with torch.inference_mode():
-        return layer.eval()(x_test).cpu().numpy(), classes
+        scores: np.ndarray = layer.eval()(x_test).cpu().numpy()
+    if not np.isfinite(scores).all():
+        raise UserError("the layer's scores are not finite; lower evaluate.layer.learning_rate")
+    return scores, classes
 
 
 def _rates(settings: Layer, batches: int) -> np.ndarray:

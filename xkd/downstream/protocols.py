@@ -17,7 +17,7 @@ from xkd import fingerprint
 from xkd.data.loader import Batch, Loader, eval_loader, train_loader
 from xkd.data.manifest import Manifest
 from xkd.downstream import knn, linear, notes, retrieval
-from xkd.downstream.features import Clips, Key, device, extract
+from xkd.downstream.features import Clips, Key, check_finite, device, extract
 from xkd.downstream.finetune import class_names, finetune
 from xkd.downstream.layer import train_layer
 from xkd.downstream.metrics import Retrieved, Scores
@@ -178,7 +178,7 @@ def _projected(job: Job[Retrieval], key: Key, clips: Clips, heads: bool) -> np.n
     with torch.inference_mode():
         logits = torch.cat([head(part.to(device())).float().cpu() for part in parts])
     projected: np.ndarray = logits.unflatten(0, values.shape[:2]).numpy()
-    return projected
+    return check_finite(projected, clips.ids, f"projection head of {key[0]} {key[1]}")
 
 
 def _folds(job: Job[Frozen]) -> Iterator[tuple[str | None, Clips, Clips]]:

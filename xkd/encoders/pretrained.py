@@ -45,13 +45,19 @@ class PretrainedEncoder(nn.Module):
             (D,) or (B, D) float32: mean of the patch tokens after the final norm (method section 4).
 
         Raises:
-            UserError: another shape or type, no sample rate, or less than one patch in time.
+            UserError: another shape or type, no sample rate, less than one patch in time, or features that are not finite.
         """
         clip = torch.as_tensor(clip)
         single = clip.ndim == (4 if self.config.modality == "video" else 1)
         batch = clip[None] if single else clip
         view = self.video_view(batch) if self.config.modality == "video" else self.audio_view(batch, sample_rate)
         features = self.encoder.features(view)
+        odd = (~features.isfinite().all(1)).nonzero().flatten().tolist()
+        if odd:
+            raise UserError(
+                f"the {self.config.modality} encoder makes features that are not finite of clip {odd[0]} of {len(features)}: "
+                "such values in the clip, or weights that overflow"
+            )
         return features[0] if single else features
 
     def video_view(self, batch: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xkd.encoders.pictures import as_picture, reconstruction, relative_weights
+from xkd.errors import UserError
 from xkd.models.networks import OTHER
 from xkd.objectives.reconstruction import kept_patches
 from xkd.objectives.refinement import patch_weights
@@ -44,9 +45,14 @@ def look(models: Models, cuttings: Cuttings, seed: int) -> tuple[dict[str, Look]
 
     Args:
         seed: decides which patches are hidden.
+
+    Raises:
+        UserError: weights or pictures that are not finite.
     """
     views = {m: _view(models, m, clip) for m, clip in cuttings.clips.items()}
     weights, weighed_by, notes = _weights(models, views)
+    for modality, weights_N in weights.items():
+        _check_finite(weights_N, models, modality)
     looks, bare = {}, []
     for modality, view in views.items():
         _, encoder = models.of(modality, ("student", "teacher"))
@@ -58,6 +64,7 @@ def look(models: Models, cuttings: Cuttings, seed: int) -> tuple[dict[str, Look]
             rank_BN = torch.rand(1, weights[modality].numel(), generator=torch.Generator().manual_seed(seed))
             keep_BK = kept_patches(rank_BN, hidden)
             pictures = reconstruction(encoder.encoder, models.decoders[modality], view, keep_BK)
+            _check_finite(pictures["predicted"], models, modality)
         else:
             bare.append(modality)
         looks[modality] = Look(
@@ -113,6 +120,14 @@ def _why_unrefined(models: Models, views: dict[str, Tensor], owners: dict[str, s
     if len(views) < 2:
         return "no refinement: it takes pictures and sound"
     return None
+
+
+def _check_finite(values: Tensor, models: Models, modality: str) -> None:
+    if not values.isfinite().all():
+        raise UserError(
+            f"{models.name}: {modality}: what the networks make of this clip is not finite: such values in the clip, or "
+            "weights that overflow"
+        )
 
 
 def _array(picture: Tensor | None) -> np.ndarray | None:

@@ -36,7 +36,8 @@ COLUMNS = pa.schema(
 def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int) -> None:
     """Cuts every file into consecutive clips as long as a view of training, and writes their features.
 
-    A file that cannot be read to its end is named on standard error and gets no rows; the others are finished.
+    A file that cannot be read to its end is named on standard error and gets no rows, and neither does a clip whose
+    features are not finite; the others are finished.
 
     Args:
         encoder: folder of an encoder.
@@ -56,18 +57,23 @@ def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int)
     surveys = {file: _plain(result) for file, result in zip(files, found, strict=True)}
     faults = {file: result for file, result in surveys.items() if isinstance(result, str)}
     good = {file: result for file, result in surveys.items() if isinstance(result, Survey)}
-    written = 0
+    written, odd = 0, {}
     try:
         with replacing(output) as path, pq.ParquetWriter(path, COLUMNS) as writer:
             for file, vectors in _vectors(model, good, cut, batch_size, faults):
-                writer.write_table(_rows(file, vectors, good[file], cut))
-                written += len(vectors)
+                rows, finite = _rows(file, vectors, good[file], cut), np.isfinite(vectors).all(axis=1)
+                if not finite.all():
+                    odd[file] = _not_finite(rows.filter(pa.array(~finite)), len(vectors))
+                writer.write_table(rows.filter(pa.array(finite)))
+                written += int(finite.sum())
             if not written:
-                raise UserError(f"no clip could be read from {len(files)} files ({_first(faults)}); nothing written")
+                first = _first(faults | odd)
+                raise UserError(f"no clip could be read from {len(files)} files ({first}); nothing written")
     finally:
-        for file, reason in faults.items():
+        for file, reason in [*faults.items(), *odd.items()]:
             print(f"xkd: left out: {file}: {reason}", file=sys.stderr)
-    say(f"{output}: {written} clips of {len(files) - len(faults)} files; {len(faults)} files left out")
+    left_out = f"{len(faults)} files left out" + (f", and clips of {len(odd)}" if odd else "")
+    say(f"{output}: {written} clips of {len(files) - len(faults)} files; {left_out}")
 
 
 def _files(source: Path) -> list[Path]:
@@ -128,6 +134,12 @@ def _rows(file: str, vectors: np.ndarray, survey: Survey, cut: Cut) -> pa.Table:
     ends = np.minimum(starts + cut.length / cut.rate, max(survey.seconds, 1 / cut.rate))
     columns = {"file": [file] * len(vectors), "start": starts, "end": ends, "vector": list(vectors)}
     return pa.table(columns, schema=COLUMNS)
+
+
+def _not_finite(rows: pa.Table, clips: int) -> str:
+    times = ", ".join(f"{row['start']:g} to {row['end']:g} s" for row in rows.slice(0, 3).to_pylist())
+    more = ", ..." if rows.num_rows > 3 else ""
+    return f"{rows.num_rows} of {clips} clips ({times}{more}): features that are not finite, from such values in the file or weights that overflow"
 
 
 def _plain(result: Result | str | Failure) -> Result | str:
