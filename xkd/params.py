@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from xkd import settings_file
 from xkd.errors import UserError
 from xkd.settings import MODALITIES, Params, PretrainRequest, ProtocolSettings, Recipe, Settings, Task
 
 Group = TypeVar("Group", bound=Settings)
 CHANGEABLE = ("views", "model", "objective", "training")
+# Folders of the project that hold something else than results.
+TAKEN = {
+    "data",
+    "runs",
+    "evals",
+    "features",
+    "checkpoints",
+    "logs",
+    "mlruns",
+    "mlartifacts",
+    "mlflow-unsent",
+    "mlflow.db",
+} | {*("xkd", "workflow", "docs", "tests", "benchmarks", "site", "screenshots")}
+LONGEST_SHOWN = 100
 HEADLINES = ("top1", "map", "recall1")
 
 
@@ -28,6 +43,7 @@ def load(path: str | Path = "params.yaml") -> Params:
         UserError: one line naming the file, the key, what is wrong and, for a typo, the nearest key.
     """
     params = _validated(Params, _read(Path(path)), str(path))
+    _check_results(Path(params.results), path)
     known = set(params.ablations)
     if params.dataset not in params.datasets:
         raise UserError(
@@ -54,6 +70,14 @@ def load(path: str | Path = "params.yaml") -> Params:
         for task_name in tasks_of(params, name):
             with_views(merged, params, task_name, path)
     return params
+
+
+def _check_results(results: Path, path: str | Path) -> None:
+    """The folder of results lies beside the project's other folders, or in one of its own elsewhere."""
+    here, there = Path.cwd().resolve(), Path(os.path.realpath(results))
+    first = there.relative_to(here).parts[:1] if there.is_relative_to(here) else ()
+    if here.is_relative_to(there) or (first and (first[0].casefold() in TAKEN or first[0].startswith("."))):
+        raise UserError(f"{path}: results: '{results}' holds other files of the project; name a folder of its own")
 
 
 def _shared_evenly(recipe: Recipe, asked: PretrainRequest, path: str | Path) -> None:
@@ -190,21 +214,18 @@ def canonical(settings: BaseModel | dict[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); run from the project folder or pass --params"
-        ) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected settings (key: value lines), found {type(values).__name__}")
-    if values.get("extends"):
-        parent = _read(path.parent / values["extends"])
-        return _without_nulls(merge(parent, values))
-    return values
+def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings of a file, laid over those that it extends; `extending` are the files that led here."""
+    chain = (*extending, path)
+    if os.path.realpath(path) in map(os.path.realpath, extending):
+        raise UserError(f"{extending[0]}: extends goes in a circle: {' -> '.join(map(str, chain))}")
+    values = settings_file.read(path)
+    parent = values.get("extends")
+    if parent is None:
+        return values
+    if not isinstance(parent, str):
+        raise UserError(f"{path}: extends: expected the name of one settings file, found {_short(parent)}")
+    return _without_nulls(merge(_read(path.parent / parent, chain), values))
 
 
 def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
@@ -214,7 +235,8 @@ def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
 
 def _validated(model: type[Group], values: dict[str, Any], where: str) -> Group:
     try:
-        return model.model_validate(values)
+        # As JSON, since strictness there still takes lists for tuples: no "3" for 3, no 1 for true.
+        return model.model_validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         problems = error.errors()
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -229,7 +251,15 @@ def _explain(model: type[Settings], problem: ErrorDetails) -> str:
     if problem["type"] == "missing":
         return f"'{key}' is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"'{key}': {message}, found {problem['input']!r}" if key else message
+    if key == "results" and problem["type"] == "string_pattern_mismatch":
+        message = "use letters, digits and . _ - with / between folders, none of which begins with a dot"
+    return f"'{key}': {message}, found {_short(problem['input'])}" if key else message
+
+
+def _short(value: object) -> str:
+    """A value as an error message shows it."""
+    shown = repr(value)
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
 
 
 def _keys_beside(model: type[Settings], location: list[str]) -> list[str]:

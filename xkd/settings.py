@@ -10,18 +10,37 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+# Upper bounds stand far above what anybody uses: beyond them lies a slip of the finger, or an attempt to break something.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
+Place = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Fold = Annotated[str, Field(max_length=100, pattern=r"^[^\s:]+$")]
+# It names outputs of Snakemake and of DVC, and stands in commands. No part begins with a dot: not .. either.
+Folder = Annotated[
+    str, Field(max_length=500, pattern=r"^/?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*$")
+]
+Text = Annotated[str, Field(max_length=2000)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1)]
-Strength = Annotated[float, Field(ge=0)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(ge=1, le=10_000_000)]
+Size = Annotated[int, Field(ge=1, le=20_000)]
+Few = Annotated[int, Field(ge=0, le=1_000)]
+Depth = Annotated[int, Field(ge=1, le=1_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Strength = Annotated[float, Field(ge=0, le=100)]
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+Rate = Annotated[float, Field(gt=0, le=1000)]
+Epochs = Annotated[float, Field(ge=0, le=1e6)]
+Temperature = Annotated[float, Field(gt=0, le=1000)]
+Owners = Annotated[tuple[Literal["student", "teacher"], ...], Field(min_length=1, max_length=2)]
+InverseStrengths = Annotated[tuple[Annotated[float, Field(gt=0, le=1e12)], ...], Field(min_length=1, max_length=1000)]
 Hue = Annotated[float, Field(ge=0, le=0.5)]
 MODALITIES = ("video", "audio")
 
 
 class Settings(BaseModel):
-    """Base of all groups: unknown keys are errors, values never change after loading."""
+    """Base of all groups: unknown keys are errors, numbers are finite, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Dataset(Settings):
@@ -42,7 +61,7 @@ class Dataset(Settings):
     ] = Field(
         description="embedded (*_digits), of the paper, or own files: a folder per class, or a CSV that lists them"
     )
-    source: str | None = Field(
+    source: Place | None = Field(
         None,
         description="folder: the folder; manifest: the CSV; audioset: a folder of clips; else a local copy (spoken_digits: "
         "the archive) or the address of a mirror, instead of the official place",
@@ -52,13 +71,13 @@ class Dataset(Settings):
     )
     train_clips: Positive = Field(4000, description="clips to make (embedded data sets only)")
     test_clips: Positive = Field(2000, description="clips to make (embedded data sets only)")
-    seed: int = Field(0, description="seed of the generated clips (embedded data sets only)")
+    seed: Seed = Field(0, description="seed of the generated clips (embedded data sets only)")
     require: Literal["both", "video", "audio", "any"] | None = Field(
         None,
         description="which streams a clip must have to be usable; others are recorded and left out. By default video for "
         "UCF101 and HMDB51, audio for ESC-50 and FSD50K, both for all others",
     )
-    size: Positive | None = Field(
+    size: Size | None = Field(
         None, description="instead of clips.size, for tasks whose views are larger than those of pretraining"
     )
 
@@ -66,31 +85,37 @@ class Dataset(Settings):
 class Clips(Settings):
     """What a training-ready clip is, after `prepare`."""
 
-    seconds: float = Field(4.0, gt=0, description="length of a training clip in seconds (paper: 4)")
-    fps: float = Field(8.0, gt=0, description="frames per second (paper: 8)")
-    size: Positive = Field(128, description="shorter side of the prepared picture in pixels")
-    sample_rate: Positive = Field(16000, description="audio samples per second, mono (paper: 16000)")
+    seconds: float = Field(4.0, gt=0, le=3600, description="length of a training clip in seconds (paper: 4)")
+    fps: float = Field(8.0, gt=0, le=1000, description="frames per second (paper: 8)")
+    size: Size = Field(128, description="shorter side of the prepared picture in pixels")
+    sample_rate: int = Field(16000, ge=1, le=1_000_000, description="audio samples per second, mono (paper: 16000)")
     pack: bool = Field(False, description="also keep decoded clips as memory-mapped arrays; for small data sets")
 
 
 class LogMel(Settings):
     """Log-mel spectrogram (paper section A.2; released configuration)."""
 
-    n_fft: Positive = 1024
-    hop: Positive = 143
-    n_mels: Positive = 80
-    f_min: float = 0.0
-    f_max: float = 8000.0
+    n_fft: int = Field(1024, ge=2, le=1_000_000)
+    hop: int = Field(143, ge=1, le=1_000_000)
+    n_mels: Size = 80
+    f_min: float = Field(0.0, ge=0, le=500_000)
+    f_max: float = Field(8000.0, gt=0, le=500_000)
     floor: float = Field(1.19e-7, gt=0, description="added to mel power before the logarithm")
     mean: float = Field(-5.3688107, description="subtracted after the logarithm")
     std: float = Field(4.410007, gt=0, description="divided by after the logarithm")
+
+    @model_validator(mode="after")
+    def _bands_are_ordered(self) -> LogMel:
+        if self.f_min >= self.f_max:
+            raise ValueError(f"f_min {self.f_min:g} is not below f_max {self.f_max:g}")
+        return self
 
 
 class VideoView(Settings):
     """One augmented crop of the picture. Defaults: the released global view."""
 
-    frames: Positive = 32
-    size: Positive = Field(112, description="height and width in pixels")
+    frames: Size = 32
+    size: Size = Field(112, description="height and width in pixels")
     crop_area: tuple[Fraction, Fraction] = Field(
         (0.2, 1.0), description="random resized crop; equal bounds of 0: plain random crop"
     )
@@ -115,15 +140,13 @@ class Views(Settings):
     video_local: VideoView = VideoView(frames=8, size=96, crop_area=(0.08, 0.4), grey=0.2, blur=0.5)
     audio_global: AudioView = AudioView()
     audio_local: AudioView = AudioView(frames=112, volume=0.2, resized_crop=True)
-    local_views: Annotated[int, Field(ge=0)] = Field(
-        1, description="local views per clip and modality (released: 1; MAS 3)"
-    )
+    local_views: Few = Field(1, description="local views per clip and modality (released: 1; MAS 3)")
 
 
 class Decoder(Settings):
-    width: Positive = 384
-    depth: Positive = 4
-    heads: Positive = 12
+    width: Size = 384
+    depth: Depth = 4
+    heads: Size = 12
 
 
 class Head(Settings):
@@ -135,11 +158,11 @@ class Head(Settings):
 class Model(Settings):
     """Both encoders share these sizes (paper: base, 768/12/12)."""
 
-    width: Positive = 768
-    depth: Positive = 12
-    heads: Positive = 12
-    video_patch: tuple[Positive, Positive, Positive] = Field((4, 16, 16), description="frames, rows, columns")
-    audio_patch: tuple[Positive, Positive] = Field((4, 16), description="mel bands, time frames")
+    width: Size = 768
+    depth: Depth = 12
+    heads: Size = 12
+    video_patch: tuple[Size, Size, Size] = Field((4, 16, 16), description="frames, rows, columns")
+    audio_patch: tuple[Size, Size] = Field((4, 16), description="mel bands, time frames")
     positions: Literal["normal", "sincos"] = Field(
         "normal", description="initial positions: N(0, 0.02) (paper) or sine-cosine"
     )
@@ -153,19 +176,23 @@ class Model(Settings):
 class Objective(Settings):
     """What is minimised (paper section 3; weights 5/1/1). A weight of 0 leaves the term out of training."""
 
-    reconstruction: float = Field(5.0, ge=0)
-    distillation: float = Field(1.0, ge=0)
-    alignment: float = Field(1.0, ge=0)
+    reconstruction: Weight = 5.0
+    distillation: Weight = 1.0
+    alignment: Weight = 1.0
     reconstruct: tuple[Literal["video", "audio"], ...] = ("video", "audio")
     mask_video: float = Field(0.85, gt=0, lt=1)
     mask_audio: float = Field(0.80, gt=0, lt=1)
     refinement: Literal["mean", "softmax", "none"] = "mean"
     teacher_view: Literal["global", "local"] = Field("global", description="global: paper; local: released code")
     discrepancy: Literal["mmd", "coral"] = "mmd"
-    student_temperature: float = Field(0.1, gt=0)
-    teacher_temperature_video: tuple[float, float] = Field((0.1, 0.1), description="first, last (linear warm-up)")
-    teacher_temperature_audio: tuple[float, float] = Field((0.07, 0.07), description="first, last (linear warm-up)")
-    temperature_warmup_epochs: Annotated[float, Field(ge=0)] = 0
+    student_temperature: Temperature = 0.1
+    teacher_temperature_video: tuple[Temperature, Temperature] = Field(
+        (0.1, 0.1), description="first, last (linear warm-up)"
+    )
+    teacher_temperature_audio: tuple[Temperature, Temperature] = Field(
+        (0.07, 0.07), description="first, last (linear warm-up)"
+    )
+    temperature_warmup_epochs: Epochs = 0
     centre_momentum: Fraction = 0.9
 
 
@@ -181,19 +208,20 @@ class Training(Settings):
     mode: Literal["pretrain", "supervised", "none"] = Field(
         "pretrain", description="none: no training, of random weights (a yardstick) or of given ones"
     )
-    weights: tuple[str, ...] = Field(
+    weights: tuple[Place, ...] = Field(
         (),
+        max_length=2,
         description="folders of trained encoders to start from, one per modality: of import-weights or of another run",
     )
     epochs: Positive = 800
     batch_size: Positive = 256
-    learning_rate: float = Field(1e-4, gt=0)
-    warmup_epochs: Annotated[float, Field(ge=0)] = 30
-    weight_decay: float = Field(0.3, ge=0)
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
-    clip_gradient: float = Field(0.3, gt=0, description="norm limit of each student tensor on its own")
+    learning_rate: Rate = 1e-4
+    warmup_epochs: Epochs = 30
+    weight_decay: Strength = 0.3
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)
+    clip_gradient: float = Field(0.3, gt=0, le=1e6, description="norm limit of each student tensor on its own")
     ema: tuple[Fraction, Fraction] = Field((0.997, 1.0), description="teacher momentum, first to last (cosine)")
-    freeze_last_layer_epochs: Annotated[int, Field(ge=0)] = 0
+    freeze_last_layer_epochs: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of the networks; losses are in float32. float16 scales the loss"
     )
@@ -204,16 +232,16 @@ class Training(Settings):
         False, description="recompute each block's activations in the backward pass, for less memory: the same result"
     )
     compile: bool = Field(False, description="torch.compile of the transformer blocks; the first steps take minutes")
-    workers: Annotated[int, Field(ge=0)] = Field(
-        0, description="loader processes of each training process; 0 loads in the training process"
-    )
+    workers: Few = Field(0, description="loader processes of each training process; 0 loads in the training process")
     augment: Literal["cpu", "device"] = Field(
         "cpu",
         description="cpu: the loader's workers do it all; device: they cut and resize, and the GPU jitters, blurs and takes "
         "logarithms, with the same draws; for fewer cores per GPU",
     )
     checkpoint_epochs: Positive = Field(10, description="epochs between checkpoints")
-    checkpoint_minutes: float = Field(15.0, gt=0, description="minutes between checkpoints, within an epoch too")
+    checkpoint_minutes: float = Field(
+        15.0, gt=0, le=1e6, description="minutes between checkpoints, within an epoch too"
+    )
 
     @model_validator(mode="after")
     def _parts_are_equal(self) -> Training:
@@ -225,27 +253,25 @@ class Training(Settings):
 class Linear(Settings):
     """Probes of frozen features: multinomial logistic regression and kNN."""
 
-    C: tuple[float, ...] = Field(
+    C: InverseStrengths = Field(
         (0.01, 0.1, 1.0, 10.0), description="inverse regularisation; chosen on held-out training clips"
     )
     holdout: float = Field(0.2, gt=0, lt=1, description="part of the training clips that chooses C")
-    encoders: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
+    encoders: Owners = ("student", "teacher")
     neighbours: Positive = 20
 
 
 class Svm(Settings):
     """Linear support vector machine on frozen features, as the paper probes UCF101, HMDB51 and ESC-50."""
 
-    C: tuple[float, ...] = Field(
-        (1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0), description="inverse regularisation (paper: these)"
-    )
+    C: InverseStrengths = Field((1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0), description="inverse regularisation (paper: these)")
     holdout: float = Field(0.2, gt=0, lt=1, description="part of the training clips that chooses C")
     select_on: Literal["train", "test"] = Field(
         "train",
         description="train: C is chosen on held-out training clips; test: on the test clips, as published figures were",
     )
     max_iter: Positive = Field(1000, description="passes of the solver (paper: 1000)")
-    encoders: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
+    encoders: Owners = ("student", "teacher")
 
 
 class Layer(Settings):
@@ -253,12 +279,12 @@ class Layer(Settings):
 
     epochs: Positive = Field(100, description="paper: 100 on Kinetics400, 50 on FSD50K")
     batch_size: Positive = Field(256, description="paper: 256")
-    learning_rate: float = Field(0.01, gt=0, description="paper: 0.01 on Kinetics400, 0.001 on FSD50K")
+    learning_rate: Rate = Field(0.01, description="paper: 0.01 on Kinetics400, 0.001 on FSD50K")
     schedule: Literal["cosine", "fixed"] = Field("cosine", description="paper: cosine on Kinetics400, fixed on FSD50K")
     warmup: Fraction = Field(0.1, description="share of the steps with a rising learning rate, before the cosine")
-    weight_decay: float = Field(0.0, ge=0, description="paper: 0 on Kinetics400, 1e-5 on FSD50K")
+    weight_decay: Strength = Field(0.0, description="paper: 0 on Kinetics400, 1e-5 on FSD50K")
     dropout: Fraction = Field(0.0, description="of the feature (paper: 0.3 on FSD50K)")
-    encoders: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
+    encoders: Owners = ("student", "teacher")
 
 
 class Retrieval(Settings):
@@ -270,7 +296,7 @@ class Retrieval(Settings):
     relevant: Literal["clip", "label"] = Field(
         "clip", description="what counts as found: the clip's own other half, or any test clip with its label"
     )
-    encoders: tuple[Literal["student", "teacher"], ...] = ("student", "teacher")
+    encoders: Owners = ("student", "teacher")
 
 
 class Finetune(Settings):
@@ -278,10 +304,10 @@ class Finetune(Settings):
 
     epochs: Positive = 5
     batch_size: Positive = 64
-    learning_rate: float = Field(1e-3, gt=0)
-    last_learning_rate: float = Field(0.0, ge=0, description="at the end of the cosine (paper: 1e-6, video)")
+    learning_rate: Rate = 1e-3
+    last_learning_rate: float = Field(0.0, ge=0, le=1000, description="at the end of the cosine (paper: 1e-6, video)")
     schedule: Literal["cosine", "fixed"] = Field("cosine", description="paper: fixed on FSD50K")
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: Strength = 0.05
     layer_decay: float = Field(0.75, gt=0, le=1)
     label_smoothing: Fraction = 0.1
     warmup: Fraction = Field(
@@ -289,23 +315,19 @@ class Finetune(Settings):
     )
     dropout: Fraction = Field(0.0, description="of the feature (paper: 0.5)")
     unit_features: bool = Field(False, description="L2-normalise the feature before the linear layer (paper: audio)")
-    mixup: float = Field(
-        0.0, ge=0, description="parameter of the Beta distribution of shares; 0: off (paper: 0.6, video)"
-    )
-    cutmix: float = Field(0.0, ge=0, description="the same for cutmix, in half of the batches (paper: 0.5, video)")
+    mixup: Strength = Field(0.0, description="parameter of the Beta distribution of shares; 0: off (paper: 0.6, video)")
+    cutmix: Strength = Field(0.0, description="the same for cutmix, in half of the batches (paper: 0.5, video)")
     erasing: Fraction = Field(0.0, description="probability of erasing a rectangle of a film (paper: 0.25)")
-    rand_augment: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0, le=30)]] = Field(
+    rand_augment: tuple[Few, Annotated[int, Field(ge=0, le=30)]] = Field(
         (0, 0), description="RandAugment of films: operations, magnitude (paper: 4, 7)"
     )
-    mel_masks: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
+    mel_masks: tuple[Few, Few] = Field(
         (0, 0), description="SpecAugment: number of masks over mel bands, most bands of one (paper: 2, 10)"
     )
-    time_masks: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = Field(
+    time_masks: tuple[Few, Few] = Field(
         (0, 0), description="SpecAugment: number of masks over columns, most columns of one (paper: 2, 20)"
     )
-    time_warp: Annotated[int, Field(ge=0)] = Field(
-        0, description="SpecAugment: most columns that a point of the log-mel is moved by; 0: off"
-    )
+    time_warp: Few = Field(0, description="SpecAugment: most columns that a point of the log-mel is moved by; 0: off")
 
 
 ProtocolSettings = Linear | Svm | Layer | Retrieval | Finetune
@@ -328,8 +350,10 @@ class Task(Settings):
     ablations: tuple[Name, ...] | None = Field(
         None, description="rows that get it; by default all whose encoders it can judge"
     )
-    modalities: tuple[Literal["video", "audio"], ...] = Field(("video", "audio"), description="encoders to judge")
-    folds: tuple[str, ...] = Field((), description="official folds to average over; none: the column split")
+    modalities: tuple[Literal["video", "audio"], ...] = Field(
+        ("video", "audio"), min_length=1, description="encoders to judge"
+    )
+    folds: tuple[Fold, ...] = Field((), description="official folds to average over; none: the column split")
     clips: Positive = Field(
         1, description="clips of an item at test time, evenly spaced; scores are averaged (paper: 3)"
     )
@@ -355,17 +379,17 @@ class Request(Settings):
     """What one job of a stage asks of the machine or of a cluster's scheduler. It changes results by rounding at most."""
 
     cpus: Positive = Field(1, description="processor cores (per node)")
-    memory_gb: float = Field(4.0, gt=0, description="main memory in GB (per node)")
+    memory_gb: float = Field(4.0, gt=0, le=1e6, description="main memory in GB (per node)")
     runtime: Positive = Field(60, description="time limit in minutes, for schedulers that set one")
 
 
 class GpuRequest(Request):
-    gpus: Annotated[int, Field(ge=0)] = Field(0, description="GPUs (per node)")
+    gpus: Few = Field(0, description="GPUs (per node)")
 
 
 class PretrainRequest(GpuRequest):
-    nodes: Positive = Field(1, description="machines; more than one needs SLURM")
-    processes: Positive | None = Field(
+    nodes: Size = Field(1, description="machines; more than one needs SLURM")
+    processes: Size | None = Field(
         None, description="training processes per node, which share each batch; by default one per GPU, at least one"
     )
 
@@ -391,9 +415,9 @@ class Resources(Settings):
 class Ablation(Settings):
     """A row of the table: what it asks, where the paper asks it, and what differs from the base."""
 
-    hypothesis: str = Field(min_length=1)
-    paper: str | None = Field(None, description="`method` of xkd/report/paper_results.csv for the same row")
-    paper_table: str = Field("", description="the table of the paper that this row mirrors")
+    hypothesis: Text = Field(min_length=1)
+    paper: Text | None = Field(None, description="`method` of xkd/report/paper_results.csv for the same row")
+    paper_table: Text = Field("", description="the table of the paper that this row mirrors")
     changes: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ: groups model, objective, training, views"
     )
@@ -414,11 +438,15 @@ class Base(Settings):
 class Params(Base):
     """The whole of params.yaml."""
 
-    extends: str | None = Field(
+    extends: Place | None = Field(
         None, description="another settings file (relative to this one) that this one changes; null removes a key"
     )
-    results: str = Field("results", description="folder of the table, figures and report")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    results: Folder = Field(
+        "results",
+        description="folder of the table, figures and report: letters, digits and . _ - in each part, and none of the folders "
+        "that hold something else, such as data or runs",
+    )
+    seeds: tuple[Seed, ...] = Field(min_length=1)
     datasets: dict[Name, Dataset]
     evaluate: Evaluate
     tasks: dict[Name, Task] = Field({"linear": Task(protocol="linear")}, min_length=1)
