@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from xkd.objectives.reconstruction import kept_patches, masked, normalised_targets, reconstruction_loss
+from xkd.objectives.reconstruction import (
+    hidden_patches,
+    kept_patches,
+    masked,
+    normalised_targets,
+    reconstruction_loss,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +20,7 @@ def test_the_share_that_stays_visible(patches, ratio, kept):
     assert keep.shape == (3, kept)
     hidden = masked(keep, patches)
     assert (hidden.sum(1) == patches - kept).all()
+    assert torch.equal(hidden.nonzero()[:, 1].view(3, -1), hidden_patches(rank, ratio))
     # The lowest ranks stay: every visible rank lies below every hidden one.
     assert (rank.masked_fill(hidden, 0).amax(1) < rank.masked_fill(~hidden, 1).amin(1)).all()
 
@@ -27,7 +34,8 @@ def test_loss_is_the_mean_squared_error_of_hidden_patches_only():
         patch = patches[b, n]
         target = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-6)
         errors.append(np.mean((predicted[b, n] - target) ** 2))
-    got = reconstruction_loss(*(torch.from_numpy(x) for x in (predicted, patches, hidden)))
+    indices = np.nonzero(hidden)[1].reshape(2, 3)
+    got = reconstruction_loss(*(torch.from_numpy(x) for x in (predicted, patches, indices)))
     assert got.item() == pytest.approx(np.mean(errors), rel=1e-12)
 
 

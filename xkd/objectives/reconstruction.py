@@ -15,6 +15,12 @@ def kept_patches(rank_BN: Tensor, mask_ratio: float) -> Tensor:
     return rank_BN.argsort(1)[:, :keep]
 
 
+def hidden_patches(rank_BN: Tensor, mask_ratio: float) -> Tensor:
+    """Indices (B, M) of the other patches, those hidden from the encoder, in ascending order."""
+    keep = round(rank_BN.shape[1] * (1 - mask_ratio))
+    return rank_BN.argsort(1)[:, keep:].sort(1).values
+
+
 def masked(keep_BK: Tensor, patches: int) -> Tensor:
     """(B, N) booleans, True where a patch is hidden from the encoder."""
     hidden = torch.ones(len(keep_BK), patches, dtype=torch.bool, device=keep_BK.device)
@@ -32,7 +38,11 @@ def normalised_targets(patches_BNP: Tensor) -> Tensor:
     return F.layer_norm(patches_BNP, (values,), eps=VARIANCE_FLOOR * biased) * scale
 
 
-def reconstruction_loss(predicted_BNP: Tensor, patches_BNP: Tensor, hidden_BN: Tensor) -> Tensor:
-    """Mean squared error on the hidden patches against per-patch normalised targets; a scalar."""
-    hidden_MP = predicted_BNP[hidden_BN], normalised_targets(patches_BNP[hidden_BN])
-    return F.mse_loss(*hidden_MP)
+def reconstruction_loss(predicted_BNP: Tensor, patches_BNP: Tensor, hidden_BM: Tensor) -> Tensor:
+    """Mean squared error on the hidden patches against per-patch normalised targets; a scalar.
+
+    Args:
+        hidden_BM: `hidden_patches(...)`; indices, since a GPU would have to be waited for to count booleans.
+    """
+    index_BMP = hidden_BM.unsqueeze(-1).expand(-1, -1, predicted_BNP.shape[-1])
+    return F.mse_loss(predicted_BNP.gather(1, index_BMP), normalised_targets(patches_BNP.gather(1, index_BMP)))

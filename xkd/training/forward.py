@@ -1,6 +1,6 @@
 """The forward pass: students and teachers on the views of a batch (paper section 3; method section 3).
 
-Shapes: B clips, N patches, P values of a patch, R rows (clips of all student views), K logits, D width.
+Shapes: B clips, N patches, M of them hidden, P values of a patch, R rows (clips of all student views), K logits, D width.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xkd.models.networks import OTHER, Networks
 from xkd.models.vit import Patches
-from xkd.objectives.reconstruction import kept_patches, masked
+from xkd.objectives.reconstruction import hidden_patches, kept_patches
 from xkd.objectives.refinement import patch_weights, refine
 
 if TYPE_CHECKING:  # the step runs in other projects, which may lack pydantic
@@ -29,7 +29,7 @@ class Outputs:
 
     patches_BNP: dict[str, Tensor] = field(default_factory=dict)
     predicted_BNP: dict[str, Tensor] = field(default_factory=dict)
-    hidden_BN: dict[str, Tensor] = field(default_factory=dict)
+    hidden_BM: dict[str, Tensor] = field(default_factory=dict)
     features_BD: dict[str, Tensor] = field(default_factory=dict)
     student_RK: dict[str, Tensor] = field(default_factory=dict)
     teacher_BK: dict[str, Tensor] = field(default_factory=dict)
@@ -48,14 +48,15 @@ def run_networks(
     # Student, teacher and reconstruction target read the same global view: cut it once.
     cut = {m: [encoder.cut(view) for view in views[m]] for m, encoder in networks.students.items()}
     for modality, encoder in networks.students.items():
-        keep_BK = kept_patches(ranks[modality], getattr(settings, f"mask_{modality}"))
+        mask_ratio = getattr(settings, f"mask_{modality}")
+        keep_BK = kept_patches(ranks[modality], mask_ratio)
         visible_BSD = encoder.encode_patches(cut[modality][0], keep_BK).tokens
         means = [visible_BSD[:, 1:].mean(1)]
         outputs.features_BD[modality] = full_precision(means[0].detach())
         if reconstruct and modality in networks.decoders:
             outputs.patches_BNP[modality] = cut[modality][0].values
             outputs.predicted_BNP[modality] = full_precision(networks.decoders[modality](visible_BSD, keep_BK))
-            outputs.hidden_BN[modality] = masked(keep_BK, ranks[modality].shape[1])
+            outputs.hidden_BM[modality] = hidden_patches(ranks[modality], mask_ratio)
         if modality in networks.student_heads:
             means += [encoder.encode_patches(patches).tokens[:, 1:].mean(1) for patches in cut[modality][1:]]
             outputs.student_RK[modality] = full_precision(networks.student_heads[modality](torch.cat(means)))

@@ -68,7 +68,7 @@ class Reconstruction(Term):
     def forward(self, outputs: Outputs, temperatures: dict[str, float]) -> Values:
         return Values(
             {
-                f"reconstruction_{m}": reconstruction_loss(predicted, outputs.patches_BNP[m], outputs.hidden_BN[m])
+                f"reconstruction_{m}": reconstruction_loss(predicted, outputs.patches_BNP[m], outputs.hidden_BM[m])
                 for m, predicted in outputs.predicted_BNP.items()
             }
         )
