@@ -32,7 +32,8 @@ def run(params: Params, dataset: str, out: Path) -> None:
             in the way; another process at work in `out`.
     """
     entry = catalogue.entry(params, dataset)
-    _check_apart(entry.source, out, dataset)
+    if entry.kind == "folder" and entry.source:
+        _check_apart(Path(entry.source), out, dataset)
     with opened(out, "download") as files:
         _adopt_older(files, out)
         if entry.kind in catalogue.EMBEDDED:
@@ -41,15 +42,14 @@ def run(params: Params, dataset: str, out: Path) -> None:
             _collected(entry, dataset, out, files)
 
 
-def _check_apart(source: str | None, out: Path, dataset: str) -> None:
-    """Else what xkd writes would be taken for clips of the data set."""
-    if source and Path(source).is_dir():
-        given, written = Path(os.path.realpath(source)), Path(os.path.realpath(out))
-        if given.is_relative_to(written) or written.is_relative_to(given):
-            raise UserError(
-                f"datasets.{dataset}.source: {source} and --out {out} lie one in the other; "
-                "move the clips or give another --out"
-            )
+def _check_apart(source: Path, out: Path, dataset: str) -> None:
+    """Every media file in the folder is a clip: what xkd writes must lie elsewhere."""
+    given, written = Path(os.path.realpath(source)), Path(os.path.realpath(out))
+    if given.is_relative_to(written) or written.is_relative_to(given):
+        raise UserError(
+            f"datasets.{dataset}.source: {source} and --out {out} lie one in the other; "
+            "move the clips or give another --out"
+        )
 
 
 def _adopt_older(files: Made, out: Path) -> None:
