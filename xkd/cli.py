@@ -6,6 +6,7 @@ the user can mend (one line says what), 130 interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import json
@@ -35,12 +36,12 @@ MENDABLE = {
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
+    errno.EIO,
     errno.ENOTDIR,
     errno.EISDIR,
     errno.ELOOP,
 }
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 LISTED_FILES = 12
 PEAK = "Peak TFLOP/s of one GPU in the precision of training, dense (bfloat16: A100 312, H100 989)."
 
@@ -386,15 +387,19 @@ def _fail(error: Exception) -> None:
     mendable = _mendable(error)
     debug = os.environ.get(DEBUG, "0")
     with_traceback = debug != "0" and (debug != "defects" or mendable is None)
-    if with_traceback:
-        traceback.print_exception(error)
+    with contextlib.suppress(OSError):  # a log on a full disk; the exit code says it all the same
+        if with_traceback:
+            traceback.print_exception(error)
+        click.echo(_last_line(error, mendable, with_traceback), err=True)
+    sys.exit(1 if mendable is None else 2)
+
+
+def _last_line(error: Exception, mendable: str | None, with_traceback: bool) -> str:
     if mendable is None:
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         do = "report the lines above" if with_traceback else "run again with --debug and report what it shows"
-        click.echo(f"xkd: error: this is a defect in xkd: {what}; {do}", err=True)
-        sys.exit(1)
-    click.echo(f"xkd: error: {' '.join(mendable.split())}", err=True)
-    sys.exit(2)
+        return f"xkd: error: this is a defect in xkd: {what}; {do}"
+    return f"xkd: error: {' '.join(mendable.split())}"
 
 
 def _mendable(error: Exception) -> str | None:
@@ -403,6 +408,8 @@ def _mendable(error: Exception) -> str | None:
         return f"{error.format_message()} ({_hint(error)})"
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"{error.filename or 'a file'}: {error.strerror}; make room and run the same command again"
     if isinstance(error, OSError) and error.errno in MENDABLE:
         return f"{error.filename or 'a file'}: {error.strerror}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

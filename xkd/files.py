@@ -23,6 +23,10 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None:  # of a failed write
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

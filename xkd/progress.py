@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -34,13 +34,19 @@ def set_level(level: Level) -> None:
 def say(text: str) -> None:
     """A remark that --quiet hides. Results go to standard output, warnings and errors are never hidden."""
     if _level != "quiet":
-        print(text, file=sys.stderr, flush=True)
+        _print(text)
+
+
+def _print(line: str) -> None:
+    """A log on a full disk, or one that nobody reads on, is no reason to end the work."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def detail(text: str) -> None:
     """A remark that only --verbose shows."""
     if _level == "verbose":
-        print(f"xkd: {text}", file=sys.stderr, flush=True)
+        _print(f"xkd: {text}")
 
 
 def track(iterable: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
@@ -144,7 +150,7 @@ class _Lines:
         return f"{100 * done // self.total} % ({self.words(done, self.total)}), {self.words(rate, None)}/s, {left} left"
 
     def _print(self, state: str) -> None:
-        print(f"{self.description}: {state}", file=sys.stderr, flush=True)
+        _print(f"{self.description}: {state}")
 
 
 def _count(number: float, total: int | None) -> str:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from file_server import serving
 from media_files import write_media
+from run_folders import seal
 
 from xkd.data import catalogue, listing, manifest
 from xkd.data.sources import fetch
@@ -61,6 +62,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     recipe = recipe_of(settings(), "xkd")
     save_encoders(build_networks(recipe, 0), recipe, 0, folder)
+    seal(folder)
     return folder
 
 

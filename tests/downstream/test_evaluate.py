@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from downstream_fakes import LABELS, rows
+from run_folders import seal
 
 from xkd import tracking
 from xkd.downstream import protocols
@@ -138,6 +139,7 @@ def project(tmp_path, monkeypatch):
         run = tmp_path / "runs" / ablation
         save_encoders(build_networks(recipe, 3), recipe, 3, run)
         (run / "mlflow.json").write_text(json.dumps({"run_id": f"id-of-{ablation}"}))
+        seal(run)
     summary = {"dataset": "digits", "clips": PARAMS.clips.model_dump(mode="json")}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     monkeypatch.setattr(protocols, "eval_loader", lambda recipe, path, split, size, *_, **__: Views(split, size))

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from run_folders import seal
 
 from xkd import load_encoder
 from xkd.data import manifest as manifests
@@ -60,6 +61,7 @@ def project(tmp_path_factory, params):
     prepare.run(params, folder / "raw" / "index.csv", folder)
     recipe = recipe_of(params, "xkd")
     save_encoders(build_networks(recipe, 0), recipe, 0, folder / "run")
+    seal(folder / "run")
     return folder
 
 
@@ -183,6 +185,7 @@ def test_features_of_other_weights_or_clips_are_not_taken(project, params, tmp_p
     recipe = recipe_of(params, "xkd")
     before = job_of(project, params, "linear").features("test")
     save_encoders(build_networks(recipe, 1), recipe, 0, project / "other")
+    seal(project / "other")
     after = job_of(project, params, "linear", "other").features("test")
     for key, values in before.outputs.items():
         assert not np.allclose(values, after.outputs[key])
@@ -227,6 +230,7 @@ def test_run_without_heads_is_searched_by_features_and_one_of_one_modality_is_re
     for ablation in ("ae", "recon_video"):
         recipe = recipe_of(params, ablation)
         save_encoders(build_networks(recipe, 0), recipe, 0, tmp_path / ablation)
+        seal(tmp_path / ablation)
     evaluate.run(params, project / "manifest.csv", tmp_path / "ae", "retrieval", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["chosen"] == {"student.retrieval.space": "features"}
     with pytest.raises(UserError, match="recon_video has no pair of encoders"):

@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from invented import ABLATIONS, AUDIO, SEEDS, TEACHERS, VIDEO
+from run_folders import seal
 
+from xkd import runs
+from xkd.files import sha256
 from xkd.report import page
 from xkd.report.collect import collect
 from xkd.report.dataset import facts
@@ -86,6 +89,9 @@ class Project:
         write_json(folder / "versions.json", {"xkd": "0.1.0", "git": "c0ffee", "torch": "2.14.1"})
         np.savez(folder / "samples.npz", **samples(ablation))
         np.savez(folder / "embeddings.npz", **embeddings(ablation))
+        for name in ("config.json", "samples.png"):
+            (folder / name).write_text("of no interest to the report")
+        seal(folder)
 
     def write_scores(self, ablation: str, seed: int) -> None:
         index = SEEDS.index(seed)
@@ -96,14 +102,18 @@ class Project:
         if ablation in TEACHERS:
             metrics["teacher.video.linear.top1"] = VIDEO[ablation][index] - 10
         rest = {"manifest": "abc123", "clips": {"train": 40, "test": 20}, "items": {"video": 7, "audio": 3}}
-        write_json(self.scores_file(ablation, seed), {**rest, "metrics": metrics})
+        rest["encoders"] = runs.encoders_hash(self.run_folder(ablation, seed))
         pairs = [("cat", "cat", 9), ("cat", "dog", 1 + seed), ("dog", "dog", 10)]
         rows = [("student.video.linear", *pair) for pair in pairs] + [("student.video.knn", "cat", "cat", 99)]
         confusions = pd.DataFrame(rows, columns=["method", "label", "predicted", "clips"])
-        confusions.to_csv(self.scores_file(ablation, seed).with_suffix(".confusion.csv"), index=False)
+        beside = self.scores_file(ablation, seed).with_suffix(".confusion.csv")
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        confusions.to_csv(beside, index=False)
+        files = {".confusion.csv": sha256(beside)}
+        write_json(self.scores_file(ablation, seed), {**rest, "metrics": metrics, "files": files})
         if ablation in ("xkd", "ae"):
             finetuned = {"student.video.finetune.top1": 60.0 + seed}
-            write_json(self.scores_file(ablation, seed, "finetune"), {**rest, "metrics": finetuned})
+            write_json(self.scores_file(ablation, seed, "finetune"), {**rest, "metrics": finetuned, "files": {}})
 
     def write_data(self) -> None:
         folder = self.root / "data" / "digits"

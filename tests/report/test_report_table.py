@@ -1,9 +1,11 @@
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from invented import ABLATIONS, SEEDS, VIDEO
+from run_folders import seal
 
 from xkd.errors import UserError
 from xkd.report.statistics import compare
@@ -122,6 +124,7 @@ def test_tasks_come_in_a_fixed_order(project):
 def test_untracked_runs_have_no_ids(project):
     for seed in SEEDS:
         (project.run_folder("ae", seed) / "mlflow.json").write_text('{"run_id": null, "experiment_id": null}')
+        seal(project.run_folder("ae", seed))
     assert project.table().loc["ae", "mlflow_runs"] == ""
 
 
@@ -142,6 +145,7 @@ def test_an_error_leaves_earlier_results_as_they_are(project):
     (results / "figures").mkdir(parents=True)
     (results / "table.csv").write_text("earlier")
     (project.run_folder("xkd", 0) / "samples.npz").write_bytes(b"damaged")
+    seal(project.run_folder("xkd", 0))
     with pytest.raises(UserError, match="samples.npz: unreadable"):
         project.write_report()
     assert contents(results) == {Path("table.csv"): b"earlier"}
@@ -158,6 +162,27 @@ def test_an_error_leaves_earlier_results_as_they_are(project):
 def test_a_missing_file_is_named_with_its_command(project, path, command):
     (project.root / path).unlink()
     with pytest.raises(UserError, match=f"{path}: missing; make it with: python -m xkd {command}"):
+        project.table()
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "steps.csv", "embeddings.npz"])
+def test_a_run_whose_files_are_not_its_own_is_refused(project, name):
+    path = project.run_folder("ae", 1) / name
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(UserError, match=f"seed1/{name}: not the file that this run wrote .* pretrain --"):
+        project.table()
+
+
+def test_an_evaluation_of_other_encoders_or_with_the_tables_of_another_is_refused(project):
+    encoders = project.run_folder("ae", 1) / "encoders" / "video_student"
+    encoders.mkdir(parents=True)
+    (encoders / "model.safetensors").write_text("trained again")
+    seal(project.run_folder("ae", 1))
+    with pytest.raises(UserError, match="ae/seed1/linear.json: judges other encoders than those in .* evaluate --"):
+        project.table()
+    project.write_scores("ae", 1)
+    shutil.copy(*(project.scores_file("ae", seed).with_suffix(".confusion.csv") for seed in (0, 1)))
+    with pytest.raises(UserError, match="linear.confusion.csv: not the file that was written with linear.json"):
         project.table()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from run_folders import seal
 
 from xkd.errors import UserError
 from xkd.params import load, recipe
@@ -154,6 +155,7 @@ def test_exported_encoders_give_the_features_of_the_trained_ones(tmp_path):
     chosen = settings()
     one = train(trainer(chosen))
     save_encoders(one.networks, chosen, 0, tmp_path)
+    seal(tmp_path)
     encoders = load_encoders(tmp_path)
     assert set(encoders) == {(o, m) for o in ("student", "teacher") for m in ("video", "audio")}
     view = torch.randn(2, 1, chosen.logmel.n_mels, chosen.views.audio_global.frames)
@@ -165,6 +167,7 @@ def test_exported_encoders_give_the_features_of_the_trained_ones(tmp_path):
 def test_weights_are_found_beside_the_marks_that_snakemake_leaves(tmp_path):
     chosen = settings()
     save_encoders(trainer(chosen).networks, chosen, 0, tmp_path)
+    seal(tmp_path)
     (tmp_path / "encoders" / ".snakemake_timestamp").touch()
     found = weights_files(tmp_path)
     assert found.keys() == load_encoders(tmp_path).keys()
@@ -172,7 +175,7 @@ def test_weights_are_found_beside_the_marks_that_snakemake_leaves(tmp_path):
 
 
 def test_a_missing_run_says_what_to_do(tmp_path):
-    with pytest.raises(UserError, match="no encoders; run"):
+    with pytest.raises(UserError, match="no finished run here; make it with"):
         load_encoders(tmp_path)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from xkd import runs
 from xkd.data import catalogue
 from xkd.errors import UserError
 from xkd.fingerprint import stage as code_of
@@ -38,17 +39,7 @@ DATASET = SETTINGS.dataset
 MANIFEST = f"data/{DATASET}/manifest.csv"
 RUN = f"runs/{DATASET}/{{ablation}}/seed{{seed}}"
 EVALUATION = f"evals/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}"
-RUN_FILES = [
-    "config.json",
-    "metrics.json",
-    "times.json",
-    "history.csv",
-    "steps.csv",
-    "samples.npz",
-    "embeddings.npz",
-    "versions.json",
-    "mlflow.json",
-]
+RUN_FILES = [*runs.FILES, runs.INDEX]
 
 
 envvars:

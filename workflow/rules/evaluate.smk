@@ -1,8 +1,8 @@
 rule evaluate:
     input:
         manifest=task_manifest,
-        encoders=f"{RUN}/encoders",
-        config=f"{RUN}/config.json",
+        encoders=f"{RUN}/{runs.ENCODERS}",
+        index=f"{RUN}/{runs.INDEX}",
     output:
         results=f"{EVALUATION}.json",
         predictions=f"{EVALUATION}.predictions.csv",

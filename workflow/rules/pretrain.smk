@@ -5,7 +5,7 @@ rule pretrain:
         weights=starting_weights,
     output:
         expand(f"{RUN}/{{file}}", file=RUN_FILES, allow_missing=True),
-        encoders=directory(f"{RUN}/encoders"),
+        encoders=directory(f"{RUN}/{runs.ENCODERS}"),
     log:
         f"logs/{DATASET}/{{ablation}}/seed{{seed}}/pretrain.txt",
     benchmark:

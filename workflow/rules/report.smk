@@ -5,16 +5,7 @@ rule table:
             f"{RUN}/{{file}}",
             ablation=SETTINGS.ablations,
             seed=SETTINGS.seeds,
-            file=[
-                "metrics.json",
-                "times.json",
-                "history.csv",
-                "steps.csv",
-                "samples.npz",
-                "embeddings.npz",
-                "versions.json",
-                "mlflow.json",
-            ],
+            file=RUN_FILES,
         ),
         evaluations=[path for name in SETTINGS.ablations for path in evaluations(name)],
         confusions=[

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from xkd import runs
 from xkd.encoders.config import EncoderConfig, VideoInput
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
@@ -62,18 +65,31 @@ def save(
         else:
             tensors = {key: value.detach().cpu().clone().contiguous() for key, value in network.state_dict().items()}
             with replacing(folder / name) as path:
-                save_file(tensors, path)
+                _save(tensors, path)
     with replacing(folder / CARD) as path:
         path.write_text(_card(config))
     write_json(folder / CONFIG, config.model_dump(mode="json"))
+
+
+def _save(tensors: dict[str, Tensor], path: Path) -> None:
+    """`save_file`, whose failed writes are an OSError as those of all other files."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
     """The encoder of a folder, in evaluation mode, and its config.
 
     Raises:
-        UserError: no encoder there, an unknown config, or weights that do not fit it.
+        UserError: no encoder there, an unknown config, or weights that do not fit it; within a run, files that are not
+            those that the run wrote.
     """
+    runs.check_encoder(folder)
     config = read_config(folder)
     return _filled(build(config), folder / WEIGHTS), config
 

@@ -8,7 +8,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, FiniteFloat, RootModel, ValidationError
 
+from xkd import runs
 from xkd.errors import UserError
+from xkd.files import sha256
 from xkd.params import column, headline, tasks_of
 from xkd.settings import Params
 
@@ -51,6 +53,8 @@ class Scores(BaseModel):
     clips: ClipCounts
     items: dict[str, int]
     metrics: dict[str, FiniteFloat]
+    encoders: str
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -106,15 +110,15 @@ def collect(params: Params, root: Path = Path()) -> Results:
         UserError: the first file that is missing or unreadable and the command that makes it, or two runs that
             were made from different data.
     """
-    runs: dict[str, list[Run]] = {name: [] for name in params.ablations}
+    found: dict[str, list[Run]] = {name: [] for name in params.ablations}
     first: dict[str, tuple[Path, str]] = {}
     for ablation in params.ablations:
         for seed in params.seeds:
             run, sources = _read_run(params, root, ablation, seed)
             for dataset, source in sources:
                 _same_data(params, first.setdefault(dataset, source), source)
-            runs[ablation].append(run)
-    return Results(params, first[params.dataset][1], runs)
+            found[ablation].append(run)
+    return Results(params, first[params.dataset][1], found)
 
 
 def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run, list[tuple[str, tuple[Path, str]]]]:
@@ -122,18 +126,18 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
     tail = Path(params.dataset, ablation, f"seed{seed}")
     folder, evals = root / "runs" / tail, root / "evals" / tail
     pretrain = _command(params, f"pretrain --ablation {ablation} --seed {seed} --out runs/{tail}")
-    metrics = _read(folder / "metrics.json", RunMetrics, pretrain)
-    times = _read(folder / "times.json", RunTimes, pretrain)
-    for name in ("history.csv", "steps.csv", "samples.npz", "embeddings.npz"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder / name}: missing; make it with: {pretrain}")
-    tracking = _read(folder / "mlflow.json", RunTracking, pretrain)
-    versions = _read(folder / "versions.json", RunVersions, pretrain)
-    scores, sources = {}, [(params.dataset, (folder / "metrics.json", metrics.manifest))]
+    runs.check(folder, pretrain, weights=False)
+    metrics = _read(folder / runs.METRICS, RunMetrics, pretrain)
+    times = _read(folder / runs.TIMES, RunTimes, pretrain)
+    tracking = _read(folder / runs.TRACKING, RunTracking, pretrain)
+    versions = _read(folder / runs.VERSIONS, RunVersions, pretrain)
+    scores, sources = {}, [(params.dataset, (folder / runs.METRICS, metrics.manifest))]
     for task in tasks_of(params, ablation):
         path, dataset = evals / f"{task}.json", params.tasks[task].dataset or params.dataset
         evaluate = f"evaluate --run runs/{tail} --task {task} --out evals/{tail}/{task}.json"
-        scores[task] = _read(path, Scores, _command(params, evaluate, dataset))
+        command = _command(params, evaluate, dataset)
+        scores[task] = _read(path, Scores, command)
+        _check_evaluation(path, scores[task], folder, command)
         sources.append((dataset, (path, scores[task].manifest)))
     own = next((s for task, s in scores.items() if not params.tasks[task].dataset), None)
     run = Run(
@@ -151,6 +155,16 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         versions=versions.root,
     )
     return run, sources
+
+
+def _check_evaluation(path: Path, scores: Scores, run: Path, command: str) -> None:
+    """Whether the files beside the results were written with them, and the run still has the weights that they judge."""
+    if scores.encoders != runs.encoders_hash(run):
+        raise UserError(f"{path}: judges other encoders than those in {run}; make it with: {command}")
+    for suffix, digest in scores.files.items():
+        beside = path.with_suffix(suffix)
+        if beside.is_file() and sha256(beside) != digest:
+            raise UserError(f"{beside}: not the file that was written with {path.name}; make both with: {command}")
 
 
 def _accuracies(params: Params, scores: dict[str, Scores]) -> dict[str, float]:

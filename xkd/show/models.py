@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from xkd import runs
 from xkd.data.windows import Cut
 from xkd.encoders import folder
 from xkd.encoders.config import EncoderConfig
@@ -84,9 +85,10 @@ def _encoder_folders(given: Path) -> Iterator[Path]:
     if (given / folder.WEIGHTS).is_file():
         yield given
         return
-    found = sorted(
-        path.parent for path in (*given.glob(f"encoders/*/{folder.WEIGHTS}"), *given.glob(f"*/{folder.WEIGHTS}"))
-    )
+    if runs.is_run(given):
+        yield from runs.encoder_folders(given)
+        return
+    found = sorted(path.parent for pattern in ("encoders/*", "*") for path in given.glob(f"{pattern}/{folder.WEIGHTS}"))
     if not found:
         raise UserError(f"{given}: no encoders there (no {folder.WEIGHTS}); give an encoder's folder, or that of a run")
     yield from found

@@ -8,25 +8,27 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from xkd import csv_files, tracking
+from xkd import csv_files, runs, tracking
 from xkd.data import manifest as manifests
 from xkd.downstream import notes
 from xkd.downstream.features import Clips, Key
 from xkd.downstream.metrics import DECIMALS, Retrieved, Scores, chance, confusion, per_class, summarise
 from xkd.downstream.protocols import PROTOCOLS, Job, Result
 from xkd.errors import UserError
-from xkd.files import write_json
+from xkd.files import replacing, sha256, write_json
 from xkd.models.vit import Encoder
 from xkd.params import canonical, column, headline, with_views
 from xkd.params import protocol as params_of_protocol
+from xkd.runs import CONFIG, TRACKING
 from xkd.settings import Params, Recipe, Retrieval, Task
-from xkd.training.export import CONFIG, load_encoders, load_heads, load_recipe, weights_files
+from xkd.training.export import load_encoders, load_heads, load_recipe, weights_files
 
 SPLITS = ("train", "test")
 
@@ -91,13 +93,12 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
         "task": task,
         "protocol": chosen_task.protocol,
         "manifest": clips.hash,
+        "encoders": runs.encoders_hash(run),
         "items": items,
         **_over_folds(folds),
     }
     tables = {".predictions.csv": predictions, ".confusion.csv": confusions}
-    for suffix, parts in tables.items():
-        csv_files.write(out.with_suffix(suffix), pd.concat(parts))
-    write_json(out, results)
+    _write(out, results, {suffix: pd.concat(parts) for suffix, parts in tables.items()})
     for note in results["notes"]:
         print(f"xkd: note: {task}: {note}", file=sys.stderr)
     _track(params, results, recipe, run, [out, *map(out.with_suffix, tables)])
@@ -135,6 +136,18 @@ def _notes(job: Job[Any], fold: str | None) -> list[str]:
     # Nothing is learned from labels here, but they may say what is found.
     by_label = notes.of_labels(tested, tested) if job.settings.relevant == "label" else []
     return by_label + notes.of_clips(train, test)
+
+
+def _write(out: Path, results: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
+    """All are written before the first takes its place; the results, which hold the hashes of the tables, do so last."""
+    with ExitStack() as stack:
+        last = stack.enter_context(replacing(out))
+        files = {}
+        for suffix, table in tables.items():
+            temporary = stack.enter_context(replacing(out.with_suffix(suffix)))
+            csv_files.write(temporary, table)
+            files[suffix] = sha256(temporary)
+        write_json(last, results | {"files": files})
 
 
 def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
@@ -245,7 +258,7 @@ def _track(params: Params, results: dict[str, Any], recipe: Recipe, run: Path, f
 
 def _pretraining_id(run: Path) -> str | None:
     try:
-        run_id: str | None = json.loads((run / "mlflow.json").read_text())["run_id"]
+        run_id: str | None = json.loads((run / TRACKING).read_text())["run_id"]
         return run_id
     except (OSError, ValueError, KeyError):
         return None  # tracking is a convenience: a run without it is evaluated all the same

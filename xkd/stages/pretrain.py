@@ -11,26 +11,28 @@ from typing import Any
 
 import torch
 
-from xkd import fingerprint, tracking
+from xkd import fingerprint, runs, tracking
 from xkd.data import manifest as manifests
 from xkd.data.loader import eval_loader, train_loader
+from xkd.errors import UserError
 from xkd.files import write_json
 from xkd.models.networks import Networks
 from xkd.params import canonical, decisive, flat
 from xkd.params import recipe as recipe_of
 from xkd.progress import counter, say
+from xkd.runs import CONFIG, ENCODERS, HISTORY, METRICS, PICTURE, SAMPLES, STEPS, TIMES, TRACKING, VERSIONS
 from xkd.settings import Params, Recipe
 from xkd.training import checkpoint, distributed
 from xkd.training.build import build_networks, modalities, modality_shapes, trainable_parameters
 from xkd.training.embeddings import held_out, save_embeddings
-from xkd.training.export import ENCODERS, encoder_config, save_encoders
+from xkd.training.export import encoder_config, save_encoders
 from xkd.training.loop import Trainer
 from xkd.training.recorder import DIAGNOSTICS, LOSSES
 from xkd.training.samples import CLIPS, save_samples
 from xkd.training.start import given_encoders, start_from
 from xkd.versions import versions
 
-SHOWN = ("config.json", "metrics.json", "times.json", "history.csv", "steps.csv", "samples.npz", "samples.png")
+SHOWN = (CONFIG, METRICS, TIMES, HISTORY, STEPS, SAMPLES, PICTURE, ENCODERS)
 VARIANTS = {"none": "XKD", "students": "XKD-MAS", "all": "XKD-MATS"}
 
 
@@ -68,15 +70,16 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
     """Trains one ablation with one seed and writes the files of a run into `out`.
 
     encoders/, config.json, metrics.json, times.json, history.csv (per epoch), steps.csv (per
-    step), samples.npz, samples.png, embeddings.npz, versions.json and mlflow.json. An interrupted run continues from its
-    checkpoint. Under `torchrun`, each process trains on its share of every batch, and the first one writes.
+    step), samples.npz, samples.png, embeddings.npz, versions.json, mlflow.json and files.json, which lists them with their
+    hashes. They appear together at the end. An interrupted run continues from its checkpoint. Under `torchrun`, each process trains on its share of every batch, and the first one writes.
 
     Args:
         resume: what to do with a checkpoint of other settings, data or code: see `checkpoint.load`.
 
     Raises:
         UserError: bad settings or data, given encoders that do not fit the settings, a checkpoint of another run or one
-            that cannot be read or written, a loss that is not finite, or the run is being trained elsewhere.
+            that cannot be read or written, a loss that is not finite, the run is being trained elsewhere, or `out`
+            holds something else.
         SystemExit, KeyboardInterrupt: SIGTERM or SIGINT came; the run is saved up to that step.
     """
     recipe = recipe_of(params, ablation)
@@ -85,7 +88,7 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
             if not group.first:
                 return
             group = group.alone()
-        state = None
+        state = folder = None
         with group.together():
             job = Job(recipe, manifest, manifests.read(manifest), seed, out)
             if group.first:
@@ -96,13 +99,15 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
             trainer = _trainer(job, group)
             if goes_on:
                 trainer.load_state_dict(state or checkpoint.read(job.checkpoints / checkpoint.NEWEST))
+            if group.first:
+                folder = stack.enter_context(runs.reserved(out, job.name))
         del state
         tracked = stack.enter_context(_tracked(job, params.ablations[ablation].hypothesis)) if group.first else None
         if goes_on and group.first:
             say(f"continuing at step {trainer.step} (epoch {trainer.epoch}) from {job.checkpoints}")
         _train(job, trainer, tracked)
-        if tracked is not None:
-            _write(job, trainer, tracked)
+        if tracked and folder:
+            _finish(job, trainer, tracked, folder)
             checkpoint.remove(job.checkpoints)
 
 
@@ -151,8 +156,23 @@ def _train(job: Job, trainer: Trainer, tracked: tracking.Run | None) -> None:
             tracked.log_steps(rows, key="step")
 
 
-def _write(job: Job, trainer: Trainer, tracked: tracking.Run) -> None:
-    recipe, out = job.recipe, job.out
+def _finish(job: Job, trainer: Trainer, tracked: tracking.Run, folder: runs.Folder) -> None:
+    try:
+        with folder.writing() as out:
+            _write(job, trainer, tracked, out)
+    except OSError as error:
+        kept = f"the checkpoint in {job.checkpoints} is kept, and" if trainer.step else "nothing is lost:"
+        raise UserError(
+            f"{error.filename or job.out}: the files of the run cannot be written ({error.strerror or error}); {kept} the "
+            "same command goes on with writing them once there is room"
+        ) from error
+    times = {f"run_{name}": value for name, value in trainer.times().items()}  # the plain names are those of curves
+    tracked.log_metrics({"trainable_parameters": _trainable(job, trainer), **times})
+    tracked.log_files([job.out / name for name in SHOWN])
+
+
+def _write(job: Job, trainer: Trainer, tracked: tracking.Run, out: Path) -> None:
+    recipe = job.recipe
     trainer.recorder.write(out)
     chosen = modalities(recipe)
     save_samples(trainer, _held_out(recipe, job.manifest, chosen), out)
@@ -163,18 +183,19 @@ def _write(job: Job, trainer: Trainer, tracked: tracking.Run) -> None:
     metrics |= {
         "clips": len(job.data.split("train").rows),
         "given": {m: config.origin for m, config in given_encoders(recipe.training.weights).items()},
-        "trainable_parameters": trainable_parameters(trainer.objective) if recipe.training.mode != "none" else 0,
+        "trainable_parameters": _trainable(job, trainer),
         "steps": len(trainer.recorder.steps),
         "losses": trainer.recorder.last_epoch(LOSSES),
         "diagnostics": trainer.recorder.last_epoch(DIAGNOSTICS),
     }
-    write_json(out / "metrics.json", metrics)
-    write_json(out / "times.json", trainer.times())
-    times = {f"run_{name}": value for name, value in trainer.times().items()}  # the plain names are those of curves
-    tracked.log_metrics({"trainable_parameters": metrics["trainable_parameters"], **times})
-    write_json(out / "versions.json", versions())
-    write_json(out / "mlflow.json", {"run_id": tracked.id, "experiment_id": tracked.experiment_id})
-    tracked.log_files([*(out / name for name in SHOWN), out / ENCODERS])
+    write_json(out / METRICS, metrics)
+    write_json(out / TIMES, trainer.times())
+    write_json(out / VERSIONS, versions())
+    write_json(out / TRACKING, {"run_id": tracked.id, "experiment_id": tracked.experiment_id})
+
+
+def _trainable(job: Job, trainer: Trainer) -> int:
+    return trainable_parameters(trainer.objective) if job.recipe.training.mode != "none" else 0
 
 
 def _starting_networks(recipe: Recipe, seed: int) -> Networks:

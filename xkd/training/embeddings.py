@@ -15,6 +15,7 @@ from xkd.data.loader import collate
 from xkd.data.views import EvalViews
 from xkd.files import replacing
 from xkd.models.networks import Networks
+from xkd.runs import EMBEDDINGS
 from xkd.settings import Recipe
 
 CLIPS = 256
@@ -66,5 +67,5 @@ def save_embeddings(networks: dict[str, Networks], batches: Iterable[HeldOut], d
             logits.setdefault(f"{modality}_{moment}", []).append(found_BK.half().cpu().numpy())
     arrays = {"ids": np.array(ids, dtype=str), "labels": np.array(labels, dtype=str)}
     arrays |= {name: np.concatenate(parts) for name, parts in logits.items()}
-    with replacing(out / "embeddings.npz") as path, open(path, "wb") as handle:
+    with replacing(out / EMBEDDINGS) as path, open(path, "wb") as handle:
         np.savez_compressed(handle, **arrays)  # type: ignore[arg-type]  # no name of ours is `allow_pickle`

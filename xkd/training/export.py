@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
+from xkd import runs
 from xkd.encoders import folder
 from xkd.encoders.config import AudioInput, DecoderConfig, EncoderConfig, VideoInput
-from xkd.errors import UserError
 from xkd.files import write_json
 from xkd.models.head import ProjectionHead
 from xkd.models.networks import Networks
 from xkd.models.vit import Encoder
 from xkd.params import read_recipe
+from xkd.runs import CONFIG, ENCODERS
 from xkd.settings import Recipe
 from xkd.training.build import modality_shapes
 from xkd.training.start import given_encoders
-
-ENCODERS, CONFIG = "encoders", "config.json"
 
 
 def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> None:
@@ -30,7 +28,6 @@ def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> N
     """
     untrained = recipe.training.mode == "none"
     given = given_encoders(recipe.training.weights) if untrained else {}
-    shutil.rmtree(out / ENCODERS, ignore_errors=True)
     both = (
         ("student", networks.students, networks.student_heads),
         ("teacher", networks.teachers, networks.teacher_heads),
@@ -84,11 +81,10 @@ def load_recipe(run: Path) -> Recipe:
     """The effective settings a run was trained with.
 
     Raises:
-        UserError: no finished run in the folder, or one whose settings this version does not know.
+        UserError: no complete run in the folder, or one whose settings this version does not know.
     """
+    runs.check(run)
     path = run / CONFIG
-    if not path.exists():
-        raise UserError(f"{path}: no finished run here; run `python -m xkd pretrain ... --out {run}` first")
     return read_recipe(json.loads(path.read_text())["recipe"], str(path))
 
 
@@ -99,24 +95,21 @@ def load_encoders(run: Path) -> dict[tuple[str, str], Encoder]:
     `recon_video` has one student, runs without teachers have no teacher.
 
     Raises:
-        UserError: there are none, or weights do not fit the settings beside them.
+        UserError: no complete run in the folder, or weights do not fit the settings beside them.
     """
-    folders = sorted(path for path in (run / ENCODERS).glob("*") if path.is_dir())
-    if not folders:
-        raise UserError(f"{run / ENCODERS}: no encoders; run `python -m xkd pretrain ... --out {run}` again")
-    loaded = [folder.load(path) for path in folders]
+    loaded = [folder.load(path) for path in runs.encoder_folders(run)]
     return {(config.owner, config.modality): encoder for encoder, config in loaded}
 
 
 def load_heads(run: Path) -> dict[tuple[str, str], ProjectionHead]:
     """The projection heads of a finished run's encoders, by (owner, modality); none where it had no teachers."""
-    heads = {path: folder.load_head(path) for path in sorted((run / ENCODERS).glob("*_*"))}
+    heads = {path: folder.load_head(path) for path in runs.encoder_folders(run)}
     return {_key(path): head for path, head in heads.items() if head is not None}
 
 
 def weights_files(run: Path) -> dict[tuple[str, str], Path]:
     """The file of each encoder's weights, by (owner, modality)."""
-    return {_key(path.parent): path for path in sorted((run / ENCODERS).glob(f"*_*/{folder.WEIGHTS}"))}
+    return {_key(path): path / folder.WEIGHTS for path in runs.encoder_folders(run)}
 
 
 def _key(path: Path) -> tuple[str, str]:

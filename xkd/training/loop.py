@@ -81,8 +81,8 @@ class Trainer:
         """Trains to the end, yielding each epoch's averages and its steps' rows.
 
         Args:
-            save: keeps a state as of `state_dict`: every `checkpoint_epochs`, every `checkpoint_minutes`, and when
-                SIGTERM or SIGINT asks to stop. Called in the first process only.
+            save: keeps a state as of `state_dict`: every `checkpoint_epochs`, every `checkpoint_minutes`, at the end,
+                since a run's files are still to be written, and when SIGTERM or SIGINT asks to stop. Called in the first process only.
 
         Raises:
             UserError: a loss or gradient that is not finite, naming the clips, or what the loader or `save` raises.
@@ -95,7 +95,7 @@ class Trainer:
                 ended = self.recorder.end_epoch(self.epoch)
                 self.epoch, self.batch = self.epoch + 1, 0
                 left = self.recipe.training.epochs - self.epoch
-                if left and self.epoch % self.recipe.training.checkpoint_epochs == 0:
+                if not left or self.epoch % self.recipe.training.checkpoint_epochs == 0:
                     self._save(save)
                 yield ended
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from xkd import csv_files
 from xkd.models.networks import MODALITIES
+from xkd.runs import HISTORY, STEPS
 from xkd.training.supervised import SupervisedObjective
 from xkd.training.terms import TERMS
 
@@ -63,8 +64,8 @@ class Recorder:
     def write(self, out: Path) -> None:
         """history.csv (per epoch) and steps.csv (per step); columns a run does not have are empty."""
         for name, rows, index in (
-            ("history.csv", self.epochs, ["epoch"]),
-            ("steps.csv", self.steps, ["step", "epoch"]),
+            (HISTORY, self.epochs, ["epoch"]),
+            (STEPS, self.steps, ["step", "epoch"]),
         ):
             csv_files.write(out / name, pd.DataFrame(rows, columns=[*index, *COLUMNS]), float_format="%.9g")
 

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from xkd.encoders.pictures import reconstruction, relative_weights
+from xkd.encoders.pictures import as_picture, reconstruction, relative_weights
 from xkd.files import replacing
 from xkd.objectives.reconstruction import kept_patches
+from xkd.runs import PICTURE, SAMPLES
 from xkd.training.forward import teacher_tokens_and_weights
 from xkd.training.loop import Trainer
 
@@ -24,7 +25,7 @@ SHEET_COLUMN = 128  # pixels of samples.png per clip
 def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
     """Writes samples.npz: true, masked and predicted views, and refinement weights where the run refines.
 
-    samples.png shows the views to people, where the run reconstructs.
+    samples.png shows the views to people: those that the run reconstructs, else all as they are.
 
     Args:
         trainer: after training.
@@ -46,13 +47,12 @@ def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
         for modality, weights_BN in weights.items():
             arrays[f"weights_{modality}"] = relative_weights(weights_BN, networks.teachers[modality].grid)
     arrays = {name: array.float().cpu() for name, array in arrays.items()}
-    with replacing(out / "samples.npz") as path, open(path, "wb") as handle:
+    with replacing(out / SAMPLES) as path, open(path, "wb") as handle:
         numbers = {name: array.numpy() for name, array in arrays.items()}
         np.savez_compressed(handle, **numbers)  # type: ignore[arg-type]  # no name of ours is `allow_pickle`
-    (out / "samples.png").unlink(missing_ok=True)
-    if networks.decoders:
-        with replacing(out / "samples.png") as path:
-            save_image(_sheet(arrays, tuple(networks.decoders)), path, format="png")
+    shown = arrays if networks.decoders else {f"{m}_true": as_picture(view).float().cpu() for m, view in views.items()}
+    with replacing(out / PICTURE) as path:
+        save_image(_sheet(shown, tuple(networks.decoders) or tuple(views)), path, format="png")
 
 
 def _sheet(arrays: dict[str, Tensor], modalities: tuple[str, ...]) -> Tensor:
@@ -61,7 +61,7 @@ def _sheet(arrays: dict[str, Tensor], modalities: tuple[str, ...]) -> Tensor:
     for modality in modalities:
         true = arrays[f"{modality}_true"]
         low, high = (0.0, 1.0) if modality == "video" else (true.min(), true.max())
-        for kind in ("true", "masked", "predicted"):
+        for kind in [k for k in ("true", "masked", "predicted") if f"{modality}_{k}" in arrays]:
             shown = arrays[f"{modality}_{kind}"]
             if modality == "video":
                 shown = shown[:, shown.shape[1] // 2].permute(0, 3, 1, 2)

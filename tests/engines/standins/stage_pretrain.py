@@ -1,19 +1,9 @@
 from executed import note
 
+from xkd import runs
 from xkd.params import canonical, recipe
 
-FILES = [
-    "encoders/video_student/model.safetensors",
-    "config.json",
-    "metrics.json",
-    "times.json",
-    "history.csv",
-    "steps.csv",
-    "samples.npz",
-    "embeddings.npz",
-    "versions.json",
-    "mlflow.json",
-]
+FILES = ["encoders/video_student/model.safetensors", *runs.FILES, runs.INDEX]
 
 
 def run(params, manifest, ablation, seed, out, resume="same"):

@@ -1,0 +1,192 @@
+"""The folder of a run: which files belong to it, and whether they are all there and all of one run.
+
+`files.json`, the index, names every file with its SHA-256. Whatever reads a run asks here first. A folder of one encoder
+that was copied elsewhere stands for itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+
+from xkd import made
+from xkd.errors import UserError
+from xkd.files import sha256, sync, write_json
+from xkd.made import Made
+
+INDEX, ENCODERS = "files.json", "encoders"
+CONFIG, METRICS, TIMES, TRACKING, VERSIONS = "config.json", "metrics.json", "times.json", "mlflow.json", "versions.json"
+HISTORY, STEPS = "history.csv", "steps.csv"
+SAMPLES, PICTURE, EMBEDDINGS = "samples.npz", "samples.png", "embeddings.npz"
+FILES = (CONFIG, METRICS, TIMES, HISTORY, STEPS, SAMPLES, PICTURE, EMBEDDINGS, VERSIONS, TRACKING)
+ENCODER_FILE = re.compile(rf"{ENCODERS}/[^/.][^/]*/[^/.][^/]*")
+Hashes = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Index:
+    """What `files.json` says: whose files they are, by name with their hashes, and whether all are in place."""
+
+    run: str = ""
+    files: Hashes = field(default_factory=dict)
+    complete: bool = False
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A run's folder while this process alone may write there."""
+
+    path: Path
+    run: str
+    files: Made
+
+    @contextmanager
+    def writing(self) -> Iterator[Path]:
+        """Yields a folder for the run's files. At the end they take the places of the earlier ones, all or none.
+
+        Until then the earlier run is as it was. If a kill comes while they change places, no reader takes what is there.
+        """
+        folder = self.files.part(self.path / "run")
+        folder.mkdir()
+        try:
+            yield folder
+            parts = {part.relative_to(folder).as_posix(): part for part in sorted(folder.rglob("*")) if part.is_file()}
+            hashes = {name: sha256(part) for name, part in parts.items()}
+            for part in parts.values():
+                sync(part)
+            self.files.check_free(*map(self.path.joinpath, hashes))
+            earlier = _index(self.path).files
+            self._write_index(Index(self.run, earlier | hashes))
+            for name in earlier.keys() - hashes.keys():
+                self.files.remove(self.path / name)
+            for name, part in parts.items():
+                with self.files.writing(self.path / name) as temporary:
+                    shutil.move(part, temporary)  # a rename, unless a subfolder is a link to another disk
+            self._write_index(Index(self.run, hashes, complete=True))
+            sync(self.path)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _write_index(self, index: Index) -> None:
+        with self.files.writing(self.path / INDEX) as temporary:
+            write_json(temporary, asdict(index))
+
+
+@contextmanager
+def reserved(path: Path, run: str) -> Iterator[Folder]:
+    """Keeps a folder for a run, so that nothing is found in its way at the end of training.
+
+    Args:
+        run: its name.
+
+    Raises:
+        UserError: another process writes there, or it holds another run or files that xkd did not make.
+    """
+    with made.opened(path, "pretrain") as files:
+        holds = _index(path).run
+        if holds not in ("", run):
+            raise UserError(f"{path}: holds the run {holds}; give another --out for {run}, or remove that run first")
+        files.check_free(*map(path.joinpath, (*FILES, INDEX)), *(path / ENCODERS).glob("*/*.safetensors"))
+        yield Folder(path, run, files)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run, complete or not."""
+    return bool(_index(folder).files) or all((folder / name).exists() for name in (CONFIG, METRICS))
+
+
+def check(run: Path, again: str = "", weights: bool = True) -> Hashes:
+    """The files of a complete run, by name, with their hashes.
+
+    Args:
+        again: the command that makes the run.
+        weights: whether the contents of encoders are compared too, and not only whether they are there.
+
+    Raises:
+        UserError: no complete run, or a file is missing or not the one that the run wrote.
+    """
+    index = _complete(run, again)
+    for name, digest in index.files.items():
+        _compare(run, name, digest if weights or name in FILES else None, again)
+    return index.files
+
+
+def check_encoder(folder: Path) -> None:
+    """The same for one encoder's folder, where that is part of a run.
+
+    Raises:
+        UserError: as of `check`.
+    """
+    place = folder.resolve()
+    run = place.parent.parent
+    if place.parent.name != ENCODERS or not is_run(run):
+        return
+    own = {name: h for name, h in _complete(run).files.items() if name.startswith(f"{ENCODERS}/{place.name}/")}
+    if not own:
+        raise UserError(f"{folder}: no encoder of the run in {run} (its {INDEX} lists none of this name)")
+    for name, digest in own.items():
+        _compare(run, name, digest)
+
+
+def encoder_folders(run: Path) -> list[Path]:
+    """The folders of a complete run's encoders, sorted.
+
+    Raises:
+        UserError: as of `check`.
+    """
+    return sorted({(run / name).parent for name in check(run) if name.startswith(f"{ENCODERS}/")})
+
+
+def encoders_hash(run: Path) -> str:
+    """Of all encoders that a run's index lists: it tells which weights an evaluation judged."""
+    files = _index(run).files
+    listed = "".join(f"{name} {files[name]}\n" for name in sorted(files) if name.startswith(f"{ENCODERS}/"))
+    return hashlib.sha256(listed.encode()).hexdigest()[:16]
+
+
+def _index(run: Path) -> Index:
+    """Empty where there is none, or none that xkd wrote."""
+    try:
+        index = Index(**json.loads((run / INDEX).read_bytes()))
+        known = all(name in FILES or ENCODER_FILE.fullmatch(name) for name in index.files)
+        return index if known else Index()
+    except (OSError, ValueError, TypeError, AttributeError):
+        return Index()
+
+
+def _complete(run: Path, again: str = "") -> Index:
+    path, index = run / INDEX, _index(run)
+    if index.complete:
+        return index
+    if index.files:
+        problem = "writing this run was interrupted, and its files may be of two runs"
+    elif is_run(run):
+        problem = "missing or damaged: the run is incomplete or of an earlier version"
+    else:
+        problem = "missing: no finished run here"
+    raise UserError(f"{path}: {problem}; {_mend(run, again)}")
+
+
+def _compare(run: Path, name: str, digest: str | None, again: str = "") -> None:
+    path = run / name
+    if not path.is_file():
+        raise UserError(f"{path}: missing; {_mend(run, again)}")
+    about = path.stat()
+    if digest and _hash(path.resolve(), about.st_ino, about.st_size, about.st_mtime_ns) != digest:
+        raise UserError(f"{path}: not the file that this run wrote (see {INDEX}); {_mend(run, again)}")
+
+
+def _mend(run: Path, again: str) -> str:
+    return f"make it with: {again or f'python -m xkd pretrain ... --out {run}'}"
+
+
+@cache
+def _hash(path: Path, *_unchanged: int) -> str:
+    return sha256(path)
