@@ -27,6 +27,7 @@ from xkd.data import decode, encode
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
 from xkd.data.prepare import prepare_clip
+from xkd.made import Made
 from xkd.settings import Clips, Dataset
 from xkd.stages import prepare
 
@@ -91,7 +92,7 @@ def _alternate(cases: dict[str, Callable], rounds: int) -> dict[str, float]:
 def _prepare(paths: list[Path], folder: Path) -> None:
     """In this process: what starting others costs is paid once a call, not per clip."""
     for path in paths:
-        result = prepare_clip(str(path), str(folder / f"{path.stem}.mp4"), CLIPS, "both", False)
+        result = prepare_clip(str(path), str(folder / path.stem), Made(folder, "prepare"), CLIPS, "both", False)
         assert result.facts["status"] == "ok", result.facts["reason"]
 
 

@@ -35,11 +35,14 @@ def opened(folder: Path, verb: str) -> Iterator[Made]:
     Raises:
         UserError: another process is at work there.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     with locked(_journal(folder, verb), f"{folder}: another `xkd {verb}` is at work here; wait for it or stop it"):
         parts, listed = _read(_journal(folder, verb))
-        _remove_parts([folder / name for name in parts])
-        yield Made(folder, verb, listed)
+        _remove_parts(folder, parts)
+        try:
+            yield Made(folder, verb, listed)
+        finally:  # what processes that were ended have left
+            _remove_parts(folder, _read(_journal(folder, verb))[0])
 
 
 class Made:
@@ -80,7 +83,7 @@ class Made:
 
     def part(self, path: Path) -> Path:
         """Announces a temporary name beside `path`, for a file or a folder: the next process removes what is left."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
         self._append("part", temporary)
         return temporary
@@ -94,7 +97,7 @@ class Made:
         digest = sha256(temporary)
         self.make_room(path, digest)
         self.adopt(path, digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         os.replace(temporary, path)
 
     def adopt(self, path: Path, digest: str | None = None) -> None:
@@ -143,6 +146,15 @@ class Made:
         path.unlink()
         return True
 
+    def clear(self, path: Path) -> None:
+        """Removes a file if it is xkd's, and sets it aside if it was changed since.
+
+        Raises:
+            UserError: it is neither.
+        """
+        if not self.remove(path):
+            self.make_room(path)
+
     def sweep(self, below: Path, keep: set[Path]) -> list[Path]:
         """Removes xkd's files in the folder `below` but for those to keep, and the folders that become empty by it.
 
@@ -171,7 +183,7 @@ def listed_by(verb: str, paths: Iterable[Path]) -> set[Path]:
     journals: dict[Path, dict[str, set[str]]] = {}
     found = set()
     for path in paths:
-        for full in {path.absolute(), path.resolve()}:
+        for full in {path.absolute(), Path(os.path.realpath(path))}:
             for folder in full.parents:
                 if folder not in journals:
                     journals[folder] = _read(_journal(folder, verb))[1]
@@ -204,13 +216,21 @@ def _read(journal: Path) -> tuple[list[str], dict[str, set[str]]]:
     return parts, dict(listed)
 
 
-def _remove_parts(parts: list[Path]) -> None:
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        file = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        raise UserError(f"{file}: xkd needs a folder of this name; move the file away") from None
+
+
+def _remove_parts(folder: Path, parts: list[str]) -> None:
     """Removes temporary files and folders, and those that `files.replacing` made beside them."""
     names: dict[Path, set[str]] = defaultdict(set)
-    for part in parts:
+    for part in map(folder.joinpath, parts):
         names[part.parent].add(part.name)
-    for folder, announced in names.items():
-        for left in folder.iterdir() if folder.is_dir() else ():
+    for parent, announced in names.items():
+        for left in list(parent.iterdir()) if parent.is_dir() else ():
             if left.name in announced or left.name[1:].rsplit(".", 2)[0] in announced:
                 if left.is_dir() and not left.is_symlink():
                     shutil.rmtree(left)

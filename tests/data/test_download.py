@@ -10,6 +10,7 @@ import pytest
 from xkd.data import generate, listing
 from xkd.data.download import SPOKEN_DIGITS_VARIABLE, spoken_digits_archive
 from xkd.errors import UserError
+from xkd.made import Made
 from xkd.settings import Dataset
 from xkd.stages import download
 
@@ -27,8 +28,8 @@ def contents(folder):
 
 def test_same_files_for_any_number_of_processes(tmp_path):
     entry = Dataset(kind="talking_digits", train_clips=6, test_clips=3, seed=1)
-    one = generate.generate(entry, tmp_path / "one", None, processes=1)
-    two = generate.generate(entry, tmp_path / "two", None, processes=2)
+    one = generate.generate(entry, Made(tmp_path / "one", "download"), None, processes=1)
+    two = generate.generate(entry, Made(tmp_path / "two", "download"), None, processes=2)
     assert one.equals(two) and len(one) == 9
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert one["label"].tolist() == ["zero", "one", "two", "three", "four", "five", "zero", "one", "two"]
@@ -62,14 +63,14 @@ def test_spoken_digits_from_a_local_archive(tmp_path, spoken_digits_zip, monkeyp
 def test_archives_that_are_not_the_data_set(tmp_path, monkeypatch):
     monkeypatch.delenv(SPOKEN_DIGITS_VARIABLE, raising=False)
     with pytest.raises(UserError, match="no such file"):
-        spoken_digits_archive(str(tmp_path / "gone.zip"), tmp_path)
+        spoken_digits_archive(str(tmp_path / "gone.zip"), Made(tmp_path, "download"))
     (tmp_path / "bad.zip").write_bytes(b"not a zip")
     with pytest.raises(UserError, match="not a readable zip"):
-        spoken_digits_archive(str(tmp_path / "bad.zip"), tmp_path)
+        spoken_digits_archive(str(tmp_path / "bad.zip"), Made(tmp_path, "download"))
     with zipfile.ZipFile(tmp_path / "small.zip", "w") as archive:
         archive.writestr("x/recordings/0_ann_0.wav", b"")
     with pytest.raises(UserError, match="holds 1 files"):
-        spoken_digits_archive(str(tmp_path / "small.zip"), tmp_path)
+        spoken_digits_archive(str(tmp_path / "small.zip"), Made(tmp_path, "download"))
 
 
 def test_fetches_once_and_says_what_to_do_without_a_network(tmp_path, spoken_digits_zip, monkeypatch):
@@ -80,8 +81,8 @@ def test_fetches_once_and_says_what_to_do_without_a_network(tmp_path, spoken_dig
 
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
     with pytest.raises(UserError, match=rf"no route.*source.*{SPOKEN_DIGITS_VARIABLE}"):
-        spoken_digits_archive(None, tmp_path / "archive")
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+        spoken_digits_archive(None, Made(tmp_path, "download"))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".xkd-download.jsonl"]
 
     class Answer:
         def __enter__(self):
@@ -96,10 +97,10 @@ def test_fetches_once_and_says_what_to_do_without_a_network(tmp_path, spoken_dig
             return self.file.read(count)
 
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Answer())
-    fetched = spoken_digits_archive(None, tmp_path / "archive")
+    fetched = spoken_digits_archive(None, Made(tmp_path, "download"))
     assert fetched.read_bytes() == spoken_digits_zip.read_bytes()
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
-    assert spoken_digits_archive(None, tmp_path / "archive") == fetched
+    assert spoken_digits_archive(None, Made(tmp_path, "download")) == fetched
 
 
 def test_own_list_points_to_the_files_where_they_are(tmp_path):

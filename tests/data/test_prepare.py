@@ -20,6 +20,7 @@ from xkd.data.clips import open_clips
 from xkd.data.prepare import prepare_clip
 from xkd.data.workers import Failure, run_guarded
 from xkd.errors import UserError
+from xkd.made import Made
 from xkd.settings import Clips, Dataset
 from xkd.stages import prepare
 
@@ -181,7 +182,7 @@ def test_same_manifest_and_clips_for_any_number_of_processes(raw, prepared, tmp_
 
 def test_nothing_usable_leaves_earlier_results(raw, tmp_path):
     prepare.run(Settings(), raw, tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = results(tmp_path)
     empty, useless = raw.parent / "empty.csv", raw.parent / "useless.csv"
     empty.write_text("id,path\n")
     useless.write_text("id,path\na,gone.mp4\nb,text.mp4\n")
@@ -191,7 +192,7 @@ def test_nothing_usable_leaves_earlier_results(raw, tmp_path):
         prepare.run(Settings(), useless, tmp_path)
     with pytest.raises(UserError, match="no such file"):
         prepare.run(Settings(), raw.parent / "gone.csv", tmp_path)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert results(tmp_path) == before
 
 
 def test_clip_lost_after_prepare_is_named(raw, tmp_path):
@@ -306,7 +307,7 @@ def test_killed_and_called_again_gives_the_manifest_of_an_undisturbed_call(tmp_p
 
 def test_a_full_disk_is_no_fault_of_a_clip(raw, tmp_path, monkeypatch):
     prepare.run(Settings(), raw, tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = results(tmp_path)
 
     def full(*_):
         raise av.error.OSError(28, "No space left on device", "out.mp4")
@@ -316,7 +317,7 @@ def test_a_full_disk_is_no_fault_of_a_clip(raw, tmp_path, monkeypatch):
     other = CLIPS.model_copy(update={"size": 48})
     with pytest.raises(UserError, match="no space left on the disk.*finished clips are kept"):
         prepare.run(Settings(clips=other), raw, tmp_path)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert results(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -324,9 +325,9 @@ def test_a_full_disk_is_no_fault_of_a_clip(raw, tmp_path, monkeypatch):
 )
 def test_files_that_end_early_are_recorded_though_decoders_play_them(tmp_path, name, codec):
     film = write_media(tmp_path / name, seconds=4, codec=codec, size=(320, 240), audio="webm" not in name)
-    whole = prepare_clip(str(film), str(tmp_path / "whole.mp4"), CLIPS, "any", False)
+    whole = prepare_clip(str(film), str(tmp_path / "whole"), Made(tmp_path, "prepare"), CLIPS, "any", False)
     assert whole.facts["status"] == "ok" and whole.facts["seconds"] == pytest.approx(4, abs=0.1)
-    cut = prepare_clip(str(truncate(film, 0.5)), str(tmp_path / "cut.mp4"), CLIPS, "any", False)
+    cut = prepare_clip(str(truncate(film, 0.5)), str(tmp_path / "cut"), Made(tmp_path, "prepare"), CLIPS, "any", False)
     assert cut.facts["status"] == "unusable" and cut.facts["reason"].startswith("truncated: ")
 
 
@@ -341,5 +342,10 @@ def test_classes_are_counted(raw, prepared):
 def clip_files(out):
     """Name -> inode of the clips written so far: another inode is another writing."""
     return {
-        path.name.rsplit("-", 1)[0]: path.stat().st_ino for path in out.glob("clips/*/*.mp4") if path.name[0] != "."
+        path.name.rsplit("-", 2)[0]: path.stat().st_ino for path in out.glob("clips/*/*.mp4") if path.name[0] != "."
     }
+
+
+def results(folder):
+    """Content of each file but the journal, which only grows."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.suffix != ".jsonl"}

@@ -13,7 +13,7 @@ from torch import Tensor
 from xkd.data import manifest
 from xkd.data.decode import MediaError
 from xkd.data.manifest import Manifest
-from xkd.data.packed import Pack
+from xkd.data.packed import INDEX, Pack
 from xkd.data.reader import ClipReader
 from xkd.errors import UserError
 
@@ -46,7 +46,7 @@ class ClipStore:
         # The views of a clip are cut one after the other from one open file.
         self._last: tuple[tuple[int, int], ClipReader] | None = None
         folder = rows.path.parent / "packed"
-        self._pack = Pack(folder) if folder.exists() and len(table) else None
+        self._pack = Pack(folder) if (folder / INDEX).exists() and len(table) else None
         self._numbers = self._packed_numbers(self._pack, folder, table["digest"].tolist()) if self._pack else []
 
     def __len__(self) -> int:

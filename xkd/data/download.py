@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xkd.data.synthetic.recordings import Archive
 from xkd.errors import UserError
-from xkd.files import replacing
+from xkd.made import Made
 from xkd.progress import track
 
 SPOKEN_DIGITS_URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/refs/heads/master.zip"
@@ -18,8 +18,8 @@ BLOCK = 1 << 18
 TIMEOUT_SECONDS = 30
 
 
-def spoken_digits_archive(source: str | None, folder: Path) -> Path:
-    """A verified copy of the Free Spoken Digit Dataset: the user's own, or fetched into `folder` once.
+def spoken_digits_archive(source: str | None, files: Made) -> Path:
+    """A verified copy of the Free Spoken Digit Dataset: the user's own, or fetched into archive/ of `files` once.
 
     Args:
         source: local zip from the settings; without it the environment variable, then the network.
@@ -28,9 +28,9 @@ def spoken_digits_archive(source: str | None, folder: Path) -> Path:
         UserError: the local copy is absent or not the data set, or there is no network.
     """
     own = source or os.environ.get(SPOKEN_DIGITS_VARIABLE)
-    path = Path(own) if own else folder / "free-spoken-digit-dataset-master.zip"
+    path = Path(own) if own else files.folder / "archive" / "free-spoken-digit-dataset-master.zip"
     if not own and not path.exists():
-        with replacing(path) as temporary:
+        with files.writing(path) as temporary:
             _fetch(SPOKEN_DIGITS_URL, temporary)
             Archive(temporary)
     Archive(path)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from xkd.errors import UserError
 
+VIDEO, AUDIO, INDEX = "video.bin", "audio.bin", "index.npz"
+
 
 class PackWriter:
-    """Appends clips to `folder`/video.bin and audio.bin; `close` writes the index."""
+    """Appends clips to the files VIDEO and AUDIO of a new folder; `close` writes INDEX."""
 
     def __init__(self, folder: Path):
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         self.folder = folder
-        self._video, self._audio = (folder / "video.bin").open("wb"), (folder / "audio.bin").open("wb")
+        self._video, self._audio = (folder / VIDEO).open("wb"), (folder / AUDIO).open("wb")
         self._rows: list[tuple[str, str, tuple[int, ...], int]] = []
 
     def add(self, clip_id: str, digest: str, video: np.ndarray | None, audio: np.ndarray | None) -> None:
@@ -34,7 +34,7 @@ class PackWriter:
         self._video.close()
         self._audio.close()
         ids, digests, shapes, samples = zip(*self._rows, strict=True)
-        np.savez(self.folder / "index.npz", ids=ids, digests=digests, video_shape=shapes, audio_samples=samples)
+        np.savez(self.folder / INDEX, ids=ids, digests=digests, video_shape=shapes, audio_samples=samples)
 
 
 class Pack:
@@ -47,10 +47,10 @@ class Pack:
 
     def __init__(self, folder: Path):
         try:
-            with np.load(folder / "index.npz") as index:
+            with np.load(folder / INDEX) as index:
                 ids, digests = index["ids"].tolist(), index["digests"].tolist()
                 self._shapes, samples = index["video_shape"], index["audio_samples"]
-            self._video, self._audio = _mapped(folder / "video.bin", np.uint8), _mapped(folder / "audio.bin", np.int16)
+            self._video, self._audio = _mapped(folder / VIDEO, np.uint8), _mapped(folder / AUDIO, np.int16)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{folder}: packed clips cannot be read ({error}); run prepare again") from None
         self._video_ends = np.cumsum(self._shapes.prod(axis=1))

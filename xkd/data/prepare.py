@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ import numpy as np
 from xkd.data import decode, encode
 from xkd.data.decode import MediaError, Probe, Video
 from xkd.data.reader import ClipReader
-from xkd.files import replacing, sha256
+from xkd.files import sha256
+from xkd.made import Made
 from xkd.settings import Clips
 
 SHORTEST = 0.5  # a clip must last this part of clips.seconds; views hold the last picture up to the rest
@@ -35,32 +35,38 @@ class Prepared:
     audio: np.ndarray | None = None
 
 
-def prepare_clip(raw: str, out: str, clips: Clips, require: str, pack: bool) -> Prepared:
+def prepare_clip(raw: str, out: str, files: Made, clips: Clips, require: str, pack: bool) -> Prepared:
     """Probes, decodes and, unless it is ready as it is, transcodes one file; then decodes the result.
 
     Args:
         raw: the raw file; never changed.
-        out: the training-ready clip to write; one that was made of this file before is kept.
+        out: the training-ready clip, to whose name `prepare_clip` adds what is in the raw file: of another content another
+            clip is made, and one that was made of the same before is kept.
+        files: lists the clips.
         require: both, video, audio or any: the streams without which the clip is unusable.
+
+    Raises:
+        UserError: a file that xkd did not make has the name of the clip.
     """
-    source, target = Path(raw), Path(out)
+    source = Path(raw)
     try:
         if not source.is_file():
             raise MediaError("missing")
         found = decode.probe(source)
         _check_streams(found, require)
-        if not _is_current(target, source):
-            _write(source, target, found, clips)
-            os.utime(target, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
+        target = Path(f"{out}-{sha256(source)[:16]}.mp4")
+        if not files.has(target):
+            with files.writing(target) as temporary:
+                _write(source, temporary, found, clips)
         return _decoded(target, found, clips, pack)
     except MediaError as error:
         return Prepared({"status": "unusable", "reason": str(error)})
 
 
 def file_name(clip_id: str, path: str) -> str:
-    """File name of the clip with this id that is made of this file; another of either has another name."""
+    """Name of the clip with this id and raw file, but for its content; another of either has another name."""
     readable = re.sub(r"[^A-Za-z0-9._-]", "_", clip_id)[-60:]
-    return f"{readable}-{hashlib.sha256(json.dumps([clip_id, path]).encode()).hexdigest()[:8]}.mp4"
+    return f"{readable}-{hashlib.sha256(json.dumps([clip_id, path]).encode()).hexdigest()[:8]}"
 
 
 def _check_streams(found: Probe, require: str) -> None:
@@ -79,7 +85,7 @@ def _write(source: Path, target: Path, found: Probe, clips: Clips) -> None:
     if video:
         _check_length(video.seconds, clips)
         if _is_ready(source, video, found, clips):
-            _link(source, target)
+            shutil.copyfile(source, target)
             return
     waveform = _sound(source, found, clips) if found.audio_codec else None
     heard = len(waveform) / clips.sample_rate if waveform is not None else 0.0
@@ -90,7 +96,6 @@ def _write(source: Path, target: Path, found: Probe, clips: Clips) -> None:
         waveform = waveform[: round(video.seconds * clips.sample_rate)]
     size = _size(found, clips.size) if video else (0, 0)
     frames = video.chunks(video.at_rate(clips.fps)) if video else None
-    target.parent.mkdir(parents=True, exist_ok=True)
     encode.write_clip(target, frames, clips.fps, size, waveform, clips.sample_rate, encode.FOR_TRAINING)
 
 
@@ -151,21 +156,9 @@ def _decoded(target: Path, found: Probe, clips: Clips, pack: bool) -> Prepared:
         "sample_rate": clips.sample_rate if audio is not None else None,
         "has_video": video is not None,
         "has_audio": audio is not None,
+        "path": target.name,
         "digest": sha256(target)[:16],
         "status": "ok",
         "reason": "",
     }
     return Prepared(facts, video, audio) if pack else Prepared(facts)
-
-
-def _is_current(target: Path, source: Path) -> bool:
-    """Whether it was made of this very file: clips carry the time of their source, older and newer ones differ."""
-    return target.exists() and target.stat().st_mtime_ns == source.stat().st_mtime_ns
-
-
-def _link(source: Path, target: Path) -> None:
-    with replacing(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:  # another file system
-            shutil.copyfile(source, temporary)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from xkd.data.sources import acquire, youtube
 from xkd.data.sources.layouts import class_folders
 from xkd.errors import UserError
 from xkd.files import write_json
+from xkd.made import Made, listed_by, opened
 from xkd.settings import Dataset, Params
 
 
@@ -23,22 +25,47 @@ def run(params: Params, dataset: str, out: Path) -> None:
     """Fetches or generates the raw files of `dataset`; writes out/index.csv last.
 
     What is complete is kept: fetched archives, unpacked ones, generated clips. What the files were made from stands in
-    out/source.json.
+    out/source.json. No other files in `out` are touched.
 
     Raises:
-        UserError: unknown data set; source missing, damaged or not reachable; a bad list.
+        UserError: unknown data set; source missing, damaged, not reachable, in `out` or around it; a bad list; other files
+            in the way; another process at work in `out`.
     """
     entry = catalogue.entry(params, dataset)
-    if entry.kind in catalogue.EMBEDDED:
-        _generated(entry, dataset, out)
-    else:
-        _collected(entry, dataset, out)
+    if entry.kind == "folder" and entry.source:
+        _check_apart(Path(entry.source), out, dataset)
+    with opened(out, "download") as files:
+        _adopt_older(files, out)
+        if entry.kind in catalogue.EMBEDDED:
+            _generated(entry, dataset, out, files)
+        else:
+            _collected(entry, dataset, out, files)
 
 
-def _collected(entry: Dataset, dataset: str, out: Path) -> None:
+def _check_apart(source: Path, out: Path, dataset: str) -> None:
+    """Every media file in the folder is a clip: what xkd writes must lie elsewhere."""
+    given, written = Path(os.path.realpath(source)), Path(os.path.realpath(out))
+    if given.is_relative_to(written) or written.is_relative_to(given):
+        raise UserError(
+            f"datasets.{dataset}.source: {source} and --out {out} lie one in the other; "
+            "move the clips or give another --out"
+        )
+
+
+def _adopt_older(files: Made, out: Path) -> None:
+    """Lists what an earlier version wrote, which kept no journal, as far as it can be proved."""
+    if not files.listed and {"dataset", "kind"} <= (_recipe(out) or {}).keys():
+        files.adopt(out / "source.json")
+        with suppress(OSError, ValueError):
+            if (out / "index.csv").read_text().startswith(",".join(listing.COLUMNS) + "\n"):
+                files.adopt(out / "index.csv")
+
+
+def _collected(entry: Dataset, dataset: str, out: Path, files: Made) -> None:
     """Clips that exist: the user's own stay where they are, those of the paper's sets are fetched."""
     known = catalogue.facts().get(entry.kind)
     if known:
+        files.check_free(out / "source.json", out / "index.csv")
         table = acquire.clips_of(entry.kind, known, entry.source, out)
     else:
         table = _own(entry, dataset, out)
@@ -47,8 +74,9 @@ def _collected(entry: Dataset, dataset: str, out: Path) -> None:
         youtube.fetch_segments(table["id"].tolist(), out / acquire.SEGMENTS)
     if known and not entry.limit:
         _compare(dict(Counter(table["split"])), known.expected, known.title)
-    write_json(out / "source.json", {"dataset": dataset, "kind": entry.kind, "source": entry.source})
-    listing.write(out / "index.csv", table)
+    files.check_free(out / "source.json", out / "index.csv")
+    _note(files, out, {"dataset": dataset, "kind": entry.kind, "source": entry.source})
+    _write_index(files, out, table)
 
 
 def _own(entry: Dataset, dataset: str, out: Path) -> pd.DataFrame:
@@ -60,7 +88,18 @@ def _own(entry: Dataset, dataset: str, out: Path) -> pd.DataFrame:
         return listing.relative_to(out, listing.read(source), source.parent)
     if not source.is_dir():
         raise UserError(f"{source}: no such folder (datasets.{dataset}.source); a CSV needs kind: manifest")
-    return listing.relative_to(out, class_folders(source), source)
+    return listing.relative_to(out, _without_prepared(class_folders(source), source), source)
+
+
+def _without_prepared(table: pd.DataFrame, source: Path) -> pd.DataFrame:
+    """The clips in a folder but for those that `prepare` put there."""
+    prepared = listed_by("prepare", [source / path for path in table["path"]])
+    kept = table[[source / path not in prepared for path in table["path"]]].reset_index(drop=True)
+    if kept.empty:
+        raise UserError(f"{source}: holds clips that `xkd prepare` made; give the folder of the original ones")
+    if prepared:
+        print(f"xkd: {source}: {len(prepared)} clips that `xkd prepare` made are left out", file=sys.stderr)
+    return kept
 
 
 def _compare(counts: dict[str, int], expected: dict[str, int], title: str) -> None:
@@ -70,31 +109,42 @@ def _compare(counts: dict[str, int], expected: dict[str, int], title: str) -> No
         print(f"xkd: {title}: the lists name another number of clips than the official ones ({shown})", file=sys.stderr)
 
 
-def _generated(entry: Dataset, dataset: str, out: Path) -> None:
+def _generated(entry: Dataset, dataset: str, out: Path, files: Made) -> None:
     from xkd.data import generate
     from xkd.data.download import spoken_digits_archive
 
-    archive = spoken_digits_archive(entry.source, out / "archive") if entry.kind == "spoken_digits" else None
+    files.check_free(out / "source.json", out / "index.csv")
+    archive = spoken_digits_archive(entry.source, files) if entry.kind == "spoken_digits" else None
     recipe = {"dataset": dataset, "kind": entry.kind, "seed": entry.seed, "code": generate.source_hash()}
     if _recipe(out) != recipe:
-        (out / "index.csv").unlink(missing_ok=True)
-        shutil.rmtree(out / "clips", ignore_errors=True)
-        write_json(out / "source.json", recipe)
-    elif _complete(out, entry):
+        files.clear(out / "index.csv")
+        files.sweep(out / "clips", keep=set())
+        _note(files, out, recipe)
+    elif _complete(out, entry, files):
         return
-    table = generate.generate(entry, out / "clips", archive)
-    listing.write(out / "index.csv", listing.relative_to(out, table, out / "clips"))
+    table = generate.generate(entry, files, archive)
+    _write_index(files, out, listing.relative_to(out, table, out / "clips"))
 
 
-def _complete(out: Path, entry: Dataset) -> bool:
-    """Whether the index lists exactly the clips asked for, and all are there."""
+def _note(files: Made, out: Path, made_from: dict[str, Any]) -> None:
+    with files.writing(out / "source.json") as temporary:
+        write_json(temporary, made_from)
+
+
+def _write_index(files: Made, out: Path, table: pd.DataFrame) -> None:
+    with files.writing(out / "index.csv") as temporary:
+        listing.write(temporary, table)
+
+
+def _complete(out: Path, entry: Dataset, files: Made) -> bool:
+    """Whether the index lists exactly the clips asked for, and all are there as they were made."""
     try:
         table = listing.read(out / "index.csv")
     except UserError:
         return False
     counts = table["split"].value_counts()
     right = (counts.get("train", 0), counts.get("test", 0)) == (entry.train_clips, entry.test_clips)
-    return right and all((out / path).exists() for path in table["path"])
+    return right and files.has(out / "index.csv") and all(files.has(out / path) for path in table["path"])
 
 
 def _recipe(out: Path) -> dict[str, Any] | None:

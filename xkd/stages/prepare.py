@@ -5,34 +5,43 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from xkd.data import catalogue, encode, listing, manifest
-from xkd.data.packed import PackWriter
+from xkd.data.packed import AUDIO, INDEX, VIDEO, Pack, PackWriter
 from xkd.data.prepare import Prepared, file_name, prepare_clip
 from xkd.data.workers import Failure, run_guarded, seconds_allowed
 from xkd.errors import UserError
 from xkd.files import write_json
+from xkd.made import Made, opened
 from xkd.progress import track
 from xkd.settings import Clips, Params
+
+PACKED = (INDEX, VIDEO, AUDIO)  # without its index a pack is none: it goes first and comes last
 
 
 def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> None:
     """Decodes every clip that the index `raw` lists; writes clips/, packed/, summary.json and manifest.csv.
 
     Clips are kept and found again by what shaped them: an interrupted call continues, a call after some files were
-    added or changed makes only those, and a failed one leaves earlier results as they were.
+    added or changed makes only those, and a failed one leaves earlier results as they were. No other files in `out` are
+    touched.
 
     Args:
         processes: by default one per core; the result does not depend on it.
 
     Raises:
-        UserError: no index, nothing in it, no usable clip, or no space left.
+        UserError: no index, nothing in it, no usable clip, no space left, raw files among the prepared ones, other files
+            in the way, or another process at work in `out`.
     """
     dataset = _dataset_of(params, raw)
     require = catalogue.required(catalogue.entry(params, dataset))
@@ -40,15 +49,32 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
     if clips.size % 2:
         raise UserError(f"clips.size: {clips.size} is odd; H.264 needs an even number of pixels")
     table = listing.read(raw)
+    _check_apart(raw, table["path"], out)
+    with opened(out, "prepare") as files:
+        _adopt_older(files, out)
+        files.check_free(out / "manifest.csv", out / "summary.json", *(out / "packed" / name for name in PACKED))
+        _prepare(table, dataset, raw, out, clips, require, files, processes)
+
+
+def _prepare(
+    table: pd.DataFrame,
+    dataset: str,
+    raw: Path,
+    out: Path,
+    clips: Clips,
+    require: str,
+    files: Made,
+    processes: int | None,
+) -> None:
     folder = Path("clips") / _key(clips)
     names = [file_name(clip_id, path) for clip_id, path in zip(table["id"], table["path"], strict=True)]
-    table = table.assign(path=[str(folder / name) for name in names], source=table["path"])
-    pack = PackWriter(out / ".packed.part") if clips.pack else None
+    table = table.rename(columns={"path": "source"}).assign(name=[str(folder / name) for name in names])
+    pack = PackWriter(files.part(out / "packed")) if clips.pack else None
     try:
-        facts = list(_prepared(table, raw, out, clips, require, pack, processes))
+        facts = list(_prepared(table, raw, clips, require, files, pack, processes))
         rows = table.join(pd.DataFrame(facts, index=table.index))
         _check_usable(rows, raw, require)
-        _publish(rows, dataset, clips, out, folder, pack)
+        _publish(rows, dataset, clips, out, files, pack)
     except OSError as error:  # of the stage or of a process of it: never the fault of a clip
         if error.errno != errno.ENOSPC:
             raise
@@ -61,18 +87,30 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
 def _prepared(
     table: pd.DataFrame,
     raw: Path,
-    out: Path,
     clips: Clips,
     require: str,
+    files: Made,
     pack: PackWriter | None,
     processes: int | None,
 ) -> Iterator[dict[str, Any]]:
     """Manifest columns of each clip, in order; decoded clips go to `pack` as they come."""
     once = ~table["id"].duplicated()
-    pairs = zip(table["source"][once], table["path"][once], strict=True)
-    tasks = [(str(raw.parent / source), str(out / path), clips, require, pack is not None) for source, path in pairs]
+    earlier = defaultdict(list)
+    for path in files.listed:
+        earlier[path.rpartition("-")[0]].append(path)
+    tasks = [
+        (
+            str(raw.parent / source),
+            str(files.folder / name),
+            files.about(earlier[name]),
+            clips,
+            require,
+            pack is not None,
+        )
+        for source, name in zip(table["source"][once], table["name"][once], strict=True)
+    ]
     results = track(run_guarded(prepare_clip, tasks, seconds_allowed, processes), "prepare", total=len(tasks))
-    for clip_id, first in zip(table["id"], once, strict=True):
+    for clip_id, name, first in zip(table["id"], table["name"], once, strict=True):
         result = next(results) if first else Failure("duplicate id")
         if isinstance(result, Failure):
             result = Prepared({"status": "unusable", "reason": result.reason})
@@ -82,18 +120,17 @@ def _prepared(
             dict.fromkeys(manifest.COLUMNS[5:12])
             | {"has_video": False, "has_audio": False, "digest": ""}
             | result.facts
+            | {"path": str(Path(name).with_name(result.facts.get("path", Path(name).name)))}
         )
     next(results, None)  # ends it, and with it its progress
 
 
-def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, folder: Path, pack: PackWriter | None) -> None:
-    """Puts the new results in the place of the old ones, the manifest last."""
-    shutil.rmtree(out / "packed", ignore_errors=True)
-    if pack:
-        pack.close()
-        pack.folder.rename(out / "packed")
+def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, files: Made, pack: PackWriter | None) -> None:
+    """Puts the new results in the place of the old ones; clips of other settings and raw files go last."""
+    _publish_pack(out / "packed", files, pack)
     usable = rows[rows["status"] == "ok"]
-    digest = manifest.write(out / "manifest.csv", rows)
+    with files.writing(out / "manifest.csv") as temporary:
+        digest = manifest.write(temporary, rows)
     summary = {
         "dataset": dataset,
         "hash": digest,
@@ -105,8 +142,24 @@ def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, folder: 
         "classes": manifest.class_counts(rows),
         "clips": clips.model_dump(mode="json"),
     }
-    write_json(out / "summary.json", summary)
-    _clean(out / "clips", keep={out / path for path in usable["path"]})
+    with files.writing(out / "summary.json") as temporary:
+        write_json(temporary, summary)
+    others = files.sweep(out / "clips", keep={out / path for path in usable["path"]})
+    if others:
+        shown = f"{others[0]}{f' and {len(others) - 1} more' if len(others) > 1 else ''}"
+        print(f"xkd: not known to be prepared clips, left where they are: {shown}", file=sys.stderr)
+
+
+def _publish_pack(target: Path, files: Made, pack: PackWriter | None) -> None:
+    for name in PACKED:
+        files.clear(target / name)
+    if pack:
+        pack.close()
+        for name in reversed(PACKED):
+            files.publish(pack.folder / name, target / name)
+    else:
+        with suppress(OSError):
+            target.rmdir()
 
 
 def _check_usable(rows: pd.DataFrame, raw: Path, require: str) -> None:
@@ -117,14 +170,32 @@ def _check_usable(rows: pd.DataFrame, raw: Path, require: str) -> None:
         )
 
 
-def _clean(folder: Path, keep: set[Path]) -> None:
-    """Removes clips of other settings and of files that are listed no more."""
-    for path in list(folder.rglob("*")):
-        if path.is_file() and path not in keep:
-            path.unlink()
-    for path in list(folder.iterdir()):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+def _check_apart(raw: Path, sources: Iterable[str], out: Path) -> None:
+    folders = {Path(os.path.realpath(out / name)): out / name for name in ("clips", "packed")}
+    for source in sources:
+        for folder in folders.keys() & set(Path(os.path.realpath(raw.parent / source)).parents):
+            raise UserError(
+                f"{raw}: lists {source}, which lies in {folders[folder]}, where prepared clips go; "
+                "move the raw files or give another --out"
+            )
+
+
+def _adopt_older(files: Made, out: Path) -> None:
+    """Lists what an earlier version prepared, which kept no journal, as far as it can be proved."""
+    if files.listed:
+        return
+    with suppress(UserError):
+        rows = manifest.read(out / "manifest.csv").rows
+        files.adopt(out / "manifest.csv")
+        for path, digest in zip(rows["path"], rows["digest"], strict=True):
+            files.adopt(out / path, digest)
+    with suppress(OSError, ValueError):
+        if {"dataset", "hash", "clips"} <= json.loads((out / "summary.json").read_text()).keys():
+            files.adopt(out / "summary.json")
+    with suppress(UserError):
+        Pack(out / "packed")
+        for name in PACKED:
+            files.adopt(out / "packed" / name)
 
 
 def _dataset_of(params: Params, raw: Path) -> str:
