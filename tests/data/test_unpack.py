@@ -135,8 +135,8 @@ def test_cut_archive_is_named_and_leaves_nothing(tmp_path, name, write):
 
 def test_interrupted_unpacking_starts_clean(tmp_path):
     archive = write_zip(tmp_path / "a.zip", FILES)
-    (tmp_path / "out.part").mkdir()
-    (tmp_path / "out.part" / "half of a file").write_bytes(b"x")
+    (tmp_path / ".out.part").mkdir()
+    (tmp_path / ".out.part" / "half of a file").write_bytes(b"x")
     unpack(archive, tmp_path / "out")
     assert tree(tmp_path / "out") == FILES
 
@@ -160,7 +160,7 @@ def test_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_write", full)
     with pytest.raises(UserError, match="no space left"):
         unpack(archive, tmp_path / "out")
-    assert not (tmp_path / "out").exists() and not (tmp_path / "out.part").exists()
+    assert not (tmp_path / "out").exists() and not (tmp_path / ".out.part").exists()
 
 
 def test_an_archive_without_files_is_no_data_set(tmp_path):

@@ -57,6 +57,7 @@ class Facts(Frozen):
     expected: dict[str, int]
     archives: tuple[Archive, ...] = ()
     lists: tuple[ArchiveList, ...] = ()
+    also: str = ""
     same_files_as: str | None = None
     connections: int = 1
     folds: tuple[str, ...] = ()
@@ -71,7 +72,9 @@ def facts() -> dict[str, Facts]:
     for kind, entry in entries.items():
         if entry.same_files_as:
             whole = entries[entry.same_files_as]
-            entries[kind] = entry.model_copy(update={"archives": whole.archives, "lists": whole.lists})
+            entries[kind] = entry.model_copy(
+                update={"archives": whole.archives, "lists": whole.lists, "also": whole.also}
+            )
     return entries
 
 

@@ -86,7 +86,8 @@ def write(path: Path, table: pd.DataFrame) -> None:
 
 def relative_to(folder: Path, table: pd.DataFrame, listed_in: Path) -> pd.DataFrame:
     """The same list with paths, given relative to the folder `listed_in`, made relative to `folder`."""
-    paths = [os.path.relpath(listed_in / name, folder) for name in table["path"]]
+    start, place = os.path.realpath(folder), os.path.realpath(listed_in)  # `data` is often a link to a larger disk
+    paths = [os.path.relpath(os.path.join(place, name), start) for name in table["path"]]
     return table.assign(path=paths)
 
 

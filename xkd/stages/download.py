@@ -85,7 +85,10 @@ def _own(entry: Dataset, dataset: str, out: Path) -> pd.DataFrame:
         raise UserError(f"datasets.{dataset}.source: give {wanted}")
     source = Path(entry.source)
     if entry.kind == "manifest":
-        return listing.relative_to(out, listing.read(source), source.parent)
+        table = listing.relative_to(out, listing.read(source), source.parent)
+        found = [path.is_file() for path in listing.paths(source)]
+        acquire.check_found(table, found, str(source), "correct the paths: they are absolute, or relative to the list")
+        return table
     if not source.is_dir():
         raise UserError(f"{source}: no such folder (datasets.{dataset}.source); a CSV needs kind: manifest")
     return listing.relative_to(out, _without_prepared(class_folders(source), source), source)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatch
+from itertools import count, islice
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -14,12 +19,26 @@ from xkd.data.catalogue import Archive, Facts
 from xkd.data.listing import LABEL_SEPARATOR
 from xkd.data.sources import layouts, youtube
 from xkd.data.sources.fetch import Remote, fetch_all
-from xkd.data.sources.unpack import unpack
+from xkd.data.sources.tree import Tree, is_leftover
+from xkd.data.sources.unpack import PACKED, Budget, files_in, is_archive, parts, unpack
 from xkd.errors import UserError
+from xkd.files import write_json
 
-PACKED = (".zip", ".rar", ".tar", ".tar.gz", ".tgz")
 SEGMENTS = "segments"  # folder of clips that yt-dlp fetched
+UNPACKED = ".unpacked.json"  # of which archives the folders beside it were unpacked
+SOUGHT = (
+    "looked for by its name, with any suffix of a media file, in all folders there; complete the copy or correct the "
+    "source (a part of a data set can be listed with kind: manifest)"
+)
 UNPACKED_TOO = 2.1  # disk space that a set needs: archives of media files, and the same again unpacked
+
+
+class Packed(NamedTuple):
+    """An archive, the file, and the name under which it is unpacked."""
+
+    archive: Archive
+    path: Path
+    name: str
 
 
 def clips_of(kind: str, known: Facts, source: str | None, out: Path) -> pd.DataFrame:
@@ -28,30 +47,74 @@ def clips_of(kind: str, known: Facts, source: str | None, out: Path) -> pd.DataF
     Args:
         kind: the layout.
         known: addresses and facts.
-        source: a local copy (archives, or what was in them), a mirror's address, or None for the official place; for
-            lists of segments, the folder of clips, or None to have them fetched later.
+        source: a local copy (archives, what was in them, or both), a mirror's address, or None for the official place;
+            for lists of segments, the folder of clips, or None to have them fetched later.
         out: gets archives/ and files/.
 
     Raises:
         UserError: not reachable, damaged, incomplete, or no space.
     """
+    out = Path(os.path.realpath(out))
     mirror = source if source and "://" in source and not known.own_clips else None
-    given = Path(source) if source and not mirror else None
-    if given and not given.is_dir():
-        raise UserError(f"{given}: no such folder (datasets.<name>.source)")
-    if known.own_clips and not given:
-        youtube.need(known.title)
-    local = None if known.own_clips else given
-    if local and not _archives_in(local, known.archives):
-        root = local
+    roots = roots_of(Path(source)) if source and not mirror else []
+    if source and not mirror and not roots:
+        raise UserError(f"{source}: no such folder (datasets.<name>.source)")
+    if known.own_clips:
+        tree = _with_lists(roots, known, out)
+    elif roots:
+        tree = _local(roots, known, out / "files", may_unpack=roots == [Path(os.path.realpath(str(source)))])
     else:
-        root = out / "files"
-        archives = _local(local, known) if local else _fetched(mirror, known, out / "archives")
-        for archive, path, name in archives:
-            _place(archive, path, root / name)
-    layout = getattr(layouts, kind)
-    table: pd.DataFrame = layout(root, given or out / SEGMENTS) if known.own_clips else layout(root)
-    return table.assign(path=[os.path.relpath(root / path, out) for path in table["path"]])
+        _placed(_fetched(mirror, known, out / "archives"), out / "files")
+        tree = Tree(out / "files")
+    try:
+        table: pd.DataFrame = getattr(layouts, kind)(tree)
+    except (KeyError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{tree.shown()}: the lists of {known.title} are damaged or others ({reason})") from None
+    if source or not known.own_clips:
+        there = set(map(str, tree.files))
+        found = [path in there for path in table["path"]]
+        check_found(table, found, f"{known.title} in {tree.shown()}", SOUGHT, known.own_clips)
+    return table.assign(path=[os.path.relpath(path, out) for path in table["path"]])
+
+
+def check_found(table: pd.DataFrame, found: list[bool], which: str, advice: str, may_lack: bool = False) -> None:
+    """Says how many of the listed clips have a file.
+
+    Args:
+        which: the data set and where it was looked for.
+        advice: what to do about it.
+        may_lack: most may be gone, as of AudioSet, whose clips people fetch from YouTube.
+
+    Raises:
+        UserError: less than half of a split have one.
+    """
+    counts = table.assign(found=found).groupby("split")["found"].agg(["sum", "size"])
+    if all(found):
+        return
+    shown = ", ".join(f"{split} {row['sum']:,} of {row['size']:,}" for split, row in counts.iterrows())
+    first = Path(table["path"][found.index(False)]).name
+    said = f"{which}: clips with a file: {shown}; the first without one is {first}"
+    needed = counts.drop(index="unused", errors="ignore")
+    if not any(found) or (not may_lack and (2 * needed["sum"] < needed["size"]).any()):
+        raise UserError(f"{said}; {advice}")
+    print(f"xkd: {said}; `prepare` records them as missing", file=sys.stderr)
+
+
+def roots_of(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """The folders in which the files of a local copy lie; none if there is no such folder.
+
+    The raw folder of another data set, or `files` in it, stands for what that was made from.
+    """
+    raw = folder.parent if folder.name == "files" else folder
+    try:
+        source = json.loads((raw / "source.json").read_text())["source"]
+    except (OSError, ValueError, KeyError):
+        return [Path(os.path.realpath(folder))] if folder.is_dir() else []
+    roots = [Path(os.path.realpath(raw / "files"))] if (raw / "files").is_dir() else []
+    if source and "://" not in source and raw not in above:
+        roots += roots_of(Path(source), (*above, raw))
+    return roots
 
 
 def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
@@ -74,7 +137,7 @@ def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
     return table.iloc[sorted(chosen)].reset_index(drop=True)
 
 
-def _fetched(mirror: str | None, known: Facts, folder: Path) -> list[tuple[Archive, Path, str]]:
+def _fetched(mirror: str | None, known: Facts, folder: Path) -> list[Packed]:
     """Archives of a set, fetched; those that lists name after the lists."""
     archives = [(archive, "") for archive in known.archives]
     if known.lists:
@@ -90,33 +153,93 @@ def _fetched(mirror: str | None, known: Facts, folder: Path) -> list[tuple[Archi
         for (archive, _), name in zip(archives, names, strict=True)
     ]
     paths = fetch_all(remotes, folder, known.connections, UNPACKED_TOO)
-    return [(archive, path, name) for (archive, _), path, name in zip(archives, paths, names, strict=True)]
+    return [Packed(archive, path, name) for (archive, _), path, name in zip(archives, paths, names, strict=True)]
 
 
-def _local(folder: Path, known: Facts) -> list[tuple[Archive, Path, str]]:
-    """Archives of a set in the user's folder; those that lists name lie in their folders."""
-    found = [(archive, folder / archive.file, archive.file) for archive in known.archives]
-    for listed in known.lists:
-        parts = sorted((folder / listed.folder).glob("*.tar.gz"))
-        found += [(Archive(url=part.name), part, f"{listed.folder}/{part.name}") for part in parts]
-    for _, path, _ in found:
-        if not path.is_file():
-            raise UserError(f"{path}: missing; the folder holds other archives of {known.title}, complete it")
-    return found
+def _with_lists(roots: list[Path], known: Facts, out: Path) -> Tree:
+    """The clips of a set that is lists, and these: those beside the clips, others fetched."""
+    if not roots:
+        youtube.need(known.title)
+    clips = Tree(*(roots or [out / SEGMENTS]))
+    wanted = tuple(archive for archive in known.archives if not clips.named(archive.file))
+    if wanted:
+        _placed(_fetched(None, known.model_copy(update={"archives": wanted}), out / "archives"), out / "files")
+    return Tree(*clips.roots, out / "files") if wanted else clips
 
 
-def _archives_in(folder: Path, archives: Sequence[Archive]) -> bool:
-    return any((folder / archive.file).is_file() for archive in archives if archive.file.endswith(PACKED))
+def _local(roots: list[Path], known: Facts, files: Path, may_unpack: bool) -> Tree:
+    """The files of a local copy; what is there only in archives is unpacked into `files`."""
+    tree = Tree(*roots)
+    packed = [found for found in _archives(tree, known) if not _is_unpacked(found, tree, files)] if may_unpack else []
+    return Tree(*roots, *_placed(packed, files)) if packed else tree
 
 
-def _place(archive: Archive, path: Path, target: Path) -> None:
-    """Unpacks an archive into a folder of its name; other files are linked beside them."""
-    suffix = next((suffix for suffix in PACKED if path.name.endswith(suffix)), None)
-    if suffix:
-        unpack(path, target.with_name(target.name.removesuffix(suffix)), archive.nested)
-    elif path.suffix == ".csv" and not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(path.resolve())
+def _archives(tree: Tree, known: Facts) -> Iterator[Packed]:
+    """Archives of a set among the files that people have, wherever they lie."""
+    official = {archive.file.casefold(): archive for archive in known.archives}
+    folders = {listed.folder for listed in known.lists}
+    for path in tree.files:
+        archive = official.get(path.name.casefold())
+        if archive is None and path.parent.name.casefold() in folders and ".t" in path.name:
+            archive = Archive(url=path.name)
+        if archive is None and known.also and fnmatch(path.name.casefold(), known.also):
+            archive = Archive(url=path.name)
+        if archive and is_archive(path):
+            root = next(root for root in tree.roots if path.is_relative_to(root))
+            yield Packed(archive, path, str(path.relative_to(root)))
+
+
+def _is_unpacked(found: Packed, tree: Tree, files: Path) -> bool:
+    """Whether all files of an archive also lie among those that people have, unpacked."""
+    noted = _noted(files)
+    inside = files_in(found.path)
+    if noted.get(found.name) == _stamp(found.path):  # looked through before, which may take long
+        inside = islice(inside, 1)
+    folders = {path.parent.name for path in tree.files} if found.archive.nested else set()
+    for member in inside:
+        hidden = any(is_leftover(part) for part in member.parts)
+        if not (hidden or tree.named(member.name) or (is_archive(member) and member.stem in folders)):
+            return False
+    write_json(files / UNPACKED, {**noted, found.name: _stamp(found.path)})
+    return True
+
+
+def _placed(archives: Iterable[Packed], files: Path) -> list[Path]:
+    """Unpacks each archive into a folder of its name and gives these; other files are linked beside them."""
+    budget, targets = Budget(), []
+    for archive, path, name in archives:
+        if is_archive(path):
+            suffix = next(suffix for suffix in PACKED if name.lower().endswith(suffix))
+            target, noted, stamp = files / name[: -len(suffix)], _noted(files), _stamp(path)
+            if target.exists() and noted.get(name, stamp) != stamp:
+                _set_aside(target, path)
+            unpack(path, target, archive.nested, budget)
+            write_json(files / UNPACKED, {**noted, name: stamp})
+            targets.append(target)
+        elif path.suffix == ".csv" and not (files / name).exists():
+            files.mkdir(parents=True, exist_ok=True)
+            (files / name).symlink_to(path.resolve())
+    return targets
+
+
+def _set_aside(target: Path, archive: Path) -> None:
+    """Gives what was unpacked of an earlier version of an archive a name under which it is not read."""
+    number = next(n for n in count(1) if not target.with_name(f".{target.name}.{n}").exists())
+    kept = target.rename(target.with_name(f".{target.name}.{number}"))
+    print(f"xkd: {archive} has changed; what was in it before is kept as {kept}, delete it at will", file=sys.stderr)
+
+
+def _noted(files: Path) -> dict[str, Any]:
+    try:
+        noted: dict[str, Any] = json.loads((files / UNPACKED).read_text())
+        return noted
+    except (OSError, ValueError):
+        return {}
+
+
+def _stamp(archive: Path) -> list[list[int]]:
+    """Size and time of each part of an archive."""
+    return [[status.st_size, status.st_mtime_ns] for status in map(os.stat, parts(archive))]
 
 
 def _at(mirror: str | None, url: str, name: str) -> str:

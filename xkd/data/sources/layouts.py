@@ -1,181 +1,249 @@
-"""What the files of each data set mean: from their official folders and lists to one row per clip.
+"""What the files of each data set mean: from its official lists to one row per clip.
 
-Every function takes a folder in which the unpacked files lie at any depth (that of AudioSet also one of clips), and gives the clips that the official
-lists name, whether their files are there or not: `prepare` says which are missing. Columns as in `xkd.data.listing`,
-paths relative to the folder. `split` is the role in the first official fold; `fold` says in which folds a clip is tested,
-or names its role in each ("1:train 2:unused 3:test").
+Every function takes the tree of the files that people have, whatever the folders, and gives the clips that the official
+lists name, whether their files are there or not: `prepare` says which are missing. Columns as in `xkd.data.listing`.
+`split` is the role in the first official fold; `fold` says in which folds a clip is tested, or names its role in each
+("1:train 2:unused 3:test"). `video_source` and `audio_source` name what a clip was cut from: clips of one source are no
+independent items.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import re
+import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
 from xkd.data.listing import LABEL_SEPARATOR
+from xkd.data.sources.tree import Tree, is_media, walk
 from xkd.errors import UserError
 
 HERE = Path(__file__).parent
 FOLDS = ("1", "2", "3")
-MEDIA = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus")
 HMDB_ROLES = {"0": "unused", "1": "train", "2": "test"}
+# <video>_<class>_<visible body parts>_<camera motion>_np<people>_<camera view>_<quality>_<number>
+HMDB_TAGS = re.compile(r"_[a-z]+_(cm|nm)_np\d+_[a-z]+_[a-z]+_\d+$")
+# Copies write the seconds as 30, 30.000 or 000030, with or without the end, or leave them out; some put a Y in front.
+YOUTUBE = re.compile(r"Y?(?P<id>[A-Za-z0-9_-]{11})(_(?P<start>\d+(\.\d+)?)(_\d+(\.\d+)?)?)?")
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-def ucf101(root: Path) -> pd.DataFrame:
-    """Soomro et al. 2012. `testlist0<n>.txt` names the clips tested in fold n, all others train there."""
-    lists, rows = _file(root, "classInd.txt").parent, []
-    folder = _file(root, "v_*_g01_c01.avi").parents[1]
-    for number in FOLDS:
-        for line in _lines(lists / f"testlist0{number}.txt"):
-            rows.append((line, number))
-    tested = dict(rows)
+def ucf101(tree: Tree) -> pd.DataFrame:
+    """Soomro et al. 2012. `testlist0<n>.txt` names the clips tested in fold n, all others train there.
+
+    `v_<class>_g<group>_c<number>.avi`: clips of a group were cut from one video.
+    """
+    lists = _file(tree, "classInd.txt").parent
+    tested = {line: number for number in FOLDS for line in _lines(lists / f"testlist0{number}.txt")}
     trained = {line.split()[0] for number in FOLDS for line in _lines(lists / f"trainlist0{number}.txt")}
     names = sorted(tested.keys() | trained)
+    stems = [Path(name).stem for name in names]
     return _table(
-        root,
-        id=[Path(name).stem for name in names],
-        path=[folder / name for name in names],
+        id=stems,
+        path=[tree.clip(stem) or tree.roots[0] / name for stem, name in zip(stems, names, strict=True)],
         split=["test" if tested.get(name) == FOLDS[0] else "train" for name in names],
         label=[name.split("/")[0] for name in names],
         fold=[tested.get(name, "") for name in names],
+        source=[stem.removeprefix("v_").rsplit("_c", 1)[0] for stem in stems],
     )
 
 
-def hmdb51(root: Path) -> pd.DataFrame:
-    """Kuehne et al. 2011. Each fold takes 70 clips of a class for training and 30 for testing, and leaves the rest."""
+def hmdb51(tree: Tree) -> pd.DataFrame:
+    """Kuehne et al. 2011. Each fold takes 70 clips of a class for training and 30 for testing, and leaves the rest.
+
+    File names begin with that of the video, before the class and the tags.
+    """
     roles: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    for path in sorted(root.rglob("*_test_split[123].txt")):
-        label, number = path.stem.rsplit("_test_split", 1)
-        for line in _lines(path):
-            name, role = line.rsplit(maxsplit=1)
-            roles[label, name][number] = HMDB_ROLES[role]
+    for path in tree.files:
+        label, _, number = path.stem.rpartition("_test_split")
+        if label and number in FOLDS and path.suffix == ".txt":
+            for line in _lines(path):
+                name, role = line.rsplit(maxsplit=1)
+                roles[label, name][number] = HMDB_ROLES[role]
     if not roles:
-        raise UserError(f"{root}: no <class>_test_split1.txt of HMDB51 in there")
-    folders = {path.name: path for path in root.rglob("*") if path.is_dir()}
+        raise UserError(f"{tree.shown()}: no <class>_test_split1.txt of HMDB51 in there; is the data set complete?")
     keys = sorted(roles)
     return _table(
-        root,
         id=[f"{label}/{Path(name).stem}" for label, name in keys],
-        path=[folders.get(label, root / label) / name for label, name in keys],
+        path=[tree.clip(Path(name).stem, label) or tree.roots[0] / label / name for label, name in keys],
         split=[roles[key].get(FOLDS[0], "unused") for key in keys],
         label=[label for label, _ in keys],
         fold=[" ".join(f"{number}:{roles[key].get(number, 'unused')}" for number in FOLDS) for key in keys],
+        source=[HMDB_TAGS.sub("", Path(name).stem).removesuffix(f"_{label}") for label, name in keys],
     )
 
 
-def kinetics400(root: Path) -> pd.DataFrame:
-    """Kay et al. 2017. Trained on train, tested on val as everyone does; files carry their first and last second."""
-    there = {path.name: path for path in sorted(root.rglob("*.mp4"), key=_replacements_last)}
-    parts = []
-    for name, split in (("train.csv", "train"), ("val.csv", "test")):
-        path = _file(root, name)
+def kinetics400(tree: Tree) -> pd.DataFrame:
+    """Kay et al. 2017. Trained on train, tested on val as everyone does."""
+    tables = []
+    for names, split in ((("train.csv",), "train"), (("val.csv", "validate.csv"), "test")):
+        path = _file(tree, *names)
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         _need_columns(path, table, ("label", "youtube_id", "time_start", "time_end"))
-        seconds = [f"{int(a):06d}_{int(b):06d}" for a, b in zip(table["time_start"], table["time_end"], strict=True)]
-        ids = [f"{youtube}_{span}" for youtube, span in zip(table["youtube_id"], seconds, strict=True)]
-        paths = [there.get(f"{id}.mp4", root / path.stem / f"{id}.mp4") for id in ids]
-        parts.append(_table(root, id=ids, path=paths, split=split, label=table["label"].tolist()))
-    return pd.concat(parts, ignore_index=True)
+        tables.append(table.assign(split=split))
+    rows = pd.concat(tables, ignore_index=True)
+    starts, ends = (rows[name].astype(float).astype(int) for name in ("time_start", "time_end"))
+    ids = [f"{video}_{a:06d}_{b:06d}" for video, a, b in zip(rows["youtube_id"], starts, ends, strict=True)]
+    clips = _youtube_clips(tree, rows["youtube_id"], starts)
+    return _table(
+        id=ids,
+        path=[path or tree.roots[0] / f"{id}.mp4" for path, id in zip(clips, ids, strict=True)],
+        split=rows["split"].tolist(),
+        label=rows["label"].tolist(),
+        source=rows["youtube_id"].tolist(),
+    )
 
 
-def kinetics_sound(root: Path) -> pd.DataFrame:
+def kinetics_sound(tree: Tree) -> pd.DataFrame:
     """The 32 classes of Kinetics400 that the paper lists, those which can be heard and seen."""
-    table = kinetics400(root)
+    table = kinetics400(tree)
     classes = _lines(HERE / "kinetics_sound_classes.txt")
     return table[table["label"].isin(classes)].reset_index(drop=True)
 
 
-def esc50(root: Path) -> pd.DataFrame:
-    """Piczak 2015. Five folds, each tested once."""
-    path = _file(root, "esc50.csv")
+def esc50(tree: Tree) -> pd.DataFrame:
+    """Piczak 2015. Five folds, each tested once. `src_file` is the recording that clips were cut from."""
+    path = _file(tree, "esc50.csv")
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    _need_columns(path, table, ("filename", "fold", "category"))
+    _need_columns(path, table, ("filename", "fold", "category", "src_file"))
     return _table(
-        root,
         id=[Path(name).stem for name in table["filename"]],
-        path=[path.parents[1] / "audio" / name for name in table["filename"]],
+        path=[tree.clip(Path(name).stem, "audio") or tree.roots[0] / "audio" / name for name in table["filename"]],
         split=["test" if fold == "1" else "train" for fold in table["fold"]],
         label=table["category"].tolist(),
         fold=table["fold"].tolist(),
+        source=table["src_file"].tolist(),
     )
 
 
-def fsd50k(root: Path) -> pd.DataFrame:
-    """Fonseca et al. 2022. Several labels a clip; the parts train, val and eval."""
+def fsd50k(tree: Tree) -> pd.DataFrame:
+    """Fonseca et al. 2022. Several labels a clip; the parts train, val and eval. Clips of one uploader belong together."""
     parts = []
-    for name, folder in (("dev.csv", "FSD50K.dev_audio"), ("eval.csv", "FSD50K.eval_audio")):
-        path = _file(root, name)
+    for name, folder in (("dev", "FSD50K.dev_audio"), ("eval", "FSD50K.eval_audio")):
+        path = _file(tree, f"{name}.csv")
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         _need_columns(path, table, ("fname", "labels"))
-        audio = next((found for found in sorted(root.rglob(folder)) if list(found.glob("*.wav"))), root / folder)
+        uploaders = _uploaders(tree, f"{name}_clips_info_FSD50K.json")
         parts.append(
             _table(
-                root,
-                id=[f"{path.stem}-{fname}" for fname in table["fname"]],
-                path=[audio / f"{fname}.wav" for fname in table["fname"]],
-                split=table["split"].tolist() if "split" in table else "test",
+                id=[f"{name}-{fname}" for fname in table["fname"]],
+                path=[tree.clip(fname, folder) or tree.roots[0] / folder / f"{fname}.wav" for fname in table["fname"]],
+                split=table["split"].tolist() if "split" in table else ["test"] * len(table),
                 label=[labels.replace(",", LABEL_SEPARATOR) for labels in table["labels"]],
+                source=[uploaders.get(fname, "") for fname in table["fname"]],
             )
         )
     return pd.concat(parts, ignore_index=True)
 
 
-def audioset(root: Path, clips: Path) -> pd.DataFrame:
-    """Gemmeke et al. 2017. Ten-second segments of videos; clips are called `<youtube id>_<start in seconds>`."""
-    names = pd.read_csv(_file(root, "class_labels_indices.csv"), dtype=str).set_index("mid")["display_name"]
+def audioset(tree: Tree) -> pd.DataFrame:
+    """Gemmeke et al. 2017. Ten-second segments of videos; the tree's first folder is that of the clips."""
+    names = pd.read_csv(_file(tree, "class_labels_indices.csv"), dtype=str).set_index("mid")["display_name"]
     names = names.str.replace(LABEL_SEPARATOR, ",")
-    there = {_segment(path.stem): path for path in clips.rglob("*") if path.suffix.lower() in MEDIA}
-    parts = []
+    tables = []
     for name, split in (("balanced_train", "train"), ("unbalanced_train", "train"), ("eval", "test")):
-        path = _file(root, f"{name}_segments.csv")
+        path = _file(tree, f"{name}_segments.csv")
         columns = ["youtube", "start", "end", "mids"]
         table = pd.read_csv(path, comment="#", names=columns, dtype=str, skipinitialspace=True, quotechar='"')
-        ids = [f"{youtube}_{float(start):g}" for youtube, start in zip(table["youtube"], table["start"], strict=True)]
-        labels = [LABEL_SEPARATOR.join(names.get(mid, mid) for mid in mids.split(",")) for mids in table["mids"]]
-        paths = [there.get(id, clips / f"{id}.mp4") for id in ids]
-        parts.append(_table(root, id=ids, path=paths, split=split, label=labels))
-    return pd.concat(parts, ignore_index=True).drop_duplicates("id", ignore_index=True)
-
-
-def class_folders(root: Path) -> pd.DataFrame:
-    """Own clips: `<class>/<file>`, or `train/<class>/<file>` and `test/<class>/<file>`."""
-    splits = [name for name in ("train", "val", "test") if (root / name).is_dir()]
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in MEDIA and path.is_file())
-    depth = 2 if splits else 1
-    rows = [path for path in paths if len(path.relative_to(root).parts) > depth]
-    if not rows:
-        raise UserError(f"{root}: no media files in folders named after their class, such as dog/clip.mp4")
-    places = [path.relative_to(root).parts for path in rows]
+        tables.append(table.assign(split=split))
+    rows = pd.concat(tables, ignore_index=True).drop_duplicates(["youtube", "start"], ignore_index=True)
+    starts = rows["start"].astype(float)
+    ids = [f"{video}_{start:g}" for video, start in zip(rows["youtube"], starts, strict=True)]
+    clips = _youtube_clips(tree, rows["youtube"], starts)
     return _table(
-        root,
-        id=[str(path.relative_to(root).with_suffix("")) for path in rows],
-        path=rows,
-        split=[place[0] if splits else "train" for place in places],
-        label=[place[depth - 1] for place in places],
+        id=ids,
+        path=[path or tree.roots[0] / f"{id}.mp4" for path, id in zip(clips, ids, strict=True)],
+        split=rows["split"].tolist(),
+        label=[LABEL_SEPARATOR.join(names.get(mid, mid) for mid in mids.split(",")) for mids in rows["mids"]],
+        source=rows["youtube"].tolist(),
     )
 
 
-def _table(root: Path, path: list[Path], **columns: list[str] | str) -> pd.DataFrame:
-    for file in path:
-        if re.search("[\\ud800-\\udfff]", str(file)):  # how Python reads bytes that are no UTF-8
-            raise UserError(f"{str(file)!a}: a name that is not UTF-8; rename the file")
-    return pd.DataFrame({"path": [os.path.relpath(file, root) for file in path], **columns})
+def class_folders(root: Path) -> pd.DataFrame:
+    """Own clips: `<class>/<file>`, or `train/<class>/<file>` and `test/<class>/<file>`; paths relative to the folder."""
+    paths = [path.relative_to(root) for path in walk(root) if is_media(path)]
+    splits = [path.name for path in root.iterdir() if path.name.lower() in SPLITS and path.is_dir()]
+    depth = 2 if splits else 1
+    rows = [path for path in paths if len(path.parts) > depth]
+    if not rows:
+        raise UserError(f"{root}: no media files in folders named after their class, such as dog/clip.mp4")
+    if len(rows) < len(paths):
+        outside = next(path for path in paths if len(path.parts) <= depth)
+        print(
+            f"xkd: {root}: {len(paths) - len(rows)} media files are in no folder of a class and are left out, such as {outside}",
+            file=sys.stderr,
+        )
+    return pd.DataFrame(
+        {
+            "path": _texts(rows),
+            "id": [str(path.with_suffix("")) for path in rows],
+            "split": [SPLITS.get(path.parts[0].lower(), path.parts[0]) if splits else "train" for path in rows],
+            "label": [path.parts[depth - 1] for path in rows],
+        }
+    )
 
 
-def _file(root: Path, pattern: str) -> Path:
-    """The first file of that name, wherever the archive put it."""
-    found = sorted(path for path in root.rglob(pattern) if not path.name.startswith("._"))
+def _table(path: list[Path], source: list[str], **columns: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"path": _texts(path), **columns, "video_source": source, "audio_source": source})
+
+
+def _texts(paths: list[Path]) -> list[str]:
+    texts = list(map(str, paths))
+    for text in texts:
+        if re.search("[\\ud800-\\udfff]", text):  # how Python reads bytes that are no UTF-8
+            raise UserError(f"{text!a}: a name that is not UTF-8; rename the file")
+    return texts
+
+
+def _youtube_clips(tree: Tree, videos: Iterable[str], starts: Iterable[float]) -> list[Path | None]:
+    """The file of each segment: by video and start in seconds or milliseconds, else by video alone where it has one segment."""
+    there: dict[tuple[str, float | None], Path] = {}
+    for path in sorted(tree.media(), key=_better_last):
+        if match := YOUTUBE.fullmatch(path.stem):
+            there[match["id"], None if match["start"] is None else float(match["start"])] = path
+    segments = list(zip(videos, starts, strict=True))
+    counts = pd.Series([video for video, _ in segments]).value_counts()
+    found = []
+    for video, start in segments:
+        keys: list[tuple[str, float | None]] = [(video, start), (video, 1000 * start)] if start else [(video, start)]
+        keys += [(video, None)] if counts[video] == 1 else []
+        found.append(next((there[key] for key in keys if key in there), None))
+    return found
+
+
+def _better_last(path: Path) -> tuple[bool, bool, str]:
+    """So that a video stands in for its sound alone, and a replaced video for its corrupted first version."""
+    replaced = any("replacement" in part for part in path.parts[-3:])
+    return path.suffix.lower() not in (".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus"), replaced, str(path)
+
+
+def _uploaders(tree: Tree, name: str) -> dict[str, str]:
+    """Who uploaded each clip to Freesound; without the metadata each clip counts as its own source."""
+    found = tree.named(name)
     if not found:
-        raise UserError(f"{root}: no {pattern} in there; is the data set complete?")
-    return found[0]
+        print(
+            f"xkd: FSD50K: no {name} in {tree.shown()}: each clip counts as independent; FSD50K.metadata.zip holds it",
+            file=sys.stderr,
+        )
+        return {}
+    return {clip: str(facts["uploader"]) for clip, facts in json.loads(found[0].read_text(encoding="utf-8")).items()}
+
+
+def _file(tree: Tree, *names: str) -> Path:
+    """The file of the first of these names that is there, the one least deep in the folders."""
+    for name in names:
+        if found := tree.named(name):
+            return min(found, key=lambda path: len(path.parts))
+    raise UserError(f"{tree.shown()}: no {names[0]} in there; is the data set complete?")
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except OSError:
         raise UserError(f"{path}: missing; is the data set complete?") from None
 
@@ -184,14 +252,3 @@ def _need_columns(path: Path, table: pd.DataFrame, names: tuple[str, ...]) -> No
     absent = [name for name in names if name not in table]
     if absent:
         raise UserError(f"{path}: has no column '{absent[0]}'; columns: {', '.join(table.columns)}")
-
-
-def _replacements_last(path: Path) -> tuple[bool, str]:
-    """So that a replaced video stands in for its corrupted first version."""
-    return "replacement" in str(path), str(path)
-
-
-def _segment(stem: str) -> str:
-    """Id of a clip from its file name: seconds may be written 30, 30.000 or 000030, with or without an end."""
-    match = re.fullmatch(r"(?P<youtube>.{11})_(?P<start>\d+(\.\d+)?)(_\d+(\.\d+)?)?", stem)
-    return f"{match['youtube']}_{float(match['start']):g}" if match else stem

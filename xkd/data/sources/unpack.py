@@ -122,7 +122,7 @@ def unpack(archive: Path, target: Path, nested: bool = False, budget: Budget | N
         return
     budget = budget or Budget()
     budget.add(sum(path.stat().st_size for path in parts(archive)))
-    part = target.with_name(target.name + ".part")
+    part = target.with_name(f".{target.name}.part")  # a hidden name: nobody takes it for files of the set
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
