@@ -90,6 +90,27 @@ class Clips(Settings):
     size: Size = Field(128, description="shorter side of the prepared picture in pixels")
     sample_rate: int = Field(16000, ge=1, le=1_000_000, description="audio samples per second, mono (paper: 16000)")
     pack: bool = Field(False, description="also keep decoded clips as memory-mapped arrays; for small data sets")
+    shortest: float = Field(
+        0.0, ge=0, description="seconds that a clip must last to be usable; 0: whatever has a frame or some sound"
+    )
+    pad: Literal["hold", "loop"] = Field(
+        "hold",
+        description="how a clip that is shorter than a view fills it; hold: the last frame stays and sound goes silent; "
+        "loop: both start again from the beginning",
+    )
+
+
+class Limits(Settings):
+    """What one media file may be. Whatever lies outside is left out with the reason; nothing else depends on these."""
+
+    seconds: float = Field(21600.0, gt=0, description="most seconds of a file")
+    side: Positive = Field(16384, description="most pixels of either side of a frame")
+    aspect: float = Field(16.0, ge=1, description="most pixels of the longer side per pixel of the shorter one")
+    apart: float = Field(60.0, ge=0, description="most seconds between the starts of sound and frames")
+    fps: tuple[float, float] = Field((0.02, 1000.0), description="lowest and highest frame rate")
+    still: float = Field(60.0, gt=0, description="most seconds for which one frame stays")
+    sample_rate: tuple[Positive, Positive] = Field((1000, 768000), description="lowest and highest sample rate")
+    memory_gb: float = Field(8.0, gt=0, description="most memory that the process which reads a file takes for it")
 
 
 class LogMel(Settings):
@@ -448,6 +469,7 @@ class Params(Base):
     )
     seeds: tuple[Seed, ...] = Field(min_length=1)
     datasets: dict[Name, Dataset]
+    limits: Limits = Limits()
     evaluate: Evaluate
     tasks: dict[Name, Task] = Field({"linear": Task(protocol="linear")}, min_length=1)
     report: Report

@@ -15,7 +15,7 @@ from xkd.data import listing, manifest
 from xkd.data.clips import open_clips
 from xkd.errors import UserError
 from xkd.files import sha256
-from xkd.settings import Clips, Dataset
+from xkd.settings import Clips, Dataset, Limits
 from xkd.stages import download, prepare
 
 CLIPS = Clips(seconds=1, fps=8, size=32, sample_rate=16000, pack=True)
@@ -30,6 +30,7 @@ class Settings:
 
     def __init__(self, clips=CLIPS, **dataset):
         self.datasets, self.clips = {"own": Dataset(**({"kind": "manifest"} | dataset))}, clips
+        self.limits = Limits()
 
 
 @pytest.fixture(scope="module")

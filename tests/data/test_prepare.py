@@ -21,7 +21,7 @@ from xkd.data.prepare import prepare_clip
 from xkd.data.workers import Failure, run_guarded
 from xkd.errors import UserError
 from xkd.made import Made
-from xkd.settings import Clips, Dataset
+from xkd.settings import Clips, Dataset, Limits
 from xkd.stages import prepare
 
 CLIPS = Clips(seconds=1, fps=8, size=32, sample_rate=16000, pack=True)
@@ -34,6 +34,7 @@ class Settings:
 
     def __init__(self, require="both", clips=CLIPS, size=None):
         self.datasets, self.clips = {"own": Dataset(kind="manifest", require=require, size=size)}, clips
+        self.limits = Limits()
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +78,15 @@ def test_each_awkward_file_has_its_reason(prepared):
     found = reasons(prepared["any"])
     assert found["gone"] == "missing"
     assert found["av1"] == "codec av1 is not supported"
-    assert found["short"].startswith("too short: 0.20 s")
     for name in ("damaged", "truncated", "text"):
         assert found[name].startswith("unreadable"), (name, found[name])
-    for name in ("good", "long", "ready", "silent", "sound", "ten_bit", "rotated"):
+    for name in ("good", "long", "ready", "silent", "sound", "ten_bit", "rotated", "short"):
         assert found[name] == ""
 
 
 def test_policy_decides_what_is_usable(prepared):
     usable = {require: set(manifest.read(path).ids) for require, path in prepared.items()}
-    both = {"good", "long", "ten_bit", "rotated"}
+    both = {"good", "long", "ten_bit", "rotated", "short"}
     assert usable["both"] == both
     assert usable["video"] == both | {"silent", "ready"}
     assert usable["audio"] == both | {"sound"}
@@ -98,16 +98,16 @@ def test_policy_decides_what_is_usable(prepared):
 def test_summary_counts_everything(prepared):
     path = prepared["both"]
     summary = json.loads((path.parent / "summary.json").read_text())
-    assert (summary["expected"], summary["found"], summary["usable"]) == (13, 12, 4)
-    assert sum(summary["splits"].values()) == 4 and sum(summary["reasons"].values()) == 9
+    assert (summary["expected"], summary["found"], summary["usable"]) == (13, 12, 5)
+    assert sum(summary["splits"].values()) == 5 and sum(summary["reasons"].values()) == 8
     assert summary["hash"] == manifest.read(path).hash and summary["reasons"]["missing"] == 1
 
 
 def test_clips_have_the_rate_size_and_length_of_the_settings(prepared):
     rows = manifest.read(prepared["both"]).rows.set_index("id")
     sizes = {name: (rows["width"][name], rows["height"][name]) for name in rows.index}
-    assert sizes == {"good": (48, 32), "ten_bit": (48, 32), "long": (32, 48), "rotated": (32, 48)}
-    assert rows["seconds"]["long"] == 3 and rows["seconds"]["good"] == 1
+    assert sizes == {"good": (48, 32), "ten_bit": (48, 32), "long": (32, 48), "rotated": (32, 48), "short": (48, 32)}
+    assert rows["seconds"]["long"] == 3 and rows["seconds"]["good"] == 1 and rows["seconds"]["short"] == 0.25
     clips = open_clips(prepared["both"])
     for i, name in enumerate(clips.ids):
         assert clips.video(i).shape == (round(8 * clips.seconds(i)), 3, sizes[name][1], sizes[name][0])

@@ -75,7 +75,13 @@ def source(wildcards) -> list[str]:
 def clip_settings(wildcards) -> str:
     require = catalogue.entry(SETTINGS, wildcards.dataset).require
     clips = catalogue.clips(SETTINGS, wildcards.dataset)
-    return canonical({"require": require, "clips": clips.model_dump(mode="json")})
+    return canonical(
+        {
+            "require": require,
+            "clips": clips.model_dump(mode="json", exclude={"pad"}),
+            "limits": SETTINGS.limits.model_dump(mode="json"),
+        }
+    )
 
 
 def recipe_settings(wildcards) -> str:
@@ -105,7 +111,7 @@ def task_manifest(wildcards) -> str:
 def table_settings() -> str:
     """All settings but data sets and resources: the table states them, and takes seconds to make."""
     return canonical(
-        SETTINGS.model_dump(mode="json", exclude={"datasets", "resources"})
+        SETTINGS.model_dump(mode="json", exclude={"datasets", "limits", "resources"})
     )
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from xkd.data import manifest
-from xkd.data.decode import MediaError
 from xkd.data.manifest import Manifest
+from xkd.data.media import MediaError
 from xkd.data.packed import INDEX, Pack
 from xkd.data.reader import ClipReader
 from xkd.errors import UserError
@@ -63,7 +63,7 @@ class ClipStore:
     def video(self, i: int, start_seconds: float = 0.0, seconds: float | None = None) -> Tensor:
         """Pictures (T, 3, H, W) uint8, at clips.fps: all, or `seconds` from `start_seconds` on.
 
-        A cut that reaches past the end is shorter.
+        A cut that reaches past the end is shorter, but holds at least the last picture.
 
         Raises:
             UserError: the clip has no video, or its file is missing or damaged.
@@ -72,7 +72,8 @@ class ClipStore:
         first = round(start_seconds * self._fps[i])
         count = None if seconds is None else round(seconds * self._fps[i])
         if self._pack:
-            pictures = np.array(_cut(self._pack.video(self._numbers[i]), first, count))
+            every = self._pack.video(self._numbers[i])
+            pictures = np.array(_cut(every, min(first, len(every) - 1), count))
         else:
             pictures = self._decoded(i, lambda reader: reader.pictures(first, count)).transpose(0, 3, 1, 2)
         return torch.from_numpy(pictures)

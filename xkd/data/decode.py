@@ -11,14 +11,14 @@ import av
 import decord
 import numpy as np
 from av.container import InputContainer
-from av.stream import Stream
+from av.stream import Disposition, Stream
+
+from xkd.data.media import MediaError, open_decord, open_media, unreadable
+from xkd.settings import Limits
 
 PADDED = "from_size == to_size"  # decord 0.6 about narrow pictures whose rows are padded
+MOST_PLANES = 7  # of sound: PyAV 18 crashes on more
 CHUNK_PIXELS = 64_000_000  # decoded at a time, so that long videos fit in memory
-
-
-class MediaError(Exception):
-    """A file that cannot be used; the message is the reason, before a colon its kind."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,15 @@ class Probe:
         return self.width or 0, self.height or 0
 
 
-def probe(path: Path) -> Probe:
-    """Reads the headers of a file, and the first picture to learn its rotation.
+def probe(path: Path, limits: Limits) -> Probe:
+    """Reads the headers of a file, and the first frame to learn its rotation.
 
     Raises:
-        MediaError: no media file, or one that ends before its headers say.
+        MediaError: no media file, one that ends before its headers say, or one outside the limits.
     """
-    _check_riff(path)
     try:
-        with av.open(str(path)) as container:
+        with open_media(path) as container:
+            _check_riff(path)
             video, audio = best_video(container), best_audio(container)
             found: dict[str, Any] = {
                 "container": container.format.name,
@@ -74,14 +74,17 @@ def probe(path: Path) -> Probe:
             if video is not None and audio is not None:
                 found["audio_delay"] = _start(audio) - _start(video)
     except av.FFmpegError as error:
-        raise MediaError(f"unreadable: {short(error)}") from None
+        raise unreadable(error) from None
+    _check_limits(Probe(**found), limits)
     return Probe(**found)
 
 
 def best_video(container: InputContainer) -> av.VideoStream | None:
-    """The stream of pictures that a player would show."""
+    """The stream of frames that a player would show; the cover of an album is none."""
     stream = container.streams.best("video")
-    return stream if isinstance(stream, av.VideoStream) else None
+    if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
+        return None
+    return stream
 
 
 def best_audio(container: InputContainer) -> av.AudioStream | None:
@@ -97,16 +100,19 @@ class Video:
         MediaError: decord cannot open or decode it.
     """
 
-    def __init__(self, path: Path, codec: str = "unknown"):
-        try:
-            self._reader = decord.VideoReader(str(path), num_threads=1)
-        except (decord.DECORDError, RuntimeError):
-            raise MediaError(f"unreadable: decord cannot open it, codec {codec}") from None
+    def __init__(self, path: Path, limits: Limits | None = None):
+        self._reader = open_decord(path)
         if len(self._reader) == 0:
             raise MediaError("unreadable: no pictures")
-        self.starts = _starts(self._reader)
         self.rate = float(self._reader.get_avg_fps())
+        if limits:
+            _check_between(self.rate, limits.fps, "frames per second", "fps")
+        self.starts = _starts(self._reader)
         self.seconds = float(self.starts[-1] + 1 / self.rate)
+        if limits:
+            check_seconds(self.seconds, limits)
+            still = float(np.diff(self.starts, append=self.seconds).max())
+            _at_most(still, limits.still, "s for which one frame stays", "still")
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -128,7 +134,7 @@ class Video:
                     raise
                 return np.stack([_without_padding(self._reader[int(number)].asnumpy()) for number in numbers])
         except decord.DECORDError as error:
-            raise MediaError(f"unreadable: damaged video ({short(error)})") from None
+            raise unreadable(error, "damaged video") from None
 
     def chunks(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
         """The same, one picture (H, W, 3) after the other, decoded a few at a time."""
@@ -138,38 +144,60 @@ class Video:
             yield from self.pictures(numbers[first : first + step])
 
 
-def read_audio(path: Path, sample_rate: int) -> np.ndarray:
+def read_audio(path: Path, sample_rate: int, limits: Limits | None = None) -> np.ndarray:
     """All sound of a file as mono (samples,) float32 in [-1, 1] at `sample_rate`.
 
     Raises:
         MediaError: the sound cannot be decoded.
     """
-    return np.concatenate(list(sound(path, sample_rate)))
+    return np.concatenate(list(sound(path, sample_rate, limits)))
 
 
-def sound(path: Path, sample_rate: int) -> Iterator[np.ndarray]:
+def sound(path: Path, sample_rate: int, limits: Limits | None = None) -> Iterator[np.ndarray]:
     """The same piece by piece, as the decoder gives it.
 
     PyAV and not decord: decord's AudioReader keeps the memory of every file it opened.
     """
-    resampler = av.AudioResampler(format="fltp", rate=sample_rate)
-    empty = True
+    samples = 0
     try:
-        with av.open(str(path)) as container:
+        with open_media(path) as container:
             stream = best_audio(container)
             if stream is None:
                 raise MediaError("unreadable: no sound")
             codec = stream.codec_context
+            wanted = "fltp" if codec.layout.nb_channels <= MOST_PLANES else "flt"
             frames = container.decode(stream)
-            if (codec.sample_rate, codec.format.name) != (sample_rate, "fltp"):
-                frames = _resampled(frames, resampler)
+            if (codec.sample_rate, codec.format.name) != (sample_rate, wanted):
+                frames = _resampled(frames, av.AudioResampler(format=wanted, rate=sample_rate))
             for frame in frames:
-                empty = False
-                yield np.clip(frame.to_ndarray().mean(axis=0), -1, 1)
+                samples += frame.samples
+                if limits:
+                    check_seconds(samples / sample_rate, limits)
+                values = finite(frame.to_ndarray())
+                if wanted == "flt":
+                    values = values.reshape(frame.samples, -1).T
+                yield np.clip(values.mean(axis=0), -1, 1)
     except av.FFmpegError as error:
-        raise MediaError(f"unreadable: damaged audio ({short(error)})") from None
-    if empty:
+        raise unreadable(error, "damaged audio") from None
+    if not samples:
         raise MediaError("unreadable: no sound")
+
+
+def check_seconds(seconds: float, limits: Limits) -> None:
+    """Raises a MediaError where a file is longer than the limits allow."""
+    if seconds > limits.seconds:
+        raise MediaError(f"out of limits: longer than {limits.seconds:g} s (limits.seconds)")
+
+
+def finite(samples: np.ndarray) -> np.ndarray:
+    """The same samples.
+
+    Raises:
+        MediaError: one of them is no number.
+    """
+    if not np.isfinite(samples).all():
+        raise MediaError("unreadable: the sound holds NaN or infinity")
+    return samples
 
 
 def _resampled(frames: Iterable[av.AudioFrame], resampler: av.AudioResampler) -> Iterator[av.AudioFrame]:
@@ -212,6 +240,25 @@ def _check_riff(path: Path) -> None:
         raise MediaError(f"truncated: {size} of {declared} bytes")
 
 
+def _check_limits(found: Probe, limits: Limits) -> None:
+    short_side, long_side = sorted(found.size)
+    _at_most(long_side, limits.side, "pixels", "side")
+    _at_most(long_side / max(short_side, 1), limits.aspect, "times longer than wide", "aspect")
+    _at_most(abs(found.audio_delay), limits.apart, "s between the starts of sound and frames", "apart")
+    if found.sample_rate:
+        _check_between(found.sample_rate, limits.sample_rate, "samples per second", "sample_rate")
+
+
+def _at_most(value: float, most: float, unit: str, key: str) -> None:
+    if value > most:
+        raise MediaError(f"out of limits: {value:.5g} {unit}, at most {most:g} (limits.{key})")
+
+
+def _check_between(value: float, bounds: tuple[float, float], unit: str, key: str) -> None:
+    if not bounds[0] <= value <= bounds[1]:
+        raise MediaError(f"out of limits: {value:.5g} {unit}, not {bounds[0]:g} to {bounds[1]:g} (limits.{key})")
+
+
 def _start(stream: Stream) -> float:
     if stream.start_time is None or stream.time_base is None:
         return 0.0
@@ -231,9 +278,3 @@ def _without_padding(picture: np.ndarray) -> np.ndarray:
     """Undoes a quirk of decord 0.6: rows of some narrow pictures come with their padding as channels."""
     height, width, _ = picture.shape
     return picture.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
-
-
-def short(error: Exception) -> str:
-    """The last, telling part of a decoder's message, on one line."""
-    text = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
-    return text.split("Check failed: ")[-1].split(") ")[-1].strip()[:80]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
@@ -53,7 +54,10 @@ class LogMelSpectrogram(nn.Module):
 
     def power(self, waveform: Tensor) -> Tensor:
         """Energy per mel band and column, (..., samples) -> (..., 1, n_mels, frames); a gain g multiplies it by g^2."""
-        flat = waveform.reshape(-1, waveform.shape[-1])
+        # Reflection at the ends takes more than half a window: silence follows a waveform that is shorter.
+        missing = self.settings.n_fft // 2 + 1 - waveform.shape[-1]
+        whole = nnf.pad(waveform, (0, missing)) if missing > 0 else waveform
+        flat = whole.reshape(-1, whole.shape[-1])
         spectrum = torch.stft(
             flat,
             self.settings.n_fft,

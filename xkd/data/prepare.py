@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 import shutil
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from xkd.data import decode, encode
-from xkd.data.decode import MediaError, Probe, Video
+from xkd.data.decode import Probe, Video
+from xkd.data.media import MediaError, faults_of, unreadable
 from xkd.data.reader import ClipReader
 from xkd.files import sha256
 from xkd.made import Made
-from xkd.settings import Clips
+from xkd.settings import Clips, Limits
 
-SHORTEST = 0.5  # a clip must last this part of clips.seconds; views hold the last picture up to the rest
-LONGEST_SECONDS = 1e6  # of a clip without pictures
 NEEDS = {"both": ("video", "audio"), "video": ("video",), "audio": ("audio",), "any": ()}
 # decord 0.6 comes with decoders of 2021, which do not know these
 UNSUPPORTED = frozenset({"av1", "vvc", "evc", "lcevc"})
@@ -35,7 +36,9 @@ class Prepared:
     audio: np.ndarray | None = None
 
 
-def prepare_clip(raw: str, out: str, files: Made, clips: Clips, require: str, pack: bool) -> Prepared:
+def prepare_clip(
+    raw: str, out: str, files: Made, clips: Clips, require: str, pack: bool, limits: Limits | None = None
+) -> Prepared:
     """Probes, decodes and, unless it is ready as it is, transcodes one file; then decodes the result.
 
     Args:
@@ -44,21 +47,22 @@ def prepare_clip(raw: str, out: str, files: Made, clips: Clips, require: str, pa
             clip is made, and one that was made of the same before is kept.
         files: lists the clips.
         require: both, video, audio or any: the streams without which the clip is unusable.
+        limits: of the raw file; by default those of the settings' defaults.
 
     Raises:
+        OSError: a fault of the machine, such as a full disk; any fault of the file is a reason instead.
         UserError: a file that xkd did not make has the name of the clip.
     """
-    source = Path(raw)
+    source, limits = Path(raw), limits or Limits()
     try:
-        if not source.is_file():
-            raise MediaError("missing")
-        found = decode.probe(source)
-        _check_streams(found, require)
-        target = Path(f"{out}-{sha256(source)[:16]}.mp4")
-        if not files.has(target):
-            with files.writing(target) as temporary:
-                _write(source, temporary, found, clips)
-        return _decoded(target, found, clips, pack)
+        with faults_of(source, limits.memory_gb):
+            found = decode.probe(source, limits)
+            _check_streams(found, require)
+            target = Path(f"{out}-{_content(source)}.mp4")
+            if not files.has(target):
+                with files.writing(target) as temporary:
+                    _write(source, temporary, found, clips, limits)
+            return _decoded(target, found, clips, limits, pack)
     except MediaError as error:
         return Prepared({"status": "unusable", "reason": str(error)})
 
@@ -80,28 +84,26 @@ def _check_streams(found: Probe, require: str) -> None:
             raise MediaError(f"no {modality}")
 
 
-def _write(source: Path, target: Path, found: Probe, clips: Clips) -> None:
-    video = Video(source, found.video_codec) if found.video_codec else None
-    if video:
-        _check_length(video.seconds, clips)
-        if _is_ready(source, video, found, clips):
-            shutil.copyfile(source, target)
-            return
-    waveform = _sound(source, found, clips) if found.audio_codec else None
-    heard = len(waveform) / clips.sample_rate if waveform is not None else 0.0
+def _content(source: Path) -> str:
+    try:
+        return sha256(source)[:16]
+    except OSError as error:
+        raise unreadable(error) from None
+
+
+def _write(source: Path, target: Path, found: Probe, clips: Clips, limits: Limits) -> None:
+    video = Video(source, limits) if found.video_codec else None
+    if video and _is_ready(source, video, found, clips):
+        shutil.copyfile(source, target)
+        return
+    waveform = decode.read_audio(source, clips.sample_rate, limits) if found.audio_codec else None
+    heard = found.audio_delay + len(waveform) / clips.sample_rate if waveform is not None else 0.0
     _check_complete(max(video.seconds if video else 0.0, heard), found.declared_seconds)
-    if video is None:
-        _check_length(heard, clips)
-    elif waveform is not None:
-        waveform = waveform[: round(video.seconds * clips.sample_rate)]
+    if video and waveform is not None:
+        waveform = _beside(video, waveform, round(found.audio_delay * clips.sample_rate), clips.sample_rate)
     size = _size(found, clips.size) if video else (0, 0)
     frames = video.chunks(video.at_rate(clips.fps)) if video else None
     encode.write_clip(target, frames, clips.fps, size, waveform, clips.sample_rate, encode.FOR_TRAINING)
-
-
-def _check_length(seconds: float, clips: Clips) -> None:
-    if seconds < SHORTEST * clips.seconds - 1e-6:
-        raise MediaError(f"too short: {seconds:.2f} s of {clips.seconds:g} s")
 
 
 def _check_complete(seconds: float, declared: float | None) -> None:
@@ -125,11 +127,15 @@ def _is_ready(source: Path, video: Video, found: Probe, clips: Clips) -> bool:
     )
 
 
-def _sound(source: Path, found: Probe, clips: Clips) -> np.ndarray:
-    """The sound, shifted so that it starts with the first picture."""
-    waveform = decode.read_audio(source, clips.sample_rate)
-    shift = round(found.audio_delay * clips.sample_rate)
-    return np.pad(waveform, (shift, 0)) if shift > 0 else waveform[-shift:]
+def _beside(video: Video, waveform: np.ndarray, delay: int, sample_rate: int) -> np.ndarray:
+    """The sound from the first frame to the end of the last, at most; `delay` samples of silence lie before it."""
+    samples = max(round(video.seconds * sample_rate), 1)
+    if not -len(waveform) < delay < samples:
+        raise MediaError(
+            f"apart: sound from {delay / sample_rate:.2f} to {(delay + len(waveform)) / sample_rate:.2f} s, "
+            f"but frames from 0 to {video.seconds:.2f} s"
+        )
+    return np.pad(waveform[: samples - delay], (delay, 0)) if delay > 0 else waveform[-delay : samples - delay]
 
 
 def _size(found: Probe, short: int) -> tuple[int, int]:
@@ -139,20 +145,29 @@ def _size(found: Probe, short: int) -> tuple[int, int]:
     return max(width, short), max(height, short)
 
 
-def _decoded(target: Path, found: Probe, clips: Clips, pack: bool) -> Prepared:
-    """Decodes the clip exactly as training will."""
-    reader = ClipReader(target)
-    video = reader.pictures().transpose(0, 3, 1, 2) if found.video_codec else None
-    seconds = len(video) / clips.fps if video is not None else LONGEST_SECONDS
-    # No more than there are pictures: the encoder fills its last block.
-    audio = reader.samples(0, round(seconds * clips.sample_rate)) if found.audio_codec else None
-    if video is None and audio is not None:
-        seconds = len(audio) / clips.sample_rate
+def _decoded(target: Path, found: Probe, clips: Clips, limits: Limits, pack: bool) -> Prepared:
+    """Decodes the clip exactly as training will, a part at a time unless all of it is to be packed."""
+    reader, frames, samples = ClipReader(target), 0, 0
+    video = audio = None
+    if found.video_codec:
+        frames, video = _joined(reader.all_pictures(), pack)
+        seconds = frames / clips.fps
+    if found.audio_codec:
+        # No more than there are frames: the encoder fills its last block.
+        most = round(seconds * clips.sample_rate) if video is not None else None
+        samples, audio = _joined(reader.all_samples(most), pack)
+        if not samples:
+            raise MediaError("unreadable: no sound")
+    if video is None:
+        seconds = samples / clips.sample_rate
+    decode.check_seconds(seconds - 1 / clips.fps, limits)  # of a clip that was made under other limits
+    if seconds < clips.shortest:
+        raise MediaError(f"too short: {seconds:.2f} s, at least {clips.shortest:g} (clips.shortest)")
     facts = {
         "seconds": round(seconds, 4),
         "fps": clips.fps if video is not None else None,
-        "width": video.shape[3] if video is not None else None,
-        "height": video.shape[2] if video is not None else None,
+        "width": video.shape[2] if video is not None else None,
+        "height": video.shape[1] if video is not None else None,
         "sample_rate": clips.sample_rate if audio is not None else None,
         "has_video": video is not None,
         "has_audio": audio is not None,
@@ -161,4 +176,15 @@ def _decoded(target: Path, found: Probe, clips: Clips, pack: bool) -> Prepared:
         "status": "ok",
         "reason": "",
     }
-    return Prepared(facts, video, audio) if pack else Prepared(facts)
+    if not pack:
+        return Prepared(facts)
+    return Prepared(facts, video.transpose(0, 3, 1, 2) if video is not None else None, audio)
+
+
+def _joined(parts: Iterator[np.ndarray], keep: bool) -> tuple[int, np.ndarray]:
+    """How long all parts are together, and what they hold; only the last of them where it is not to be kept."""
+    length, kept = 0, deque[np.ndarray](maxlen=None if keep else 1)
+    for part in parts:
+        length += len(part)
+        kept.append(part)
+    return length, kept[0] if len(kept) == 1 else np.concatenate(kept)

@@ -11,9 +11,11 @@ import numpy as np
 from av.frame import Frame
 from av.video.reformatter import VideoReformatter
 
-from xkd.data.decode import MediaError, Video, best_audio, best_video, short
+from xkd.data.decode import CHUNK_PIXELS, Video, best_audio, best_video, finite
+from xkd.data.media import MediaError, open_media, unreadable
 
 AAC_FRAME = 1024  # samples
+CHUNK_SAMPLES = 2**23
 UNSPECIFIED = 2  # colours of files that `encode` wrote; decord reads those of others in its own way
 
 
@@ -33,6 +35,7 @@ class ClipReader:
     def __init__(self, path: Path):
         self.path = path
         self._scaler = VideoReformatter()
+        self._other: Video | None = None
         self._open()
 
     def pictures(self, first: int = 0, count: int | None = None) -> np.ndarray:
@@ -44,9 +47,27 @@ class ClipReader:
         found = dict(self._decoded(*exact, wanted)) if exact and length else {}
         if list(found) == list(wanted):
             return np.stack(list(found.values()))
-        video = Video(self.path)
+        video = self._by_decord()
         last = len(video) if count is None else min(first + count, len(video))
         return video.pictures(np.arange(min(first, last - 1), last))
+
+    def all_pictures(self) -> Iterator[np.ndarray]:
+        """All pictures, some at a time, so that long clips fit in memory."""
+        exact = self._exact()
+        length = (exact[0].frames if exact else 0) or len(self._by_decord())
+        pixels = self._video.width * self._video.height if self._video else 0
+        step = max(CHUNK_PIXELS // max(pixels, 1), 1)
+        for first in range(0, length, step):
+            yield self.pictures(first, step)
+
+    def all_samples(self, most: int | None) -> Iterator[np.ndarray]:
+        """All samples, or the first `most` of them, some at a time."""
+        first, wanted = 0, 0
+        while first == wanted and (most is None or first < most):
+            wanted = first + CHUNK_SAMPLES if most is None else min(first + CHUNK_SAMPLES, most)
+            part = self.samples(first, wanted - first)
+            yield part
+            first += len(part)
 
     def samples(self, first: int, count: int) -> np.ndarray:
         """Sound (samples,) int16, at most `count` samples from number `first` on, without decoding what lies before.
@@ -72,16 +93,13 @@ class ClipReader:
                     sound: np.ndarray = frame.to_ndarray()
                     pieces.append(sound[0, max(first - begin, 0) : first + count - begin])
         except av.FFmpegError as error:
-            raise MediaError(f"unreadable: damaged audio ({short(error)})") from None
-        samples: np.ndarray = np.clip(np.concatenate(pieces), -1, 1) if pieces else np.empty(0, np.float32)
+            raise unreadable(error, "damaged audio") from None
+        samples: np.ndarray = np.clip(finite(np.concatenate(pieces)), -1, 1) if pieces else np.empty(0, np.float32)
         samples = np.rint(samples * 32767).astype(np.int16)
         return samples
 
     def _open(self) -> None:
-        try:
-            self._container = av.open(str(self.path))
-        except (av.FFmpegError, OSError) as error:
-            raise MediaError(f"unreadable: {short(error)}") from None
+        self._container = open_media(self.path)
         self._video = best_video(self._container)
         if self._video is not None and self._video.codec_context is not None:
             self._video.codec_context.thread_count = 1
@@ -111,7 +129,12 @@ class ClipReader:
                 if number >= wanted.stop - 1:
                     return
         except av.FFmpegError as error:
-            raise MediaError(f"unreadable: damaged video ({short(error)})") from None
+            raise unreadable(error, "damaged video") from None
+
+    def _by_decord(self) -> Video:
+        if self._other is None:
+            self._other = Video(self.path)
+        return self._other
 
 
 def _time(frame: Frame) -> int:

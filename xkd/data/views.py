@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-import torch.nn.functional as nnf
 from torch import Tensor
 
 from xkd.data import augment
 from xkd.data.logmel import LogMelSpectrogram
+from xkd.data.padding import padded
 from xkd.errors import UserError
 from xkd.settings import MODALITIES, AudioView, Clips, Recipe, VideoView
 
@@ -66,9 +66,10 @@ class _Views:
         return min(view.frames * self.logmel.settings.hop, round(self.clips.seconds * self.clips.sample_rate))
 
     def _frames_from(self, clip: _Clip, start: float, view: VideoView) -> Tensor:
-        frames = clip.video(start, view.frames)
-        missing = view.frames - len(frames)  # a track that ends early holds its last picture
-        return torch.cat([frames, frames[-1:].expand(missing, -1, -1, -1)]) if missing else frames
+        return self._padded(clip.video(start, view.frames), view.frames, "video")
+
+    def _padded(self, cut: Tensor, length: int, modality: str) -> Tensor:
+        return torch.from_numpy(padded(cut.numpy(), length, modality, self.clips.pad))
 
     def _power_from(self, clip: _Clip, start: float, view: AudioView) -> Tensor:
         """Mel power (1, n_mels, frames) from `start` seconds on.
@@ -78,7 +79,7 @@ class _Views:
         """
         if not clip.short:
             samples = self._samples(view)
-            return self.logmel.power(_padded(clip.audio(start, samples), samples))[..., : view.frames]
+            return self.logmel.power(self._padded(clip.audio(start, samples), samples, "audio"))[..., : view.frames]
         power = self._whole_power(clip)
         first = min(round(start * self.clips.sample_rate / self.logmel.settings.hop), power.shape[-1] - view.frames)
         return power[..., first : first + view.frames]
@@ -88,7 +89,7 @@ class _Views:
             if not self.remember:
                 self._powers.clear()
             nominal = round(self.clips.seconds * self.clips.sample_rate)
-            self._powers[clip.id] = self.logmel.power(_padded(clip.audio(), nominal))
+            self._powers[clip.id] = self.logmel.power(self._padded(clip.audio(), nominal, "audio"))
         return self._powers[clip.id]
 
 
@@ -244,12 +245,6 @@ class _Clip:
         if last > end:
             parts.append(read(end, last))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
-
-
-def _padded(waveform: Tensor, samples: int) -> Tensor:
-    """A track that ends early goes silent."""
-    missing = samples - len(waveform)
-    return nnf.pad(waveform, (0, missing)) if missing > 0 else waveform
 
 
 def _evenly(count: int) -> list[float]:

@@ -8,17 +8,23 @@ from pathlib import Path
 import numpy as np
 
 from xkd.data import decode
-from xkd.data.decode import MediaError, Video
+from xkd.data.decode import Video
+from xkd.data.media import MediaError, faults_of
+from xkd.data.padding import padded
 from xkd.data.prepare import UNSUPPORTED
+from xkd.settings import Limits
+
+LIMITS = Limits()
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How a file is cut: `length` pictures or samples a clip, at `rate` per second, of one modality."""
+    """How a file is cut: `length` frames or samples a clip, at `rate` per second, of one modality; `pad` as in clips.pad."""
 
     modality: str
     length: int
     rate: float
+    pad: str = "hold"
 
 
 @dataclass(frozen=True)
@@ -35,41 +41,48 @@ def survey(path: str, cut: Cut) -> Survey | str:
     A rest of half a clip or more makes a clip of its own; so does any file that is shorter than one clip.
     """
     try:
-        found = decode.probe(Path(path))
-        codec = found.video_codec if cut.modality == "video" else found.audio_codec
-        if codec is None:
-            return f"no {cut.modality}"
-        if codec in UNSUPPORTED:
-            return f"codec {codec} is not supported"
-        if cut.modality == "video":
-            length = len(Video(Path(path), codec).at_rate(cut.rate))
-        else:
-            length = sum(len(piece) for piece in decode.sound(Path(path), round(cut.rate)))
+        with faults_of(Path(path), LIMITS.memory_gb):
+            length = _length(Path(path), cut)
     except MediaError as error:
         return str(error)
     return Survey(max(int(length / cut.length + 0.5), 1), length / cut.rate)
 
 
 def read(path: str, cut: Cut, first: int, count: int) -> list[np.ndarray] | str:
-    """Clips `first` to `first + count`: pictures (T, H, W, 3) uint8 or samples (S,) float32; or a reason.
+    """Clips `first` to `first + count`: frames (T, H, W, 3) uint8 or samples (S,) float32; or a reason.
 
-    The last clip of a file holds its last picture, or goes silent, up to the full length.
+    The last clip of a file is padded to the full length.
     """
+    begins = range(first * cut.length, (first + count) * cut.length, cut.length)
     try:
-        if cut.modality == "audio":
-            return _sounds(Path(path), cut, first, count)
-        video = Video(Path(path))
-        shown = video.at_rate(cut.rate)
-        numbers = shown[np.minimum(np.arange(first * cut.length, (first + count) * cut.length), len(shown) - 1)]
-        return [video.pictures(part) for part in numbers.reshape(count, cut.length)]
+        with faults_of(Path(path), LIMITS.memory_gb):
+            if cut.modality == "audio":
+                samples = samples_between(Path(path), round(cut.rate), begins.start, begins.stop)
+                return [_padded(samples[begin - begins.start :], cut) for begin in begins]
+            video = Video(Path(path), LIMITS)
+            shown = video.at_rate(cut.rate)
+            return [video.pictures(_padded(shown[begin:], cut)) for begin in begins]
     except MediaError as error:
         return str(error)
 
 
-def _sounds(path: Path, cut: Cut, first: int, count: int) -> list[np.ndarray]:
-    begin, end = first * cut.length, (first + count) * cut.length
-    samples = samples_between(path, round(cut.rate), begin, end)
-    return list(np.pad(samples, (0, end - begin - len(samples))).reshape(count, cut.length))
+def _length(path: Path, cut: Cut) -> int:
+    """How many frames or samples a file gives."""
+    found = decode.probe(path, LIMITS)
+    codec = found.video_codec if cut.modality == "video" else found.audio_codec
+    if codec is None:
+        raise MediaError(f"no {cut.modality}")
+    if codec in UNSUPPORTED:
+        raise MediaError(f"codec {codec} is not supported")
+    if cut.modality == "video":
+        return len(Video(path, LIMITS).at_rate(cut.rate))
+    return sum(len(piece) for piece in decode.sound(path, round(cut.rate), LIMITS))
+
+
+def _padded(values: np.ndarray, cut: Cut) -> np.ndarray:
+    if not len(values):
+        raise MediaError("unreadable: changed while it was read")
+    return padded(values[: cut.length], cut.length, cut.modality, cut.pad)
 
 
 def samples_between(path: Path, sample_rate: int, begin: int, end: int) -> np.ndarray:

@@ -33,8 +33,10 @@ def cores() -> int:
 
 def seconds_allowed(task: tuple[str, *tuple[Any, ...]]) -> float:
     """Time for decoding the file that a task's first argument names."""
-    source = Path(task[0])
-    size = source.stat().st_size if source.is_file() else 0
+    try:
+        size = Path(task[0]).stat().st_size
+    except (OSError, ValueError):  # the task itself will say what is wrong with the file
+        size = 0
     return FILE_SECONDS + SECONDS_PER_MEGABYTE * size / 1e6
 
 

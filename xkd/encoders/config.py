@@ -62,6 +62,7 @@ class EncoderConfig(Settings):
         description="patches along each axis of the view that positions were learned for"
     )
     input: VideoInput | AudioInput
+    pad: Literal["hold", "loop"] = Field("hold", description="how clips were filled that are shorter than a view")
     origin: str = Field(min_length=1, description="which run or file the weights come from")
     licence: str = Field(min_length=1, description="of the weights")
     decoder: DecoderConfig | None = Field(None, description="of decoder.safetensors, where that file is")

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from xkd.data import decode
-from xkd.data.decode import MediaError, Probe, Video
+from xkd.data.decode import Probe, Video
+from xkd.data.media import MediaError, faults_of
+from xkd.data.padding import padded
 from xkd.data.prepare import UNSUPPORTED
-from xkd.data.windows import Cut, samples_between
+from xkd.data.windows import LIMITS, Cut, samples_between
 
 Reader = Callable[[int], np.ndarray]  # of a cut that begins with this number
 
@@ -37,21 +39,22 @@ class Cuttings:
 def read(path: str, cuts: dict[str, Cut], start: float | None) -> Cuttings | str:
     """Cuts the same moment out of the pictures and the sound of a file; or says why nothing can be read.
 
-    A file that is too short holds its last picture, and goes silent. Runs in a process of its own, since decoders of
-    damaged files may hang or crash.
+    A file that is too short is padded. Runs in a process of its own, since decoders of damaged files may hang or crash.
 
     Args:
         cuts: per modality that is wanted, how long and at which rate.
         start: seconds from the first picture; None: the middle, as evaluation does.
     """
     try:
-        found = decode.probe(Path(path))
+        with faults_of(Path(path), LIMITS.memory_gb):
+            found = decode.probe(Path(path), LIMITS)
     except MediaError as error:
         return str(error)
     readers, lengths, faults = {}, {}, {}
     for modality, cut in cuts.items():
         try:
-            readers[modality], lengths[modality] = _open(Path(path), found, cut)
+            with faults_of(Path(path), LIMITS.memory_gb):
+                readers[modality], lengths[modality] = _open(Path(path), found, cut)
         except MediaError as error:
             faults[modality] = str(error)
     if not readers:
@@ -64,13 +67,14 @@ def read(path: str, cuts: dict[str, Cut], start: float | None) -> Cuttings | str
     for modality, reader in readers.items():
         cut = cuts[modality]
         try:
-            clip = reader(round(begin * cut.rate))
+            with faults_of(Path(path), LIMITS.memory_gb):
+                clip = reader(round(begin * cut.rate))
         except MediaError as error:
             faults[modality] = str(error)
             continue
         if len(clip) < cut.length:
-            notes.append(_short(modality, cut, len(clip)))
-        clips[modality] = _filled(modality, clip, cut.length)
+            notes.append(_short(cut, len(clip)))
+        clips[modality] = padded(clip, cut.length, modality, cut.pad)
     faults = {modality: faults[modality] for modality in cuts if modality in faults}
     if not clips:
         return "; ".join(faults.values())
@@ -87,7 +91,7 @@ def _open(path: Path, found: Probe, cut: Cut) -> tuple[Reader, float]:
         raise MediaError("no video")
     if found.video_codec in UNSUPPORTED:
         raise MediaError(f"codec {found.video_codec} is not supported")
-    video = Video(path, found.video_codec)
+    video = Video(path, LIMITS)
     shown = video.at_rate(cut.rate)
 
     def pictures(first: int) -> np.ndarray:
@@ -110,7 +114,7 @@ def _open_sound(path: Path, found: Probe, cut: Cut) -> tuple[Reader, float]:
 
     if found.declared_seconds:
         return samples, found.declared_seconds
-    return samples, sum(len(piece) for piece in decode.sound(path, rate)) / rate
+    return samples, sum(len(piece) for piece in decode.sound(path, rate, LIMITS)) / rate
 
 
 def _middle(cuts: dict[str, Cut], lengths: dict[str, float]) -> float:
@@ -121,14 +125,8 @@ def _middle(cuts: dict[str, Cut], lengths: dict[str, float]) -> float:
     return min((room + 1) // 2, room) / cut.rate
 
 
-def _filled(modality: str, clip: np.ndarray, length: int) -> np.ndarray:
-    missing = length - len(clip)
-    if modality == "video":
-        return np.concatenate([clip, np.repeat(clip[-1:], missing, axis=0)])
-    return np.pad(clip, (0, missing))
-
-
-def _short(modality: str, cut: Cut, length: int) -> str:
+def _short(cut: Cut, length: int) -> str:
     there, wanted = length / cut.rate, cut.length / cut.rate
-    rest = "the last picture is held" if modality == "video" else "the rest is silent"
-    return f"{modality}: {there:.2f} s of a view of {wanted:.2f} s, {rest}"
+    held = "the last picture is held" if cut.modality == "video" else "the rest is silent"
+    rest = "it starts again from the beginning" if cut.pad == "loop" else held
+    return f"{cut.modality}: {there:.2f} s of a view of {wanted:.2f} s, {rest}"

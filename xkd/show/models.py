@@ -48,7 +48,7 @@ class Models:
     def cuts(self) -> dict[str, Cut]:
         """How a file is cut for each modality."""
         configs = {m: self.of(m, ("student", "teacher"))[1].config for m in self.modalities}
-        return {m: Cut(m, config.length, config.rate) for m, config in configs.items()}
+        return {m: Cut(m, config.length, config.rate, config.pad) for m, config in configs.items()}
 
 
 def gather(paths: tuple[Path, ...]) -> Models:

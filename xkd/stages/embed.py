@@ -52,7 +52,7 @@ def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int)
     files = [str(path) for source in sources for path in _files(source)]
     if not files:
         raise UserError(f"{', '.join(map(str, sources))}: no files there")
-    cut = Cut(model.config.modality, model.config.length, model.config.rate)
+    cut = Cut(model.config.modality, model.config.length, model.config.rate, model.config.pad)
     found = track(run_guarded(windows.survey, [(f, cut) for f in files], seconds_allowed), "files", len(files))
     surveys = {file: _plain(result) for file, result in zip(files, found, strict=True)}
     faults = {file: result for file, result in surveys.items() if isinstance(result, str)}

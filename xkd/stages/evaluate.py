@@ -190,7 +190,7 @@ def _summary(manifest: Path) -> dict[str, Any]:
 
 def _check_settings(prepared: dict[str, Any], path: Path, recipe: Recipe, task: Task) -> None:
     """Encoders judge only clips cut, scaled and sampled as those that they were trained on; larger views need larger clips."""
-    free = {"pack", "size"} if "size" in task.views.get("video_global", {}) else {"pack"}
+    free = {"pack", "shortest", "pad"} | ({"size"} if "size" in task.views.get("video_global", {}) else set())
     for key, trained in recipe.clips.model_dump(mode="json", exclude=free).items():
         if prepared.get(key) != trained:
             raise UserError(

@@ -24,7 +24,9 @@ from xkd.errors import UserError
 from xkd.files import write_json
 from xkd.made import Made, opened
 from xkd.progress import track
-from xkd.settings import Clips, Params
+from xkd.settings import Clips, Limits, Params
+
+Task = tuple[str, str, Made, Clips, str, bool, Limits]
 
 PACKED = (INDEX, VIDEO, AUDIO)  # without its index a pack is none: it goes first and comes last
 
@@ -53,7 +55,7 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
     with opened(out, "prepare") as files:
         _adopt_older(files, out)
         files.check_free(out / "manifest.csv", out / "summary.json", *(out / "packed" / name for name in PACKED))
-        _prepare(table, dataset, raw, out, clips, require, files, processes)
+        _prepare(table, dataset, raw, out, clips, require, params.limits, files, processes)
 
 
 def _prepare(
@@ -63,6 +65,7 @@ def _prepare(
     out: Path,
     clips: Clips,
     require: str,
+    limits: Limits,
     files: Made,
     processes: int | None,
 ) -> None:
@@ -71,7 +74,8 @@ def _prepare(
     table = table.rename(columns={"path": "source"}).assign(name=[str(folder / name) for name in names])
     pack = PackWriter(files.part(out / "packed")) if clips.pack else None
     try:
-        facts = list(_prepared(table, raw, clips, require, files, pack, processes))
+        tasks = _tasks(table, raw, clips, require, limits, files)
+        facts = list(_prepared(table, tasks, pack, processes))
         rows = table.join(pd.DataFrame(facts, index=table.index))
         _check_usable(rows, raw, require)
         _publish(rows, dataset, clips, out, files, pack)
@@ -84,34 +88,33 @@ def _prepare(
             shutil.rmtree(pack.folder, ignore_errors=True)
 
 
-def _prepared(
-    table: pd.DataFrame,
-    raw: Path,
-    clips: Clips,
-    require: str,
-    files: Made,
-    pack: PackWriter | None,
-    processes: int | None,
-) -> Iterator[dict[str, Any]]:
-    """Manifest columns of each clip, in order; decoded clips go to `pack` as they come."""
-    once = ~table["id"].duplicated()
+def _tasks(table: pd.DataFrame, raw: Path, clips: Clips, require: str, limits: Limits, files: Made) -> list[Task]:
+    """Arguments of `prepare_clip` for each clip whose id did not come before."""
+    once = table[~table["id"].duplicated()]
     earlier = defaultdict(list)
     for path in files.listed:
         earlier[path.rpartition("-")[0]].append(path)
-    tasks = [
+    return [
         (
             str(raw.parent / source),
             str(files.folder / name),
             files.about(earlier[name]),
             clips,
             require,
-            pack is not None,
+            clips.pack,
+            limits,
         )
-        for source, name in zip(table["source"][once], table["name"][once], strict=True)
+        for source, name in zip(once["source"], once["name"], strict=True)
     ]
+
+
+def _prepared(
+    table: pd.DataFrame, tasks: list[Task], pack: PackWriter | None, processes: int | None
+) -> Iterator[dict[str, Any]]:
+    """Manifest columns of each clip, in order; decoded clips go to `pack` as they come."""
     results = track(run_guarded(prepare_clip, tasks, seconds_allowed, processes), "prepare", total=len(tasks))
-    for clip_id, name, first in zip(table["id"], table["name"], once, strict=True):
-        result = next(results) if first else Failure("duplicate id")
+    for clip_id, name, again in zip(table["id"], table["name"], table["id"].duplicated(), strict=True):
+        result = next(results) if not again else Failure("duplicate id")
         if isinstance(result, Failure):
             result = Prepared({"status": "unusable", "reason": result.reason})
         if pack and result.facts["status"] == "ok":
@@ -209,6 +212,6 @@ def _dataset_of(params: Params, raw: Path) -> str:
 
 def _key(clips: Clips) -> str:
     """Names the folder of the clips: other settings or encoder options make another one."""
-    shape = clips.model_dump_json(exclude={"pack"})
+    shape = clips.model_dump_json(exclude={"pack", "shortest", "pad"})
     options = json.dumps([encode.FOR_TRAINING, encode.AUDIO_OPTIONS, encode.AUDIO_BIT_RATE])
     return hashlib.sha256(f"{shape}\n{options}".encode()).hexdigest()[:8]

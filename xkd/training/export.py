@@ -65,6 +65,7 @@ def encoder_config(recipe: Recipe, modality: str, owner: str, seed: int) -> Enco
         patch=shape.patch,
         grid=shape.grid,
         input=fed,
+        pad=clips.pad,
         origin=f"trained with xkd on {recipe.dataset}: ablation {recipe.ablation}, seed {seed}"
         + (f", starting from: {start.origin}" if start else ""),
         licence=start.licence if start else "not stated (not the weights released by the authors of XKD)",
