@@ -28,7 +28,7 @@ class Project:
         self.values = {
             "dataset": "digits",
             "seeds": list(SEEDS),
-            "datasets": {"digits": {"kind": "manifest"}},
+            "datasets": {"digits": {"kind": "talking_digits"}},
             "evaluate": {},
             "tasks": {
                 "linear": {"protocol": "linear"},
@@ -101,8 +101,10 @@ class Project:
             metrics["student.audio.linear.top1"] = AUDIO[ablation][index]
         if ablation in TEACHERS:
             metrics["teacher.video.linear.top1"] = VIDEO[ablation][index] - 10
-        rest = {"manifest": "abc123", "clips": {"train": 40, "test": 20}, "items": {"video": 7, "audio": 3}}
+        clips = {"train": 40, "test": 20, "listed_train": 40, "listed_test": 20, "left_out": {"train": {}, "test": {}}}
+        rest = {"manifest": "abc123", "clips": clips, "items": {"video": 7, "audio": 3}, "notes": []}
         rest["encoders"] = runs.encoders_hash(self.run_folder(ablation, seed))
+        chance = {name.rpartition(".")[0]: 25.0 for name in metrics}
         pairs = [("cat", "cat", 9), ("cat", "dog", 1 + seed), ("dog", "dog", 10)]
         rows = [("student.video.linear", *pair) for pair in pairs] + [("student.video.knn", "cat", "cat", 99)]
         confusions = pd.DataFrame(rows, columns=["method", "label", "predicted", "clips"])
@@ -110,7 +112,7 @@ class Project:
         beside.parent.mkdir(parents=True, exist_ok=True)
         confusions.to_csv(beside, index=False)
         files = {".confusion.csv": sha256(beside)}
-        write_json(self.scores_file(ablation, seed), {**rest, "metrics": metrics, "files": files})
+        write_json(self.scores_file(ablation, seed), {**rest, "metrics": metrics, "chance": chance, "files": files})
         if ablation in ("xkd", "ae"):
             finetuned = {"student.video.finetune.top1": 60.0 + seed}
             write_json(self.scores_file(ablation, seed, "finetune"), {**rest, "metrics": finetuned, "files": {}})

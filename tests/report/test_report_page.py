@@ -1,3 +1,4 @@
+import json
 import re
 
 import matplotlib.image
@@ -10,7 +11,7 @@ from sklearn.decomposition import PCA
 from xkd.report import bars, confusion, curves, embedding_map, page, pictures, style
 from xkd.report.agreement import Agreement
 from xkd.report.collect import collect
-from xkd.report.paper import PaperResults
+from xkd.report.paper import PaperResults, mirrored
 from xkd.report.statistics import Comparison
 from xkd.report.text import main_table
 
@@ -45,13 +46,13 @@ def drawn(figure, folder):
     ],
 )
 def test_the_papers_figures(method, task, percent):
-    assert PaperResults().figure(method, task).percent == percent
+    assert next(iter(PaperResults().of(method, mirrored(task)).values())) == percent
 
 
 def test_the_paper_has_no_figure_for_what_it_did_not_try():
-    assert PaperResults().figure("recon_video", "ESC50 audio") is None
-    assert PaperResults().figure(None, "UCF101 video") is None
-    assert PaperResults().figure("xkd_mas", "UCF101 video", table="ablation-losses") is None
+    assert PaperResults().of("recon_video", mirrored("ESC50 audio")) == {}
+    assert PaperResults().of(None, mirrored("UCF101 video")) == {}
+    assert PaperResults().of("xkd_mas", mirrored("UCF101 video")).keys() == {"video"}
 
 
 def test_main_table_shows_means_differences_and_the_papers_figures_as_other_data(project):
@@ -117,7 +118,7 @@ def test_a_row_that_contradicts_the_paper_says_so(project):
 )
 def test_verdicts(difference, p, paper, verdict):
     here = Comparison(mean=20.0, sd=1.0, difference=difference, p=p)
-    assert Agreement("xkd", "video", "ae", here, {"UCF101": paper}).verdict == verdict
+    assert Agreement("xkd", "video", "ae", here, {"UCF101": paper}, "table").verdict == verdict
 
 
 def test_page_is_self_contained(report):
@@ -213,13 +214,11 @@ def test_every_figure_has_content(report, name):
 
 
 def test_bars_are_as_long_as_the_mean_accuracy(project):
-    panels = {
-        axis.get_title(loc="left"): axis for axis in bars.ablation_bars(collect(project.params), chance=25.0).axes
-    }
+    panels = {axis.get_title(loc="left"): axis for axis in bars.ablation_bars(collect(project.params)).axes}
     video = panels["video, linear probe, student"]
     assert [bar.get_width() for bar in video.patches] == pytest.approx([np.mean(VIDEO[name]) for name in VIDEO])
     assert [label.get_text() for label in video.get_yticklabels()] == list(VIDEO)
-    assert [line.get_xdata()[0] for line in video.lines if line.get_label() == "chance"] == [25]
+    assert [line.get_xdata()[0] for line in video.lines if line.get_label().startswith("chance")] == [25]
     finetuned = panels["video, finetuned, student"]
     assert [label.get_text() for label in finetuned.get_yticklabels()] == ["xkd", "ae"], "rows that have the task"
     assert panels["audio, linear probe, student"].texts[2].get_text() == "no such encoder"
@@ -311,3 +310,136 @@ def test_map_shows_the_full_method_beside_a_row_that_does_not_align(project):
 def test_audio_is_the_same_in_both_rows_so_no_p_value(project):
     assert AUDIO["xkd"] == AUDIO["ae"]
     assert rows(project.markdown(), "# Ablations")[0]["audio"] == "51.0 ± 1.0 (+0.0)"
+
+
+def paper_titles(project):
+    return [title for title in main_table(collect(project.params), PaperResults()).header if title.startswith("PAPER")]
+
+
+def test_own_clips_have_no_figures_of_the_paper_beside_them(project):
+    """Neither columns nor orderings, whatever the user calls the data set."""
+    for kind in ("folder", "manifest"):
+        project.values["datasets"]["digits"] = {"kind": kind, "source": "ucf101"}
+        text = project.markdown()
+        assert "PAPER" not in text and "2211.13929" not in text
+        assert "your own" in text and "has a counterpart" not in text
+
+
+def test_the_data_set_of_the_paper_is_noticed(project):
+    assert paper_titles(project)[0] == "PAPER, other data: UCF101 video"
+    project.values["datasets"]["digits"]["kind"] = "ucf101"  # pretrained on it, which the paper never did
+    assert paper_titles(project) == [
+        *("PAPER, other pretraining: UCF101 video", "PAPER, other data: HMDB51 video", "PAPER, other data: ESC50 audio")
+    ]
+    project.values["datasets"]["digits"]["kind"] = "kinetics400"
+    titles = paper_titles(project)
+    assert titles == [f"PAPER, pretrained on kinetics400: kinetics400 video {p}" for p in ("linear", "finetune")]
+    text = project.markdown()
+    assert "other data" not in text and "ANOTHER DATA SET" not in text
+    assert rows(text, "# Ablations")[0][titles[0]] == "46.4 (ablation-losses), 51.4 (video)"
+    agreement = rows(text, "## Agreement with the paper")
+    assert [row["PAPER: difference"] for row in agreement] == ["kinetics400 +14.2", "kinetics400 -1.5"]
+    assert {row["paper's table"] for row in agreement} == {"ablation-losses"}
+    project.values["datasets"]["digits"]["kind"] = "audioset"
+    assert paper_titles(project) == []
+
+
+def test_no_row_has_a_counterpart_is_said_only_when_it_is_true(project):
+    project.values["tasks"] = {"finetune": project.values["tasks"]["finetune"]}
+    project.values["ablations"] = {name: project.values["ablations"][name] for name in ("xkd", "ae")}
+    assert "No two rows of this table that stand in one table of the paper share a figure here" in project.markdown()
+    for entry in project.values["ablations"].values():
+        entry.pop("paper", None)
+    assert "No row of this table has a counterpart in the paper." in project.markdown()
+
+
+def rewritten(project, ablation, seed, protocol="linear", **changes):
+    """Changes what an evaluation wrote; `metrics` as text to replace."""
+    path = project.scores_file(ablation, seed, protocol)
+    scores = json.loads(path.read_text())
+    path.write_text(json.dumps(scores | changes))
+    return scores
+
+
+def test_columns_and_panels_say_their_metric_and_their_own_chance(project):
+    project.values["datasets"]["sounds"] = {"kind": "fsd50k"}
+    project.values["tasks"]["fsd"] = {
+        "protocol": "layer",
+        "dataset": "sounds",
+        "modalities": ["audio"],
+        "ablations": ["xkd"],
+    }
+    for seed in SEEDS:
+        scores = rewritten(project, "xkd", seed)
+        sounds = {"metrics": {"student.audio.layer.map": 40 + seed}, "chance": {"student.audio.layer": 2.5}}
+        project.scores_file("xkd", seed, "fsd").write_text(json.dumps(scores | {"manifest": "other"} | sounds))
+    results = collect(project.params)
+    assert "audio fsd_layer mAP" in main_table(results, PaperResults()).header
+    assert project.table().loc["xkd", "student.audio.fsd_layer.metric"] == "map"
+    chances = {
+        axis.get_title(loc="left"): [
+            line.get_xdata()[0] for line in axis.lines if line.get_label().startswith("chance")
+        ]
+        for axis in bars.ablation_bars(results).axes
+    }
+    assert chances["audio, fsd_layer mAP, student"] == [2.5]
+    assert chances["video, linear probe, student"] == [25]
+    assert chances["video, finetuned, student"] == [], "its evaluations say nothing of chance"
+    assert "data set `sounds`; chance level: 2.5 %." in project.markdown()
+
+
+def test_every_output_says_how_many_of_the_listed_clips_were_tested(project, report):
+    project.values["datasets"]["digits"]["kind"] = "hmdb51"
+    clips = {"train": 2635, "test": 1115, "listed_train": 3570, "listed_test": 1530}
+    folds = {
+        name: {"clips": {"train": 1, "test": tested, "listed_test": 510}} for name, tested in (("1", 372), ("2", 743))
+    }
+    for name in project.values["ablations"]:
+        for seed in SEEDS:
+            rewritten(project, name, seed, clips=clips | {"left_out": {"test": {"too short": 415}}}, folds=folds)
+    told = (
+        "Not the official protocol**: 1,115 of 1,530 official test clips (fold 1: 372 of 510, fold 2: 743 of 510; "
+        "left out: 415 too short); 2,635 of 3,570 official training clips"
+    )
+    text = project.markdown()
+    assert "`linear` 1,115 of 1,530, `finetune` 20" in text
+    assert told in text and told.replace("**", "</strong>") in project.html(report / "figures")
+    assert project.table().loc["xkd", ["linear.tested_clips", "linear.listed_clips"]].tolist() == ["1115", "1530"]
+    assert project.table().loc["random_init", ["finetune.tested_clips", "finetune.listed_clips"]].tolist() == ["", ""]
+
+
+def test_remarks_of_evaluations_stand_under_the_table_with_task_and_rows(project, report):
+    for seed in SEEDS:
+        rewritten(project, "xkd", seed, notes=["one <script>label</script> | only"])
+        rewritten(project, "ae", seed, notes=["one <script>label</script> | only"] * 2)
+    assert "- Task `linear`, rows `xkd`, `ae`: one &lt;script>label&lt;/script> | only\n" in project.markdown()
+    page_text = project.html(report / "figures")
+    assert "rows <code>xkd</code>, <code>ae</code>: one &lt;script&gt;label&lt;/script&gt; | only" in page_text
+
+
+def test_rows_of_given_teachers_alone_make_the_main_table(project):
+    project.values["ablations"] = {"xkd": project.values["ablations"]["xkd"]}
+    project.values["report"]["baseline"] = "xkd"
+    project.values["tasks"] = {"linear": {"protocol": "linear"}}
+    for seed in SEEDS:
+        path = project.scores_file("xkd", seed)
+        scores = json.loads(path.read_text())
+        metrics = {key: value for key, value in scores["metrics"].items() if key.startswith("teacher")}
+        path.write_text(json.dumps(scores | {"metrics": metrics}))
+    text = project.markdown()
+    (row,) = rows(text, "# Ablations")
+    assert row["teacher video"] == "22.0 ± 1.7" and not any("student" in title for title in row)
+    assert "## Teacher encoders" not in text
+
+
+def test_what_users_wrote_cannot_break_markdown_or_figures(project, report, tmp_path):
+    project.values["ablations"]["ae"]["hypothesis"] = "a | b\n<script>alert(1)</script> `x <b"
+    project.values["ablations"]["ae"]["paper_table"] = "Table | <img src=x>"
+    for seed in SEEDS:
+        path = project.scores_file("ae", seed).with_suffix(".confusion.csv")
+        path.write_text(path.read_text().replace("cat", r"$\frac{<b>|`"))
+    text = project.markdown()
+    (row,) = (row for row in rows(text, "## What each row asks") if row["ablation"] == "ae")
+    assert row["hypothesis"] == r"a \| b &lt;script>alert(1)&lt;/script> `x &lt;b" and len(row) == 5
+    assert "<script" not in text and "<img" not in text
+    assert drawn(confusion.confusion_matrices(collect(project.params)), tmp_path).min() < 0.5

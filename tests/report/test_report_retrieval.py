@@ -9,6 +9,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from invented import SEEDS
 
 from xkd.report import retrieval
 from xkd.report.collect import collect
@@ -109,3 +110,29 @@ def test_removed_clips_leave_words(project, report):
     assert clips_at_hand(project.params, project.root / "data" / "digits") is None
     text = project.html(report / "figures")
     assert "words alone" in text and "<audio" not in text and "video of “0”" in text
+
+
+def test_ids_that_are_paths_of_this_machine_are_shown_by_their_ends():
+    ids = [
+        "/home/me/a/dog/1",
+        "/home/me/b/dog/1",
+        "/home/me/a/cat/2",
+        "../up/cat/3",
+        r"C:\\Users\\me\\4",
+        "~/me/5",
+        "dog/1",
+    ]
+    shown = retrieval.shown_ids(ids)
+    assert shown == ["a/dog/1", "b/dog/1", "2", "3", "4", "5", "dog/1"]
+    assert retrieval.shown_ids(["/a/b", "/x/a/b"]) == ["a/b", "x/a/b"]
+
+
+def test_the_page_holds_no_path_of_this_machine(project, report):
+    for seed in SEEDS:
+        path = project.run_folder("xkd", seed) / "embeddings.npz"
+        with np.load(path) as archive:
+            arrays = dict(archive)
+        arrays["ids"] = np.array([f"/home/me/secret/{number}/clip" for number in range(12)])
+        np.savez(path, **arrays)
+    text = project.html(report / "figures")
+    assert "secret" not in text and '<span class="id">3/clip</span>' in text

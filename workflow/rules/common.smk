@@ -109,10 +109,15 @@ def task_manifest(wildcards) -> str:
 
 
 def table_settings() -> str:
-    """All settings but data sets and resources: the table states them, and takes seconds to make."""
-    return canonical(
-        SETTINGS.model_dump(mode="json", exclude={"datasets", "limits", "resources"})
+    """What the table states: all settings but limits and resources, and of data sets which they are and how much of them is taken."""
+    settings = SETTINGS.model_dump(
+        mode="json", exclude={"datasets", "limits", "resources"}
     )
+    datasets = {
+        name: {"kind": entry.kind, "limit": entry.limit}
+        for name, entry in SETTINGS.datasets.items()
+    }
+    return canonical(settings | {"datasets": datasets})
 
 
 def evaluations(ablation: str) -> list[str]:

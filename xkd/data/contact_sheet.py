@@ -82,6 +82,7 @@ def _pyplot() -> ModuleType:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    pyplot.rcParams["text.parse_math"] = False  # labels may hold dollar signs
     return pyplot
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xkd.report.collect import Results
-from xkd.report.paper import TASKS, PaperResults
+from xkd.report.counterparts import OWN, Counterparts
+from xkd.report.paper import TASKS, Measure, PaperResults, mirrored
 from xkd.report.statistics import Comparison
 from xkd.report.table import comparison
 
@@ -18,8 +19,10 @@ class Agreement:
     """One ablation and modality set against a reference row, here and in one table of the paper.
 
     Attributes:
-        here: the student's linear probe.
+        modality: and the task, where our data set is the paper's.
+        here: the linear probe of the student, or that task.
         paper: differences in points per data set of the paper.
+        table: of the paper, that holds both rows.
     """
 
     ablation: str
@@ -27,6 +30,7 @@ class Agreement:
     reference: str
     here: Comparison
     paper: dict[str, float]
+    table: str
 
     @property
     def verdict(self) -> str:
@@ -46,37 +50,58 @@ class Agreement:
 def agreements(results: Results, paper: PaperResults) -> list[Agreement]:
     """All comparisons that both this table and one table of the paper can make, in the order of the settings.
 
-    The reference is `report.baseline` where the paper's table has it, and the paper's full method otherwise (its
-    tables of refinement and of variants compare with that).
+    Where figures of ours measure what the paper's do, these are compared; else, unless the data are the user's own, our
+    linear probes on the data of pretraining with the paper's linear probes. The reference is `report.baseline` where
+    the paper's table has it, and the paper's full method otherwise (its tables of refinement and of variants compare
+    with that).
     """
     names = [name for name in results.runs if name != results.params.report.baseline]
-    found = [_agreement(results, paper, name, modality) for name in names for modality in ("video", "audio")]
+    counterparts = Counterparts(results, paper)
+    if counterparts.found:
+        return _same_data(counterparts, names)
+    if results.params.datasets[results.params.dataset].kind in OWN:
+        return []
+    measures = {m: {t.split()[0]: mirrored(t) for t in TASKS if t.endswith(m)} for m in ("video", "audio")}
+    found = [
+        _agreement(counterparts, name, f"student.{modality}.linear", modality, measures[modality])
+        for name in names
+        for modality in measures
+    ]
     return [one for one in found if one]
 
 
-def _agreement(results: Results, paper: PaperResults, ablation: str, modality: str) -> Agreement | None:
+def _same_data(counterparts: Counterparts, names: list[str]) -> list[Agreement]:
+    """Every column of ours that measures what a figure of the paper does; teachers only where a row has no student."""
+    found = []
+    for name in names:
+        columns = {one.name: one for one in counterparts.found if one.ablation == name}
+        students = {key: one for key, one in columns.items() if one.column.owner == "student"}
+        for column, one in (students or columns).items():
+            title = f"{one.column.modality}, {one.column.task}"
+            found.append(_agreement(counterparts, name, column, title, {one.figure.measure.task: one.figure.measure}))
+    return [one for one in found if one]
+
+
+def _agreement(
+    counterparts: Counterparts, ablation: str, column: str, title: str, measures: dict[str, Measure]
+) -> Agreement | None:
+    results, paper = counterparts.results, counterparts.paper
     methods = {name: results.params.ablations[name].paper for name in results.runs}
     for reference in (results.params.report.baseline, _full_method(methods)):
         if reference in (None, ablation):
             continue
-        differences = _paper_differences(paper, methods[ablation], methods[reference], modality)
-        here = comparison(results, ablation, f"student.{modality}.linear", reference)
-        if differences and here and here.difference is not None:
-            return Agreement(ablation, modality, reference, here, differences)
+        told = paper.differences(methods[ablation], methods[reference], measures)
+        here = comparison(results, ablation, column, reference)
+        comparable = _comparable(counterparts, ablation, reference)
+        if told and comparable and here and here.difference is not None:
+            return Agreement(ablation, title, reference, here, told[1], told[0])
     return None
 
 
-def _paper_differences(
-    paper: PaperResults, method: str | None, reference: str | None, modality: str
-) -> dict[str, float]:
-    """Points per data set between two methods within the table that gives the first one's figure."""
-    differences = {}
-    for task in (task for task in TASKS if task.endswith(modality)):
-        row = paper.figure(method, task)
-        beside = paper.figure(reference, task, row.table) if row else None
-        if row and beside:
-            differences[task.split()[0]] = row.percent - beside.percent
-    return differences
+def _comparable(counterparts: Counterparts, ablation: str, reference: str) -> bool:
+    """Whether two rows were pretrained on the same data, as two rows of a table of the paper are."""
+    one, other = (counterparts.pretraining(name) for name in (ablation, reference))
+    return one == other or (one.kind is not None and one.kind == other.kind)
 
 
 def _full_method(methods: dict[str, str | None]) -> str | None:

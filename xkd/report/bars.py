@@ -12,7 +12,7 @@ from xkd.params import recipe
 from xkd.report.collect import Results
 from xkd.report.statistics import compare
 from xkd.report.style import MODALITY, YARDSTICK, described, message, plt
-from xkd.report.text import PROTOCOLS
+from xkd.report.text import PROTOCOLS, titled
 from xkd.settings import Training
 
 SPREAD = 0.18
@@ -20,7 +20,7 @@ ROW_INCHES, HEAD_INCHES = 0.23, 0.75
 Group = tuple[str, str]
 
 
-def ablation_bars(results: Results, chance: float | None) -> Figure:
+def ablation_bars(results: Results) -> Figure:
     """One row of panels per owner and task, one panel per modality, one bar per ablation that has the task.
 
     Bar: mean over seeds; line: standard deviation; dot: a seed. Rows that are not pretraining (random weights,
@@ -37,10 +37,15 @@ def ablation_bars(results: Results, chance: float | None) -> Figure:
     for place, ((owner, method), (rows, modalities)) in enumerate(groups.items()):
         axes = [figure.add_subplot(grid[place, column]) for column in range(len(modalities))]
         for axis, modality in zip(axes, modalities):
-            _panel(axis, results, f"{owner}.{modality}.{method}", {name: modes[name] for name in rows})
-            if chance is not None and "retrieval" not in method:
-                axis.axvline(chance, color="black", linewidth=1, linestyle="--", label="chance")
-            axis.set_title(f"{modality}, {method_title(method)}, {owner}", color=MODALITY[modality], fontweight="bold")
+            task = f"{owner}.{modality}.{method}"
+            _panel(axis, results, task, {name: modes[name] for name in rows})
+            if (chance := results.chance(task)) is not None:
+                axis.axvline(
+                    chance, color="black", linewidth=1, linestyle="--", label="chance, of this task's test clips"
+                )
+            axis.set_title(
+                f"{modality}, {method_title(results, task)}, {owner}", color=MODALITY[modality], fontweight="bold"
+            )
             axis.set_yticks(range(len(rows)), list(rows) if axis is axes[0] else [])
             axis.invert_yaxis()
             axis.set_xlabel("%" if place == len(groups) - 1 else "")
@@ -71,13 +76,15 @@ def _words(results: Results, groups: dict[Group, tuple[list[str], list[str]]]) -
             means = {name: np.mean(values) for name in rows if (values := results.values(name, task))}
             if means:
                 name = max(means, key=means.__getitem__)
-                best.append(f"{owner} {modality} {method_title(method)}: {name}, {means[name]:.1f} %")
+                best.append(f"{owner} {modality} {method_title(results, task)}: {name}, {means[name]:.1f} %")
     return f"Horizontal bars, one per ablation, per task and modality. Longest bars: {'; '.join(best)}."
 
 
-def method_title(method: str) -> str:
-    """What a panel calls a classifier, such as "linear probe"."""
-    return {"linear": "linear probe"}.get(method, PROTOCOLS.get(method, method).strip())
+def method_title(results: Results, task: str) -> str:
+    """What a panel calls a classifier, such as "linear probe", with the metric where it is not top-1."""
+    method = task.split(".")[2]
+    words = {"linear": " linear probe"}.get(method, PROTOCOLS.get(method, f" {method}"))
+    return titled(words, results.metric(task)).strip()
 
 
 def _mode(training: Training) -> str:

@@ -1,97 +1,166 @@
-"""results/paper-comparison.md: every figure of the paper, and ours for the same task where there is one."""
+"""results/paper-comparison.md: every figure of the paper, table by table, and ours that measure the same."""
 
 from __future__ import annotations
 
-import pandas as pd
-
-from xkd.params import column, tasks_of
 from xkd.report.collect import Results
-from xkd.report.paper import CITATION, PaperResults
+from xkd.report.counterparts import PROTOCOLS, Counterpart, Counterparts, probe
+from xkd.report.paper import CITATION, PaperFigure, PaperResults
 from xkd.report.statistics import compare
+from xkd.report.tested import deviations, share, verdict
+from xkd.report.text import cell
 
-KINDS = {"kinetics-sound": "kinetics_sound"}  # data sets whose name in the paper's tables is not their kind here
-MODALITIES = {"audio+video": "both"}
-METHODS = {
-    "linear": ("svm", "layer", "linear"),
-    "finetune": ("finetune",),
-}  # the paper's linear probe is one of three here
-VARIANTS = {"xkd": "XKD", "xkd_mas": "XKD-MAS", "xkd_mats": "XKD-MATS"}
-OWNERS = ("student", "teacher")
+TABLES = {
+    "ablation-losses": "ablation of the losses",
+    "ablation-refinement": "ablation of the refinement",
+    "video": "comparison with other work, video",
+    "audio": "comparison with other work, audio",
+    "audio-video": "comparison with other work, both modalities",
+}
+HEADER = ("method", "pretrained on", "data set", "protocol", "modality", "metric", "paper")
+HERE = ("here", "test clips", "what differs here")
 EMPTY = "–"
 
 
 def comparison(results: Results) -> str:
     """The whole page as Markdown."""
-    header = [
-        "task",
-        "protocol",
-        "modality",
-        "metric",
-        "paper pretrained on",
-        *(f"paper {v}" for v in VARIANTS.values()),
-    ]
-    header += ["paper, best other", "here"]
-    lines = [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
-    keys = ["task", "protocol", "modality", "metric", "pretraining"]
-    for values, rows in PaperResults().all_rows.groupby(keys, sort=True):
-        key = [str(value) for value in values]
-        cells = [*key, *(_paper(rows, method) for method in VARIANTS), _best_other(rows), _here(results, *key[:3])]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([f"# Beside the paper: `{results.params.dataset}`", "", _differences(results), "", *lines, ""])
+    paper = PaperResults()
+    counterparts = Counterparts(results, paper)
+    lines = [f"# Beside the paper: `{results.params.dataset}`", "", _introduction(results), ""]
+    for name in paper.tables:
+        lines += [f"## Table `{name}` of the paper: {TABLES[name]}", "", *_section(counterparts, name), ""]
+    return "\n".join(lines + _elsewhere(counterparts))
 
 
-def _differences(results: Results) -> str:
+def _introduction(results: Results) -> str:
     params = results.params
-    some = next(iter(results.runs.values()))[0]
     model, training = params.model, params.training
-    clips = f", {some.clips.train} training clips" if some.items else ""
+    count = next(iter(results.runs.values()))[0].pretraining_clips
+    clips = f", {count:,} training clips" if count is not None else ""
     return (
         f"Paper: {CITATION}; ViT-B (768 wide, 12 deep), 800 epochs of Kinetics400 or AudioSet. Here: {model.width} wide, "
-        f"{model.depth} deep, {training.epochs} epochs of `{params.dataset}` (manifest `{results.manifest}`"
-        f"{clips}). Mean ± standard deviation over n seeds. A cell that is empty says why."
+        f"{model.depth} deep, {training.epochs} epochs of `{params.dataset}` (manifest `{results.manifest}`{clips}), unless a row "
+        "says otherwise.\n\nThe paper gives some figures of one method in several tables, with other settings. A figure of ours "
+        "stands only beside a figure of the same method, pretraining set, data set, protocol, modality and metric, as mean ± "
+        "standard deviation over n seeds. Tables are called as in `xkd/report/paper_results.csv`."
     )
 
 
-def _paper(rows: pd.DataFrame, method: str) -> str:
-    found = rows.loc[rows["method"] == method, "percent"]
-    return f"{found.iloc[0]:.1f}" if len(found) else EMPTY
+def _section(counterparts: Counterparts, table: str) -> list[str]:
+    """One table of the paper; columns of ours where it has a figure of ours."""
+    figures = [figure for figure in counterparts.paper.figures if figure.table == table]
+    beside = [(figure, [one for one in counterparts.found if one.figure is figure]) for figure in figures]
+    if not any(ours for _, ours in beside):
+        return [f"No figure of ours measures what one of these does: {_why_none(counterparts, figures)}.", ""] + _table(
+            HEADER, [_paper(figure) for figure in figures]
+        )
+    return _table((*HEADER, *HERE), [[*_paper(figure), *_here(counterparts, figure, ours)] for figure, ours in beside])
 
 
-def _best_other(rows: pd.DataFrame) -> str:
-    """Of the works that the paper compares with; its own ablations are not among them."""
-    others = rows[rows["table"].isin(("video", "audio", "audio-video")) & ~rows["method"].isin(VARIANTS)]
-    if others.empty:
-        return EMPTY
-    best = others.iloc[others["percent"].argmax()]
-    return f"{best['percent']:.1f} ({best['method']})"
+def _table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
-def _here(results: Results, dataset: str, protocol: str, modality: str) -> str:
-    """Our figures, or why there are none."""
-    params, kind = results.params, KINDS.get(dataset, dataset)
-    tasks = {
-        name: task
-        for name, task in params.tasks.items()
-        if params.datasets[task.dataset or params.dataset].kind == kind and task.protocol in METHODS[protocol]
-    }
-    if not tasks:
-        return f"no task of data set `{kind}` with protocol {' or '.join(METHODS[protocol])} in the settings"
-    rows = [name for name, ablation in params.ablations.items() if ablation.paper in VARIANTS]
-    found = [
-        f"{ablation}: {_figures(results, ablation, name, task.protocol, MODALITIES.get(modality, modality))}"
-        for ablation in rows
-        for name, task in tasks.items()
-        if name in tasks_of(params, ablation)
+def _paper(figure: PaperFigure) -> list[str]:
+    one = figure.measure
+    return [
+        *(figure.method, one.pretraining, one.task, one.protocol, one.modality, one.metric),
+        f"{figure.percent:.1f}",
     ]
-    return "; ".join(found) or f"no row for {', '.join(VARIANTS.values())} has the task {', '.join(tasks)}"
 
 
-def _figures(results: Results, ablation: str, task: str, protocol: str, modality: str) -> str:
-    figures = []
-    for owner in OWNERS:
-        values = results.values(ablation, column(task, protocol, f"{owner}.{modality}.{protocol}"))
-        if values:
-            one = compare(values, None)
-            spread = f" ± {one.sd:.1f}" if one.sd is not None else ""
-            figures.append(f"{owner} {one.mean:.1f}{spread} (n {len(values)})")
-    return ", ".join(figures) or f"no {modality} in {task}"
+def _here(counterparts: Counterparts, figure: PaperFigure, ours: list[Counterpart]) -> list[str]:
+    """Our figures, one to a line of the cell, what they were tested on, and what else is not as in the paper."""
+    results = counterparts.results
+    if not ours:
+        return [_why_none(counterparts, [figure]), EMPTY, EMPTY]
+    cells = [
+        (
+            f"`{one.ablation}`, `{one.column.task}`, {one.column.owner}: {_mean(results, one.ablation, one.name)}",
+            share(results.runs[one.ablation][0].scores[one.column.task].clips, "test"),
+            "; ".join(_differences(results, one)) or EMPTY,
+        )
+        for one in ours
+    ]
+    return ["<br>".join(parts) for parts in zip(*cells, strict=True)]
+
+
+def _mean(results: Results, ablation: str, column: str) -> str:
+    values = results.values(ablation, column) or []
+    one, digits = compare(values, None), results.params.report.decimals
+    return f"{one.mean:.{digits}f}{f' ± {one.sd:.{digits}f}' if one.sd is not None else ''} (n {len(values)})"
+
+
+def _differences(results: Results, one: Counterpart) -> list[str]:
+    params, task = results.params, one.column.task
+    usual, found = probe(one.figure.measure.task), []
+    if one.figure.measure.protocol == "linear" and one.column.method != usual:
+        found.append(f"protocol {one.column.method}, in the paper {usual}")
+    if clips := deviations(results, one.ablation, task):
+        found.append(f"**{verdict(results, task)}**: {'; '.join(clips)}")
+    pretraining = params.datasets[params.dataset]
+    if pretraining.limit and not results.runs[one.ablation][0].given:
+        found.append(f"pretrained on at most {pretraining.limit} clips of each class (limit)")
+    return found
+
+
+def _why_none(counterparts: Counterparts, figures: list[PaperFigure]) -> str:
+    """Why no figure of ours stands beside any of these; nothing to say of methods that are not rows here."""
+    params = counterparts.results.params
+    rows = [name for name in counterparts.results.runs if params.ablations[name].paper in {f.method for f in figures}]
+    if not rows:
+        return EMPTY if len(figures) == 1 else "no row names one of these methods as `paper`"
+    wanted = {figure.measure.pretraining for figure in figures}
+    there = {name: counterparts.pretraining(name) for name in rows}
+    rows = [name for name in rows if there[name].kind in wanted]
+    if not rows:
+        return f"pretrained here on {cell(', '.join(sorted({one.words for one in there.values()})))}"
+    if len(figures) > 1:
+        return "no task with these protocols on these data sets"
+    one = figures[0].measure
+    protocols = " or ".join(name for name, word in PROTOCOLS.items() if word == one.protocol)
+    return f"no {one.metric} of {one.modality} on {one.task} by {protocols}"
+
+
+def _elsewhere(counterparts: Counterparts) -> list[str]:
+    """Figures of ours on data sets of the paper after another pretraining: of use for orderings alone."""
+    results = counterparts.results
+    sets = {figure.measure.task for figure in counterparts.paper.figures}
+    placed = {(one.ablation, one.name) for one in counterparts.found}
+    rows = [
+        [
+            *(
+                f"`{ablation}`",
+                cell(counterparts.pretraining(ablation).words),
+                f"`{column.task}`",
+                column.owner,
+                column.modality,
+            ),
+            *(column.metric, _mean(results, ablation, name)),
+            share(results.runs[ablation][0].scores[column.task].clips, "test"),
+            "; ".join(deviations(results, ablation, column.task)) or EMPTY,
+        ]
+        for ablation in results.runs
+        for name, column in results.columns(ablation).items()
+        if (ablation, name) not in placed and counterparts.task(column.task) in sets and column.method in PROTOCOLS
+    ]
+    if not rows:
+        return []
+    header = (
+        "row",
+        "pretrained on",
+        "task",
+        "encoder",
+        "modality",
+        "metric",
+        "here",
+        "test clips",
+        "what differs here",
+    )
+    return [
+        "## Our other figures on data sets of the paper",
+        "",
+        "No figure of the paper measures the same. Compare orderings of rows, not levels, with those of the tables above.",
+        "",
+        *_table(header, rows),
+        "",
+    ]

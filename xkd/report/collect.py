@@ -11,7 +11,7 @@ from pydantic import BaseModel, FiniteFloat, RootModel, ValidationError
 from xkd import runs
 from xkd.errors import UserError
 from xkd.files import sha256
-from xkd.params import column, headline, tasks_of
+from xkd.params import column, headline_metrics, tasks_of
 from xkd.settings import Params
 
 Content = TypeVar("Content", bound=BaseModel)
@@ -22,6 +22,8 @@ class RunMetrics(BaseModel):
 
     manifest: str
     trainable_parameters: int
+    clips: int | None = None
+    given: dict[str, str] = {}
 
 
 class RunTimes(BaseModel):
@@ -42,8 +44,21 @@ class RunVersions(RootModel[dict[str, str | None]]):
 
 
 class ClipCounts(BaseModel):
+    """Clips that took part, those that the list of the data set names, and why the others did not; summed over folds."""
+
     train: int
     test: int
+    listed_train: int | None = None  # earlier versions did not count them
+    listed_test: int | None = None
+    left_out: dict[str, dict[str, int]] = {}
+
+    def used(self, split: str) -> tuple[int, int | None]:
+        """How many took part, of how many."""
+        return (self.test, self.listed_test) if split == "test" else (self.train, self.listed_train)
+
+
+class FoldScores(BaseModel):
+    clips: ClipCounts
 
 
 class Scores(BaseModel):
@@ -55,6 +70,28 @@ class Scores(BaseModel):
     metrics: dict[str, FiniteFloat]
     encoders: str
     files: dict[str, str]
+    chance: dict[str, FiniteFloat] = {}
+    notes: list[str] = []
+    folds: dict[str, FoldScores] = {}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of one run: what it is, in percent.
+
+    Attributes:
+        task: the entry of `tasks` that it comes from.
+        metric: top1, map or recall1.
+        chance: what guessing scores, in percent; None where an earlier version did not say.
+    """
+
+    task: str
+    owner: str
+    modality: str
+    method: str
+    metric: str
+    percent: float
+    chance: float | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +103,10 @@ class Run:
         seconds: of pretraining.
         run_id, experiment_id: in MLflow; None if it was not tracked.
         items: per modality, distinct sources (scans, recordings) that the test clips are made of.
-        accuracies: top-1 (or mAP, or recall at 1) in percent per column, such as "student.video.linear".
+        columns: the figure of each column of the table, such as "student.video.linear".
+        scores: what the evaluation of each task wrote.
+        pretraining_clips: usable clips of the data that it was pretrained on.
+        given: per modality the origin of the encoders that the row was given, if it was.
         versions: of the code and libraries that pretrained it, by name.
     """
 
@@ -80,7 +120,10 @@ class Run:
     experiment_id: str | None
     clips: ClipCounts
     items: dict[str, int]
-    accuracies: dict[str, float]
+    columns: dict[str, Column]
+    scores: dict[str, Scores]
+    given: dict[str, str]
+    pretraining_clips: int | None
     versions: dict[str, str | None]
 
 
@@ -95,12 +138,36 @@ class Results:
     @property
     def tasks(self) -> list[str]:
         """Tasks that at least one run has, in the order of the table."""
-        return sorted({key for runs in self.runs.values() for run in runs for key in run.accuracies}, key=_task_order)
+        return sorted({key for runs in self.runs.values() for run in runs for key in run.columns}, key=_task_order)
+
+    @property
+    def main_tasks(self) -> list[str]:
+        """Those of the students; of all where every row was given teachers."""
+        return [task for task in self.tasks if task.startswith("student.")] or self.tasks
+
+    def columns(self, ablation: str) -> dict[str, Column]:
+        """Columns that every seed of the row has, as its first seed has them."""
+        runs = self.runs[ablation]
+        return {name: column for name, column in runs[0].columns.items() if all(name in run.columns for run in runs)}
+
+    def kind(self, task: str) -> str:
+        """Of the data set that a task is on."""
+        return self.params.datasets[self.params.tasks[task].dataset or self.params.dataset].kind
+
+    def metric(self, task: str) -> str:
+        """top1, map or recall1."""
+        return next(run.columns[task].metric for runs in self.runs.values() for run in runs if task in run.columns)
+
+    def chance(self, task: str) -> float | None:
+        """What guessing scores in a task, in percent, mean over the runs that say so."""
+        found = [run.columns[task].chance for runs in self.runs.values() for run in runs if task in run.columns]
+        known = [value for value in found if value is not None]
+        return sum(known) / len(known) if known else None
 
     def values(self, ablation: str, task: str) -> list[float] | None:
         """One value per seed, or None where the ablation lacks the task."""
         runs = self.runs[ablation]
-        return [run.accuracies[task] for run in runs] if all(task in run.accuracies for run in runs) else None
+        return [run.columns[task].percent for run in runs] if all(task in run.columns for run in runs) else None
 
 
 def collect(params: Params, root: Path = Path()) -> Results:
@@ -151,7 +218,10 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         experiment_id=tracking.experiment_id,
         clips=own.clips if own else ClipCounts(train=0, test=0),
         items=own.items if own else {},
-        accuracies=_accuracies(params, scores),
+        columns=_columns(params, scores),
+        scores=scores,
+        given=metrics.given,
+        pretraining_clips=metrics.clips,
         versions=versions.root,
     )
     return run, sources
@@ -167,12 +237,15 @@ def _check_evaluation(path: Path, scores: Scores, run: Path, command: str) -> No
             raise UserError(f"{beside}: not the file that was written with {path.name}; make both with: {command}")
 
 
-def _accuracies(params: Params, scores: dict[str, Scores]) -> dict[str, float]:
+def _columns(params: Params, scores: dict[str, Scores]) -> dict[str, Column]:
     """The figure of each column of the table."""
     found = {}
     for task, part in scores.items():
-        for name, value in headline(part.metrics).items():
-            found[column(task, params.tasks[task].protocol, name)] = value
+        for classifier, metric in headline_metrics(part.metrics).items():
+            name = column(task, params.tasks[task].protocol, classifier)
+            percent, chance = part.metrics[f"{classifier}.{metric}"], part.chance.get(classifier)
+            owner, modality, method = classifier.split(".")
+            found[name] = Column(task, owner, modality, method, metric, percent, chance)
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xkd import csv_files
+from xkd.data.listing import LABEL_SEPARATOR
 from xkd.errors import UserError
 
 
@@ -20,11 +21,12 @@ class DataFacts:
     splits: dict[str, int]
     reasons: dict[str, int]
     labels: int
+    several: bool
 
     @property
     def chance(self) -> float | None:
-        """Percent right when every label is guessed equally often."""
-        return 100 / self.labels if self.labels else None
+        """Percent right when every label is guessed equally often; None where clips have several, or none."""
+        return 100 / self.labels if self.labels and not self.several else None
 
 
 def facts(folder: Path, manifest: str) -> DataFacts | None:
@@ -51,7 +53,9 @@ def facts(folder: Path, manifest: str) -> DataFacts | None:
             f"{folder}/summary.json: manifest {summary['hash']}, but the runs were made from {manifest}; "
             "pretrain and evaluate again, or restore the data"
         )
+    labels = rows.label[(rows.status == "ok") & (rows.label != "")]
     return DataFacts(
         **{key: summary[key] for key in ("expected", "found", "usable", "splits", "reasons")},
-        labels=rows.label[(rows.status == "ok") & (rows.label != "")].nunique(),
+        labels=labels.str.split(LABEL_SEPARATOR).explode().nunique(),
+        several=bool(labels.str.contains(LABEL_SEPARATOR, regex=False).any()),
     )

@@ -16,15 +16,16 @@ Panel = dict[str, Comparison]  # by ablation, in the order of the table
 
 
 def difference_plot(results: Results) -> Figure:
-    """One row of panels per student task, one panel per modality: mean difference over seeds and its interval.
+    """One row of panels per task of the students, one panel per modality: mean difference over seeds and its interval.
 
     A filled dot: the interval leaves out zero. A cross: no interval, since there is one seed, or since differences do not vary.
     """
     baseline = results.params.report.baseline
-    panels = {task: panel for task in results.tasks if task.startswith("student.") and (panel := _panel(results, task))}
+    panels = {task: panel for task in results.main_tasks if (panel := _panel(results, task))}
     if not panels:
         return message(f"No row of this table shares a task with {baseline}.")
     rows = _rows(results, panels)
+    owner = next(iter(panels)).split(".")[0]
     columns = [m for m in MODALITY if any(task.split(".")[1] == m for task in panels)]
     heights = [HEAD_INCHES + ROW_INCHES * len(names) for names in rows.values()]
     size = (2 + 2.6 * len(columns), sum(heights) + 0.3)
@@ -33,12 +34,16 @@ def difference_plot(results: Results) -> Figure:
     )
     for (method, names), across in zip(rows.items(), axes):
         for modality, axis in zip(columns, across):
-            drawn = panels.get(f"student.{modality}.{method}")
+            drawn = panels.get(f"{owner}.{modality}.{method}")
             if drawn is None:
                 axis.set_visible(False)
                 continue
             _draw(axis, drawn, names, MODALITY[modality])
-            axis.set_title(f"{modality}, {method_title(method)}", color=MODALITY[modality], fontweight="bold")
+            axis.set_title(
+                f"{modality}, {method_title(results, f'{owner}.{modality}.{method}')}",
+                color=MODALITY[modality],
+                fontweight="bold",
+            )
         first = next(axis for axis in across if axis.get_visible())
         first.set_yticks(range(len(names)), names)
         first.tick_params(labelleft=True)

@@ -12,10 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from xkd.params import recipe
-from xkd.report import collapse, retrieval, text
+from xkd.report import collapse, retrieval, tested, text
 from xkd.report.agreement import LEVEL, TIE, agreements
 from xkd.report.arrays import load
 from xkd.report.collect import Results, Run
+from xkd.report.counterparts import OWN, Counterparts
 from xkd.report.dataset import DataFacts
 from xkd.report.media import Media, data_uri
 from xkd.report.paper import CITATION, PaperResults
@@ -59,19 +60,54 @@ class Figures:
 def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
     """What both templates show, apart from the figures."""
     paper = PaperResults()
-    some = next(iter(results.runs.values()))[0]
-    fill = {"params": results.params, "manifest": results.manifest, "run": some, "data": data, "citation": CITATION}
+    found, main = agreements(results, paper), text.main_table(results, paper)
+    same_data = bool(Counterparts(results, paper).found)
+    fill = {
+        "params": results.params,
+        "manifest": results.manifest,
+        "data": data,
+        "citation": CITATION,
+        "main": main,
+        "run": next(iter(results.runs.values()))[0],
+        "same_data": same_data,
+        "metrics": {results.metric(task) for task in results.tasks},
+        "methods": {task.split(".")[2] for task in results.tasks},
+        "chance": _chance(results),
+        "shares": tested.shares(results),
+        "remarks": tested.notes(results),
+    }
     return {
         "params": results.params,
         "data": data,
         "manifest": results.manifest,
-        "main": text.main_table(results, paper),
+        "main": main,
         "questions": text.questions_table(results),
-        "agreement": text.agreement_table(results, agreements(results, paper)),
-        "agreement_note": _environment().get_template("agreement.j2").render(tie=TIE, level=LEVEL),
+        "agreement": text.agreement_table(results, found, same_data),
+        "agreement_note": _environment().get_template("agreement.j2").render(tie=TIE, level=LEVEL, same_data=same_data),
+        "no_agreement": _no_agreement(results, paper),
         "other": text.other_table(results),
-        "notes": _environment().get_template("notes.j2").render(fill).strip().split("\n"),
+        "notes": [line for line in _environment().get_template("notes.j2").render(fill).split("\n") if line],
     }
+
+
+def _chance(results: Results) -> dict[str, str]:
+    """Per task on another data set than that of pretraining, what guessing scores, such as "1.0 %"."""
+    found: dict[str, dict[str, None]] = {}
+    for column in results.tasks:
+        task = next(run.columns[column].task for runs in results.runs.values() for run in runs if column in run.columns)
+        if (value := results.chance(column)) is not None:
+            found.setdefault(task, {})[f"{value:.1f} %"] = None
+    return {task: " and ".join(values) for task, values in found.items()}
+
+
+def _no_agreement(results: Results, paper: PaperResults) -> str:
+    """What stands in place of an empty table of agreement."""
+    params = results.params
+    if not any(figure.method == entry.paper for figure in paper.figures for entry in params.ablations.values()):
+        return "No row of this table has a counterpart in the paper."
+    if params.datasets[params.dataset].kind in OWN:
+        return "The clips are your own, and no row was measured as one of the paper was: there is nothing to compare."
+    return "No two rows of this table that stand in one table of the paper share a figure here to compare them by."
 
 
 def markdown(shown: dict[str, Any]) -> str:
@@ -140,13 +176,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"code": _code, "stacked": _stacked}
+    environment.filters |= {"code": _code, "stacked": _stacked, "cell": text.cell, "plain": text.plain}
     return environment
 
 
 def _code(line: str) -> Markup:
-    """Escaped HTML in which `words` in backticks are code."""
-    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(line))))
+    """Escaped HTML in which `words` in backticks are code and **words** between stars are strong."""
+    return Markup(
+        re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(line))))
+    )
 
 
 def _stacked(cell: str) -> Markup:

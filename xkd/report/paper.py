@@ -1,8 +1,9 @@
-"""The paper's own figures, as data: another data set and full-size networks, so for orientation only."""
+"""The paper's own figures, as data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 
 import pandas as pd
@@ -12,37 +13,73 @@ TASKS = {
     "UCF101 video": ("ucf101", "video"),
     "HMDB51 video": ("hmdb51", "video"),
     "ESC50 audio": ("esc50", "audio"),
-}
+}  # linear probes after Kinetics400: what a table of other data is compared with, in orderings
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a figure measures: pretraining set, data set of the task, protocol, modality and metric, in the paper's words."""
+
+    pretraining: str
+    task: str
+    protocol: str
+    modality: str
+    metric: str
 
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """Linear-probe top-1 in percent and the table of the paper that reports it."""
+    """One cell of a table of the paper, in percent."""
 
     table: str
+    method: str
+    measure: Measure
     percent: float
 
 
 class PaperResults:
-    """Linear probes after Kinetics400 pretraining, of the data sets in `TASKS`; every figure in `all_rows`."""
+    """Every figure of the paper. Some methods stand in several of its tables, with other settings and other figures."""
 
-    def __init__(self) -> None:
-        text = resources.files("xkd.report").joinpath("paper_results.csv")
-        with text.open() as lines:
-            rows = pd.read_csv(lines, comment="#")
-        self.all_rows = rows
-        chosen = (rows.pretraining == "kinetics400") & (rows.protocol == "linear") & (rows.metric == "top1")
-        self._rows = rows[chosen]
-
-    def figure(self, method: str | None, task: str, table: str | None = None) -> PaperFigure | None:
-        """The figure of `method`, or None where the paper gives none.
-
-        The paper reports some methods in several tables with different settings: without `table`, the first table of
-        the file (losses, refinement, then comparisons with other work) counts.
-        """
-        dataset, modality = TASKS[task]
-        rows = self._rows[
-            (self._rows.method == method) & (self._rows.task == dataset) & (self._rows.modality == modality)
+    @cached_property
+    def figures(self) -> list[PaperFigure]:
+        """In the order of the file: tables of ablations, then comparisons with other work."""
+        with resources.files("xkd.report").joinpath("paper_results.csv").open() as lines:
+            rows = pd.read_csv(lines, comment="#").to_dict("records")
+        keys = ("pretraining", "task", "protocol", "modality", "metric")
+        return [
+            PaperFigure(row["table"], row["method"], Measure(*(row[key] for key in keys)), float(row["percent"]))
+            for row in rows
         ]
-        rows = rows if table is None else rows[rows.table == table]
-        return PaperFigure(rows.table.iloc[0], float(rows.percent.iloc[0])) if len(rows) else None
+
+    @property
+    def tables(self) -> list[str]:
+        """Names of the paper's tables."""
+        return list(dict.fromkeys(figure.table for figure in self.figures))
+
+    def of(self, method: str | None, measure: Measure) -> dict[str, float]:
+        """The figure of a method in each table of the paper that gives one."""
+        return {
+            figure.table: figure.percent
+            for figure in self.figures
+            if figure.method == method and figure.measure == measure
+        }
+
+    def differences(
+        self, method: str | None, reference: str | None, measures: dict[str, Measure]
+    ) -> tuple[str, dict[str, float]] | None:
+        """The first table that holds both methods, and the points between them per name of a measure; None without one."""
+        for table in self.tables:
+            found = {}
+            for name, measure in measures.items():
+                one, other = self.of(method, measure).get(table), self.of(reference, measure).get(table)
+                if one is not None and other is not None:
+                    found[name] = one - other
+            if found:
+                return table, found
+        return None
+
+
+def mirrored(title: str) -> Measure:
+    """What the paper measures on one of `TASKS`."""
+    task, modality = TASKS[title]
+    return Measure("kinetics400", task, "linear", modality, "top1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +17,12 @@ from xkd.report.text import EMPTY, TextTable
 QUERIES, NEIGHBOURS = 4, 4  # examples per direction, clips shown for each
 DIRECTIONS = (("video", "audio"), ("audio", "video"))
 TOP = 10
+LOCAL = re.compile(r"[\\/~]|\.\.[\\/]|[A-Za-z]:[\\/]|file:")  # how paths begin that tell where files lie on a machine
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A clip of one modality; without prepared clips at hand, words alone."""
+    """A clip of one modality; without prepared clips at hand, words alone. `id` as `shown_ids` gives it."""
 
     id: str
     label: str
@@ -62,6 +65,7 @@ def examples(results: Results, media: Media | None) -> Examples | None:
     if shown is None:
         return None
     run, arrays = shown
+    arrays = arrays | {"shown": np.array(shown_ids([str(name) for name in arrays["ids"]]))}
     clips = len(arrays["ids"])
     found = []
     for turn, (source, target) in enumerate(DIRECTIONS):
@@ -117,6 +121,17 @@ def ranks_of_pairs(similarity_NN: np.ndarray) -> np.ndarray:
     return places(similarity_NN, np.eye(len(similarity_NN), dtype=bool))
 
 
+def shown_ids(ids: list[str]) -> list[str]:
+    """Ids as a page shows them: of one that is a path of this machine, only the last parts, as many as tell it apart."""
+    parts = {name: tuple(word for word in re.split(r"[\\/]+", name) if word) for name in ids}
+    ends = {name: [words[-count:] for count in range(1, len(words) + 1)] for name, words in parts.items()}
+    shared = Counter(end for of_one in ends.values() for end in of_one)
+    return [
+        "/".join(next((end for end in ends[name] if shared[end] == 1), parts[name])) if LOCAL.match(name) else name
+        for name in ids
+    ]
+
+
 def _queries(clips: int, turn: int) -> list[int]:
     """Evenly spread; the second direction asks for other clips than the first."""
     count = min(QUERIES, clips)
@@ -139,7 +154,7 @@ def _neighbours(
 
 def _shown(arrays: Arrays, media: Media | None, modality: str, i: int) -> Shown:
     clip, label = str(arrays["ids"][i]), str(arrays["labels"][i])
-    words = (clip, label or EMPTY, modality)
+    words = (str(arrays["shown"][i]), label or EMPTY, modality)
     if media is None:
         return Shown(*words)
     if modality == "video":

@@ -34,6 +34,7 @@ plt.rcParams.update(
         "hatch.linewidth": 0.6,
         "legend.frameon": False,
         "figure.constrained_layout.use": True,
+        "text.parse_math": False,  # labels may hold dollar signs
         "savefig.dpi": 144,
     }
 )

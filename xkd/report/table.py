@@ -15,8 +15,9 @@ def table(results: Results) -> pd.DataFrame:
     """One row per ablation in the order of the settings; cells that do not apply are empty.
 
     Columns: ablation, settings, seeds, trainable_parameters, seconds (mean of pretraining); for every task, such as student.video.linear,
-    `<task>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds) and `.p`, in percent; clips_train, clips_test, manifest,
-    mlflow_runs.
+    `<task>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds) and `.p`, in percent, and `.metric` where it is not
+    top1; clips_train, clips_test, manifest, mlflow_runs; for every entry of `tasks`, such as linear, `<task>.tested_clips` and
+    `<task>.listed_clips`: test clips that were used, and those that the list of the data set names.
     """
     return pd.DataFrame([_row(results, ablation, runs) for ablation, runs in results.runs.items()])
 
@@ -43,12 +44,24 @@ def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
     }
     for task in results.tasks:
         row |= {f"{task}.{column}": value for column, value in _cells(comparison(results, ablation, task)).items()}
-    return row | {
+        if (metric := results.metric(task)) != "top1":
+            row[f"{task}.metric"] = metric
+    row |= {
         "clips_train": runs[0].clips.train,
         "clips_test": runs[0].clips.test,
         "manifest": results.manifest,
         "mlflow_runs": ";".join(run.run_id or "" for run in runs) if any(run.run_id for run in runs) else "",
     }
+    for task in (name for name in results.params.tasks if any(name in one[0].scores for one in results.runs.values())):
+        scores = runs[0].scores.get(task)
+        tested, listed = scores.clips.used("test") if scores else (None, None)
+        row |= {f"{task}.tested_clips": _whole(tested), f"{task}.listed_clips": _whole(listed)}
+    return row
+
+
+def _whole(count: int | None) -> str:
+    """Text, since a column of whole numbers with gaps would become one of fractions."""
+    return "" if count is None else str(count)
 
 
 def _cells(result: Comparison | None) -> dict[str, float | None]:

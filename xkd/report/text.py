@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from xkd.params import recipe
 from xkd.report.agreement import Agreement
 from xkd.report.collect import Results
-from xkd.report.paper import TASKS, PaperResults
+from xkd.report.counterparts import OWN, Counterparts
+from xkd.report.paper import TASKS, Measure, PaperResults, mirrored
 from xkd.report.statistics import Comparison
 from xkd.report.table import comparison, settings
 
@@ -20,6 +22,7 @@ PROTOCOLS = {
     "retrieval": " R@1",
     "finetune": " finetuned",
 }
+METRICS = {"top1": "", "map": " mAP", "recall1": " R@1"}
 EMPTY = "–"
 
 
@@ -44,25 +47,54 @@ def main_table(results: Results, paper: PaperResults, intervals: bool = False) -
     Args:
         intervals: differences of every task, not of the main ones alone, and their intervals.
     """
-    tasks = [task for task in results.tasks if task.startswith("student.")]
-    titles = {task: f"PAPER, other data: {task}" for task in TASKS}
+    tasks, foreign = results.main_tasks, paper_columns(results, paper)
     rows = []
     for name, runs in results.runs.items():
-        entry = results.params.ablations[name]
-        figures = [paper.figure(entry.paper, task) for task in TASKS]
         seconds = sum(run.seconds for run in runs) / len(runs)
         cells = [_cell(results, name, task, intervals or task in MAIN, intervals) for task in tasks]
-        rows.append([name, *cells, f"{seconds:.0f}", *(f"{one.percent:.1f}" if one else EMPTY for one in figures)])
-    header = ["ablation", *(_title(task).removeprefix("student ") for task in tasks), "seconds", *titles.values()]
-    return TextTable(header, rows, set(titles.values()), _best(results, tasks))
+        rows.append([name, *cells, f"{seconds:.0f}", *(cells_of[name] for cells_of in foreign.values())])
+    header = ["ablation", *(title(results, task).removeprefix("student ") for task in tasks), "seconds", *foreign]
+    return TextTable(header, rows, set(foreign), _best(results, tasks))
+
+
+def paper_columns(results: Results, paper: PaperResults) -> dict[str, dict[str, str]]:
+    """Columns of the paper's figures by title, and the cell of each row.
+
+    Where figures of ours measure what figures of the paper do, those, each with the name of its table. Otherwise the
+    paper's linear probes for rows that mirror its ablations on other data; none beside the user's own data.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for one in Counterparts(results, paper).found:
+        cells = found.setdefault(_paper_title(one.figure.measure), dict.fromkeys(results.runs, EMPTY))
+        tables = paper.of(one.figure.method, one.figure.measure)
+        cells[one.ablation] = ", ".join(f"{percent:.1f} ({table})" for table, percent in tables.items())
+    kind = results.params.datasets[results.params.dataset].kind
+    if found or kind in (*OWN, *{figure.measure.pretraining for figure in paper.figures}):
+        return found
+    ours = {results.kind(column.task) for runs in results.runs.values() for column in runs[0].columns.values()}
+    for task, (dataset, _) in TASKS.items():
+        cells = {name: _first(paper, results.params.ablations[name].paper, task) for name in results.runs}
+        found[f"PAPER, other {'pretraining' if dataset in ours else 'data'}: {task}"] = cells
+    return found
+
+
+def _paper_title(measure: Measure) -> str:
+    metric = METRICS[measure.metric]
+    return f"PAPER, pretrained on {measure.pretraining}: {measure.task} {measure.modality} {measure.protocol}{metric}"
+
+
+def _first(paper: PaperResults, method: str | None, task: str) -> str:
+    """The figure of the first table that holds the method."""
+    figures = list(paper.of(method, mirrored(task)).values())
+    return f"{figures[0]:.1f}" if figures else EMPTY
 
 
 def other_table(results: Results) -> TextTable | None:
     """All remaining tasks (the teacher's), mean and deviation; None where there are none."""
-    tasks = [task for task in results.tasks if not task.startswith("student.")]
+    tasks = [task for task in results.tasks if task not in results.main_tasks]
     rows = [[name, *(_cell(results, name, task, detailed=False) for task in tasks)] for name in results.runs]
     rows = [row for row in rows if set(row[1:]) != {EMPTY}]
-    return TextTable(["ablation", *map(_title, tasks)], rows) if tasks else None
+    return TextTable(["ablation", *(title(results, task) for task in tasks)], rows) if tasks else None
 
 
 def questions_table(results: Results) -> TextTable:
@@ -75,15 +107,14 @@ def questions_table(results: Results) -> TextTable:
     return TextTable(["ablation", "hypothesis", "settings that differ", "paper's table", "trainable parameters"], rows)
 
 
-def agreement_table(results: Results, agreements: list[Agreement]) -> TextTable:
+def agreement_table(results: Results, agreements: list[Agreement], same_data: bool) -> TextTable:
     """Signs of differences here and in the paper."""
     rows = []
     for one in agreements:
         points = ", ".join(f"{dataset} {difference:+.1f}" for dataset, difference in one.paper.items())
-        table = results.params.ablations[one.ablation].paper_table or EMPTY
         here = f"{one.here.difference:+.{results.params.report.decimals}f}{_p(one.here)}"
-        rows.append([one.ablation, one.modality, one.reference, here, points, table, one.verdict])
-    paper = "PAPER, other data: difference"
+        rows.append([one.ablation, one.modality, one.reference, here, points, one.table, one.verdict])
+    paper = f"PAPER{'' if same_data else ', other data'}: difference"
     header = ["ablation", "modality", "compared with", "difference here", paper, "paper's table", "verdict"]
     return TextTable(header, rows, {paper})
 
@@ -121,6 +152,22 @@ def _p(one: Comparison) -> str:
     return ", p < 0.001" if one.p < 0.001 else f", p {one.p:.2g}" if one.p < 0.1 else f", p {one.p:.2f}"
 
 
-def _title(task: str) -> str:
-    owner, modality, protocol = task.split(".")
-    return f"{owner} {modality}{PROTOCOLS.get(protocol, f' {protocol}')}"
+def title(results: Results, task: str) -> str:
+    """What a column is called, with the metric where it is not top-1."""
+    owner, modality, method = task.split(".")
+    return f"{owner} {modality}{titled(PROTOCOLS.get(method, f' {method}'), results.metric(task))}"
+
+
+def titled(words: str, metric: str) -> str:
+    """Words for a method, with the metric where it is not top-1 and not in them yet."""
+    return words + ("" if METRICS[metric] in words else METRICS[metric])
+
+
+def cell(text: str) -> str:
+    """Text in a cell of a Markdown table."""
+    return plain(text).replace("|", "\\|")
+
+
+def plain(text: str) -> str:
+    """Text in one line of Markdown, in which nothing is taken for a tag."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.split()))

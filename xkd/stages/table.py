@@ -13,7 +13,7 @@ from xkd.params import canonical
 from xkd.progress import say, track
 from xkd.report import bars, beside, confusion, curves, differences, embedding_map, page, pictures, style
 from xkd.report.collect import Results, collect
-from xkd.report.dataset import DataFacts, facts
+from xkd.report.dataset import facts
 from xkd.report.media import Media, clips_at_hand, contact_sheet
 from xkd.report.table import table
 from xkd.settings import Params
@@ -33,7 +33,7 @@ def run(params: Params, out: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".table-", dir=out) as folder:
         made = Path(folder)
         media = clips_at_hand(params, Path("data") / params.dataset) if data else None
-        figures = page.Figures(made / "figures", _draw(results, data, media, made / "figures"))
+        figures = page.Figures(made / "figures", _draw(results, media, made / "figures"))
         shown = page.context(results, data)
         csv_files.write(made / "table.csv", table(results))
         (made / "table.md").write_text(page.markdown(shown))
@@ -56,10 +56,10 @@ def _track(params: Params, out: Path, manifest: str, files: list[Path]) -> None:
         tracked.log_files(files)
 
 
-def _draw(results: Results, data: DataFacts | None, media: Media | None, folder: Path) -> dict[str, str]:
+def _draw(results: Results, media: Media | None, folder: Path) -> dict[str, str]:
     """Writes the figures of the page; returns their alternative texts."""
     figures = {
-        "ablations": partial(bars.ablation_bars, results, data.chance if data else None),
+        "ablations": partial(bars.ablation_bars, results),
         "differences": partial(differences.difference_plot, results),
         "losses": partial(curves.loss_curves, results),
         "diagnostics": partial(curves.diagnostic_curves, results),

@@ -1,0 +1,84 @@
+"""How much of the lists of a data set each task used, and what else an evaluation says against its figures."""
+
+from __future__ import annotations
+
+from xkd.params import tasks_of
+from xkd.report.collect import ClipCounts, Results
+from xkd.report.counterparts import OWN
+
+OFFICIAL_FOLDS = {"ucf101": ("1", "2", "3"), "hmdb51": ("1", "2", "3"), "esc50": ("1", "2", "3", "4", "5")}
+MADE = ("talking_digits", "spoken_digits")
+ROLES = {"test": "test", "train": "training"}
+
+
+def shares(results: Results) -> str:
+    """One line: test clips that each task used, of those that the list of its data set names."""
+    return ", ".join(
+        f"`{task}` {said}"
+        for task in results.params.tasks
+        for said in dict.fromkeys(
+            share(_counts(results, ablation, task), "test")
+            for ablation in results.runs
+            if task in tasks_of(results.params, ablation)
+        )
+    )
+
+
+def share(counts: ClipCounts, split: str) -> str:
+    """Such as "1,115 of 1,530"; the first number alone where an earlier version did not count the second."""
+    used, listed = counts.used(split)
+    return f"{used:,}" if listed is None else f"{used:,} of {listed:,}"
+
+
+def deviations(results: Results, ablation: str, task: str) -> list[str]:
+    """In what the clips of a task are not those of the list, or the folds not the official ones; empty where they are."""
+    params, counts = results.params, _counts(results, ablation, task)
+    dataset = params.datasets[params.tasks[task].dataset or params.dataset]
+    official = "" if dataset.kind in (*OWN, *MADE) else "official "
+    found = []
+    for split, role in ROLES.items():
+        used, listed = counts.used(split)
+        if listed is not None and used != listed:
+            folds = results.runs[ablation][0].scores[task].folds
+            each = ", ".join(f"fold {name}: {share(fold.clips, split)}" for name, fold in folds.items())
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.left_out.get(split, {}).items())
+            more = "; ".join(part for part in (each, f"left out: {reasons}" if reasons else "") if part)
+            found.append(f"{share(counts, split)} {official}{role} clips" + (f" ({more})" if more else ""))
+    if dataset.limit and dataset.kind not in MADE:
+        found.append(f"at most {dataset.limit} clips of each class and split (limit)")
+    usual, folds_here = OFFICIAL_FOLDS.get(dataset.kind, ()), params.tasks[task].folds
+    if usual and set(folds_here) != set(usual):
+        found.append(f"fold {', '.join(folds_here) or usual[0]} alone, of the folds {', '.join(usual)}")
+    return found
+
+
+def verdict(results: Results, task: str) -> str:
+    """What clips that deviate make of a figure."""
+    return "incomplete" if results.kind(task) in (*OWN, *MADE) else "not the official protocol"
+
+
+def notes(results: Results) -> list[str]:
+    """A sentence per task and kind of deviation or remark, naming the rows that it is about."""
+    about: dict[tuple[str, str], list[str]] = {}
+    for ablation, runs in results.runs.items():
+        for task in tasks_of(results.params, ablation):
+            if found := deviations(results, ablation, task):
+                sentence = f"**{verdict(results, task).capitalize()}**: {'; '.join(found)}."
+                about.setdefault((task, sentence), []).append(ablation)
+            for sentence in dict.fromkeys(note for run in runs for note in run.scores[task].notes):
+                about.setdefault((task, sentence), []).append(ablation)
+    order = list(results.params.tasks)
+    return [
+        f"Task `{task}`, {_rows(results, task, rows)}: {sentence}"
+        for (task, sentence), rows in sorted(about.items(), key=lambda item: order.index(item[0][0]))
+    ]
+
+
+def _rows(results: Results, task: str, rows: list[str]) -> str:
+    if rows == [name for name in results.runs if task in tasks_of(results.params, name)]:
+        return "all rows"
+    return f"row{'s' if len(rows) > 1 else ''} {', '.join(f'`{name}`' for name in rows)}"
+
+
+def _counts(results: Results, ablation: str, task: str) -> ClipCounts:
+    return results.runs[ablation][0].scores[task].clips
