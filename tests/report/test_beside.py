@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from invented import SEEDS
+from run_folders import seal
 
 from xkd.report import beside
 from xkd.report.collect import collect
@@ -93,6 +94,8 @@ def write_scores(project, task: str, **changes) -> None:
                 "clips": clips,
                 "items": {},
                 "metrics": values,
+                "encoders": json.loads(project.scores_file(row, seed).read_text())["encoders"],
+                "files": {},
                 "chance": dict.fromkeys(names, 3.5),
                 "notes": [],
                 **changes,
@@ -222,6 +225,7 @@ def test_given_encoders_are_compared_by_where_they_come_from(kinetics):
         for seed in SEEDS:
             path = kinetics.run_folder(row, seed) / "metrics.json"
             path.write_text(json.dumps(json.loads(path.read_text()) | {"given": {"video": origin}}))
+            seal(path.parent)
             path = kinetics.scores_file(row, seed, "ucf_svm")
             path.write_text(path.read_text().replace("student", "teacher"))
     for task in kinetics.values["tasks"].values():

@@ -371,7 +371,11 @@ def test_columns_and_panels_say_their_metric_and_their_own_chance(project):
     }
     for seed in SEEDS:
         scores = rewritten(project, "xkd", seed)
-        sounds = {"metrics": {"student.audio.layer.map": 40 + seed}, "chance": {"student.audio.layer": 2.5}}
+        sounds = {
+            "metrics": {"student.audio.layer.map": 40 + seed},
+            "chance": {"student.audio.layer": 2.5},
+            "files": {},
+        }
         project.scores_file("xkd", seed, "fsd").write_text(json.dumps(scores | {"manifest": "other"} | sounds))
     results = collect(project.params)
     assert "audio fsd_layer mAP" in main_table(results, PaperResults()).header
@@ -438,6 +442,7 @@ def test_what_users_wrote_cannot_break_markdown_or_figures(project, report, tmp_
     for seed in SEEDS:
         path = project.scores_file("ae", seed).with_suffix(".confusion.csv")
         path.write_text(path.read_text().replace("cat", r"$\frac{<b>|`"))
+        rewritten(project, "ae", seed, files={})
     text = project.markdown()
     (row,) = (row for row in rows(text, "## What each row asks") if row["ablation"] == "ae")
     assert row["hypothesis"] == r"a \| b &lt;script>alert(1)&lt;/script> `x &lt;b" and len(row) == 5

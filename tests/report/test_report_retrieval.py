@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from invented import SEEDS
+from run_folders import seal
 
 from xkd.report import retrieval
 from xkd.report.collect import collect
@@ -134,5 +135,6 @@ def test_the_page_holds_no_path_of_this_machine(project, report):
             arrays = dict(archive)
         arrays["ids"] = np.array([f"/home/me/secret/{number}/clip" for number in range(12)])
         np.savez(path, **arrays)
+        seal(path.parent)
     text = project.html(report / "figures")
     assert "secret" not in text and '<span class="id">3/clip</span>' in text
