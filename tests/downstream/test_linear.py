@@ -186,3 +186,15 @@ def test_several_labels_are_probed_one_by_one():
         assert classes.tolist() == ["x", "y", "z"]
         border = 0.5 if isinstance(settings, Linear) else 0.0
         assert ((scores > border) == have[200:]).mean() > 0.98
+
+
+def test_a_video_and_its_sound_are_held_out_together():
+    """With two independent draws half of the clips would be on neither side."""
+    from xkd.downstream.features import Clips
+
+    videos = np.array([f"video{i // 4}" for i in range(400)])
+    labels = LETTERS[np.arange(400) // 4 % 5]
+    clips = Clips(np.arange(400).astype(str), labels, {"video": videos, "audio": videos}, {})
+    fit, held = linear.hold_out(labels, clips.items_of("both"), 0.2)
+    assert not set(videos[fit]) & set(videos[held])
+    assert (fit | held).all() and held.sum() == 80

@@ -2,7 +2,18 @@ import numpy as np
 import pytest
 
 from xkd.downstream.features import Clips
-from xkd.downstream.metrics import Retrieved, Scores, chance, hits, intervals, mean_average_precision, summarise
+from xkd.downstream.metrics import (
+    Retrieved,
+    Scores,
+    average_precisions,
+    chance,
+    hits,
+    intervals,
+    mean_average_precision,
+    per_class,
+    ranking_intervals,
+    summarise,
+)
 
 CLASSES = np.array(["a", "b", "c"])
 
@@ -104,3 +115,44 @@ def test_chance_is_that_of_the_test_clips_and_of_the_metric():
         assert chance(guesses[:1], clips) == {"student.audio.layer": pytest.approx(np.mean(scored), abs=1)}
     found = Retrieved("student.audio.retrieval", np.ones(400), np.ones(400), 0.125)
     assert chance([found], clips) == {"student.audio.retrieval": 12.5}
+
+
+def test_weighted_average_precisions_are_those_of_scikit_learn():
+    from sklearn.metrics import average_precision_score
+
+    generator = np.random.default_rng(0)
+    scores, true = generator.integers(0, 5, (200, 4)).astype(float), generator.random((200, 4)) < 0.1
+    weights = generator.integers(0, 3, (200, 6)).astype(np.float32)
+    weights[true[:, 3], 5] = 0  # a resample without a clip of the class
+    for (resample, column), value in np.ndenumerate(average_precisions(scores, true, weights)):
+        if (resample, column) == (5, 3):
+            assert np.isnan(value)
+        else:
+            of = {"sample_weight": weights[:, resample]}
+            assert value == pytest.approx(average_precision_score(true[:, column], scores[:, column], **of), abs=1e-6)
+
+
+def test_classes_that_training_never_showed_count_in_map():
+    """Class d scores nothing: its average precision is that of a constant, its share of the clips."""
+    labels, generator = np.array(["a;d", "b", "a", "c;b", "d", "b"]), np.random.default_rng(0)
+    clips = clips_of(labels, dict.fromkeys(("video", "audio"), np.arange(6).astype(str)))
+    values = generator.random((6, 3))
+    one = Scores("student.video.layer", values, CLASSES, joined=True)
+    found = per_class([one], clips)["student.video.layer"]
+    assert found.keys() == set("abcd") and found["d"] == pytest.approx(100 * 2 / 6, abs=1e-3)
+    (value,) = summarise([one], clips)[0].values()
+    assert value == pytest.approx(np.mean(list(found.values())), abs=1e-3)
+    of_map, of_classes = ranking_intervals([one], clips)
+    low, high = of_map["student.video.layer.map"]
+    assert low < value < high and of_classes["student.video.layer"].keys() == found.keys()
+
+
+def test_sources_that_go_together_are_one_factor():
+    """A video brings its frames and its sound: as two crossed factors its clips would be drawn twice by chance."""
+    videos, clips = np.repeat([f"video{i}" for i in range(20)], 5), np.arange(100).astype(str)
+    for audio in (videos, clips):
+        found = clips_of(["a"] * 100, {"video": videos, "audio": audio}).items_of("both")
+        assert len(found) == 1 and found[0].tolist() == videos.tolist()
+    scans, speakers = np.arange(100) // 5, np.arange(100) % 7
+    found = clips_of(["a"] * 100, {"video": scans.astype(str), "audio": speakers.astype(str)}).items_of("both")
+    assert len(found) == 2

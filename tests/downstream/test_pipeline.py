@@ -31,6 +31,7 @@ CHANGES = {
     "tasks": {
         "several_views": {"protocol": "svm", "clips": 3, "crops": 3, "train_clips": 2, "changes": {"C": [0.01]}},
         "layer": {"protocol": "layer", "changes": {"epochs": 3}},
+        "svm": {"protocol": "svm", "changes": {"C": [0.01]}},
         "retrieval": {"protocol": "retrieval"},
         "same_label": {"protocol": "retrieval", "clips": 2, "changes": {"relevant": "label", "encoders": ["student"]}},
         "enlarged": {
@@ -304,6 +305,65 @@ def test_folds_are_evaluated_one_by_one_and_averaged(folded, params, task, tmp_p
         assert results["spread"][name] == pytest.approx(np.std(each, ddof=1), abs=1e-3)
     right = (predictions["label"] == predictions[predictions.columns[2]]).groupby(predictions["fold"]).mean()
     assert results["metrics"][f"{predictions.columns[2]}.top1"] == pytest.approx(100 * right.mean(), abs=1e-3)
+
+
+def test_over_folds_clips_and_items_count_once(folded, params, tmp_path):
+    evaluate.run(params, folded / "manifest.csv", folded / "run", "folds", tmp_path / "out.json")
+    results, rows = json.loads((tmp_path / "out.json").read_text()), manifests.read(folded / "manifest.csv").rows
+    assert results["clips"]["train"] == results["clips"]["test"] == len(rows) == 60
+    assert results["items"] == {m: rows[f"{m}_source"].nunique() for m in ("video", "audio")}
+    for fold, part in results["folds"].items():
+        tested = rows[rows["fold"] == fold]
+        assert part["clips"]["train"] == 60 - len(tested) and part["clips"]["test"] == len(tested)
+        assert part["items"] == {m: tested[f"{m}_source"].nunique() for m in ("video", "audio")}
+
+
+@pytest.fixture(scope="module")
+def joined(project, tmp_path_factory):
+    """The same clips with several labels each; "never" is on test clips alone, "untested" on training clips alone."""
+    folder = tmp_path_factory.mktemp("joined")
+    for entry in project.iterdir():
+        (folder / entry.name).symlink_to(entry)
+    (folder / "manifest.csv").unlink()
+    rows = manifests.read(project / "manifest.csv").all_rows
+    third, tested = np.arange(len(rows)) % 3 == 0, rows["split"] == "test"
+    other = np.where(third, np.where(tested, "never", "untested"), np.where(rows["label"] > "5", "high", "low"))
+    manifests.write(folder / "manifest.csv", rows.assign(label=[";".join(two) for two in zip(rows["label"], other)]))
+    return folder
+
+
+@pytest.mark.parametrize("task", ["linear", "layer", "finetune"])
+def test_figures_of_several_labels_come_from_the_scores_in_the_file(joined, params, task, tmp_path):
+    from sklearn.metrics import average_precision_score
+
+    evaluate.run(params, joined / "manifest.csv", joined / "run", task, tmp_path / "out.json")
+    results, scores = json.loads((tmp_path / "out.json").read_text()), pd.read_parquet(tmp_path / "out.scores.parquet")
+    assert set(scores["method"]) == {key.removesuffix(".map") for key in results["metrics"]}
+    assert any("(never)" in note for note in results["notes"]) and any("untested" in note for note in results["notes"])
+    for method, part in scores.groupby("method"):
+        has = part["label"].str.get_dummies(";")
+        found = part[[f"score.{name}" for name in has]].fillna(0)
+        each = 100 * average_precision_score(has, found, average=None)
+        assert results["metrics"][f"{method}.map"] == pytest.approx(each.mean(), abs=6e-5)
+        assert results["per_class"][method] == pytest.approx(dict(zip(has, each, strict=True)), abs=6e-5)
+        low, high = results["intervals"][f"{method}.map"]
+        assert 0 < low < results["metrics"][f"{method}.map"] < high <= 100
+        assert results["per_class_intervals"][method].keys() == results["per_class"][method].keys()
+        if task != "finetune":  # which has an output for every label of the manifest
+            assert part["score.never"].isna().all()
+            assert results["per_class"][method]["never"] == pytest.approx(100 * has["never"].mean(), abs=1e-3)
+
+
+def test_figures_of_one_label_come_from_the_scores_in_the_file(project, params, tmp_path):
+    for task in ("svm", "retrieval"):
+        evaluate.run(params, project / "manifest.csv", project / "run", task, tmp_path / f"{task}.json")
+    results = json.loads((tmp_path / "svm.json").read_text())
+    for method, part in pd.read_parquet(tmp_path / "svm.scores.parquet").groupby("method"):
+        best = part.filter(like="score.").idxmax(axis=1).str.removeprefix("score.")
+        assert results["metrics"][f"{method}.top1"] == pytest.approx(100 * (best == part["label"]).mean(), abs=1e-3)
+    results = json.loads((tmp_path / "retrieval.json").read_text())
+    for method, part in pd.read_parquet(tmp_path / "retrieval.scores.parquet").groupby("method"):
+        assert results["metrics"][f"{method}.recall5"] == pytest.approx(100 * (part["rank"] <= 5).mean(), abs=1e-3)
 
 
 def test_unknown_fold_names_the_known_ones(folded, params, tmp_path):

@@ -7,6 +7,7 @@ rule evaluate:
         results=f"{EVALUATION}.json",
         predictions=f"{EVALUATION}.predictions.csv",
         confusion=f"{EVALUATION}.confusion.csv",
+        scores=f"{EVALUATION}.scores.parquet",
         times=f"{EVALUATION}.times.json",
     log:
         f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}.txt",

@@ -45,8 +45,15 @@ class Clips:
         return Clips(self.ids[rows], self.labels[rows], items, outputs)
 
     def items_of(self, modality: str) -> list[np.ndarray]:
-        """The factors that a feature of this modality ("both": of both) varies with."""
-        return [names for owner, names in self.items.items() if modality in (owner, "both")]
+        """The factors that a feature of this modality ("both": of both) varies with.
+
+        A factor whose items each lie within one item of another, as clips lie within their film, is none of its own.
+        """
+        factors: list[np.ndarray] = []
+        for names in [names for owner, names in self.items.items() if modality in (owner, "both")]:
+            if not any(_nested(names, other) for other in factors):
+                factors = [other for other in factors if not _nested(other, names)] + [names]
+        return factors
 
 
 def extract(networks: Networks, batches: Iterable[Batch], rows: pd.DataFrame) -> Clips:
@@ -123,6 +130,11 @@ def incomplete(came: list[str], wanted: list[str]) -> UserError:
 def device() -> torch.device:
     """The GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _nested(fine: np.ndarray, coarse: np.ndarray) -> bool:
+    """Whether clips of one item of `fine` are always of one item of `coarse`."""
+    return len(set(zip(fine.tolist(), coarse.tolist(), strict=True))) == len(set(fine.tolist()))
 
 
 def _items(rows: pd.DataFrame, column: str) -> np.ndarray:

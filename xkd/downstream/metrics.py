@@ -13,9 +13,10 @@ import pandas as pd
 from sklearn.metrics import average_precision_score
 
 from xkd.downstream.features import Clips
-from xkd.downstream.labels import several, targets
+from xkd.downstream.labels import classes_of, several, targets
 
 RESAMPLES = 1000
+RANKED_RESAMPLES = 200  # of rankings, which have to be gone through again for each class and resample
 DECIMALS = 4
 
 
@@ -27,11 +28,13 @@ class Scores:
         name: owner, modality and method, e.g. "student.video.linear".
         values: (clips, classes), higher is better.
         classes: (classes,) names of the columns.
+        joined: whether clips of training may have several labels.
     """
 
     name: str
     values: np.ndarray
     classes: np.ndarray
+    joined: bool = False
 
     @property
     def modality(self) -> str:
@@ -46,20 +49,31 @@ class Scores:
 
     def right(self, labels: np.ndarray) -> dict[str, np.ndarray]:
         """Which clips (clips,) count as recognised: top1, and top5 of more than five classes; none of several labels."""
-        ranks = () if several(labels) else (1, 5) if len(self.classes) > 5 else (1,)
+        ranks = () if self.joined or several(labels) else (1, 5) if len(self.classes) > 5 else (1,)
         return {f"top{k}": hits(self.values, self.classes, labels, k) for k in ranks}
 
     def overall(self, labels: np.ndarray) -> dict[str, float]:
         """Metrics that are no share of clips: map."""
-        return {"map": mean_average_precision(self.values, targets(labels, self.classes))}
+        return {"map": mean_average_precision(*self.rankings(labels))}
+
+    def of(self, classes: np.ndarray) -> np.ndarray:
+        """Scores of these classes (clips, classes); NaN for one that training never showed."""
+        number = {name: column for column, name in enumerate(self.classes)}
+        known = [column for column, name in enumerate(classes) if name in number]
+        found = np.full((len(self.values), len(classes)), np.nan, dtype=self.values.dtype)
+        found[:, known] = self.values[:, [number[classes[column]] for column in known]]
+        return found
+
+    def rankings(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and truth (clips, classes) of all classes that are tested; one that training never showed scores 0 always."""
+        tested = classes_of(labels)
+        return np.nan_to_num(self.of(tested), nan=0.0), targets(labels, tested)
 
     def chance(self, labels: np.ndarray) -> float:
         """What guessing scores: top-1 with equally frequent classes, or with several labels mAP of a random ranking."""
-        true = targets(labels, self.classes)
-        if several(labels):
-            true = true[:, true.any(axis=0)]
-            return 100 * float(true.mean()) if true.size else 0.0
-        return 100 * float(true.any(axis=1).mean()) / len(self.classes)
+        if self.joined or several(labels):
+            return 100 * float(targets(labels, classes_of(labels)).mean())
+        return 100 * float(np.isin(labels, self.classes).mean()) / len(self.classes)
 
 
 @dataclass(frozen=True)
@@ -122,18 +136,19 @@ def chance(scores: Sequence[Scores | Retrieved], clips: Clips) -> dict[str, floa
 
 
 def per_class(scores: Sequence[Scores | Retrieved], clips: Clips) -> dict[str, dict[str, float]]:
-    """Per classifier and label the percentage of the label's test clips that were recognised; none of several labels."""
-    if several(clips.labels):
-        return {}
-    labels = np.unique(clips.labels)
-    return {
-        one.name: {
-            str(label): round(100 * float((one.predicted[clips.labels == label] == label).mean()), DECIMALS)
-            for label in labels
-        }
-        for one in scores
-        if isinstance(one, Scores)
-    }
+    """Per classifier and label the percentage of its test clips that were recognised; of several labels average precision."""
+    labels, index = np.unique(clips.labels, return_inverse=True)
+    found = {}
+    for one in scores:
+        if not isinstance(one, Scores):
+            continue
+        if one.joined or several(clips.labels):
+            values, true = one.rankings(clips.labels)
+            names, rates = classes_of(clips.labels), average_precision_score(true, values, average=None)
+        else:
+            names, rates = labels, np.bincount(index, one.predicted == clips.labels) / np.bincount(index)
+        found[one.name] = {str(n): round(100 * float(rate), DECIMALS) for n, rate in zip(names, rates, strict=True)}
+    return found
 
 
 def confusion(scores: Sequence[Scores | Retrieved], clips: Clips) -> pd.DataFrame:
@@ -143,7 +158,7 @@ def confusion(scores: Sequence[Scores | Retrieved], clips: Clips) -> pd.DataFram
     """
     parts = [pd.DataFrame(columns=["method", "label", "predicted", "clips"])]
     for one in scores:
-        if isinstance(one, Scores) and not several(clips.labels):
+        if isinstance(one, Scores) and not one.joined and not several(clips.labels):
             pairs = pd.DataFrame({"label": clips.labels, "predicted": one.predicted})
             parts.append(pairs.value_counts(sort=False).rename("clips").reset_index().assign(method=one.name))
     return pd.concat(parts)
@@ -198,14 +213,81 @@ def intervals(correct: np.ndarray, items: Sequence[np.ndarray], seed: int = 0, l
     Returns:
         (metrics, 2): low and high, percent.
     """
-    generator = np.random.default_rng(seed)
-    weights = np.ones((RESAMPLES, len(correct)), dtype=np.float32)
-    for names in items:
-        unique, index = np.unique(names, return_inverse=True)
-        draws = generator.multinomial(len(unique), np.full(len(unique), 1 / len(unique)), size=RESAMPLES)
-        weights *= draws.astype(np.float32)[:, index]
+    weights = _resamples(items, seed, RESAMPLES)
     totals = weights.sum(axis=1)
     kept = totals > 0  # with very few crossed items a resample can hold no clip at all
     rates = 100 * (weights[kept] @ correct.astype(np.float32)) / totals[kept, None]
-    bounds: np.ndarray = np.quantile(rates.astype(float), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return _bounds(rates, level)
+
+
+def ranking_intervals(
+    scores: Sequence[Scores | Retrieved], clips: Clips
+) -> tuple[dict[str, list[float]], dict[str, dict[str, list[float]]]]:
+    """Bootstrap intervals of mean average precision (`<name>.map`) and of each class; none of clips with one label.
+
+    Items are resampled as in `intervals`; a resample without a clip of a class says nothing about the class. A clip that
+    is drawn twice stands before itself in a ranking, which flatters: the spread of the resamples is put around the value.
+    """
+    means: dict[str, list[float]] = {}
+    classes: dict[str, dict[str, list[float]]] = {}
+    for one in scores:
+        if isinstance(one, Scores) and (one.joined or several(clips.labels)):
+            weights = np.ascontiguousarray(_resamples(clips.items_of(one.modality), 0, RANKED_RESAMPLES).T)
+            values = 100 * average_precisions(*one.rankings(clips.labels), np.ones((len(clips.ids), 1), np.float32))
+            rates = 100 * average_precisions(*one.rankings(clips.labels), weights)
+            rates = rates[~np.isnan(rates).all(axis=1)]
+            names, bounds = classes_of(clips.labels).tolist(), _around(values, rates).tolist()
+            classes[one.name] = dict(zip(names, bounds, strict=True))
+            of_all = (np.nanmean(part, axis=1, keepdims=True) for part in (values, rates))
+            means[f"{one.name}.map"] = _around(*of_all)[0].tolist()
+    return means, classes
+
+
+def average_precisions(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Average precision of each class's ranking of weighted clips.
+
+    Args:
+        scores, targets: (clips, classes) as for `mean_average_precision`.
+        weights: (clips, resamples), how often each clip counts.
+
+    Returns:
+        (resamples, classes) in 0..1; NaN where no clip of the class counts.
+    """
+    found = np.full((weights.shape[1], targets.shape[1]), np.nan)
+    for column in np.flatnonzero(targets.any(axis=0)):
+        order = np.argsort(-scores[:, column], kind="stable")
+        true, sorted_scores = targets[order, column], scores[order, column]
+        # Clips of equal scores come together: precision is that at the end of such a group.
+        group = np.concatenate([[0], np.cumsum(np.diff(sorted_scores) != 0)])
+        with_true, firsts = np.unique(group[true], return_index=True)
+        ends = np.searchsorted(group, with_true, side="right")
+        hits = np.add.reduceat(weights[order[true]], firsts, axis=0)
+        seen = np.add.reduceat(weights[order[: ends[-1]]], [0, *ends[:-1]], axis=0).cumsum(axis=0)
+        right = hits.cumsum(axis=0)
+        with np.errstate(invalid="ignore"):  # 0 of 0 clips: NaN, of which nothing counts
+            found[:, column] = np.nansum(hits * right / seen, axis=0) / right[-1]
+    return found
+
+
+def _resamples(items: Sequence[np.ndarray], seed: int, count: int) -> np.ndarray:
+    """How often each clip counts (count, clips), float32."""
+    generator = np.random.default_rng(seed)
+    weights = np.ones((count, len(items[0])), dtype=np.float32)
+    for names in items:
+        unique, index = np.unique(names, return_inverse=True)
+        draws = generator.multinomial(len(unique), np.full(len(unique), 1 / len(unique)), size=count)
+        weights *= draws.astype(np.float32)[:, index]
+    return weights
+
+
+def _around(values: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """(metrics, 2): bounds of resamples (resamples, metrics), moved so that their mean is the value (1, metrics)."""
+    moved = rates - np.nanmean(rates, axis=0) + values
+    bounds: np.ndarray = _bounds(moved).clip(0, 100).round(DECIMALS)
+    return bounds
+
+
+def _bounds(rates: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """(metrics, 2): what `level` of the resamples (resamples, metrics) lie between; NaN is no resample."""
+    bounds: np.ndarray = np.nanquantile(rates.astype(float), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return bounds.T

@@ -19,6 +19,7 @@ from xkd.data.manifest import Manifest
 from xkd.downstream import knn, linear, notes, retrieval
 from xkd.downstream.features import Clips, Key, check_finite, device, extract
 from xkd.downstream.finetune import class_names, finetune
+from xkd.downstream.labels import several
 from xkd.downstream.layer import train_layer
 from xkd.downstream.metrics import Retrieved, Scores
 from xkd.downstream.store import stored
@@ -215,10 +216,10 @@ def _probe(job: Job[Probe], train: Clips, test: Clips) -> Result:
                 values, classes, c = linear.probe(every, labels, items, flat, settings, test_labels)
             chosen[f"{name}.C"] = c
             remarks += unfinished
-        scores.append(Scores(f"{owner}.{modality}.{method}", _mean(values, clips), classes))
+        scores.append(_scored(f"{owner}.{modality}.{method}", _mean(values, clips), classes, train.labels))
         if isinstance(settings, Linear):
             values, classes = knn.classify(every, labels, flat, settings.neighbours)
-            scores.append(Scores(f"{owner}.{modality}.knn", _mean(values, clips), classes))
+            scores.append(_scored(f"{owner}.{modality}.knn", _mean(values, clips), classes, train.labels))
             remarks += notes.of_neighbours(scores[-1].name, settings.neighbours, len(every))
     return test, scores, chosen, remarks
 
@@ -239,7 +240,9 @@ def finetune_encoders(job: Job[Finetune]) -> Iterator[tuple[str | None, Result]]
         test = extract(networks, views, job.rows(split)).take(job.ids("test", fold))
         classes = class_names(loader.classes)
         means = {key: values.mean(1) for key, values in test.outputs.items()}
-        yield fold, (test, [Scores(f"{o}.{m}.finetune", values, classes) for (o, m), values in means.items()], {}, [])
+        trained = np.array(loader.classes)
+        scores = [_scored(f"{o}.{m}.finetune", values, classes, trained) for (o, m), values in means.items()]
+        yield fold, (test, list(scores), {}, [])
 
 
 PROTOCOLS: dict[str, Callable[[Job[Any]], Iterator[tuple[str | None, Result]]]] = {
@@ -272,6 +275,12 @@ def _joined(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
 def _patience(settings: Linear | Svm) -> str:
     """The setting that lets a solver come to its end."""
     return "evaluate.svm.max_iter" if isinstance(settings, Svm) else "evaluate.linear.C"
+
+
+def _scored(name: str, values: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> Scores:
+    """Scores by a classifier of these training labels; where mean average precision is all that counts, as the file has them."""
+    joined = several(labels)
+    return Scores(name, values.astype(np.float32) if joined else values, classes, joined)
 
 
 def _mean(values: np.ndarray, clips: int) -> np.ndarray:

@@ -6,8 +6,7 @@ import hashlib
 import json
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,18 @@ import pandas as pd
 
 from xkd import csv_files, runs, tracking
 from xkd.data import manifest as manifests
-from xkd.downstream import notes
+from xkd.downstream import notes, score_file
 from xkd.downstream.features import Clips, Key
-from xkd.downstream.metrics import DECIMALS, Retrieved, Scores, chance, confusion, per_class, summarise
+from xkd.downstream.metrics import (
+    DECIMALS,
+    Retrieved,
+    Scores,
+    chance,
+    confusion,
+    per_class,
+    ranking_intervals,
+    summarise,
+)
 from xkd.downstream.protocols import PROTOCOLS, Job, Result
 from xkd.errors import UserError
 from xkd.files import replacing, sha256, write_json
@@ -31,10 +39,12 @@ from xkd.settings import Params, Recipe, Retrieval, Task
 from xkd.training.export import load_encoders, load_heads, load_recipe, weights_files
 
 SPLITS = ("train", "test")
+BESIDE = PREDICTIONS, CONFUSION, SCORES = (".predictions.csv", ".confusion.csv", ".scores.parquet")
 
 
 def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None:
-    """Evaluates a run and writes `out`, and `<task>.predictions.csv`, `.confusion.csv` and `.times.json` beside it.
+    """Evaluates a run and writes `out`, and `<task>.predictions.csv`, `.confusion.csv`,
+    `.scores.parquet` and `.times.json` beside it.
 
     Args:
         params: settings; groups `evaluate` and `tasks` are used. How clips are seen is the run's own recipe.
@@ -71,21 +81,23 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
         settings=settings,
         batch_size=params.evaluate.batch_size,
     )
-    folds, predictions, confusions, items = {}, [], [], {}
+    folds: dict[str | None, dict[str, Any]] = {}
+    parts: list[score_file.Part] = []
     for fold, (test, scores, chosen, remarks) in _evaluated(job, task):
         values, intervals = summarise(scores, test)
+        of_map, of_classes = ranking_intervals(scores, test)
         folds[fold] = {
-            "clips": _counts(clips, job, fold),
+            "items": _items([test], job),
+            "clips": _counts(job, [fold]),
             "metrics": values,
-            "intervals": intervals,
+            "intervals": intervals | of_map,
             "chance": chance(scores, test),
             "per_class": per_class(scores, test),
+            **({"per_class_intervals": of_classes} if of_classes else {}),
             "chosen": chosen,
             "notes": _notes(job, fold) + remarks,
         }
-        items = {modality: len(np.unique(names)) for modality, names in test.items.items()}
-        predictions.append(_of_fold(_predictions(scores, test), fold))
-        confusions.append(_of_fold(confusion(scores, test), fold))
+        parts.append((fold, test, scores))
     results = {
         "dataset": prepared["dataset"],
         "ablation": recipe.ablation,
@@ -94,22 +106,32 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
         "protocol": chosen_task.protocol,
         "manifest": clips.hash,
         "encoders": runs.encoders_hash(run),
-        "items": items,
         **_over_folds(folds),
     }
-    tables = {".predictions.csv": predictions, ".confusion.csv": confusions}
-    _write(out, results, {suffix: pd.concat(parts) for suffix, parts in tables.items()})
+    if len(folds) > 1:
+        results |= {"items": _items([test for _, test, _ in parts], job), "clips": _counts(job, list(folds))}
+    _write(out, results, parts)
     for note in results["notes"]:
         print(f"xkd: note: {task}: {note}", file=sys.stderr)
-    _track(params, results, recipe, run, [out, *map(out.with_suffix, tables)])
+    _track(params, results, recipe, run, [out, *map(out.with_suffix, (PREDICTIONS, CONFUSION))])
     write_json(out.with_suffix(".times.json"), {"seconds": round(time.perf_counter() - started, 2)})
 
 
-def _counts(clips: manifests.Manifest, job: Job[Any], fold: str | None) -> dict[str, Any]:
-    """Clips that took part, those that the list of the data set names for it, and why the others were left out."""
-    listed = {split: clips.split(split, fold).all_rows for split in SPLITS}
+def _items(tests: list[Clips], job: Job[Any]) -> dict[str, int]:
+    """Distinct sources that the test clips are made of, for each modality that is judged."""
+    judged = sorted({modality for _, modality in job.encoders}, reverse=True)
+    return {modality: len({name for test in tests for name in test.items[modality].tolist()}) for modality in judged}
+
+
+def _counts(job: Job[Any], folds: list[str | None]) -> dict[str, Any]:
+    """Clips that took part, those that the list of the data set names for it, and why the others were left out.
+
+    A clip that several folds train on, or test, counts once.
+    """
+    rows = {split: [job.manifest.split(split, fold).all_rows for fold in folds] for split in SPLITS}
+    listed = {split: of[0] if len(of) == 1 else pd.concat(of).drop_duplicates() for split, of in rows.items()}
     return {
-        **{split: len(job.ids(split, fold)) for split in SPLITS},
+        **{split: int((of["status"] == "ok").sum()) for split, of in listed.items()},
         **{f"listed_{split}": len(rows) for split, rows in listed.items()},
         "left_out": {split: manifests.reasons(rows) for split, rows in listed.items()},
     }
@@ -138,16 +160,17 @@ def _notes(job: Job[Any], fold: str | None) -> list[str]:
     return by_label + notes.of_clips(train, test)
 
 
-def _write(out: Path, results: dict[str, Any], tables: dict[str, pd.DataFrame]) -> None:
-    """All are written before the first takes its place; the results, which hold the hashes of the tables, do so last."""
+def _write(out: Path, results: dict[str, Any], parts: list[score_file.Part]) -> None:
+    """All are written before the first takes its place; the results, which hold the hashes of the others, do so last."""
     with ExitStack() as stack:
         last = stack.enter_context(replacing(out))
-        files = {}
-        for suffix, table in tables.items():
-            temporary = stack.enter_context(replacing(out.with_suffix(suffix)))
-            csv_files.write(temporary, table)
-            files[suffix] = sha256(temporary)
-        write_json(last, results | {"files": files})
+        beside = {suffix: stack.enter_context(replacing(out.with_suffix(suffix))) for suffix in BESIDE}
+        predictions = [_of_fold(_predictions(scores, test), fold) for fold, test, scores in parts]
+        confusions = [_of_fold(confusion(scores, test), fold) for fold, test, scores in parts]
+        csv_files.write(beside[PREDICTIONS], pd.concat(predictions))
+        csv_files.write(beside[CONFUSION], pd.concat(confusions))
+        score_file.write(beside[SCORES], parts)
+        write_json(last, results | {"files": {suffix: sha256(path) for suffix, path in beside.items()}})
 
 
 def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
@@ -158,7 +181,6 @@ def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
     common = [name for name in parts[0]["metrics"] if all(name in part["metrics"] for part in parts)]
     every = {name: np.array([part["metrics"][name] for part in parts]) for name in common}
     return {
-        "clips": _all_counts([part["clips"] for part in parts]),
         "chance": {
             k: round(float(np.mean([part["chance"][k] for part in parts])), DECIMALS) for k in parts[0]["chance"]
         },
@@ -167,13 +189,6 @@ def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
         "notes": [f"fold {fold}: {note}" for fold, part in folds.items() for note in part["notes"]],
         "folds": folds,
     }
-
-
-def _all_counts(folds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Counts over folds: sums, in which a clip that several folds train on or test counts several times."""
-    left_out = {split: sum((Counter(fold["left_out"][split]) for fold in folds), Counter()) for split in SPLITS}
-    sums = {name: sum(fold[name] for fold in folds) for name in folds[0] if name != "left_out"}
-    return sums | {"left_out": {split: dict(counts.most_common()) for split, counts in left_out.items()}}
 
 
 def _summary(manifest: Path) -> dict[str, Any]:
@@ -232,7 +247,7 @@ def _readable(
     return chosen
 
 
-def _predictions(scores: list[Scores | Retrieved], test: Clips) -> pd.DataFrame:
+def _predictions(scores: Sequence[Scores | Retrieved], test: Clips) -> pd.DataFrame:
     return pd.DataFrame({"id": test.ids, "label": test.labels} | {one.name: one.predicted for one in scores})
 
 
