@@ -102,9 +102,10 @@ class Made:
 
     def adopt(self, path: Path, digest: str | None = None) -> None:
         """Lists a file as xkd's: one that is about to get its name, or that an earlier version is known to have made."""
-        digest = digest or sha256(path)
-        self._append("path", path, sha256=digest)
-        self.listed.setdefault(self._name(path), set()).add(digest)
+        if _inside(self._name(path)):
+            digest = digest or sha256(path)
+            self._append("path", path, sha256=digest)
+            self.listed.setdefault(self._name(path), set()).add(digest)
 
     def make_room(self, path: Path, digest: str | None = None) -> None:
         """Sees to it that `path` can be replaced: a file that was changed since xkd wrote it is set aside.
@@ -169,7 +170,7 @@ class Made:
         return [path for path in sorted(below.rglob("*")) if path not in keep and not path.is_dir()]
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.folder).as_posix()
+        return os.path.relpath(path, self.folder)
 
     def _append(self, kind: str, path: Path, **facts: str) -> None:
         """Adds a line in one write; the line break before it ends one that a kill has cut off."""
@@ -204,16 +205,21 @@ def _read(journal: Path) -> tuple[list[str], dict[str, set[str]]]:
         for line in journal.read_bytes().split(b"\n"):
             try:
                 entry = json.loads(line)
-                name = PurePosixPath(entry.get("part") or entry["path"])
-                if name.is_absolute() or ".." in name.parts:
+                name = entry.get("part") or entry["path"]
+                if not _inside(name):
                     continue
                 if "part" in entry:
-                    parts.append(str(name))
+                    parts.append(name)
                 else:
-                    listed[str(name)].add(entry["sha256"])
+                    listed[name].add(entry["sha256"])
             except (ValueError, KeyError, AttributeError, TypeError):
                 continue
     return parts, dict(listed)
+
+
+def _inside(name: str) -> bool:
+    """Whether a name leads to a file below the folder, and not out of it."""
+    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
 
 
 def _make(folder: Path) -> None:
