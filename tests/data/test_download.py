@@ -60,6 +60,21 @@ def test_spoken_digits_from_a_local_archive(tmp_path, spoken_digits_zip, monkeyp
     assert all(int(name.split("_")[2]) < 5 for name in table["audio_source"][2:])
 
 
+def test_another_archive_makes_other_clips(tmp_path, spoken_digits_zip):
+    other = tmp_path / "other.zip"
+    with zipfile.ZipFile(spoken_digits_zip) as old, zipfile.ZipFile(other, "w") as new:
+        silence = b"\0" * 3200
+        for info in old.infolist():
+            content = old.read(info)
+            new.writestr(info.filename, content[:44] + silence if info.filename.endswith(".wav") else content)
+    found = []
+    for archive in (spoken_digits_zip, other):
+        spoken = {"kind": "spoken_digits", "train_clips": 1, "test_clips": 1, "source": str(archive)}
+        download.run(Settings(spoken=spoken), "spoken", tmp_path / "raw")
+        found.append(contents(tmp_path / "raw"))
+    assert all(found[0][name] != content for name, content in found[1].items()) and len(found[1]) == 2
+
+
 def test_archives_that_are_not_the_data_set(tmp_path, monkeypatch):
     monkeypatch.delenv(SPOKEN_DIGITS_VARIABLE, raising=False)
     with pytest.raises(UserError, match="no such file"):

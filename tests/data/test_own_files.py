@@ -234,13 +234,14 @@ def test_download_replaces_no_file_that_it_did_not_make(tmp_path, media, name, g
     if "clips" in name and not generated:
         pytest.skip("only generated clips are written there")
     (tmp_path / "mine" / name).parent.mkdir(parents=True)
-    (tmp_path / "mine" / name).write_text("path\n../media/a.mp4\n")
+    mine = f"path\n{media / 'a.mp4'}\n"
+    (tmp_path / "mine" / name).write_text(mine)
     source = tmp_path / "mine" / name if name == "index.csv" else media / "list.csv"
     (media / "list.csv").write_text("path\na.mp4\n")
     settings = Settings(**GENERATED) if generated else Settings(source=str(source))
     with pytest.raises(UserError, match=f"{name}: .*move"):
         download.run(settings, "own", tmp_path / "mine")
-    assert (tmp_path / "mine" / name).read_text() == "path\n../media/a.mp4\n"
+    assert (tmp_path / "mine" / name).read_text() == mine
     assert not (tmp_path / "mine" / "source.json").exists() or name == "source.json" or "clips" in name
 
 

@@ -2,6 +2,8 @@
 
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 
@@ -18,6 +20,11 @@ FILES = {"top.txt": b"1", "a folder/deep.bin": os.urandom(300_000), "empty": b""
 
 def tree(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def names(folder):
+    """What is in a folder but for the journal."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".jsonl")
 
 
 def write_zip(path, files, mode=None):
@@ -88,9 +95,10 @@ def test_members_that_leave_the_target_are_refused(tmp_path, suffix, write, name
     folder.mkdir()
     archive = write(folder / f"a.{suffix}", {"good.txt": b"1", name: b"evil"})
     before = tree(tmp_path)
+    journal = "inside/.xkd-unpack.jsonl"
     with pytest.raises(UserError, match="would leave the target folder"):
         unpack(archive, folder / "out")
-    assert tree(tmp_path) == before
+    assert {path: content for path, content in tree(tmp_path).items() if path != journal} == before
 
 
 def test_links_and_devices_are_refused(tmp_path):
@@ -104,7 +112,7 @@ def test_links_and_devices_are_refused(tmp_path):
     for archive in archives:
         with pytest.raises(UserError, match="is a link"):
             unpack(archive, tmp_path / "out")
-        assert not (tmp_path / "out").exists() and not list(tmp_path.glob("*.part"))
+        assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*.part"))
 
 
 def test_bombs_are_refused(tmp_path, monkeypatch):
@@ -130,15 +138,27 @@ def test_cut_archive_is_named_and_leaves_nothing(tmp_path, name, write):
     archive.write_bytes(archive.read_bytes()[:-200_000])
     with pytest.raises(UserError, match=f"{name}: "):
         unpack(archive, tmp_path / "out")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [name]
+    assert names(tmp_path) == [name]
 
 
-def test_interrupted_unpacking_starts_clean(tmp_path):
+def test_what_a_killed_unpacking_left_goes_and_folders_of_others_stay(tmp_path):
     archive = write_zip(tmp_path / "a.zip", FILES)
-    (tmp_path / ".out.part").mkdir()
-    (tmp_path / ".out.part" / "half of a file").write_bytes(b"x")
+    (tmp_path / "out.part").mkdir()
+    (tmp_path / "out.part" / "mine").write_bytes(b"mine")
+    code = (
+        "import sys, pathlib; from xkd.data.sources import unpack as module;"
+        "module._write = lambda member, path: (path.touch(), print('writing', flush=True), sys.stdin.read());"
+        "module.unpack(*map(pathlib.Path, sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, str(archive), str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "writing\n"
+    process.kill()
+    process.wait()
+    assert len(names(tmp_path)) == 3
     unpack(archive, tmp_path / "out")
-    assert tree(tmp_path / "out") == FILES
+    assert tree(tmp_path / "out") == FILES and names(tmp_path) == ["a.zip", "out", "out.part"]
+    assert tree(tmp_path / "out.part") == {"mine": b"mine"}
 
 
 def test_compressed_rar_without_a_tool_says_what_to_install(tmp_path, monkeypatch):
@@ -160,7 +180,7 @@ def test_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_write", full)
     with pytest.raises(UserError, match="no space left"):
         unpack(archive, tmp_path / "out")
-    assert not (tmp_path / "out").exists() and not (tmp_path / ".out.part").exists()
+    assert not (tmp_path / "out").exists() and names(tmp_path) == ["a.zip"]
 
 
 def test_an_archive_without_files_is_no_data_set(tmp_path):
@@ -201,7 +221,7 @@ def test_odd_members_are_one_line_that_names_archive_and_member(tmp_path, name, 
         unpack(archive, tmp_path / "out")
     message = str(error.value)
     assert "\n" not in message and f"{name}: member '" in message and words in message and len(message) < 400
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert names(tmp_path) == [name]
 
 
 def test_members_of_a_compression_that_is_not_read_here(tmp_path):
@@ -231,7 +251,7 @@ def test_whatever_a_library_raises_is_about_the_archive(tmp_path, monkeypatch):
     ):
         with pytest.raises(UserError, match=r"a\.zip: member 'top\.txt' is damaged, or of a kind") as error:
             unpack(archive, tmp_path / "out")
-        assert "\n" not in str(error.value) and [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+        assert "\n" not in str(error.value) and names(tmp_path) == ["a.zip"]
 
 
 def test_archives_of_a_data_set_share_one_budget_with_those_inside(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from xkd.data import catalogue, listing
 from xkd.data.sources import acquire, youtube
 from xkd.data.sources.layouts import class_folders
 from xkd.errors import UserError
-from xkd.files import write_json
+from xkd.files import sha256, write_json
 from xkd.made import Made, listed_by, opened
 from xkd.settings import Dataset, Params
 
@@ -119,6 +119,8 @@ def _generated(entry: Dataset, dataset: str, out: Path, files: Made) -> None:
     files.check_free(out / "source.json", out / "index.csv")
     archive = spoken_digits_archive(entry.source, files) if entry.kind == "spoken_digits" else None
     recipe = {"dataset": dataset, "kind": entry.kind, "seed": entry.seed, "code": generate.source_hash()}
+    if archive:
+        recipe["archive"] = sha256(archive)
     if _recipe(out) != recipe:
         files.clear(out / "index.csv")
         files.sweep(out / "clips", keep=set())

@@ -26,6 +26,7 @@ from types import ModuleType
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from xkd.errors import UserError
+from xkd.made import opened
 from xkd.progress import track
 
 if TYPE_CHECKING:
@@ -122,18 +123,20 @@ def unpack(archive: Path, target: Path, nested: bool = False, budget: Budget | N
         return
     budget = budget or Budget()
     budget.add(sum(path.stat().st_size for path in parts(archive)))
-    part = target.with_name(f".{target.name}.part")  # a hidden name: nobody takes it for files of the set
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        _Unpacking(part, budget).archive(archive, PurePosixPath(), str(archive), DEEPEST_NESTING if nested else None)
-        part.rename(target)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise UserError(f"{target}: no space left on the disk; free some and run again") from None
-        raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with opened(target.parent, "unpack") as files:
+        part = files.part(target)  # a hidden name: nobody takes it for files of the set
+        part.mkdir()
+        try:
+            _Unpacking(part, budget).archive(
+                archive, PurePosixPath(), str(archive), DEEPEST_NESTING if nested else None
+            )
+            part.rename(target)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise UserError(f"{target}: no space left on the disk; free some and run again") from None
+            raise
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def is_archive(path: Path | PurePosixPath) -> bool:
