@@ -112,6 +112,13 @@ class Limits(Settings):
     sample_rate: tuple[Positive, Positive] = Field((1000, 768000), description="lowest and highest sample rate")
     memory_gb: float = Field(8.0, gt=0, description="most memory that the process which reads a file takes for it")
 
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Limits:
+        for name, (low, high) in (("fps", self.fps), ("sample_rate", self.sample_rate)):
+            if low > high:
+                raise ValueError(f"{name}: {low:g} to {high:g}: the lower bound comes first")
+        return self
+
 
 class LogMel(Settings):
     """Log-mel spectrogram (paper section A.2; released configuration)."""

@@ -132,6 +132,8 @@ def test_limits_are_those_of_the_settings(tmp_path):
         assert next(text for file, text in reasons.items() if file.startswith(name)).endswith(f"(limits.{key})")
     assert reasons["short.mp4"] == ""
     assert "limits.fps" in prepared(tmp_path, fps=(30, 60))["large.mp4"]
+    with pytest.raises(ValueError, match="the lower bound comes first"):
+        Limits(fps=(60, 30))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
-FILE_SECONDS, SECONDS_PER_MEGABYTE = 60.0, 4.0  # longer than that, and the decoder hangs
+FILE_SECONDS, SECONDS_PER_MEGABYTE = 300.0, 4.0  # longer than that, and the decoder hangs; hours may be few bytes
 SPARE_WORK = 512  # tasks handed out ahead of the one awaited: bounds the memory of finished results
 
 
