@@ -44,7 +44,7 @@ class RunVersions(RootModel[dict[str, str | None]]):
 
 
 class ClipCounts(BaseModel):
-    """Clips that took part, those that the list of the data set names, and why the others did not; summed over folds."""
+    """Clips that took part, those that the list of the data set names, and why the others did not; over folds, each clip once."""
 
     train: int
     test: int
