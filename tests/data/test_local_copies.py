@@ -8,6 +8,7 @@ import official
 import pytest
 
 from xkd.data import listing
+from xkd.data.sources.state import state_of
 from xkd.data.sources.unpack import is_archive, unpack
 from xkd.errors import UserError
 from xkd.settings import Dataset
@@ -401,3 +402,46 @@ def test_own_clips_behind_links_and_what_lies_outside_of_classes(tmp_path, capsy
         ("train/cat/c", "train", "cat"),
     ]
     assert "1 media files are in no folder of a class and are left out, such as loose.mp4" in capsys.readouterr().err
+
+
+def test_the_state_of_a_source_changes_with_its_files_and_with_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine/dog/a.mp4", "mine/cat/b.wav", "copy/train.csv", "copy/train/c.mkv"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(b"1")
+    Path("list.csv").write_text("path\nmine/dog/a.mp4\nmine/gone.mp4\n")
+    Path("mine/dog/circle").symlink_to(tmp_path / "mine")
+    params = Settings(
+        folder={"kind": "folder", "source": "mine"},
+        manifest={"kind": "manifest", "source": "list.csv"},
+        kinetics400={"kind": "kinetics400", "source": "copy"},
+        sound={"kind": "kinetics_sound", "source": "data/kinetics400/raw/files"},
+        fetched={"kind": "ucf101"},
+        mirror={"kind": "ucf101", "source": "https://example.org/ucf101"},
+        talking={"kind": "talking_digits"},
+    )
+
+    def states():
+        return {name: state_of(params, name) for name in params.datasets}
+
+    def changed():
+        nonlocal before
+        after = states()
+        names = {name for name in after if after[name] != before[name]}
+        before = after
+        return names
+
+    before = states()
+    assert before == states() and before["sound"] == before["kinetics400"]
+    assert {name for name, state in before.items() if not state} == {"fetched", "mirror", "talking"}
+    Path("mine/notes.txt").write_text("no clip")
+    Path("mine/dog/._a.mp4").write_text("macOS")
+    assert changed() == set()
+    Path("mine/dog/a.mp4").write_bytes(b"22")
+    assert changed() == {"folder", "manifest"}
+    Path("mine/gone.mp4").write_bytes(b"it appears")
+    assert changed() == {"folder", "manifest"}
+    Path("mine/cat/b.wav").rename("mine/dog/b.wav")
+    assert changed() == {"folder"}
+    Path("copy/train/c.mkv").unlink()
+    assert changed() == {"kinetics400", "sound"}

@@ -1,5 +1,7 @@
 """What reruns after which edit, in both engines. Stages are stand-ins; settings, code fingerprints and rules are real."""
 
+import os
+
 import pytest
 from engine_project import Project, row_of
 
@@ -45,6 +47,33 @@ def test_either_engine_before_or_after_the_other(finished, tmp_path):
     _remove_ablation(project, "xkd")
     assert project.run("dvc") == ["table"]
     assert " xkd " not in (project.root / "results" / "table.csv").read_text()
+
+
+def test_files_that_appear_change_or_vanish_in_a_folder_of_clips_are_noticed(tmp_path):
+    """By either engine; what does not use them is not run again, and nothing is where their content stays the same."""
+    project = Project(tmp_path / "project", standins=True)
+    clips = project.root / "mine" / "dog"
+    clips.mkdir(parents=True)
+    (clips / "a.wav").write_text("1")
+    settings = project.settings()
+    settings["datasets"]["mine"] = {"kind": "folder", "source": "mine"}
+    settings["tasks"]["mine"] = {"protocol": "linear", "dataset": "mine", "ablations": ["xkd"]}
+    project.write(settings)
+    again = ["download", "evaluate xkd seed0 mine", "evaluate xkd seed1 mine", "prepare", "table"]
+    assert set(again) < set(project.run("dvc"))
+    assert project.run("dvc") == [] and project.planned() == []
+    (clips / "b.wav").write_text("2")
+    assert project.planned() == again
+    assert project.run("dvc") == again
+    assert project.run("snakemake") == []
+    (clips / "b.wav").write_text("3")
+    assert project.run("snakemake") == again
+    assert project.run("dvc") == []
+    os.utime(clips / "a.wav")
+    assert project.run("dvc") == ["download", "prepare"]
+    assert project.run("snakemake") == []
+    (clips / "a.wav").unlink()
+    assert project.planned() == again
 
 
 def test_shared_training_setting_reruns_all_but_the_data(project):

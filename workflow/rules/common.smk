@@ -6,12 +6,14 @@ both with the last run's, so that an edit reruns what it can change, and nothing
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 from xkd import runs
 from xkd.data import catalogue
+from xkd.data.sources.state import state_of
 from xkd.errors import UserError
 from xkd.fingerprint import stage as code_of
 from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of
@@ -72,6 +74,12 @@ def source(wildcards) -> list[str]:
     return [path] if Path(path).is_file() else []
 
 
+@cache
+def own_files(dataset: str) -> str:
+    """What the user's files of a data set look like now, so that it is listed and prepared again when they change."""
+    return state_of(SETTINGS, dataset)
+
+
 def clip_settings(wildcards) -> str:
     require = catalogue.entry(SETTINGS, wildcards.dataset).require
     clips = catalogue.clips(SETTINGS, wildcards.dataset)
@@ -102,6 +110,12 @@ def task_settings(wildcards) -> str:
     )
     settings = protocol(SETTINGS, wildcards.task, PARAMS).model_dump(mode="json")
     return canonical({"task": task, "protocol": settings})
+
+
+def used_manifests() -> list[str]:
+    """Of the data set of pretraining and of all tasks."""
+    used = [DATASET, *(task.dataset for task in SETTINGS.tasks.values())]
+    return [f"data/{name}/manifest.csv" for name in dict.fromkeys(used) if name]
 
 
 def task_manifest(wildcards) -> str:

@@ -16,6 +16,7 @@ rule download:
     params:
         code=code_of("download"),
         settings=raw_settings,
+        files=lambda wildcards: own_files(wildcards.dataset),
         out=subpath(output[0], parent=True),
     shell:
         "python -m xkd download --dataset {wildcards.dataset} --out {params.out} > {log} 2>&1"
@@ -39,6 +40,21 @@ rule prepare:
     params:
         code=code_of("prepare"),
         settings=clip_settings,
+        files=lambda wildcards: own_files(wildcards.dataset),
         out=subpath(output[0], parent=True),
     shell:
         "python -m xkd prepare --raw {input} --out {params.out} > {log} 2>&1"
+
+
+# For DVC, whose stages depend on this file: it changes when any of the manifests does.
+rule manifests:
+    input:
+        used_manifests(),
+    output:
+        "data/manifests.sha256",
+    log:
+        "logs/manifests.txt",
+    conda:
+        "../../environment.yml"
+    shell:
+        "sha256sum {input:q} > {output:q} 2> {log:q}"
