@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeVar
 
 import click
 
-from xkd import __version__, progress
+from xkd import __version__, launcher, progress
 from xkd.command import DEBUG, Contents, examples, names_of
 from xkd.errors import UserError
 
@@ -366,6 +366,7 @@ def main() -> None:
     """Entry point: runs a verb and turns what can go wrong into an exit code."""
     # A polite stop unwinds as an exception would: MLflow runs are closed, temporary files removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    launcher.end_with_it()
     progress.set_level("normal")
     try:
         sys.exit(cli.main(prog_name="xkd", standalone_mode=False))

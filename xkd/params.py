@@ -139,7 +139,8 @@ def headline_metrics(metrics: Collection[str]) -> dict[str, str]:
 
 def tasks_of(params: Params, ablation: str) -> list[str]:
     """The tasks that the settings ask of an ablation: those that name it, and those for all rows whose encoders it has."""
-    trained = recipe(params, ablation).modalities
+    merged = recipe(params, ablation)
+    trained = merged.modalities or _given(merged.training.weights)
     return [
         name
         for name, task in params.tasks.items()
@@ -147,12 +148,20 @@ def tasks_of(params: Params, ablation: str) -> list[str]:
     ]
 
 
+def _given(weights: tuple[str, ...]) -> tuple[str, ...] | None:
+    """The modalities of the encoders in these folders; None where one is not there yet."""
+    try:
+        return tuple(json.loads(Path(path, "config.json").read_bytes())["modality"] for path in weights)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _can_judge(params: Params, task: Task, trained: tuple[str, ...] | None) -> bool:
     """Whether a run of these modalities (None: not known yet) has an encoder for the task, for retrieval both."""
     require = params.datasets[task.dataset or params.dataset].require
     there = [m for m in task.modalities if require not in MODALITIES or m == require]
-    needed = all if task.protocol == "retrieval" else any
-    return trained is None or needed(m in trained for m in there)
+    seen = [m for m in there if trained is None or m in trained]
+    return len(seen) >= (len(MODALITIES) if task.protocol == "retrieval" else 1)
 
 
 def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> Recipe:

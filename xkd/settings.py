@@ -496,12 +496,15 @@ class Recipe(Base):
 
     @property
     def modalities(self) -> tuple[str, ...] | None:
-        """What a run trains, video first; None where that follows from encoders that it is given."""
+        """What a run trains, video first; None where that follows from encoders that it is given.
+
+        Where nothing is distilled or aligned, `objective.reconstruct` names them, for the yardsticks too.
+        """
         if self.training.mode == "none" and self.training.weights:
             return None
-        if self.training.mode != "pretrain" or self.has_teachers:
+        if self.has_teachers:
             return MODALITIES
-        return tuple(m for m in MODALITIES if m in self.objective.reconstruct)
+        return tuple(m for m in MODALITIES if m in self.objective.reconstruct) or MODALITIES
 
     @property
     def reconstructed(self) -> tuple[str, ...]:

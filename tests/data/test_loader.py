@@ -207,3 +207,22 @@ def test_a_clip_that_cannot_be_read_is_one_line(clips, monkeypatch, workers):
 def test_moving_a_batch_moves_every_tensor():
     batch = next(iter(loader.train_loader(augmented(), "m", seed=0))).to("meta")
     assert all(tensor.device.type == "meta" for tensor in [batch.labels, *batch.video, *batch.audio])
+
+
+@pytest.mark.parametrize(
+    ("problem", "word"),
+    [
+        ("unable to write to file </torch_7_12_0>: No space left on device (28)", "enlarge it"),
+        ("unable to allocate shared memory(shm) for file </torch_7_12_0>: Success (0)", "enlarge it"),
+        ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...", "enlarge it"),
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "memory runs out"),
+    ],
+)
+def test_full_shared_memory_says_what_to_change(monkeypatch, problem, word):
+    def fails(_loader):
+        raise RuntimeError(problem)
+
+    one = loader.train_loader(augmented(), "", 0)
+    monkeypatch.setattr(one, "_loader", type("Broken", (), {"__iter__": fails})())
+    with pytest.raises(UserError, match=f"lower training.workers.*{word}|{word}.*lower training.workers"):
+        next(iter(one))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from xkd import tracking
 from xkd.errors import UserError
 from xkd.stages import sync
 from xkd.tracking import run as runs
+from xkd.tracking import server as mlflow_server
 from xkd.tracking.spool import FOLDER
 
 NOBODY = "http://127.0.0.1:9"
@@ -207,3 +209,24 @@ def test_a_full_disk_is_one_more_warning(away, monkeypatch, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "No space left on device" in lines[1]
+
+
+def test_a_silent_server_is_asked_once_and_given_up_on_after_seconds(tracked, monkeypatch, capsys):
+    """It takes connections and never answers; all is kept."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.setenv(name, mlflow_server.QUIET_AND_IMPATIENT[name])
+    seconds, retries = (int(os.environ[f"MLFLOW_HTTP_REQUEST_{name}"]) for name in ("TIMEOUT", "MAX_RETRIES"))
+    assert seconds * (1 + retries) <= 5
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setattr(runs, "_quiet_until", {})
+    with listener, start("silent") as run:
+        curve(run, 0, 2)
+        tracking.attach(run.id, key="silent").log_metrics({"a": 1.0})
+        listener.settimeout(0)
+        listener.accept()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+    assert "going on without it" in capsys.readouterr().err
+    assert len(list(FOLDER.iterdir())) == 2

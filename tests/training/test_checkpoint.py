@@ -4,12 +4,16 @@ import errno
 import os
 import random
 import resource
+import signal
+import sys
+import time
 from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from forks import code_of, fork
 from test_loop import curves, same, settings, train, trainer
 
 from xkd.errors import UserError
@@ -209,3 +213,23 @@ def test_a_second_trainer_on_the_same_run_is_refused(tmp_path):
         second = checkpoint.exclusive(tmp_path)
         with pytest.raises(UserError, match="another process"):
             second.__enter__()
+
+
+def test_a_refused_process_leaves_the_log_of_the_running_one(tmp_path):
+    """Snakemake removes a job's log before it starts the job, whether or not another process still writes there."""
+    reading, writing = os.pipe()
+
+    def work():
+        with checkpoint.exclusive(tmp_path / "run"):
+            print("epoch 0", file=sys.stderr, flush=True)
+            os.write(writing, b".")
+            time.sleep(60)
+
+    child = fork(work, tmp_path / "job.txt")
+    os.read(reading, 1)
+    (tmp_path / "job.txt").unlink()
+    with pytest.raises(UserError, match="another process is training this run.*run/log.txt"):
+        checkpoint.exclusive(tmp_path / "run").__enter__()
+    os.kill(child, signal.SIGKILL)
+    code_of(child)
+    assert (tmp_path / "run" / "log.txt").read_text() == "epoch 0\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from xkd.data.views import Cuts, EvalViews, TrainViews, clip_generator
 from xkd.errors import UserError
 from xkd.settings import MODALITIES, Recipe
 
+SHARED_MEMORY = "/dev/shm"
 Item = tuple[str, int, dict[str, list[Tensor]] | Cuts]  # id, label, views or cuts of a clip
 
 
@@ -93,6 +95,11 @@ class Loader:
                 yield self._finished(batch)
         except UserError as error:  # a worker's error arrives wrapped in its traceback; its last line is ours
             raise UserError(str(error).strip().splitlines()[-1].removeprefix("xkd.errors.UserError: ")) from error
+        except RuntimeError as error:
+            problem = _of_the_machine(str(error))
+            if problem is None:
+                raise
+            raise UserError(problem) from error
 
     def _finished(self, batch: Batch) -> Batch:
         """Cuts are augmented on the GPU, if there is one; views are finished."""
@@ -189,6 +196,22 @@ def collate(items: Sequence[Item]) -> Batch:
     return Batch(list(ids), torch.tensor(labels), **stacked, draws=draws)
 
 
+def _of_the_machine(message: str) -> str | None:
+    """What the user can do where the loader's processes lack memory, which they share with the one that trains."""
+    if (
+        "shared memory" in message
+        or re.search(r"(unable to|could not) \w+ .*</torch_", message)
+        or "Bus error" in message
+    ):
+        return (
+            f"{SHARED_MEMORY} is full: loader processes pass batches through it; lower training.workers (0 needs none), "
+            "or enlarge it (docker run --shm-size 8g)"
+        )
+    if "killed by signal: Killed" in message:
+        return "a loader process was killed, as systems do when memory runs out; lower training.workers, or add memory"
+    return None
+
+
 def _obey_parent_alone(_worker: int) -> None:
     """A signal that reaches all of a job is for the process that trains: it finishes its step, then ends its workers."""
     parent = os.getppid()
@@ -196,8 +219,9 @@ def _obey_parent_alone(_worker: int) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-            pass
+        told = None
+        while os.getppid() == parent and (told is None or told.si_pid != parent):  # or it was killed
+            told = signal.sigtimedwait({signal.SIGTERM}, 5.0)
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()

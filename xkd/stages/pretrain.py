@@ -115,6 +115,7 @@ def _trainer(job: Job, group: distributed.Group) -> Trainer:
     recipe, seed = job.recipe, job.seed
     networks = _starting_networks(recipe, seed)
     chosen, teachers = modalities(recipe), recipe.has_teachers
+    _check_clips(job, chosen)
     # Without training a batch is never taken: a small data set is no reason to refuse.
     clips = len(job.data.split("train").rows)
     size = min(recipe.training.batch_size, clips) if recipe.training.mode == "none" else None
@@ -122,6 +123,23 @@ def _trainer(job: Job, group: distributed.Group) -> Trainer:
         recipe, job.manifest, seed, chosen, local_views=teachers, batch_size=size, shard=(group.rank, group.size)
     )
     return Trainer(recipe, networks, loader, seed, group)
+
+
+def _check_clips(job: Job, chosen: tuple[str, ...]) -> None:
+    """Refuses before training what would fail in it, or after it, where held-out clips are looked at."""
+    for split in ("train", "test"):
+        rows = job.data.split(split).rows
+        if rows.empty:
+            raise UserError(f"{job.manifest}: no usable clip in split '{split}'; look at the reasons in summary.json")
+        for modality in chosen:
+            lacking = rows["id"][~rows[f"has_{modality}"]]
+            if len(lacking):
+                raise UserError(
+                    f"{job.manifest}: {len(lacking)} of {len(rows)} {split} clips have no {modality}, e.g. "
+                    f"{lacking.iloc[0]}, and row {job.recipe.ablation} trains {' and '.join(chosen)}; set "
+                    f"datasets.{job.recipe.dataset}.require to leave such clips out, or give the row one modality "
+                    "(objective.reconstruct without distillation and alignment)"
+                )
 
 
 def _tracked(job: Job, hypothesis: str) -> tracking.Run:
@@ -209,7 +227,7 @@ def _starting_networks(recipe: Recipe, seed: int) -> Networks:
 
 def _held_out(recipe: Recipe, manifest: Path, chosen: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """Evaluation views of the first held-out clips, by modality."""
-    batch = next(iter(eval_loader(recipe, manifest, "test", CLIPS)))
+    batch = next(iter(eval_loader(recipe, manifest, "test", CLIPS, chosen)))
     return {m: getattr(batch, m)[0] for m in chosen}
 
 

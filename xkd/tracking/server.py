@@ -21,8 +21,8 @@ DATABASE = "mlflow.db"
 QUIET_AND_IMPATIENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
 }
 # Its own warnings of a lost server would stand beside ours, several per minute.
 QUIETER = {"mlflow": logging.WARNING, "mlflow.system_metrics": logging.ERROR, "alembic": logging.WARNING}

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import sys
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from xkd.errors import UserError
 from xkd.files import replacing, sync
 
 NEWEST, PREVIOUS, DAMAGED, ASIDE = "last.pt", "previous.pt", "damaged.pt", "set-aside"
+LOG = "log.txt"
 FORMAT = 1
 SHOWN = 6  # differences in an error message
 
@@ -38,10 +40,21 @@ def exclusive(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder}: another process is training this run; wait for it or stop it first") from None
+            raise UserError(
+                f"{folder}: another process is training this run; wait for it or stop it first (what it says: {folder / LOG})"
+            ) from None
         for part in folder.glob(f".{NEWEST}.*.part"):  # of a process that was killed while it saved
             part.unlink()
+        _keep_log(folder)
         yield
+
+
+def _keep_log(folder: Path) -> None:
+    """Gives the log another name: engines remove a job's log before they start the job again, though this one may live."""
+    with suppress(OSError):  # a terminal or a pipe, or a log on another disk
+        (folder / LOG).unlink(missing_ok=True)
+        if stat.S_ISREG(os.fstat(2).st_mode):
+            os.link(os.readlink("/proc/self/fd/2"), folder / LOG)
 
 
 def save(folder: Path, identity: dict[str, Any], settings: dict[str, Any], state: dict[str, Any]) -> None:
@@ -133,7 +146,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def remove(folder: Path) -> None:
     """Deletes the checkpoints of a finished run, but not what was put aside."""
-    for name in (NEWEST, PREVIOUS, DAMAGED):
+    for name in (NEWEST, PREVIOUS, DAMAGED, LOG):
         (folder / name).unlink(missing_ok=True)
 
 
