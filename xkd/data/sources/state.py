@@ -32,12 +32,12 @@ def state_of(params: Params, name: str, above: tuple[str, ...] = ()) -> str:
 
 
 def _files(source: Path, kind: str) -> list[Path]:
-    if kind == "manifest":
-        try:
+    try:
+        if kind == "manifest":
             return listing.paths(source)
-        except UserError:  # `download` says what is wrong with it
-            return []
-    return [path for path in walk(source) if kind != "folder" or is_media(path)]
+        return [path for path in walk(source) if kind != "folder" or is_media(path)]
+    except (UserError, OSError):  # `download` says what is wrong with it
+        return []
 
 
 def _stamp(path: Path) -> str:
