@@ -26,6 +26,7 @@ from xkd.command import DEBUG, Contents, examples, names_of
 from xkd.errors import UserError
 
 Function = TypeVar("Function", bound=Callable[..., None])
+SEED = click.IntRange(0, 2**32 - 1)
 PATH = click.Path(path_type=Path)
 SHELLS = {
     "bash": """put  eval "$(xkd completion bash)"  into ~/.bashrc""",
@@ -40,6 +41,8 @@ MENDABLE = {
     errno.ENOTDIR,
     errno.EISDIR,
     errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.EEXIST,
 }
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 LISTED_FILES = 12
@@ -57,6 +60,12 @@ def _params_option(command: Function) -> Function:
         show_envvar=True,
         help="Settings file; it may extend another one.",
     )(command)
+
+
+def _force_option(command: Function) -> Function:
+    return click.option("--force", is_flag=True, help="Replace files of these names; an input is never replaced.")(
+        command
+    )
 
 
 def _manifest_option(command: Function) -> Function:
@@ -172,7 +181,7 @@ def plan(settings: Path, **asked: str | float | bool | None) -> None:
     shell_complete=names_of("ablations"),
     help="Name of an entry of `ablations` in the settings.",
 )
-@click.option("--seed", type=click.IntRange(min=0), required=True, help="Seed of weights, views and masks.")
+@click.option("--seed", type=SEED, required=True, help="Seed of weights, views and masks.")
 @click.option("--out", type=PATH, required=True, help="Folder for weights, effective settings, metrics and curves.")
 @click.option(
     "--resume",
@@ -204,9 +213,10 @@ def pretrain(settings: Path, manifest: Path, ablation: str, seed: int, out: Path
     "--task", required=True, shell_complete=names_of("tasks"), help="Name of an entry of `tasks` in the settings."
 )
 @click.option("--out", type=PATH, required=True, help="JSON file of results; predictions and times go beside it.")
-def evaluate(settings: Path, manifest: Path, run: Path, task: str, out: Path) -> None:
+@_force_option
+def evaluate(settings: Path, manifest: Path, run: Path, task: str, out: Path, force: bool) -> None:
     """Measure a run's encoders on held-out clips."""
-    _run("evaluate", settings, manifest=manifest, run=run, task=task, out=out)
+    _run("evaluate", settings, manifest=manifest, run=run, task=task, out=out, force=force)
 
 
 @cli.command(
@@ -266,12 +276,13 @@ def import_weights(files: tuple[Path, ...], output: Path, **known: int | tuple[i
 @click.argument("sources", nargs=-1, required=True, type=PATH)
 @click.option("--output", type=PATH, required=True, help="Parquet file: file, start, end, vector.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Clips at once.")
-def embed(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int) -> None:
+@_force_option
+def embed(encoder: Path, sources: tuple[Path, ...], output: Path, **how: int | bool) -> None:
     """Compute features of media files.
 
     SOURCES are media files, folders of them, or CSV files with a column path. Each is cut into clips.
     """
-    _call("embed", encoder=encoder, sources=sources, output=output, batch_size=batch_size)
+    _call("embed", encoder=encoder, sources=sources, output=output, **how)
 
 
 @cli.command(
@@ -293,13 +304,14 @@ def embed(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: in
 @click.option("--out", type=PATH, help="PNG file to write.  [default: show-CLIP.png]")
 @click.option("--video", is_flag=True, help="Also write an MP4 beside the picture, with sound.")
 @click.option("--start", type=click.FloatRange(min=0), help="Second at which to begin.  [default: the middle]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which patches are hidden.")
-def show(clip: Path, encoders: tuple[Path, ...], out: Path | None, video: bool, start: float | None, seed: int) -> None:
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Which patches are hidden.")
+@_force_option
+def show(clip: Path, encoders: tuple[Path, ...], out: Path | None, **how: float | bool | None) -> None:
     """Draw one media file as a model sees it.
 
     Frames and log-mel, what is hidden and what the model fills in, and what the refinement of each modality looks at.
     """
-    _call("show", clip=clip, encoders=encoders, out=out, video=video, start=start, seed=seed)
+    _call("show", clip=clip, encoders=encoders, out=out, **how)
 
 
 @cli.command(
@@ -332,7 +344,8 @@ def sync() -> None:
     )
 )
 @click.option("--out", type=PATH, help="File to write instead of standard output.")
-def schema(out: Path | None) -> None:
+@_force_option
+def schema(out: Path | None, force: bool) -> None:
     """Print the JSON schema of the settings.
 
     Each key with its meaning, type and bounds.
@@ -341,6 +354,7 @@ def schema(out: Path | None) -> None:
 
     schema = params.schema()
     if out:
+        files.check_output(out, [], force, ours=_is_schema(out))
         files.write_json(out, schema)
     else:
         click.echo(json.dumps(schema, indent=2))
@@ -418,9 +432,19 @@ def _mendable(error: Exception) -> str | None:
     return None
 
 
+def _is_schema(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text())["title"] == "Params")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _run(stage: str, settings: Path, **arguments: Any) -> None:
     from xkd import params
 
+    out = arguments.get("out")
+    if out and out.exists() and settings.exists() and out.samefile(settings):
+        raise UserError(f"--out {out}: is the settings file, which is never replaced; give another name")
     _call(stage, params=params.load(settings), **arguments)
 
 

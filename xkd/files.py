@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,38 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         except OSError as error:  # a file system without locks
             print(f"xkd: warning: {path}: no lock ({error.strerror}); start nothing else here", file=sys.stderr)
         yield
+
+
+def check_output(path: Path, inputs: Iterable[Path], force: bool = False, ours: bool = False) -> None:
+    """Checks a name that is going to be written, before any work is done for it.
+
+    Args:
+        inputs: files that are read; the same file under another name, by a link, counts too.
+        force: the user said that a file there may be replaced; an input never is.
+        ours: the file there is known to come from the same command.
+
+    Raises:
+        UserError: an input, or another file or folder, has the name, or nothing can be written there.
+    """
+    for place in (path, *path.parents):
+        if os.path.lexists(place):
+            break
+    if place != path:
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise UserError(f"{path}: cannot be written, {place} is {'not writable' if place.is_dir() else 'a file'}")
+        return
+    for source in inputs:
+        if source.exists() and path.exists() and path.samefile(source):
+            raise UserError(f"{path}: is the input {source}, which is never replaced; give another name")
+    if path.is_dir() or (path.exists() and not path.is_file()):
+        raise UserError(f"{path}: {'a folder' if path.is_dir() else 'not a regular file'}; give the name of a file")
+    if not (force or ours):
+        raise UserError(f"{path}: is there already; give another name, or replace it with --force")
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files below a folder."""
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def sync(path: Path) -> None:

@@ -81,6 +81,24 @@ class Made:
         finally:
             temporary.unlink(missing_ok=True)
 
+    @contextmanager
+    def writing_folder(self, path: Path) -> Iterator[Path]:
+        """Yields a temporary folder; its files move into the folder `path` at the end, each whole.
+
+        Raises:
+            UserError: a file that is not xkd's has the name of one.
+        """
+        temporary = self.part(self.folder / "new")
+        temporary.mkdir()
+        try:
+            yield temporary
+            new = {file: path / file.relative_to(temporary) for file in sorted(temporary.rglob("*")) if file.is_file()}
+            self.check_free(*new.values())
+            for file, target in new.items():
+                self.publish(file, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
     def part(self, path: Path) -> Path:
         """Announces a temporary name beside `path`, for a file or a folder: the next process removes what is left."""
         _make(path.parent)

@@ -232,7 +232,7 @@ def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
     parent = values.get("extends")
     if parent is None:
         return values
-    if not isinstance(parent, str):
+    if not isinstance(parent, str) or not parent.isprintable():
         raise UserError(f"{path}: extends: expected the name of one settings file, found {_short(parent)}")
     return _without_nulls(merge(_read(path.parent / parent, chain), values))
 

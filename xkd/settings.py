@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 # Upper bounds stand far above what anybody uses: beyond them lies a slip of the finger, or an attempt to break something.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
-Place = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Place = Annotated[
+    str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f{}]+$")
+]  # Snakemake fills in what stands in braces
 Fold = Annotated[str, Field(max_length=100, pattern=r"^[^\s:]+$")]
 # It names outputs of Snakemake and of DVC, and stands in commands. No part begins with a dot: not .. either.
 Folder = Annotated[

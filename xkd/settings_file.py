@@ -127,6 +127,8 @@ def _check_keys(node: MappingNode) -> None:
             raise _Refused(f"the key {shown} is not a text; write it in quotes", key)
         if len(key.value) > LONGEST_KEY:
             raise _Refused(f"a key of {len(key.value)} letters; {LONGEST_KEY} are enough", key)
+        if not key.value.isprintable():
+            raise _Refused(f"the key {key.value!r} holds what cannot be seen", key)
         if key.value in first:
             line = first[key.value].start_mark.line + 1
             raise _Refused(f"the key '{key.value}' stands here again, first in line {line}; keep one of them", key)

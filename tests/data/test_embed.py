@@ -41,7 +41,7 @@ def media(tmp_path_factory):
 
 
 def embedded(encoder, *sources, output, batch_size=16):
-    embed.run(encoder, sources, output, batch_size)
+    embed.run(encoder, sources, output, batch_size, force=True)
     table = pd.read_parquet(output)
     return table.assign(file=[name.rsplit("/", 1)[-1] for name in table["file"]])
 
@@ -141,7 +141,7 @@ def test_nothing_readable_leaves_an_earlier_output(encoders, media, tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"nothing")
     with pytest.raises(UserError, match="no clip could be read"):
-        embed.run(encoders / "video", (broken,), output, 4)
+        embed.run(encoders / "video", (broken,), output, 4, force=True)
     with pytest.raises(UserError, match="no such file"):
         embed.run(encoders / "video", (tmp_path / "absent",), output, 4)
     assert len(pd.read_parquet(output)) == len(before)

@@ -219,7 +219,7 @@ def test_retrieval_by_hand(project, params, tmp_path):
 def test_retrieval_by_label_finds_more_than_by_clip(project, params, tmp_path):
     metrics = []
     for task in ("retrieval", "same_label"):
-        evaluate.run(params, project / "manifest.csv", project / "run", task, tmp_path / "out.json")
+        evaluate.run(params, project / "manifest.csv", project / "run", task, tmp_path / "out.json", force=True)
         metrics.append(json.loads((tmp_path / "out.json").read_text())["metrics"])
     assert {key.split(".")[0] for key in metrics[1]} == {"student"}
     for query in ("video", "audio"):
@@ -235,7 +235,7 @@ def test_run_without_heads_is_searched_by_features_and_one_of_one_modality_is_re
     evaluate.run(params, project / "manifest.csv", tmp_path / "ae", "retrieval", tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["chosen"] == {"student.retrieval.space": "features"}
     with pytest.raises(UserError, match="recon_video has no pair of encoders"):
-        evaluate.run(params, project / "manifest.csv", tmp_path / "recon_video", "retrieval", tmp_path / "out.json")
+        evaluate.run(params, project / "manifest.csv", tmp_path / "recon_video", "retrieval", tmp_path / "other.json")
 
 
 @pytest.mark.parametrize("task", ["enlarged", "enlarged_probe"])

@@ -17,6 +17,8 @@ PARTS = ("Snakefile", "workflow", "dvc.yaml", ".dvcignore", "environment.yml", "
 class Project:
     """Args: folder to copy into; `standins`: replace the stages by quick ones that note each job."""
 
+    MINIATURE = ROOT / "workflow" / "presets" / "miniature.yaml"
+
     def __init__(self, root: Path, standins: bool) -> None:
         self.root = root
         root.mkdir()
@@ -27,7 +29,7 @@ class Project:
                 shutil.copy(ROOT / name, root / name)
         (root / ".dvc").mkdir()
         shutil.copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
-        self.write(self.settings(ROOT / "workflow" / "presets" / "miniature.yaml") | {"results": "results"})
+        self.write(self.settings(self.MINIATURE) | {"results": "results"})
         path = [str(root), *([str(Path(__file__).parent / "standins")] if standins else [])]
         self.env = os.environ | {
             "PYTHONPATH": os.pathsep.join(path),

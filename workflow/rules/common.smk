@@ -5,6 +5,8 @@ both with the last run's, so that an edit reruns what it can change, and nothing
 """
 
 import os
+import re
+import shlex
 import sys
 from functools import cache
 from pathlib import Path
@@ -29,13 +31,24 @@ if config:
         "environment variable XKD_PARAMS. Do not pass --config or --configfile."
     )
 try:
+    if re.search(r'["$`\\\x00-\x1f]', PARAMS):
+        raise UserError(
+            f"XKD_PARAMS: {PARAMS!r}: jobs on other machines get this name by a shell; name the file without "
+            'quotes ("), $, ` and backslashes'
+        )
+    if re.search("[{}]", os.getcwd()):
+        raise UserError(
+            f"{os.getcwd()}: Snakemake takes braces for names that it fills in; rename the folder"
+        )
     SETTINGS = load(PARAMS)
 except UserError as error:
     print(f"xkd: error: {error}", file=sys.stderr)
     sys.exit(2)
 
 # Jobs use the interpreter that runs Snakemake, whether or not its environment is activated.
-shell.prefix(f'export PATH="{Path(sys.executable).parent}:$PATH"; ')
+PROGRAMS = shlex.quote(str(Path(sys.executable).parent))
+# Braces would be taken for names that Snakemake fills in.
+shell.prefix(f'export PATH={PROGRAMS.replace("{", "{{").replace("}", "}}")}:"$PATH"; ')
 
 DATASET = SETTINGS.dataset
 MANIFEST = f"data/{DATASET}/manifest.csv"
@@ -122,7 +135,7 @@ def task_manifest(wildcards) -> str:
     return f"data/{SETTINGS.tasks[wildcards.task].dataset or DATASET}/manifest.csv"
 
 
-def table_settings() -> str:
+def table_settings(wildcards) -> str:
     """What the table states: all settings but limits and resources, and of data sets which they are and how much of them is taken."""
     settings = SETTINGS.model_dump(
         mode="json", exclude={"datasets", "limits", "resources"}

@@ -19,7 +19,7 @@ rule download:
         files=lambda wildcards: own_files(wildcards.dataset),
         out=subpath(output[0], parent=True),
     shell:
-        "python -m xkd download --dataset {wildcards.dataset} --out {params.out} > {log} 2>&1"
+        "python -m xkd download --dataset {wildcards.dataset:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule prepare:
@@ -43,7 +43,7 @@ rule prepare:
         files=lambda wildcards: own_files(wildcards.dataset),
         out=subpath(output[0], parent=True),
     shell:
-        "python -m xkd prepare --raw {input} --out {params.out} > {log} 2>&1"
+        "python -m xkd prepare --raw {input:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 # For DVC, whose stages depend on this file: it changes when any of the manifests does.

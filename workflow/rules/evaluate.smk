@@ -23,5 +23,5 @@ rule evaluate:
         settings=task_settings,
         run=subpath(input.encoders, parent=True),
     shell:
-        "python -m xkd evaluate --manifest {input.manifest} --run {params.run} "
-        "--task {wildcards.task} --out {output.results} > {log} 2>&1"
+        "python -m xkd evaluate --manifest {input.manifest:q} --run {params.run:q} "
+        "--task {wildcards.task:q} --out {output.results:q} > {log:q} 2>&1"

@@ -23,8 +23,8 @@ rule pretrain:
         settings=recipe_settings,
         run=subpath(output.encoders, parent=True),
     shell:
-        "{resources.launcher} -m xkd pretrain --manifest {input.manifest} --ablation {wildcards.ablation} "
-        "--seed {wildcards.seed} --out {params.run} > {log} 2>&1"
+        "{resources.launcher} -m xkd pretrain --manifest {input.manifest:q} --ablation {wildcards.ablation:q} "
+        "--seed {wildcards.seed:q} --out {params.run:q} > {log:q} 2>&1"
 
 
 # `snakemake ablation_xkd` makes one row of the table: pretraining and evaluations of an ablation, all seeds.

@@ -99,7 +99,7 @@ rule table:
         **request("table"),
     params:
         code=code_of("table"),
-        settings=table_settings(),
+        settings=table_settings,
         out=subpath(output.csv, parent=True),
     shell:
-        "python -m xkd table --out {params.out} > {log} 2>&1"
+        "python -m xkd table --out {params.out:q} > {log:q} 2>&1"

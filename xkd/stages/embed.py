@@ -20,7 +20,7 @@ from xkd.data.workers import Failure, cores, run_guarded, seconds_allowed
 from xkd.downstream.features import device
 from xkd.encoders.pretrained import PretrainedEncoder, load_encoder
 from xkd.errors import UserError
-from xkd.files import replacing
+from xkd.files import check_output, files_in, replacing
 from xkd.progress import say, track
 
 Item = TypeVar("Item")
@@ -33,7 +33,7 @@ COLUMNS = pa.schema(
 )
 
 
-def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int) -> None:
+def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int, force: bool = False) -> None:
     """Cuts every file into consecutive clips as long as a view of training, and writes their features.
 
     A file that cannot be read to its end is named on standard error and gets no rows, and neither does a clip whose
@@ -44,12 +44,14 @@ def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int)
         sources: media files, folders (searched to the bottom), or CSV files with a column `path`.
         output: Parquet file: file, start and end in seconds, vector (float32).
         batch_size: clips per forward pass.
+        force: a file that is `output` already may be replaced; a source or a file of the encoder never is.
 
     Raises:
         UserError: no encoder, a source that does not exist, or not one readable file; `output` stays as it was.
     """
-    model = load_encoder(encoder).to(device())
     files = [str(path) for source in sources for path in _files(source)]
+    check_output(output, [*sources, *map(Path, files), *files_in(encoder)], force)
+    model = load_encoder(encoder).to(device())
     if not files:
         raise UserError(f"{', '.join(map(str, sources))}: no files there")
     cut = Cut(model.config.modality, model.config.length, model.config.rate, model.config.pad)

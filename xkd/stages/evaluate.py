@@ -30,7 +30,7 @@ from xkd.downstream.metrics import (
 )
 from xkd.downstream.protocols import PROTOCOLS, Job, Result
 from xkd.errors import UserError
-from xkd.files import replacing, sha256, write_json
+from xkd.files import check_output, files_in, replacing, sha256, write_json
 from xkd.models.vit import Encoder
 from xkd.params import canonical, column, headline, with_views
 from xkd.params import protocol as params_of_protocol
@@ -39,10 +39,11 @@ from xkd.settings import Params, Recipe, Retrieval, Task
 from xkd.training.export import load_encoders, load_heads, load_recipe, weights_files
 
 SPLITS = ("train", "test")
+TIMES = ".times.json"
 BESIDE = PREDICTIONS, CONFUSION, SCORES = (".predictions.csv", ".confusion.csv", ".scores.parquet")
 
 
-def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None:
+def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: bool = False) -> None:
     """Evaluates a run and writes `out`, and `<task>.predictions.csv`, `.confusion.csv`,
     `.scores.parquet` and `.times.json` beside it.
 
@@ -53,6 +54,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
         run: folder that `pretrain` wrote.
         task: entry of `tasks` in the settings.
         out: the JSON file of results. Over several folds, metrics are means, with standard deviations beside them.
+        force: files of these names may be replaced; earlier results of the same run and task are in any case.
 
     Raises:
         UserError: no such run, task or fold, clips prepared with other settings than the run's, no labels, an empty
@@ -64,6 +66,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
     recipe, encoders = load_recipe(run), load_encoders(run)
     seed = json.loads((run / CONFIG).read_text())["seed"]
     clips, prepared = manifests.read(manifest), _summary(manifest)
+    _check_outputs(out, [manifest, *files_in(run)], (prepared["dataset"], recipe.ablation, seed, task), force)
     _check_settings(prepared["clips"], manifest, recipe, chosen_task)
     for fold in chosen_task.folds or (None,):
         _check_labels(clips, manifest, fold, trains=not isinstance(settings, Retrieval))
@@ -114,7 +117,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path) -> None
     for note in results["notes"]:
         print(f"xkd: note: {task}: {note}", file=sys.stderr)
     _track(params, results, recipe, run, [out, *map(out.with_suffix, (PREDICTIONS, CONFUSION))])
-    write_json(out.with_suffix(".times.json"), {"seconds": round(time.perf_counter() - started, 2)})
+    write_json(out.with_suffix(TIMES), {"seconds": round(time.perf_counter() - started, 2)})
 
 
 def _items(tests: list[Clips], job: Job[Any]) -> dict[str, int]:
@@ -171,6 +174,19 @@ def _write(out: Path, results: dict[str, Any], parts: list[score_file.Part]) -> 
         csv_files.write(beside[CONFUSION], pd.concat(confusions))
         score_file.write(beside[SCORES], parts)
         write_json(last, results | {"files": {suffix: sha256(path) for suffix, path in beside.items()}})
+
+
+def _check_outputs(out: Path, inputs: list[Path], what: tuple[Any, ...], force: bool) -> None:
+    """`out` and the files beside it are free, or hold earlier results of the same run and task."""
+    if out.suffix != ".json":
+        raise UserError(f"--out {out}: JSON is written; give a name that ends in .json")
+    try:
+        earlier = json.loads(out.read_text())
+        ours = tuple(earlier[key] for key in ("dataset", "ablation", "seed", "task")) == what
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    for suffix in (".json", *BESIDE, TIMES):
+        check_output(out.with_suffix(suffix), inputs, force, ours)
 
 
 def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xkd import made
 from xkd.encoders import folder
 from xkd.encoders.importing import import_backbone
 from xkd.errors import UserError
+from xkd.files import check_output
 from xkd.progress import say, track
+
+FILES = (folder.WEIGHTS, folder.HEAD, folder.DECODER, folder.CONFIG, folder.CARD)
 
 
 def run(
@@ -19,6 +23,8 @@ def run(
 ) -> None:
     """Writes `output`/<name of the file>/ for each file; all are read and checked before the first is written.
 
+    What `output` holds that `import-weights` did not write stays.
+
     Raises:
         UserError: a file that is no released backbone, or two of one name.
     """
@@ -26,7 +32,18 @@ def run(
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise UserError(f"two files are called {min(twice)}; import them into different folders")
+    for name in names:
+        if not name or (output / name).is_file():
+            raise UserError(
+                f"{output / name}: cannot be the folder of an encoder; rename the file of weights, or give another --output"
+            )
+    targets = [output / name / file for name in names for file in FILES]
+    ours = made.listed_by("import-weights", targets)
+    for target in targets:
+        check_output(target, files, ours=target in ours)
     encoders = [import_backbone(path, heads, patch, view) for path in track(files, "weights")]
-    for name, (encoder, config) in zip(names, encoders, strict=True):
-        folder.save(encoder, config, output / name)
-        say(f"{output / name}: {config.modality} {config.owner}, {config.licence}")
+    with made.opened(output, "import-weights") as journal:
+        for name, (encoder, config) in zip(names, encoders, strict=True):
+            with journal.writing_folder(output / name) as temporary:
+                folder.save(encoder, config, temporary)
+            say(f"{output / name}: {config.modality} {config.owner}, {config.licence}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from xkd import made
 from xkd.data import catalogue, manifest
 from xkd.data.clips import open_clips
 from xkd.data.contact_sheet import draw, draw_histograms
@@ -44,14 +45,18 @@ def run(params: Params, dataset: str, out: Path | None, clips: int) -> None:
     classes = manifest.class_counts(found.all_rows)
     print("\n".join([*lines, *_counts(found, classes), *_clips(found.rows), *_unusable(found.all_rows)]))
     out = out or folder / "inspect"
+    sheet, histograms = out / "contact-sheet.png", out / "histograms.png"
     store = open_clips(found.path)
-    with counter("pictures", total=2) as advance:
-        draw(store, clips, LogMelSpectrogram(params.logmel, params.clips.sample_rate), out / "contact-sheet.png")
+    with made.opened(out, "inspect") as files, counter("pictures", total=2) as advance:
+        files.check_free(sheet, histograms)
+        with files.writing(sheet) as path:
+            draw(store, clips, LogMelSpectrogram(params.logmel, params.clips.sample_rate), path)
         advance(1)
         sizes = [(found.path.parent / path).stat().st_size for path in found.rows["path"]]
-        draw_histograms(found.rows, sizes, classes, out / "histograms.png")
+        with files.writing(histograms) as path:
+            draw_histograms(found.rows, sizes, classes, path)
         advance(1)
-    print(f"  drawn     {out / 'contact-sheet.png'}, {out / 'histograms.png'}")
+    print(f"  drawn     {sheet}, {histograms}")
 
 
 def _counts(found: manifest.Manifest, classes: dict[str, dict[str, int]]) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from xkd.data import encode
 from xkd.data.workers import Failure, run_guarded, seconds_allowed
 from xkd.errors import UserError
-from xkd.files import replacing
+from xkd.files import check_output, files_in, replacing
 from xkd.progress import say, track
 from xkd.report import style
 from xkd.show import drawing
@@ -19,7 +19,15 @@ from xkd.show.media import Cuttings, read
 from xkd.show.models import Models, gather
 
 
-def run(clip: Path, encoders: tuple[Path, ...], out: Path | None, video: bool, start: float | None, seed: int) -> None:
+def run(
+    clip: Path,
+    encoders: tuple[Path, ...],
+    out: Path | None,
+    video: bool,
+    start: float | None,
+    seed: int,
+    force: bool = False,
+) -> None:
     """Writes a PNG: what enters the networks, what is hidden of it, what is filled in, and what is looked at.
 
     Args:
@@ -29,6 +37,7 @@ def run(clip: Path, encoders: tuple[Path, ...], out: Path | None, video: bool, s
         video: also write an MP4 beside it, with the sound.
         start: seconds at which the view begins; None: the middle of the file.
         seed: decides which patches are hidden.
+        force: files of these names may be replaced; the clip and the encoders' files never are.
 
     Raises:
         UserError: no such file, nothing readable in it, or no encoders. What is missing else is said in one line.
@@ -38,6 +47,9 @@ def run(clip: Path, encoders: tuple[Path, ...], out: Path | None, video: bool, s
         raise UserError(f"--out {out}: a PNG is written; give a name that ends in .png")
     if not clip.is_file():
         raise UserError(f"{clip}: no such file" if not clip.is_dir() else f"{clip}: a folder; give one media file")
+    inputs = [clip, *(file for folder in encoders for file in files_in(folder))]
+    for path in (out, out.with_suffix(".mp4"))[: 1 + video]:
+        check_output(path, inputs, force)
     models = gather(encoders)
     (result,) = run_guarded(read, [(str(clip), models.cuts(), start)], seconds_allowed)
     if not isinstance(result, Cuttings):

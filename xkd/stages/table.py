@@ -3,48 +3,54 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from functools import partial
 from pathlib import Path
 
-from xkd import csv_files, tracking
+from xkd import csv_files, made, tracking
 from xkd.params import canonical
 from xkd.progress import say, track
 from xkd.report import bars, beside, confusion, curves, differences, embedding_map, page, pictures, style
 from xkd.report.collect import Results, collect
-from xkd.report.dataset import facts
+from xkd.report.dataset import DataFacts, facts
 from xkd.report.media import Media, clips_at_hand, contact_sheet
 from xkd.report.table import table
 from xkd.settings import Params
+
+FIGURES = ("ablations", "differences", "losses", "diagnostics", "alignment", "reconstructions", "refinement") + (
+    *("embeddings", "confusion", "contact-sheet"),
+)
+FILES = ("table.csv", "table.md", "paper-comparison.md", "report.html", *(f"figures/{name}.png" for name in FIGURES))
 
 
 def run(params: Params, out: Path) -> None:
     """Reads runs/ and evals/ below the working folder and writes the report of the settings' data set into `out`.
 
-    Which runs the table needs follows from `params` alone. All files are made before the first is replaced.
+    Which runs the table needs follows from `params` alone. All files are made before the first is replaced, and only
+    files that this stage wrote are.
 
     Raises:
         UserError: a run is missing or unreadable, or runs were made from different data. Earlier results stay.
     """
     results = collect(params)
     data = facts(Path("data") / params.dataset, results.manifest)
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".table-", dir=out) as folder:
-        made = Path(folder)
-        media = clips_at_hand(params, Path("data") / params.dataset) if data else None
-        figures = page.Figures(made / "figures", _draw(results, media, made / "figures"))
-        shown = page.context(results, data)
-        csv_files.write(made / "table.csv", table(results))
-        (made / "table.md").write_text(page.markdown(shown))
-        (made / "paper-comparison.md").write_text(beside.comparison(results))
-        (made / "report.html").write_text(page.html(shown, results, figures, media))
-        (out / "figures").mkdir(exist_ok=True)
-        names = sorted(path.relative_to(made) for path in made.rglob("*") if path.is_file())
-        for name in names:
-            os.replace(made / name, out / name)
+    targets = [out / name for name in FILES]
+    with made.opened(out, "table") as files:
+        files.check_free(*targets)
+        with files.writing_folder(out) as folder:
+            _make(params, results, data, folder)
     say(f"{out / 'table.csv'} has {len(results.runs)} rows; open {out / 'report.html'}")
-    _track(params, out, results.manifest, [out / name for name in names])
+    _track(params, out, results.manifest, [path for path in targets if path.is_file()])
+
+
+def _make(params: Params, results: Results, data: DataFacts | None, folder: Path) -> None:
+    """Writes all files into `folder`."""
+    media = clips_at_hand(params, Path("data") / params.dataset) if data else None
+    figures = page.Figures(folder / "figures", _draw(results, media, folder / "figures"))
+    shown = page.context(results, data)
+    csv_files.write(folder / "table.csv", table(results))
+    (folder / "table.md").write_text(page.markdown(shown))
+    (folder / "paper-comparison.md").write_text(beside.comparison(results))
+    (folder / "report.html").write_text(page.html(shown, results, figures, media))
 
 
 def _track(params: Params, out: Path, manifest: str, files: list[Path]) -> None:

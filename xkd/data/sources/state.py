@@ -32,12 +32,12 @@ def state_of(params: Params, name: str, above: tuple[str, ...] = ()) -> str:
 
 
 def _files(source: Path, kind: str) -> list[Path]:
-    try:
-        if kind == "manifest":
+    if kind == "manifest":
+        try:
             return listing.paths(source)
-        return [path for path in walk(source) if kind != "folder" or is_media(path)]
-    except (UserError, OSError):  # `download` says what is wrong with it
-        return []
+        except UserError:  # `download` says what is wrong with it
+            return []
+    return [path for path in walk(source) if kind != "folder" or is_media(path)]
 
 
 def _stamp(path: Path) -> str:
