@@ -11,7 +11,7 @@ from downstream_fakes import LABELS, rows
 from run_folders import seal
 
 from xkd import tracking
-from xkd.downstream import protocols
+from xkd.downstream import notes, protocols
 from xkd.errors import UserError
 from xkd.params import recipe as recipe_of
 from xkd.settings import Params
@@ -313,7 +313,17 @@ def test_more_neighbours_than_training_clips_are_noted(project):
 def test_test_clips_of_a_training_video_are_noted(project, monkeypatch, column):
     monkeypatch.setitem(SPLITS, "train", TRAIN.assign(**{column: [f"a{i}" for i in range(48)]}))
     monkeypatch.setitem(SPLITS, "test", TEST.assign(**{column: [f"a{i}" if i < 7 else "" for i in range(30)]}))
-    assert any(note.startswith("7 of 30 test clips share") for note in project.run()["notes"])
+    assert any(note.startswith("7 of 30 test clips have the ") for note in project.run()["notes"])
+
+
+def test_notes_are_about_judged_modalities_and_stand_once_for_all_folds():
+    rows = pd.DataFrame({"video_source": ["film"] * 2, "audio_source": ["", ""], "digest": ["1", "2"]})
+    found = notes.of_clips(rows.assign(video_source="other", digest=["3", "4"]), rows, ["audio"])
+    assert found == []
+    found = notes.of_clips(rows.assign(video_source="other", digest=["3", "4"]), rows, ["video"])
+    assert found == ["all test clips have the same video source: intervals are too narrow"]
+    over = notes.over_folds({"1": ["a", "b"], "2": ["a"], "3": []})
+    assert over == ["folds 1, 2: a", "fold 1: b"]
 
 
 def test_an_evaluation_without_a_flaw_has_no_notes(project):

@@ -14,7 +14,6 @@ from xkd.data.listing import LABEL_SEPARATOR
 from xkd.downstream.labels import classes_of, several
 
 NAMED = 5  # labels that a sentence names
-SHARED = {"video_source": "video sources", "audio_source": "audio sources", "digest": "files, byte for byte"}
 RECALL = 10  # the longest list that retrieval looks through
 
 
@@ -39,27 +38,37 @@ def of_labels(train: np.ndarray, test: np.ndarray) -> list[str]:
     return found
 
 
-def of_clips(train: pd.DataFrame, test: pd.DataFrame) -> list[str]:
+def of_clips(train: pd.DataFrame, test: pd.DataFrame, modalities: Iterable[str]) -> list[str]:
     """What training and test clips share, and test clips that are one and the same.
 
     Args:
         train, test: the manifest's rows.
+        modalities: those that are judged.
     """
     found = []
-    for column, name in SHARED.items():
+    for column, name in [*((f"{m}_source", f"{m} source") for m in modalities), ("digest", "content")]:
         if column not in test:
             continue
         sources = set(train[column]) - {""}
         clips = int(test[column].isin(sources).sum())
         if clips:
             found.append(
-                f"{clips} of {len(test)} test clips share their {name} with training clips: figures may be too high"
+                f"{clips} of {len(test)} test clips have the {name} of a training clip: figures may be too high"
             )
         if (names := test[column].unique()).size == 1 and names[0] != "" and len(test) > 1:
-            found.append(f"all test clips share their {name}: intervals are too narrow")
+            found.append(f"all test clips have the same {name}: intervals are too narrow")
     if len(test) == 1:
         found.append("there is 1 test clip: figures are all or nothing, and intervals mean nothing")
     return found
+
+
+def over_folds(folds: dict[str, list[str]]) -> list[str]:
+    """The sentences of all folds, each once, with the folds that it is about."""
+    about: dict[str, list[str]] = {}
+    for fold, sentences in folds.items():
+        for sentence in sentences:
+            about.setdefault(sentence, []).append(fold)
+    return [f"fold{'s' if len(of) > 1 else ''} {', '.join(of)}: {sentence}" for sentence, of in about.items()]
 
 
 def of_gallery(clips: int) -> list[str]:

@@ -156,11 +156,12 @@ def _notes(job: Job[Any], fold: str | None) -> list[str]:
     """What the manifest's rows say against the figures of a fold."""
     train, test = (job.manifest.split(split, fold).rows for split in SPLITS)
     trained, tested = (rows["label"].to_numpy(str) for rows in (train, test))
+    modalities = sorted({modality for _, modality in job.encoders})
     if not isinstance(job.settings, Retrieval):
-        return notes.of_labels(trained, tested) + notes.of_clips(train, test)
+        return notes.of_labels(trained, tested) + notes.of_clips(train, test, modalities)
     # Nothing is learned from labels here, but they may say what is found.
     by_label = notes.of_labels(tested, tested) if job.settings.relevant == "label" else []
-    return by_label + notes.of_clips(train, test)
+    return by_label + notes.of_clips(train, test, modalities)
 
 
 def _write(out: Path, results: dict[str, Any], parts: list[score_file.Part]) -> None:
@@ -202,7 +203,7 @@ def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
         },
         "metrics": {name: round(float(values.mean()), DECIMALS) for name, values in every.items()},
         "spread": {name: round(float(values.std(ddof=1)), DECIMALS) for name, values in every.items()},
-        "notes": [f"fold {fold}: {note}" for fold, part in folds.items() for note in part["notes"]],
+        "notes": notes.over_folds({str(fold): part["notes"] for fold, part in folds.items()}),
         "folds": folds,
     }
 
