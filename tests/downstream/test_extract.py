@@ -28,8 +28,9 @@ def test_known_provenance_is_kept_and_unknown_makes_an_item_of_each_clip():
     clips = extract(NETWORKS, Loader(rows(6, scans=2)), rows(6, scans=2))
     assert clips.items["video"].tolist() == ["scan0", "scan1"] * 3
     assert clips.items["audio"].tolist() == clips.ids.tolist()
-    assert [len(clips.items_of(m)) for m in ("video", "audio", "both")] == [1, 1, 2]
+    assert [len(clips.items_of(m)) for m in ("video", "audio", "both")] == [1, 1, 1]
     assert clips.items_of("audio")[0] is clips.items["audio"]
+    assert clips.items_of("both")[0] is clips.items["video"], "each sound lies within one scan"
 
 
 def test_missing_clip_is_an_error():
