@@ -166,6 +166,7 @@ def test_what_is_not_run_is_named(capsys):
 def test_verbs_run(page, project, monkeypatch):
     monkeypatch.chdir(project)
     _write_files(page)
+    (project / "features.parquet").unlink(missing_ok=True)  # of another page, and not to be replaced unasked
     for command in COMMANDS[page]:
         if _verb(command):
             with monkeypatch.context() as patch:

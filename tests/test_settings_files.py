@@ -14,6 +14,14 @@ MINIATURE = ROOT / "workflow" / "presets" / "miniature.yaml"
 TEXT = MINIATURE.read_text()
 
 
+def line_of(start):
+    """The number of the line of `TEXT` that starts so."""
+    return next(n for n, line in enumerate(TEXT.splitlines(), 1) if line.startswith(start))
+
+
+NEXT = f"line {len(TEXT.splitlines()) + 1}"
+
+
 def changed(old, new):
     assert old in TEXT
     return TEXT.replace(old, new, 1)
@@ -68,9 +76,12 @@ MERGES = "a: &a {k: 1}\n" + "".join(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (TEXT + "training: {epochs: 3}\n", ["'training'", "again", "line 53", "line 30"]),
-        (changed("  finetune: {epochs: 1,", "  finetune: {epochs: 1, epochs: 2,"), ["'epochs'", "line 34"]),
-        (TEXT.replace("  ae:\n", "  xkd:\n"), ["'xkd'", "line 48", "line 43"]),
+        (TEXT + "training: {epochs: 3}\n", ["'training'", "again", NEXT, f"line {line_of('training:')}"]),
+        (
+            changed("  finetune: {epochs: 1,", "  finetune: {epochs: 1, epochs: 2,"),
+            ["'epochs'", f"line {line_of('  finetune: {epochs')}"],
+        ),
+        (TEXT.replace("  ae:\n", "  xkd:\n"), ["'xkd'", f"line {line_of('  xkd:')}", f"line {line_of('  ae:')}"]),
         ("a: &a {x: 1}\nb: &b {y: 1}\nc: {<<: *a, <<: *b}\n", ["'<<'", "line 3"]),
         ('{"a": 1, a: 2}', ["'a'", "again"]),
         (LAUGHS, ["aliases"]),
@@ -93,10 +104,10 @@ MERGES = "a: &a {k: 1}\n" + "".join(
         ("a: !!int x", ["tag"]),
         ("a: *nobody", ["nobody"]),
         ("no: {hypothesis: x}\n" + TEXT, ["unknown key 'no'"]),
-        (TEXT + "  1: {hypothesis: x}\n", ["the key 1", "quotes", "line 53"]),
+        (TEXT + "  1: {hypothesis: x}\n", ["the key 1", "quotes", NEXT]),
         (TEXT + "  null: {hypothesis: x}\n", ["the key null", "quotes"]),
         (TEXT + "  ? [a, b]\n  : {hypothesis: x}\n", ["the key this", "quotes"]),
-        (changed("learning_rate: 0.001", "learning_rate: .inf"), ["line 30", ".inf", "finite"]),
+        (changed("learning_rate: 0.001", "learning_rate: .inf"), [f"line {line_of('training:')}", ".inf", "finite"]),
         (changed("learning_rate: 0.001", "learning_rate: -.INF"), ["finite"]),
         (changed("mean: -3.0", "mean: .NaN"), ["finite"]),
         (changed("seconds: 1.0", "seconds: 1e400"), ["1e400", "finite"]),
