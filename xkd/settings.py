@@ -534,6 +534,21 @@ class Recipe(Base):
         return self
 
     @model_validator(mode="after")
+    def _some_patches_stay_visible(self) -> Recipe:
+        (frames, rows, columns), (bands, steps) = self.model.video_patch, self.model.audio_patch
+        video, audio = self.views.video_global, self.views.audio_global
+        counts = {
+            "video": (video.frames // frames) * (video.size // rows) * (video.size // columns),
+            "audio": (self.logmel.n_mels // bands) * (audio.frames // steps),
+        }
+        for modality, patches in counts.items():
+            ratio = getattr(self.objective, f"mask_{modality}")
+            if not 0 < round(patches * (1 - ratio)) < patches:
+                left = "hides none" if ratio < 0.5 else "leaves none visible"
+                raise ValueError(f"objective.mask_{modality}: {ratio:g} of {patches} patches {left}")
+        return self
+
+    @model_validator(mode="after")
     def _something_to_learn(self) -> Recipe:
         objective = self.objective
         reconstructs = objective.reconstruction and objective.reconstruct
