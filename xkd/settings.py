@@ -541,7 +541,7 @@ class Recipe(Base):
             "video": (video.frames // frames) * (video.size // rows) * (video.size // columns),
             "audio": (self.logmel.n_mels // bands) * (audio.frames // steps),
         }
-        for modality, patches in counts.items():
+        for modality, patches in counts.items() if self.training.mode == "pretrain" else ():
             ratio = getattr(self.objective, f"mask_{modality}")
             if not 0 < round(patches * (1 - ratio)) < patches:
                 left = "hides none" if ratio < 0.5 else "leaves none visible"

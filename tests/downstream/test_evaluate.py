@@ -35,7 +35,7 @@ SETTINGS = {
         "width": 16, "depth": 2, "heads": 2, "video_patch": [2, 8, 8], "audio_patch": [8, 8],
         "decoder": {"width": 8, "depth": 1, "heads": 1}, "head": {"hidden": 8, "bottleneck": 4, "out": 8},
     },
-    "objective": {},
+    "objective": {"mask_audio": 0.5},  # a view has 2 patches
     "training": {"batch_size": 8},
     "evaluate": {"finetune": {"epochs": 8, "batch_size": 16, "learning_rate": 0.003}},
     "tasks": {
