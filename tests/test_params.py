@@ -61,6 +61,7 @@ def _set(values, dotted, value):
         ("ablations.1", {"hypothesis": "x"}, ["1"]),
         ("model.video_patch", [4, 9, 8], ["video_patch"]),
         ("model.heads", 3, ["heads"]),
+        ("tasks.knn", {"protocol": "linear"}, ["tasks.knn", "tasks.linear", "share a column"]),
         ("objective.mask_video", 0.99, ["mask_video", "0.99 of 32 patches leaves none visible"]),
         ("objective.mask_audio", 0.001, ["mask_audio", "hides none"]),
         ("resources.pretrain", {"gpu": 1}, ["resources.pretrain.gpu", "did you mean 'gpus'"]),

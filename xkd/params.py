@@ -34,6 +34,7 @@ TAKEN = {
 } | {*("xkd", "workflow", "docs", "tests", "benchmarks", "site", "screenshots")}
 LONGEST_SHOWN = 100
 HEADLINES = ("top1", "map", "recall1")
+METHODS = {"linear": ("linear", "knn")}  # the methods of a protocol, where they are not its own name alone
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -62,6 +63,7 @@ def load(path: str | Path = "params.yaml") -> Params:
                 f"{path}: tasks.{name}.dataset: '{task.dataset}' is not in datasets{suggest(task.dataset, params.datasets)}"
             )
         protocol(params, name, path)
+    _check_columns(params, path)
     if len(set(params.seeds)) != len(params.seeds):
         raise UserError(f"{path}: seeds: each seed may be listed once")
     for name in params.ablations:
@@ -70,6 +72,16 @@ def load(path: str | Path = "params.yaml") -> Params:
         for task_name in tasks_of(params, name):
             with_views(merged, params, task_name, path)
     return params
+
+
+def _check_columns(params: Params, path: str | Path) -> None:
+    """Refuses two tasks whose figures would share a column of the table."""
+    taken: dict[str, str] = {}
+    for name, task in params.tasks.items():
+        for method in METHODS.get(task.protocol, (task.protocol,)):
+            other = taken.setdefault(column(name, task.protocol, f"student.video.{method}"), name)
+            if other != name:
+                raise UserError(f"{path}: tasks.{other} and tasks.{name} would share a column of the table; rename one")
 
 
 def _check_results(results: Path, path: str | Path) -> None:

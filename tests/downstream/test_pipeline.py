@@ -349,9 +349,8 @@ def test_figures_of_several_labels_come_from_the_scores_in_the_file(joined, para
         low, high = results["intervals"][f"{method}.map"]
         assert 0 < low < results["metrics"][f"{method}.map"] < high <= 100
         assert results["per_class_intervals"][method].keys() == results["per_class"][method].keys()
-        if task != "finetune":  # which has an output for every label of the manifest
-            assert part["score.never"].isna().all()
-            assert results["per_class"][method]["never"] == pytest.approx(100 * has["never"].mean(), abs=1e-3)
+        assert part["score.never"].isna().all()
+        assert results["per_class"][method]["never"] == pytest.approx(100 * has["never"].mean(), abs=1e-3)
 
 
 def test_figures_of_one_label_come_from_the_scores_in_the_file(project, params, tmp_path):

@@ -102,7 +102,14 @@ class Project:
         if ablation in TEACHERS:
             metrics["teacher.video.linear.top1"] = VIDEO[ablation][index] - 10
         clips = {"train": 40, "test": 20, "listed_train": 40, "listed_test": 20, "left_out": {"train": {}, "test": {}}}
-        rest = {"manifest": "abc123", "clips": clips, "items": {"video": 7, "audio": 3}, "notes": []}
+        linear = {"task": "linear", "protocol": "linear"}
+        rest = {
+            "dataset": "digits",
+            "manifest": "abc123",
+            "clips": clips,
+            "items": {"video": 7, "audio": 3},
+            "notes": [],
+        }
         rest["encoders"] = runs.encoders_hash(self.run_folder(ablation, seed))
         chance = {name.rpartition(".")[0]: 25.0 for name in metrics}
         pairs = [("cat", "cat", 9), ("cat", "dog", 1 + seed), ("dog", "dog", 10)]
@@ -112,10 +119,15 @@ class Project:
         beside.parent.mkdir(parents=True, exist_ok=True)
         confusions.to_csv(beside, index=False)
         files = {".confusion.csv": sha256(beside)}
-        write_json(self.scores_file(ablation, seed), {**rest, "metrics": metrics, "chance": chance, "files": files})
+        write_json(
+            self.scores_file(ablation, seed), {**rest, **linear, "metrics": metrics, "chance": chance, "files": files}
+        )
         if ablation in ("xkd", "ae"):
             finetuned = {"student.video.finetune.top1": 60.0 + seed}
-            write_json(self.scores_file(ablation, seed, "finetune"), {**rest, "metrics": finetuned, "files": {}})
+            asked = {"task": "finetune", "protocol": "finetune"}
+            write_json(
+                self.scores_file(ablation, seed, "finetune"), {**rest, **asked, "metrics": finetuned, "files": {}}
+            )
 
     def write_data(self) -> None:
         folder = self.root / "data" / "digits"

@@ -89,7 +89,12 @@ def write_scores(project, task: str, **changes) -> None:
                 "listed_test": 9,
                 "left_out": {"train": {}, "test": {}},
             }
+            folds = TASKS[task].get("folds", [])
             scores = {
+                "dataset": TASKS[task]["dataset"],
+                "task": task,
+                "protocol": TASKS[task]["protocol"],
+                "folds": {fold: {"clips": clips} for fold in folds},
                 "manifest": f"hash-of-{TASKS[task]['dataset']}",
                 "clips": clips,
                 "items": {},

@@ -372,6 +372,9 @@ def test_columns_and_panels_say_their_metric_and_their_own_chance(project):
     for seed in SEEDS:
         scores = rewritten(project, "xkd", seed)
         sounds = {
+            "dataset": "sounds",
+            "task": "fsd",
+            "protocol": "layer",
             "metrics": {"student.audio.layer.map": 40 + seed},
             "chance": {"student.audio.layer": 2.5},
             "files": {},
@@ -394,6 +397,7 @@ def test_columns_and_panels_say_their_metric_and_their_own_chance(project):
 
 def test_every_output_says_how_many_of_the_listed_clips_were_tested(project, report):
     project.values["datasets"]["digits"]["kind"] = "hmdb51"
+    project.values["tasks"]["linear"]["folds"] = ["1", "2"]
     clips = {"train": 2635, "test": 1115, "listed_train": 3570, "listed_test": 1530}
     folds = {
         name: {"clips": {"train": 1, "test": tested, "listed_test": 510}} for name, tested in (("1", 372), ("2", 743))

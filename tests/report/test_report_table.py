@@ -1,3 +1,4 @@
+import json
 import math
 import shutil
 
@@ -182,6 +183,21 @@ def test_an_evaluation_of_other_encoders_or_with_the_tables_of_another_is_refuse
     project.write_scores("ae", 1)
     shutil.copy(*(project.scores_file("ae", seed).with_suffix(".confusion.csv") for seed in (0, 1)))
     with pytest.raises(UserError, match="linear.confusion.csv: not the file that was written with linear.json"):
+        project.table()
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"task": "probe"}, "task probe, but the settings ask for linear"),
+        ({"protocol": "svm"}, "protocol svm, but the settings ask for linear"),
+        ({"dataset": "ucf101"}, "data set ucf101, but the settings ask for digits"),
+    ],
+)
+def test_results_of_another_question_are_refused(project, changed, words):
+    path = project.scores_file("ae", 1)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(UserError, match=f"ae/seed1/linear.json: {words}; make it with: .* evaluate"):
         project.table()
 
 

@@ -19,7 +19,7 @@ from xkd.data.manifest import Manifest
 from xkd.downstream import knn, linear, notes, retrieval
 from xkd.downstream.features import Clips, Key, check_finite, device, extract
 from xkd.downstream.finetune import class_names, finetune
-from xkd.downstream.labels import several
+from xkd.downstream.labels import classes_of, several
 from xkd.downstream.layer import train_layer
 from xkd.downstream.metrics import Retrieved, Scores
 from xkd.downstream.store import stored
@@ -239,9 +239,10 @@ def finetune_encoders(job: Job[Finetune]) -> Iterator[tuple[str | None, Result]]
         views = track(job.loader(list(chosen), split), f"{split or 'all'} clips")
         test = extract(networks, views, job.rows(split)).take(job.ids("test", fold))
         classes = class_names(loader.classes)
-        means = {key: values.mean(1) for key, values in test.outputs.items()}
-        trained = np.array(loader.classes)
-        scores = [_scored(f"{o}.{m}.finetune", values, classes, trained) for (o, m), values in means.items()]
+        trained = job.manifest.split("train", fold).rows["label"].to_numpy(str)
+        known = np.isin(classes, classes_of(trained))  # outputs of other labels were never trained
+        means = {key: values.mean(1)[:, known] for key, values in test.outputs.items()}
+        scores = [_scored(f"{o}.{m}.finetune", values, classes[known], trained) for (o, m), values in means.items()]
         yield fold, (test, list(scores), {}, [])
 
 

@@ -64,6 +64,9 @@ class FoldScores(BaseModel):
 class Scores(BaseModel):
     """What the table needs of evals/.../<task>.json."""
 
+    dataset: str
+    task: str
+    protocol: str
     manifest: str
     clips: ClipCounts
     items: dict[str, int]
@@ -204,6 +207,7 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         evaluate = f"evaluate --run runs/{tail} --task {task} --out evals/{tail}/{task}.json"
         command = _command(params, evaluate, dataset)
         scores[task] = _read(path, Scores, command)
+        _check_question(params, path, scores[task], task, command)
         _check_evaluation(path, scores[task], folder, command)
         sources.append((dataset, (path, scores[task].manifest)))
     own = next((s for task, s in scores.items() if not params.tasks[task].dataset), None)
@@ -225,6 +229,22 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         versions=versions.root,
     )
     return run, sources
+
+
+def _check_question(params: Params, path: Path, scores: Scores, task: str, command: str) -> None:
+    """Refuses results of another task, protocol, data set or other folds than the settings ask for."""
+    wanted = params.tasks[task]
+    folds = sorted(wanted.folds) if len(wanted.folds) > 1 else []
+    for name, found, asked in (
+        ("task", scores.task, task),
+        ("protocol", scores.protocol, wanted.protocol),
+        ("data set", scores.dataset, wanted.dataset or params.dataset),
+        ("folds", sorted(scores.folds), folds),
+    ):
+        if found != asked:
+            raise UserError(
+                f"{path}: {name} {found or 'none'}, but the settings ask for {asked or 'none'}; make it with: {command}"
+            )
 
 
 def _check_evaluation(path: Path, scores: Scores, run: Path, command: str) -> None:

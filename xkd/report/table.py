@@ -47,8 +47,8 @@ def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
         if (metric := results.metric(task)) != "top1":
             row[f"{task}.metric"] = metric
     row |= {
-        "clips_train": runs[0].clips.train,
-        "clips_test": runs[0].clips.test,
+        "clips_train": runs[0].clips.train if runs[0].items else None,
+        "clips_test": runs[0].clips.test if runs[0].items else None,
         "manifest": results.manifest,
         "mlflow_runs": ";".join(run.run_id or "" for run in runs) if any(run.run_id for run in runs) else "",
     }
