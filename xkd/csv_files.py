@@ -35,7 +35,12 @@ def read(path: Path, **options: Any) -> pd.DataFrame:
         ValueError: not a table.
     """
     chosen: Any = {"dtype": str, "keep_default_na": False, **options}
-    return _texts(pd.read_csv(path, **chosen), _unescaped)
+    if path.exists() and not path.is_file():
+        raise ValueError("not a regular file")
+    table = pd.read_csv(path, **chosen)
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first cells for names of rows
+        raise ValueError("its rows have more cells than its header")  # noqa: TRY004 (it is about the content)
+    return _texts(table, _unescaped)
 
 
 def _escaped(cell: object) -> object:

@@ -95,6 +95,22 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        OSError: no such file, or not readable.
+        ValueError: not JSON, or no object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"an object was expected, found {type(values).__name__}")  # noqa: TRY004 (it is about the content)
+    return values
+
+
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Indented JSON, keys in the order given."""
     with replacing(path) as temporary:

@@ -33,9 +33,11 @@ def opened(folder: Path, verb: str) -> Iterator[Made]:
     """What `verb` wrote into `folder`, for this process alone; what a killed one left half written is removed.
 
     Raises:
-        UserError: another process is at work there.
+        UserError: another process is at work there, or the journal is a link.
     """
     _make(folder)
+    if _journal(folder, verb).is_symlink():
+        raise UserError(f"{_journal(folder, verb)}: is a link to another file; move it away")
     with locked(_journal(folder, verb), f"{folder}: another `xkd {verb}` is at work here; wait for it or stop it"):
         parts, listed = _read(_journal(folder, verb))
         _remove_parts(folder, parts)

@@ -227,7 +227,11 @@ def _declared(container: InputContainer, video: av.VideoStream | None) -> float 
     """By the count of pictures where the headers have it, since FFmpeg corrects the duration of an AVI that was cut off."""
     if video is not None and video.frames and video.average_rate:
         return float(video.frames / video.average_rate)
-    return container.duration / av.time_base if container.duration else None
+    if not container.duration:
+        return None
+    # Matroska counts from 0 to the end, others from the first frame.
+    before = max(container.start_time or 0, 0) if "matroska" in container.format.name else 0
+    return (container.duration - before) / av.time_base
 
 
 def _check_riff(path: Path) -> None:

@@ -104,4 +104,8 @@ def _table(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: lists no clips; give at least one row")
     if (table["path"] == "").any():
         raise UserError(f"{path}: line {table.index[table['path'] == ''][0] + 2} has no path")
+    nameless = table["path"].map(lambda name: Path(name).name in ("", ".."))
+    if nameless.any():
+        row = table.index[nameless][0]
+        raise UserError(f"{path}: line {row + 2}: '{table['path'][row]}' is not the path of a file")
     return table

@@ -101,9 +101,15 @@ def read(path: str | Path) -> Manifest:
     if absent:
         raise UserError(f"{path}: not a manifest: column '{absent[0]}' is missing; run `python -m xkd prepare` again")
     digest = content_hash(table)
-    table = table.assign(**{name: pd.to_numeric(table[name]).astype(kind) for name, kind in _NUMBERS.items()})
+    try:
+        table = table.assign(**{name: pd.to_numeric(table[name]).astype(kind) for name, kind in _NUMBERS.items()})
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: a column holds no number ({error}); run `python -m xkd prepare` again") from None
     for name in ("has_video", "has_audio"):
-        table[name] = table[name] == "True"
+        said = table[name].str.lower()  # spreadsheets save TRUE
+        if not said.isin(("true", "false", "")).all():
+            raise UserError(f"{path}: column '{name}' is not True or False; run `python -m xkd prepare` again")
+        table[name] = said == "true"
     return Manifest(path, table, digest)
 
 

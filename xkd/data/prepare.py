@@ -153,8 +153,8 @@ def _decoded(target: Path, found: Probe, clips: Clips, limits: Limits, pack: boo
         frames, video = _joined(reader.all_pictures(), pack)
         seconds = frames / clips.fps
     if found.audio_codec:
-        # No more than there are frames: the encoder fills its last block.
-        most = round(seconds * clips.sample_rate) if video is not None else None
+        # No more than there are frames, or than the encoder was given: it fills its last block.
+        most = round(seconds * clips.sample_rate) if video is not None else reader.declared_samples()
         samples, audio = _joined(reader.all_samples(most), pack)
         if not samples:
             raise MediaError("unreadable: no sound")

@@ -69,6 +69,13 @@ class ClipReader:
             yield part
             first += len(part)
 
+    def declared_samples(self) -> int | None:
+        """How many samples the file says that it has, without those that fill the encoder's last block."""
+        stream = best_audio(self._container)
+        if stream is None or stream.duration is None or stream.time_base is None:
+            return None
+        return max(round(stream.duration * stream.time_base * stream.rate), 1)
+
     def samples(self, first: int, count: int) -> np.ndarray:
         """Sound (samples,) int16, at most `count` samples from number `first` on, without decoding what lies before.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import Counter
@@ -16,7 +15,7 @@ from xkd.data import catalogue, listing
 from xkd.data.sources import acquire, youtube
 from xkd.data.sources.layouts import class_folders
 from xkd.errors import UserError
-from xkd.files import sha256, write_json
+from xkd.files import read_json, sha256, write_json
 from xkd.made import Made, listed_by, opened
 from xkd.settings import Dataset, Params
 
@@ -154,7 +153,6 @@ def _complete(out: Path, entry: Dataset, files: Made) -> bool:
 
 def _recipe(out: Path) -> dict[str, Any] | None:
     try:
-        recipe: dict[str, Any] = json.loads((out / "source.json").read_text())
-        return recipe
+        return read_json(out / "source.json")
     except (OSError, ValueError):
         return None

@@ -50,6 +50,9 @@ def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int,
         UserError: no encoder, a source that does not exist, or not one readable file; `output` stays as it was.
     """
     files = [str(path) for source in sources for path in _files(source)]
+    for file in files:
+        if any("\ud800" <= letter <= "\udfff" for letter in file):  # how Python reads bytes that are no UTF-8
+            raise UserError(f"{file!a}: a name that is not UTF-8; rename the file")
     check_output(output, [*sources, *map(Path, files), *files_in(encoder)], force)
     model = load_encoder(encoder).to(device())
     if not files:

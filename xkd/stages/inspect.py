@@ -52,11 +52,18 @@ def run(params: Params, dataset: str, out: Path | None, clips: int) -> None:
         with files.writing(sheet) as path:
             draw(store, clips, LogMelSpectrogram(params.logmel, params.clips.sample_rate), path)
         advance(1)
-        sizes = [(found.path.parent / path).stat().st_size for path in found.rows["path"]]
+        sizes = [_size(found.path.parent / path) for path in found.rows["path"]]
         with files.writing(histograms) as path:
             draw_histograms(found.rows, sizes, classes, path)
         advance(1)
     print(f"  drawn     {sheet}, {histograms}")
+
+
+def _size(clip: Path) -> int:
+    try:
+        return clip.stat().st_size
+    except OSError as error:
+        raise UserError(f"{clip}: cannot be read ({error.strerror}); run prepare again") from None
 
 
 def _counts(found: manifest.Manifest, classes: dict[str, dict[str, int]]) -> list[str]:

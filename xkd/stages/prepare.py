@@ -21,7 +21,7 @@ from xkd.data.packed import AUDIO, INDEX, VIDEO, Pack, PackWriter
 from xkd.data.prepare import Prepared, file_name, prepare_clip
 from xkd.data.workers import Failure, run_guarded, seconds_allowed
 from xkd.errors import UserError
-from xkd.files import write_json
+from xkd.files import read_json, write_json
 from xkd.made import Made, opened
 from xkd.progress import track
 from xkd.settings import Clips, Limits, Params
@@ -193,7 +193,7 @@ def _adopt_older(files: Made, out: Path) -> None:
         for path, digest in zip(rows["path"], rows["digest"], strict=True):
             files.adopt(out / path, digest)
     with suppress(OSError, ValueError):
-        if {"dataset", "hash", "clips"} <= json.loads((out / "summary.json").read_text()).keys():
+        if {"dataset", "hash", "clips"} <= read_json(out / "summary.json").keys():
             files.adopt(out / "summary.json")
     with suppress(UserError):
         Pack(out / "packed")
@@ -204,8 +204,7 @@ def _adopt_older(files: Made, out: Path) -> None:
 def _dataset_of(params: Params, raw: Path) -> str:
     """Which entry of the catalogue the index belongs to: what `download` noted, else params.dataset."""
     try:
-        dataset: str = json.loads((raw.parent / "source.json").read_text())["dataset"]
-        return dataset
+        return str(read_json(raw.parent / "source.json")["dataset"])
     except (OSError, ValueError, KeyError):
         return params.dataset
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import sys
 from collections import Counter
@@ -22,7 +21,7 @@ from xkd.data.sources.fetch import Remote, fetch_all
 from xkd.data.sources.tree import Tree, is_leftover
 from xkd.data.sources.unpack import PACKED, Budget, files_in, is_archive, parts, unpack
 from xkd.errors import UserError
-from xkd.files import write_json
+from xkd.files import read_json, write_json
 
 SEGMENTS = "segments"  # folder of clips that yt-dlp fetched
 UNPACKED = ".unpacked.json"  # of which archives the folders beside it were unpacked
@@ -108,7 +107,9 @@ def roots_of(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
     """
     raw = folder.parent if folder.name == "files" else folder
     try:
-        source = json.loads((raw / "source.json").read_text())["source"]
+        source = read_json(raw / "source.json")["source"]
+        if source is not None and not isinstance(source, str):
+            raise ValueError
     except (OSError, ValueError, KeyError):
         return [Path(os.path.realpath(folder))] if folder.is_dir() else []
     roots = [Path(os.path.realpath(raw / "files"))] if (raw / "files").is_dir() else []
@@ -218,6 +219,8 @@ def _placed(archives: Iterable[Packed], files: Path) -> list[Path]:
             targets.append(target)
         elif path.suffix == ".csv" and not (files / name).exists():
             files.mkdir(parents=True, exist_ok=True)
+            if (files / name).is_symlink():  # made before the source was moved
+                (files / name).unlink()
             (files / name).symlink_to(path.resolve())
     return targets
 
@@ -231,8 +234,7 @@ def _set_aside(target: Path, archive: Path) -> None:
 
 def _noted(files: Path) -> dict[str, Any]:
     try:
-        noted: dict[str, Any] = json.loads((files / UNPACKED).read_text())
-        return noted
+        return read_json(files / UNPACKED)
     except (OSError, ValueError):
         return {}
 

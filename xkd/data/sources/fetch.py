@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
+import os
 import random
 import shutil
 import threading
@@ -18,7 +18,7 @@ from typing import Any
 import requests
 
 from xkd.errors import UserError
-from xkd.files import write_json
+from xkd.files import read_json, write_json
 from xkd.progress import meter
 
 BLOCK = 1 << 16  # the most that a broken connection loses
@@ -85,7 +85,11 @@ class Lock:
         self.path = path
         self._known: dict[str, dict[str, Any]]
         try:
-            self._known = json.loads(path.read_text())
+            self._known = read_json(path)
+            if not all(
+                isinstance(facts, dict) and {"size", "sha256"} <= facts.keys() for facts in self._known.values()
+            ):
+                raise ValueError("an entry lacks size or sha256")
         except FileNotFoundError:
             self._known = {}
         except (OSError, ValueError) as error:
@@ -146,21 +150,30 @@ def _complete(remote: Remote, folder: Path, lock: Lock) -> bool:
 def _fetch(session: requests.Session, remote: Remote, folder: Path, lock: Lock, advance: Callable[[int], None]) -> None:
     path, part = folder / remote.name, _part(folder, remote)
     part.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_file():  # put there by hand, or its lock is gone
-        part.unlink(missing_ok=True)
-        path.rename(part)
-    else:
+    by_hand = path.is_file()  # or its lock is gone
+    if not by_hand:
         _download(session, remote, part, advance)
+    found = path if by_hand else part
     try:
-        facts = verify(part, remote, lock[remote.name])
+        facts = verify(found, remote, lock[remote.name])
     except UserError as error:
-        wrong = path.with_name(path.name + ".wrong")
-        part.rename(wrong)
+        wrong = _free(path.with_name(path.name + ".wrong"))
+        found.rename(wrong)
         raise UserError(
             f"{error}; kept as {wrong}. Try again; if the file was really replaced, delete its entry in {lock.path}"
         ) from None
-    part.rename(path)
+    if not by_hand:
+        part.rename(path)
     lock.record(remote.name, facts)
+
+
+def _free(path: Path) -> Path:
+    """The name, or the first one numbered after it, that nothing has."""
+    free, number = path, 1
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}.{number}")
+    return free
 
 
 def _download(session: requests.Session, remote: Remote, part: Path, advance: Callable[[int], None]) -> None:
