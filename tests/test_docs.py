@@ -105,6 +105,8 @@ def _train() -> None:
     _call("prepare", "--raw", f"{data}/raw/index.csv", "--out", data)
     for name in DOWNLOADED:
         shutil.copytree(data, f"data/{name}")
+        summary = Path("data", name, "summary.json")
+        summary.write_text(summary.read_text().replace('"talking_digits"', f'"{name}"', 1))
     for name in ("ae", "xkd"):
         at = run.format(name)
         _call("pretrain", "--manifest", f"{data}/manifest.csv", "--ablation", name, "--seed", "0", "--out", at)
