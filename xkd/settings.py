@@ -6,6 +6,7 @@ Each key's meaning, unit, bounds and source in the paper stands here; defaults a
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -509,6 +510,17 @@ class Recipe(Base):
         return tuple(m for m in MODALITIES if m in self.objective.reconstruct) or MODALITIES
 
     @property
+    def grids(self) -> dict[str, tuple[int, ...]]:
+        """Patches of each modality's global view along each axis: frames, rows, columns; mel bands, steps of time."""
+        video, audio = self.views.video_global, self.views.audio_global
+        frames, rows, columns = self.model.video_patch
+        bands, steps = self.model.audio_patch
+        return {
+            "video": (video.frames // frames, video.size // rows, video.size // columns),
+            "audio": (self.logmel.n_mels // bands, audio.frames // steps),
+        }
+
+    @property
     def reconstructed(self) -> tuple[str, ...]:
         """The modalities that get a decoder."""
         reconstructs = self.training.mode == "pretrain" and self.objective.reconstruction > 0
@@ -535,13 +547,8 @@ class Recipe(Base):
 
     @model_validator(mode="after")
     def _some_patches_stay_visible(self) -> Recipe:
-        (frames, rows, columns), (bands, steps) = self.model.video_patch, self.model.audio_patch
-        video, audio = self.views.video_global, self.views.audio_global
-        counts = {
-            "video": (video.frames // frames) * (video.size // rows) * (video.size // columns),
-            "audio": (self.logmel.n_mels // bands) * (audio.frames // steps),
-        }
-        for modality, patches in counts.items() if self.training.mode == "pretrain" else ():
+        for modality, grid in self.grids.items() if self.training.mode == "pretrain" else ():
+            patches = math.prod(grid)
             ratio = getattr(self.objective, f"mask_{modality}")
             if not 0 < round(patches * (1 - ratio)) < patches:
                 left = "hides none" if ratio < 0.5 else "leaves none visible"

@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from xkd.objectives.reconstruction import (
-    hidden_patches,
     kept_patches,
     masked,
     normalised_targets,
     reconstruction_loss,
+    split_patches,
 )
 
 
@@ -17,10 +17,11 @@ from xkd.objectives.reconstruction import (
 def test_the_share_that_stays_visible(patches, ratio, kept):
     rank = torch.rand(3, patches)
     keep = kept_patches(rank, ratio)
+    assert torch.equal(keep, split_patches(rank, ratio)[0])
     assert keep.shape == (3, kept)
     hidden = masked(keep, patches)
     assert (hidden.sum(1) == patches - kept).all()
-    assert torch.equal(hidden.nonzero()[:, 1].view(3, -1), hidden_patches(rank, ratio))
+    assert torch.equal(hidden.nonzero()[:, 1].view(3, -1), split_patches(rank, ratio)[1])
     # The lowest ranks stay: every visible rank lies below every hidden one.
     assert (rank.masked_fill(hidden, 0).amax(1) < rank.masked_fill(~hidden, 1).amin(1)).all()
 

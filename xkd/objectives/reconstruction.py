@@ -9,16 +9,19 @@ from torch import Tensor
 VARIANCE_FLOOR = 1e-6
 
 
+def split_patches(rank_BN: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor]:
+    """Indices of the patches that stay visible and of those that are hidden from the encoder.
+
+    Returns:
+        (B, K) of the lowest ranks, K = round(N (1 - mask_ratio)); (B, M) of the others, in ascending order.
+    """
+    order_BN, keep = rank_BN.argsort(1), round(rank_BN.shape[1] * (1 - mask_ratio))
+    return order_BN[:, :keep], order_BN[:, keep:].sort(1).values
+
+
 def kept_patches(rank_BN: Tensor, mask_ratio: float) -> Tensor:
-    """Indices (B, K) of the patches that stay visible: the lowest ranks, K = round(N (1 - mask_ratio))."""
-    keep = round(rank_BN.shape[1] * (1 - mask_ratio))
-    return rank_BN.argsort(1)[:, :keep]
-
-
-def hidden_patches(rank_BN: Tensor, mask_ratio: float) -> Tensor:
-    """Indices (B, M) of the other patches, those hidden from the encoder, in ascending order."""
-    keep = round(rank_BN.shape[1] * (1 - mask_ratio))
-    return rank_BN.argsort(1)[:, keep:].sort(1).values
+    """Indices (B, K) of the patches that stay visible, as `split_patches` gives them."""
+    return split_patches(rank_BN, mask_ratio)[0]
 
 
 def masked(keep_BK: Tensor, patches: int) -> Tensor:
@@ -42,7 +45,7 @@ def reconstruction_loss(predicted_BNP: Tensor, patches_BNP: Tensor, hidden_BM: T
     """Mean squared error on the hidden patches against per-patch normalised targets; a scalar.
 
     Args:
-        hidden_BM: `hidden_patches(...)`; indices, since a GPU would have to be waited for to count booleans.
+        hidden_BM: as `split_patches` gives them; indices, since a GPU would have to be waited for to count booleans.
     """
     index_BMP = hidden_BM.unsqueeze(-1).expand(-1, -1, predicted_BNP.shape[-1])
     return F.mse_loss(predicted_BNP.gather(1, index_BMP), normalised_targets(patches_BNP.gather(1, index_BMP)))

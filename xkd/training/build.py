@@ -12,14 +12,10 @@ from xkd.training.start import given_encoders
 
 def modality_shapes(recipe: Recipe) -> dict[str, ModalityShape]:
     """Patch, grid and channels of each modality's global view."""
-    video, audio, model = recipe.views.video_global, recipe.views.audio_global, recipe.model
-    frames, rows, columns = model.video_patch
-    bands, steps = model.audio_patch
+    grids, model = recipe.grids, recipe.model
     return {
-        "video": ModalityShape(
-            model.video_patch, (video.frames // frames, video.size // rows, video.size // columns), 3
-        ),
-        "audio": ModalityShape(model.audio_patch, (recipe.logmel.n_mels // bands, audio.frames // steps), 1),
+        "video": ModalityShape(model.video_patch, grids["video"], 3),
+        "audio": ModalityShape(model.audio_patch, grids["audio"], 1),
     }
 
 

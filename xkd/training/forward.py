@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xkd.models.networks import OTHER, Networks
 from xkd.models.vit import Patches
-from xkd.objectives.reconstruction import hidden_patches, kept_patches
+from xkd.objectives.reconstruction import split_patches
 from xkd.objectives.refinement import patch_weights, refine
 
 if TYPE_CHECKING:  # the step runs in other projects, which may lack pydantic
@@ -48,15 +48,14 @@ def run_networks(
     # Student, teacher and reconstruction target read the same global view: cut it once.
     cut = {m: [encoder.cut(view) for view in views[m]] for m, encoder in networks.students.items()}
     for modality, encoder in networks.students.items():
-        mask_ratio = getattr(settings, f"mask_{modality}")
-        keep_BK = kept_patches(ranks[modality], mask_ratio)
+        keep_BK, hidden_BM = split_patches(ranks[modality], getattr(settings, f"mask_{modality}"))
         visible_BSD = encoder.encode_patches(cut[modality][0], keep_BK).tokens
         means = [visible_BSD[:, 1:].mean(1)]
         outputs.features_BD[modality] = full_precision(means[0].detach())
         if reconstruct and modality in networks.decoders:
             outputs.patches_BNP[modality] = cut[modality][0].values
             outputs.predicted_BNP[modality] = full_precision(networks.decoders[modality](visible_BSD, keep_BK))
-            outputs.hidden_BM[modality] = hidden_patches(ranks[modality], mask_ratio)
+            outputs.hidden_BM[modality] = hidden_BM
         if modality in networks.student_heads:
             means += [encoder.encode_patches(patches).tokens[:, 1:].mean(1) for patches in cut[modality][1:]]
             outputs.student_RK[modality] = full_precision(networks.student_heads[modality](torch.cat(means)))

@@ -168,11 +168,11 @@ class Trainer:
         views = {
             m: [view.to(self.device, non_blocking=True) for view in getattr(batch, m)] for m in self.networks.students
         }
+        if self.objective.uses_labels:
+            return Inputs(views, labels_B=batch.labels.to(self.device))
         ranks = self.ranks(len(batch.ids) * self.group.size, step)
         temperatures = {m: float(self.schedules[f"teacher_temperature_{m}"][step]) for m in ("video", "audio")}
-        return Inputs(
-            views, {m: self.group.share(of) for m, of in ranks.items()}, temperatures, batch.labels.to(self.device)
-        )
+        return Inputs(views, {m: self.group.share(of) for m, of in ranks.items()}, temperatures)
 
     def _stop(self, batch: Batch, inputs: Inputs, step: int, problem: NotFinite) -> None:
         """Ends the run with the names of the clips that are at fault."""

@@ -27,6 +27,8 @@ class Objective(nn.Module):
         logits: columns of the projection heads.
     """
 
+    uses_labels = False
+
     def __init__(self, networks: Networks, settings: Settings, logits: int) -> None:
         super().__init__()
         self.networks = networks

@@ -24,6 +24,7 @@ class SupervisedObjective(nn.Module):
 
     losses = ("cross_entropy_video", "cross_entropy_audio")
     compares_clips = False
+    uses_labels = True
 
     def __init__(self, networks: Networks, width: int, classes: int) -> None:
         super().__init__()
