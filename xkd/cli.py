@@ -433,9 +433,11 @@ def _mendable(error: Exception) -> str | None:
 
 
 def _is_schema(path: Path) -> bool:
+    from xkd import files
+
     try:
-        return bool(json.loads(path.read_text())["title"] == "Params")
-    except (OSError, ValueError, KeyError, TypeError):
+        return bool(files.read_json(path)["title"] == "Params")
+    except (OSError, ValueError, KeyError):
         return False
 
 

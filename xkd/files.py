@@ -75,6 +75,11 @@ def check_output(path: Path, inputs: Iterable[Path], force: bool = False, ours: 
         raise UserError(f"{path}: is there already; give another name, or replace it with --force")
 
 
+def first_free(names: Iterable[Path]) -> Path:
+    """Returns the first of the names that nothing has, not even a broken link."""
+    return next(name for name in names if not os.path.lexists(name))
+
+
 def files_in(folder: Path) -> list[Path]:
     """All files below a folder."""
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]

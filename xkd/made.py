@@ -20,10 +20,11 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 from xkd.errors import UserError
-from xkd.files import locked, sha256
+from xkd.files import first_free, locked, sha256
 
 PART = ".part"
 
@@ -141,9 +142,7 @@ class Made:
         if digest and path.is_file() and not path.is_symlink() and sha256(path) == digest:
             return
         self.check_free(path)
-        number = 1
-        while os.path.lexists(aside := path.with_name(f"{path.name}.set-aside-{number}")):
-            number += 1
+        aside = first_free(path.with_name(f"{path.name}.set-aside-{number}") for number in count(1))
         path.rename(aside)
         print(f"xkd: {path}: changed since xkd wrote it; kept as {aside.name}", file=sys.stderr, flush=True)
 

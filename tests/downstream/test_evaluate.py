@@ -294,7 +294,7 @@ def test_labels_that_training_never_shows_count_as_wrong_and_are_noted(project, 
 
 def test_test_clips_of_one_label_are_noted(project, monkeypatch):
     monkeypatch.setitem(SPLITS, "test", TEST.assign(label="cat"))
-    assert "all test clips have the label 'cat': who always says so is always right" in project.run()["notes"]
+    assert "all test clips have the label 'cat': a constant guess is right on every clip" in project.run()["notes"]
 
 
 def test_one_test_clip_is_noted(project, monkeypatch):
@@ -380,3 +380,10 @@ def test_heads_that_overflow_find_nothing_in_silence(project, monkeypatch):
     monkeypatch.setattr(evaluate, "load_heads", overflowing)
     with pytest.raises(UserError, match="projection head of student audio: outputs that are not finite for clip"):
         project.run(protocol="retrieval")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "{}", "{"])
+def test_a_damaged_summary_of_the_clips_is_explained(project, tmp_path, text):
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(UserError, match="summary.json: missing or unreadable; run `python -m xkd prepare"):
+        project.run()

@@ -190,10 +190,10 @@ def check_seconds(seconds: float, limits: Limits) -> None:
 
 
 def finite(samples: np.ndarray) -> np.ndarray:
-    """The same samples.
+    """Returns the samples, if all of them are finite.
 
     Raises:
-        MediaError: one of them is no number.
+        MediaError: one of them is not.
     """
     if not np.isfinite(samples).all():
         raise MediaError("unreadable: the sound holds NaN or infinity")

@@ -197,7 +197,7 @@ def collate(items: Sequence[Item]) -> Batch:
 
 
 def _of_the_machine(message: str) -> str | None:
-    """What the user can do where the loader's processes lack memory, which they share with the one that trains."""
+    """Says what the user can do where loader processes ran out of memory; None for any other error."""
     if (
         "shared memory" in message
         or re.search(r"(unable to|could not) \w+ .*</torch_", message)

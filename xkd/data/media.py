@@ -92,7 +92,7 @@ def open_decord(path: Path) -> decord.VideoReader:
 
 
 def unreadable(error: Exception, what: str = "") -> MediaError:
-    """The reason that an error of a decoder is."""
+    """Turns a decoder's error into the reason why its file cannot be used."""
     code = getattr(error, "errno", None)
     if code in MACHINE:
         raise error
@@ -102,7 +102,7 @@ def unreadable(error: Exception, what: str = "") -> MediaError:
 
 
 def short(error: Exception) -> str:
-    """The last, telling part of a decoder's message, on one line, without times and places: equal faults, equal words."""
+    """Shortens a decoder's message to one line without times and paths, so that equal faults give equal reasons."""
     lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines() or [type(error).__name__]
     text = re.sub(r"^\[[\d:]+\] \S+: (\[.*?\])?", "", lines[-1])
     return text.split("Check failed: ")[-1].split(") ")[-1].strip()[:80]

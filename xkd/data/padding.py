@@ -1,4 +1,4 @@
-"""What views show where a clip is shorter than they are."""
+"""Padding of views where a clip is shorter than they are."""
 
 from __future__ import annotations
 

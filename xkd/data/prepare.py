@@ -43,8 +43,8 @@ def prepare_clip(
 
     Args:
         raw: the raw file; never changed.
-        out: the training-ready clip, to whose name `prepare_clip` adds what is in the raw file: of another content another
-            clip is made, and one that was made of the same before is kept.
+        out: the training-ready clip, to whose name `prepare_clip` adds the hash of the raw file: other content gives another
+            clip, and a clip that was made from the same content is kept.
         files: lists the clips.
         require: both, video, audio or any: the streams without which the clip is unusable.
         limits: of the raw file; by default those of the settings' defaults.
@@ -68,7 +68,7 @@ def prepare_clip(
 
 
 def file_name(clip_id: str, path: str) -> str:
-    """Name of the clip with this id and raw file, but for its content; another of either has another name."""
+    """Names the clip, up to the hash of its content; another id or another raw file gives another name."""
     readable = re.sub(r"[^A-Za-z0-9._-]", "_", clip_id)[-60:]
     return f"{readable}-{hashlib.sha256(json.dumps([clip_id, path]).encode()).hexdigest()[:8]}"
 
@@ -182,7 +182,7 @@ def _decoded(target: Path, found: Probe, clips: Clips, limits: Limits, pack: boo
 
 
 def _joined(parts: Iterator[np.ndarray], keep: bool) -> tuple[int, np.ndarray]:
-    """How long all parts are together, and what they hold; only the last of them where it is not to be kept."""
+    """Returns the length of all parts together, and their content: of all where it is to be kept, else of the last."""
     length, kept = 0, deque[np.ndarray](maxlen=None if keep else 1)
     for part in parts:
         length += len(part)

@@ -1,4 +1,4 @@
-"""What makes a figure mean less than it seems to, in plain sentences: no evaluation is degenerate in silence."""
+"""Notes on what makes a figure mean less than it seems to, in plain sentences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def of_labels(train: np.ndarray, test: np.ndarray) -> list[str]:
     """
     found = []
     if len(np.unique(test)) == 1:
-        found.append(f"all test clips have the label '{test[0]}': who always says so is always right")
+        found.append(f"all test clips have the label '{test[0]}': a constant guess is right on every clip")
     trained, tested = set(classes_of(train)), set(classes_of(test))
     if unknown := tested - trained:
         clips = sum(not unknown.isdisjoint(label.split(LABEL_SEPARATOR)) for label in test)

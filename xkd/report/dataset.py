@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from xkd import csv_files
 from xkd.data.listing import LABEL_SEPARATOR
 from xkd.errors import UserError
+from xkd.files import read_json
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,18 @@ def facts(folder: Path, manifest: str) -> DataFacts | None:
         UserError: the data were prepared anew since the runs were made, or a file is unreadable.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text())
+        summary = read_json(folder / "summary.json")
+        made_now = summary["hash"]
         rows = csv_files.read(folder / "manifest.csv")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{folder}: summary.json or manifest.csv is unreadable ({error}); run python -m xkd prepare"
         ) from None
-    if summary["hash"] != manifest:
+    if made_now != manifest:
         raise UserError(
-            f"{folder}/summary.json: manifest {summary['hash']}, but the runs were made from {manifest}; "
+            f"{folder}/summary.json: manifest {made_now}, but the runs were made from {manifest}; "
             "pretrain and evaluate again, or restore the data"
         )
     labels = rows.label[(rows.status == "ok") & (rows.label != "")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,7 +29,7 @@ from xkd.downstream.metrics import (
 )
 from xkd.downstream.protocols import PROTOCOLS, Job, Result
 from xkd.errors import UserError
-from xkd.files import check_output, files_in, replacing, sha256, write_json
+from xkd.files import check_output, files_in, read_json, replacing, sha256, write_json
 from xkd.models.vit import Encoder
 from xkd.params import canonical, column, headline, with_views
 from xkd.params import protocol as params_of_protocol
@@ -64,7 +63,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: 
     settings = params_of_protocol(params, task)
     chosen_task = params.tasks[task]
     recipe, encoders = load_recipe(run), load_encoders(run)
-    seed = json.loads((run / CONFIG).read_text())["seed"]
+    seed = read_json(run / CONFIG)["seed"]
     clips, prepared = manifests.read(manifest), _summary(manifest)
     _check_outputs(out, [manifest, *files_in(run)], (prepared["dataset"], recipe.ablation, seed, task), force)
     _check_settings(prepared["clips"], manifest, recipe, chosen_task)
@@ -165,7 +164,7 @@ def _notes(job: Job[Any], fold: str | None) -> list[str]:
 
 
 def _write(out: Path, results: dict[str, Any], parts: list[score_file.Part]) -> None:
-    """All are written before the first takes its place; the results, which hold the hashes of the others, do so last."""
+    """Writes every file before the first takes its place; the results, which hold the hashes of the others, come last."""
     with ExitStack() as stack:
         last = stack.enter_context(replacing(out))
         beside = {suffix: stack.enter_context(replacing(out.with_suffix(suffix))) for suffix in BESIDE}
@@ -182,9 +181,9 @@ def _check_outputs(out: Path, inputs: list[Path], what: tuple[Any, ...], force: 
     if out.suffix != ".json":
         raise UserError(f"--out {out}: JSON is written; give a name that ends in .json")
     try:
-        earlier = json.loads(out.read_text())
+        earlier = read_json(out)
         ours = tuple(earlier[key] for key in ("dataset", "ablation", "seed", "task")) == what
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         ours = False
     for suffix in (".json", *BESIDE, TIMES):
         check_output(out.with_suffix(suffix), inputs, force, ours)
@@ -212,7 +211,7 @@ def _summary(manifest: Path) -> dict[str, Any]:
     """What `prepare` says about the clips of a manifest."""
     path = manifest.with_name("summary.json")
     try:
-        summary = json.loads(path.read_text())
+        summary = read_json(path)
         return {key: summary[key] for key in ("dataset", "clips")}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
@@ -290,7 +289,7 @@ def _track(params: Params, results: dict[str, Any], recipe: Recipe, run: Path, f
 
 def _pretraining_id(run: Path) -> str | None:
     try:
-        run_id: str | None = json.loads((run / TRACKING).read_text())["run_id"]
+        run_id: str | None = read_json(run / TRACKING)["run_id"]
         return run_id
     except (OSError, ValueError, KeyError):
         return None  # tracking is a convenience: a run without it is evaluated all the same

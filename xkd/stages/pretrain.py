@@ -71,7 +71,8 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
 
     encoders/, config.json, metrics.json, times.json, history.csv (per epoch), steps.csv (per
     step), samples.npz, samples.png, embeddings.npz, versions.json, mlflow.json and files.json, which lists them with their
-    hashes. They appear together at the end. An interrupted run continues from its checkpoint. Under `torchrun`, each process trains on its share of every batch, and the first one writes.
+    hashes. They appear together at the end. An interrupted run continues from its checkpoint. Under `torchrun`, each
+    process trains on its share of every batch, and the first one writes.
 
     Args:
         resume: what to do with a checkpoint of other settings, data or code: see `checkpoint.load`.

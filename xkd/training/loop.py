@@ -82,7 +82,8 @@ class Trainer:
 
         Args:
             save: keeps a state as of `state_dict`: every `checkpoint_epochs`, every `checkpoint_minutes`, at the end,
-                since a run's files are still to be written, and when SIGTERM or SIGINT asks to stop. Called in the first process only.
+                since a run's files are still to be written, and when SIGTERM or SIGINT asks to stop. Called in the first
+                process only.
 
         Raises:
             UserError: a loss or gradient that is not finite, naming the clips, or what the loader or `save` raises.

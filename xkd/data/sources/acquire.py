@@ -19,9 +19,9 @@ from xkd.data.listing import LABEL_SEPARATOR
 from xkd.data.sources import layouts, youtube
 from xkd.data.sources.fetch import Remote, fetch_all
 from xkd.data.sources.tree import Tree, is_leftover
-from xkd.data.sources.unpack import PACKED, Budget, files_in, is_archive, parts, unpack
+from xkd.data.sources.unpack import PACKED, Budget, is_archive, members_of, parts, unpack
 from xkd.errors import UserError
-from xkd.files import read_json, write_json
+from xkd.files import first_free, read_json, write_json
 
 SEGMENTS = "segments"  # folder of clips that yt-dlp fetched
 UNPACKED = ".unpacked.json"  # of which archives the folders beside it were unpacked
@@ -193,7 +193,7 @@ def _archives(tree: Tree, known: Facts) -> Iterator[Packed]:
 def _is_unpacked(found: Packed, tree: Tree, files: Path) -> bool:
     """Whether all files of an archive also lie among those that people have, unpacked."""
     noted = _noted(files)
-    inside = files_in(found.path)
+    inside = members_of(found.path)
     if noted.get(found.name) == _stamp(found.path):  # looked through before, which may take long
         inside = islice(inside, 1)
     folders = {path.parent.name for path in tree.files} if found.archive.nested else set()
@@ -226,9 +226,8 @@ def _placed(archives: Iterable[Packed], files: Path) -> list[Path]:
 
 
 def _set_aside(target: Path, archive: Path) -> None:
-    """Gives what was unpacked of an earlier version of an archive a name under which it is not read."""
-    number = next(n for n in count(1) if not target.with_name(f".{target.name}.{n}").exists())
-    kept = target.rename(target.with_name(f".{target.name}.{number}"))
+    """Hides what an earlier version of an archive was unpacked to, so that it is kept and not read."""
+    kept = target.rename(first_free(target.with_name(f".{target.name}.{number}") for number in count(1)))
     print(f"xkd: {archive} has changed; what was in it before is kept as {kept}, delete it at will", file=sys.stderr)
 
 

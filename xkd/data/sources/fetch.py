@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import random
 import shutil
 import threading
@@ -12,13 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import requests
 
 from xkd.errors import UserError
-from xkd.files import read_json, write_json
+from xkd.files import first_free, read_json, write_json
 from xkd.progress import meter
 
 BLOCK = 1 << 16  # the most that a broken connection loses
@@ -157,7 +157,7 @@ def _fetch(session: requests.Session, remote: Remote, folder: Path, lock: Lock, 
     try:
         facts = verify(found, remote, lock[remote.name])
     except UserError as error:
-        wrong = _free(path.with_name(path.name + ".wrong"))
+        wrong = first_free(path.with_name(path.name + ".wrong" + (f".{n}" if n > 1 else "")) for n in count(1))
         found.rename(wrong)
         raise UserError(
             f"{error}; kept as {wrong}. Try again; if the file was really replaced, delete its entry in {lock.path}"
@@ -165,15 +165,6 @@ def _fetch(session: requests.Session, remote: Remote, folder: Path, lock: Lock, 
     if not by_hand:
         part.rename(path)
     lock.record(remote.name, facts)
-
-
-def _free(path: Path) -> Path:
-    """The name, or the first one numbered after it, that nothing has."""
-    free, number = path, 1
-    while os.path.lexists(free):
-        number += 1
-        free = path.with_name(f"{path.name}.{number}")
-    return free
 
 
 def _download(session: requests.Session, remote: Remote, part: Path, advance: Callable[[int], None]) -> None:

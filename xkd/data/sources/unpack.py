@@ -149,7 +149,7 @@ def parts(archive: Path) -> list[Path]:
     return [*sorted(archive.parent.glob(f"{glob.escape(archive.stem)}.z[0-9][0-9]")), archive]
 
 
-def files_in(archive: Path) -> Iterator[PurePosixPath]:
+def members_of(archive: Path) -> Iterator[PurePosixPath]:
     """Paths of the files in an archive.
 
     Raises:
