@@ -13,12 +13,13 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from xkd import runs
+from xkd import plugins, runs
 from xkd.data import catalogue
 from xkd.data.sources.state import state_of
 from xkd.errors import UserError
 from xkd.fingerprint import stage as code_of
-from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of
+from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of, with_views
+from xkd.settings.base import plugin_files
 
 # Every verb of `python -m xkd` reads this variable. As an argument it would enter the record of each job, and equal
 # settings under another file name would rerun everything.
@@ -107,6 +108,38 @@ def clip_settings(wildcards) -> str:
 
 def recipe_settings(wildcards) -> str:
     return canonical(decisive(recipe(SETTINGS, wildcards.ablation, PARAMS)))
+
+
+def dataset_plugins(wildcards) -> str:
+    """Hash of the plugin that lists a data set."""
+    return canonical(plugins.code(plugin_files(SETTINGS.datasets[wildcards.dataset])))
+
+
+def recipe_plugins(wildcards) -> str:
+    """Hashes of the plugins that train a row."""
+    return canonical(
+        plugins.code(recipe(SETTINGS, wildcards.ablation, PARAMS).plugins)
+    )
+
+
+def task_plugins(wildcards) -> str:
+    """Hashes of the plugins that evaluate a row: its backbone, augmentations and the protocol, but no term of its objective."""
+    seen = with_views(
+        recipe(SETTINGS, wildcards.ablation, PARAMS), SETTINGS, wildcards.task, PARAMS
+    )
+    parts = [seen.model, seen.views, SETTINGS.tasks[wildcards.task]]
+    return canonical(plugins.code(set().union(*map(plugin_files, parts))))
+
+
+def table_plugins() -> str:
+    """Hashes of the plugins whose protocols the table shows."""
+    return canonical(
+        plugins.code(set().union(*map(plugin_files, SETTINGS.tasks.values())))
+    )
+
+
+def all_plugins() -> str:
+    return canonical(plugins.code(map(Path, SETTINGS.plugins)))
 
 
 def starting_weights(wildcards) -> list[str]:

@@ -16,6 +16,7 @@ rule download:
     params:
         code=code_of("download"),
         settings=raw_settings,
+        plugins=dataset_plugins,
         files=lambda wildcards: own_files(wildcards.dataset),
         out=subpath(output[0], parent=True),
     shell:
@@ -46,7 +47,7 @@ rule prepare:
         "python -m xkd prepare --raw {input:q} --out {params.out:q} > {log:q} 2>&1"
 
 
-# For DVC, whose stages depend on this file: it changes when any of the manifests does.
+# For DVC, whose stages depend on this file: it changes when a manifest or a plugin does.
 rule manifests:
     input:
         used_manifests(),
@@ -56,5 +57,7 @@ rule manifests:
         "logs/manifests.txt",
     conda:
         "../../environment.yml"
+    params:
+        plugins=all_plugins(),
     shell:
-        "sha256sum {input:q} > {output:q} 2> {log:q}"
+        "{{ sha256sum {input:q} && echo {params.plugins:q}; }} > {output:q} 2> {log:q}"

@@ -21,6 +21,7 @@ rule evaluate:
     params:
         code=code_of("evaluate"),
         settings=task_settings,
+        plugins=task_plugins,
         run=subpath(input.encoders, parent=True),
     shell:
         "python -m xkd evaluate --manifest {input.manifest:q} --run {params.run:q} "

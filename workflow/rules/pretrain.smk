@@ -21,6 +21,7 @@ rule pretrain:
     params:
         code=code_of("pretrain"),
         settings=recipe_settings,
+        plugins=recipe_plugins,
         run=subpath(output.encoders, parent=True),
     shell:
         "{resources.launcher} -m xkd pretrain --manifest {input.manifest:q} --ablation {wildcards.ablation:q} "

@@ -99,6 +99,7 @@ rule table:
         **request("table"),
     params:
         code=code_of("table"),
+        plugins=table_plugins(),
         settings=table_settings,
         out=subpath(output.csv, parent=True),
     shell:

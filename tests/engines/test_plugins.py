@@ -1,0 +1,69 @@
+"""Plugins in both engines: a row of one's own runs, and an edit of a plugin reruns what uses it."""
+
+import pytest
+from engine_project import Project, row_of
+
+PLUGIN = '''"""A term."""
+from xkd import registry
+from xkd.settings.objective import TermSettings
+
+
+@registry.terms.register("barlow")
+class Barlow:
+    """It only has to be known here: the stages are stand-ins."""
+
+    Settings = TermSettings
+    needs_teachers = True
+    scale = 1
+'''
+PROTOCOL = """
+from xkd import registry
+from xkd.settings import Settings
+
+
+@registry.augmentations.register("noise")
+class Noise:
+    Settings = Settings
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("plugins") / "project", standins=True)
+    (project.root / "lab").mkdir()
+    (project.root / "lab" / "barlow.py").write_text(PLUGIN)
+    (project.root / "lab" / "noise.py").write_text(PROTOCOL)
+    row = {"hypothesis": "Cross-correlation aligns.", "changes": {"objective": {"barlow": 0.5, "alignment": 0}}}
+    noisy = {"hypothesis": "Noise helps.", "changes": {"views": {"audio_global": {"noise": {}}}}}
+    settings = project.settings()
+    settings["ablations"] |= {"bt": row, "noisy": noisy}
+    project.write(settings | {"plugins": ["lab/barlow.py", "lab/noise.py"]})
+    executed = project.run("dvc")
+    assert {*row_of("bt"), *row_of("noisy"), *row_of("ae")} < set(executed)
+    return project
+
+
+def test_a_plugin_that_did_not_change_reruns_nothing(project):
+    assert project.planned() == []
+    project.edit("lab/barlow.py", "A term.", "A cross-modal term.")
+    assert project.planned() == []
+    assert project.run("dvc") == []
+
+
+def test_an_edit_reruns_the_rows_that_use_the_plugin_and_no_others(project):
+    project.edit("lab/barlow.py", "scale = 1", "scale = 2")
+    assert set(project.planned()) == {*row_of("bt"), "table"}
+    assert set(project.run("dvc")) == {*row_of("bt"), "table"}
+    assert project.run("snakemake") == []
+    project.edit("lab/noise.py", "Settings = Settings", "Settings, scale = Settings, 2")
+    assert set(project.planned()) == {*row_of("noisy"), "table"}
+    assert set(project.run("snakemake")) == {*row_of("noisy"), "table"}
+    assert project.run("dvc") == []
+
+
+def test_a_broken_plugin_is_one_line(project):
+    project.edit("lab/barlow.py", "from xkd import registry", "from xkd import registries")
+    done = project.snakemake()
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("xkd: error: plugins: lab/barlow.py: ImportError: ")
+    project.edit("lab/barlow.py", "from xkd import registries", "from xkd import registry")
