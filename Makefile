@@ -1,11 +1,11 @@
-# make table          the ablation table on the embedded benchmark, from an empty clone: results/table.csv
-# make test           all tests
-# make spoken         the same table with real recordings (downloads 16 MB): results/spoken_digits/table.csv
-# make main_rows      the main rows over more seeds, on both benchmarks
-# make docs           the documentation as pages: site/index.html
-# make lint           style of code and workflow; make format: mends it; make types: mypy, strict
-# make ui             browse every run in MLflow
-# Another interpreter: make PYTHON=/path/to/python3.12 table. Another settings file: make XKD_PARAMS=file.yaml table.
+# make table          makes the ablation table on the embedded benchmark, from an empty clone: results/table.csv
+# make test           runs all tests
+# make spoken         makes the same table with real recordings (downloads 16 MB): results/spoken_digits/table.csv
+# make main_rows      makes the main rows over more seeds, on both benchmarks
+# make docs           builds the documentation as a site: site/index.html
+# make lint           checks the style of code and workflow; make format fixes it; make types runs mypy, strict
+# make ui             opens all runs in MLflow
+# To choose the interpreter: make PYTHON=/path/to/python3.12 table. To choose the settings file: make XKD_PARAMS=file.yaml table.
 
 SHELL := /bin/bash
 BIN := $(CURDIR)/.venv/bin
@@ -13,7 +13,7 @@ READY := .venv/.ready
 RUN := PATH="$(BIN):$$PATH" snakemake --cores all --rerun-incomplete --show-failed-logs --quiet host reason
 SUPPORTED := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 
-# Containers often set it; each of a hundred jobs would then compile torch and MLflow anew, for ten seconds.
+# Containers often set this variable; each of a hundred jobs would then spend ten seconds on compiling torch and MLflow.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: table test spoken main_rows ui repro docs lint format types
@@ -55,8 +55,8 @@ types: $(READY)
 ui: $(READY)
 	$(BIN)/python -m xkd ui
 
-# Tries each interpreter by running it: a name on PATH may be a stub, or lack venv. Modules are compiled when
-# they are first imported, a small part of what pip would compile.
+# Runs each interpreter to test it, since a name on PATH may be a stub or lack venv. Modules are compiled when they are first
+# imported; pip would compile many more.
 $(READY): pyproject.toml constraints.txt
 	@found=; for python in $(PYTHON) python3.11 python3.12 python3 python; do \
 	  if "$$python" -c '$(SUPPORTED)' 2>/dev/null; then found="$$python"; break; fi; \

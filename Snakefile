@@ -1,7 +1,7 @@
 """From an empty clone to results/table.csv: download, prepare, pretrain, evaluate, table.
 
 Settings come from params.yaml, or from the file that the environment variable XKD_PARAMS names. The engine orders the
-stages; what they do is in xkd/, one command line verb each.
+stages; the stages themselves are in xkd/, one verb of the command line each.
 """
 
 from snakemake.utils import min_version
@@ -23,5 +23,5 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        # All of them: one that a new version adds has no record yet, and for lack of it the rule would not run again.
+        # All outputs: Snakemake has no record of an output that a new version adds, and would not rerun the rule for its sake.
         rules.table.output,

@@ -1,7 +1,7 @@
-"""MkDocs hook: links to files outside docs/ lead to pages that show those files.
+"""Makes links to files outside docs/ work on the site, as a hook of MkDocs.
 
-Pages say `../xkd/objectives/alignment.py`, which works in a checkout and on a forge. On the site each such file becomes
-a page under repository/; a link to a file that does not exist is left alone, and the strict build refuses it.
+A link such as `../xkd/objectives/alignment.py` works in a checkout and on a forge. On the site, each such file becomes a
+page under repository/. A link to a file that does not exist is left as it is, and the strict build refuses it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SHOWN = "repository"
 
 
 def on_files(files: Files, config) -> Files:
-    """Adds a page for every file of the repository that a page links to, and for those that the shown README links to."""
+    """Adds a page for every file of the repository that a page links to, and for the files that such a page links to."""
     pending = [(page.content_string, posixpath.join("docs", page.src_uri)) for page in files.documentation_pages()]
     known = set()
     while pending:
@@ -37,7 +37,7 @@ def on_files(files: Files, config) -> Files:
 
 
 def on_page_markdown(markdown: str, page, **_) -> str:
-    """Leads links to those pages."""
+    """Redirects links to those pages."""
     at = page.file.src_uri
     path = _shown(at) or posixpath.join("docs", at)
 
@@ -58,7 +58,7 @@ def _resolve(target: str, path: str) -> str:
 
 
 def _outside(target: str, path: str) -> str | None:
-    """The repository's file that a link of the file `path` means, if it lies outside docs/."""
+    """Returns the repository's file that a link in the file `path` means, if it lies outside docs/."""
     resolved = _resolve(target, path)
     return resolved if not resolved.startswith(("docs/", "..")) and (ROOT / resolved).is_file() else None
 
@@ -68,7 +68,7 @@ def _page(target: str) -> str:
 
 
 def _shown(uri: str) -> str | None:
-    """The Markdown file that a made page shows; None for pages of docs/ and for listings."""
+    """Returns the Markdown file that a generated page shows; None for pages of docs/ and for listings."""
     path = uri.removeprefix(f"{SHOWN}/")
     return path if path != uri and (ROOT / path).is_file() else None
 

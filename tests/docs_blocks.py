@@ -1,29 +1,26 @@
-"""Code blocks of the documentation, and how each of them is tried.
+"""Finds the code blocks of the documentation and says how each of them is tried.
 
-A block is Python, YAML, commands or a CSV list, by its fence (```sh) or, where it is merely indented, by what it says.
-A ```text block is shown, not tried. The line above a block may say why it is not tried:
+A block's kind is the language of its fence (```sh); a ```text block is shown, not tried. A comment above a block may say
+why it is not tried, or name a file that its text is written to, for the blocks below it:
 
     <!-- not run: downloads 390 GB -->
-
-and may name a file that the block's text is written to, for the blocks below it:
-
     <!-- file: my_clips.yaml -->
+
+Not sybil: it evaluates block by block, and most of ours need more (one plan for the commands of all pages, settings merged
+down a page, files shared between blocks), which would all be evaluators of our own.
 """
 
 from __future__ import annotations
 
-import ast
 import glob
 import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
 from markdown_it import MarkdownIt
 
-COMMANDS = (".", "cd", "dvc", "export", "make", "pip", "pre-commit", "python", "snakemake", "xkd")
-FENCES = {"python": "python", "sh": "commands", "bash": "commands", "yaml": "settings", "csv": "list", "text": "text"}
+FENCES = {"python": "python", "sh": "commands", "yaml": "settings", "csv": "list", "text": "text"}
 UNKNOWN = "unknown"
 NOT_RUN = re.compile(r"<!-- not run: (\S.*?) -->")
 FILE = re.compile(r"<!-- file: (\S+) -->")
@@ -32,7 +29,7 @@ ASSIGNMENT = re.compile(r"[A-Z_]+=\S*")
 
 @dataclass(frozen=True)
 class Block:
-    """Args: page, its path; line, where the block starts; kind, a value of `FENCES`; reason, why it is not run."""
+    """A code block: the page's path, the line where it starts, a value of `FENCES`, its text, why it is not run."""
 
     page: str
     line: int
@@ -57,26 +54,23 @@ class Command:
         return f"{self.block}: {' '.join(self.words)}"
 
     def expanded(self) -> list[str]:
-        """Words after the first, patterns replaced by the files that match here."""
+        """Returns the words after the first; patterns are replaced by the files that match them here."""
         return [name for word in self.words[1:] for name in (sorted(glob.glob(word)) if "*" in word else [word])]
 
 
 def blocks_of(path: Path, root: Path) -> list[Block]:
-    """Every code block of a page, in order."""
+    """Returns every code block of a page, in order. An indented block has no language, so its kind is unknown."""
     page, found, before = path.relative_to(root).as_posix(), [], ""
     for token in MarkdownIt().parse(path.read_text(encoding="utf-8")):
         if token.type in ("fence", "code_block"):
             reason, file = (match[1] if match else "" for match in (NOT_RUN.search(before), FILE.search(before)))
-            place = {"page": page, "line": token.map[0] + 1, "reason": reason, "file": file}
-            name = token.info.split()[0] if token.info else ""
-            kinds = [(FENCES.get(name, UNKNOWN), token.content)] if name else _guessed(token.content)
-            found += [Block(kind=kind, text=text, **place) for kind, text in kinds]
+            found.append(Block(page, token.map[0] + 1, FENCES.get(token.info, UNKNOWN), token.content, reason, file))
         before = token.content if token.type == "html_block" else ""
     return found
 
 
 def commands_of(block: Block) -> list[Command]:
-    """The commands of a block, comments left out and continued lines joined."""
+    """Returns the commands of a block, comments left out and continued lines joined."""
     found = []
     for line in block.text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
@@ -86,33 +80,3 @@ def commands_of(block: Block) -> list[Command]:
         if words:
             found.append(Command(block, tuple(words), dict(a.split("=", 1) for a in assignments)))
     return found
-
-
-def _guessed(text: str) -> list[tuple[str, str]]:
-    """Kinds of an indented block: of the whole or, if that is none of them, of its paragraphs."""
-    if _kind(text) != UNKNOWN:
-        return [(_kind(text), text)]
-    return [(_kind(paragraph), paragraph) for paragraph in text.split("\n\n")]
-
-
-def _kind(text: str) -> str:
-    first = [words[0] for words in map(str.split, _without_assignments(text)) if words]
-    if first and all(word in COMMANDS for word in first):
-        return "commands"
-    if text.startswith("path,"):
-        return "list"
-    try:
-        if isinstance(yaml.safe_load(text), dict):
-            return "settings"
-    except yaml.YAMLError:
-        pass
-    try:
-        ast.parse(text)
-    except SyntaxError:
-        return UNKNOWN
-    return "python"
-
-
-def _without_assignments(text: str) -> list[str]:
-    lines = text.replace("\\\n", " ").splitlines()
-    return [re.sub(rf"^({ASSIGNMENT.pattern}\s+)+", "", line.split("#")[0].strip()) for line in lines]

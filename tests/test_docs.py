@@ -1,14 +1,14 @@
 """The documentation builds without a network, and what it tells users to type works.
 
-All pages share one small project whose settings are those of the miniature under the names that the pages use. In it
+All pages share one small project. It has the settings of the miniature under the names that the pages use. In it
 
 - `xkd` verbs run, page by page, in the order in which a page gives them;
 - `snakemake` commands are planned (`--dry-run`), with their targets and their settings file; of a preset that is run as
   a whole, the settings are validated;
 - `make` and `dvc` commands are checked for their targets, benchmarks for their options, `pip` for the extras it names;
 - Python runs, the blocks of a page one after the other;
-- settings are laid over params.yaml and validated, together with those above them on the page;
-- data sets and weights that would have to be downloaded are stood in for by the miniature's.
+- settings are merged with params.yaml and with those above them on the page, and validated;
+- the miniature stands in for data sets and weights that would have to be downloaded.
 """
 
 import os
@@ -23,7 +23,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from docs_blocks import UNKNOWN, Block, blocks_of, commands_of
+from docs_blocks import FENCES, UNKNOWN, Block, blocks_of, commands_of
 
 from xkd import params
 from xkd.cli import cli
@@ -44,7 +44,7 @@ LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?
 
 
 def _chosen(kind: str) -> dict[str, list[Block]]:
-    """Per page the blocks of a kind that are not marked as not run."""
+    """Returns, by page, the blocks of a kind, without those marked as not run."""
     chosen = {page: [b for b in blocks if b.kind == kind and not b.reason] for page, blocks in BLOCKS.items()}
     return {page: blocks for page, blocks in chosen.items() if blocks}
 
@@ -53,7 +53,7 @@ COMMANDS = {page: [c for b in blocks for c in commands_of(b)] for page, blocks i
 
 
 def _verb(command) -> list[str] | None:
-    """The words after `xkd` or `python -m xkd`; None for other programs."""
+    """Returns the words after `xkd` or `python -m xkd`; None for other programs."""
     for start in XKD:
         if command.words[: len(start)] == start:
             return command.expanded()[len(start) - 1 :]
@@ -61,7 +61,7 @@ def _verb(command) -> list[str] | None:
 
 
 def _benchmark(command) -> Path | None:
-    """The file of `python -m benchmarks.<name>`."""
+    """Returns the file of `python -m benchmarks.<name>`; None for other programs."""
     module = command.words[2] if command.words[:2] == ("python", "-m") else ""
     return ROOT / f"{module.replace('.', '/')}.py" if module.startswith("benchmarks.") else None
 
@@ -72,7 +72,7 @@ def _of(program: str) -> list:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A trained miniature with the names of the pages, and beside it files such as a user would have."""
+    """Trains a miniature under the names of the pages, and puts files beside it such as a user would have."""
     root = tmp_path_factory.mktemp("project")
     for name in ("Snakefile", "workflow", "dvc.yaml"):
         (root / name).symlink_to(ROOT / name)
@@ -121,7 +121,7 @@ def _evaluate(run: str, task: str, dataset: str) -> None:
 
 
 def _stand_in() -> None:
-    """Own clips by label, and released weights (tiny ones, in the released layout)."""
+    """Writes clips by label, as a user would have them, and tiny weights in the released layout."""
     clips = listing.read(Path("data/talking_digits/raw/index.csv"))
     for row in clips.head(40).itertuples():
         target = Path("my_clips") / row.split / f"digit_{row.label}" / f"{row.Index}.mp4"
@@ -144,11 +144,20 @@ def _call(*words: str) -> None:
     assert done.exit_code == 0, f"xkd {' '.join(words)}: {done.output} {done.exception!r}"
 
 
-def test_every_block_is_of_a_known_kind():
-    strange = [
-        str(block) for blocks in BLOCKS.values() for block in blocks if block.kind == UNKNOWN and not block.reason
+@pytest.mark.parametrize("block", [block for blocks in BLOCKS.values() for block in blocks], ids=str)
+def test_a_block_says_what_it_is(block):
+    assert block.kind != UNKNOWN, f"fence it as one of {', '.join(FENCES)} (```text: shown, not tried)"
+    if block.reason:
+        pytest.skip(block.reason)
+
+
+def test_no_commands_hide_in_text():
+    programs = {command.words[0] for commands in COMMANDS.values() for command in commands}
+    shown = [block for blocks in BLOCKS.values() for block in blocks if block.kind == "text"]
+    hidden = [
+        str(b) for b in shown if programs & {line.split(maxsplit=1)[0] for line in b.text.splitlines() if line.strip()}
     ]
-    assert not strange, "neither python, yaml, commands nor a list: name it by a fence (```text: shown only)"
+    assert not hidden, "fence these as ```sh, with <!-- not run: why --> above where they cannot be tried"
 
 
 def test_every_program_has_a_rule():
@@ -156,12 +165,6 @@ def test_every_program_has_a_rule():
     commands = [c for of_page in COMMANDS.values() for c in of_page if c.words[:2] != (".", ".venv/bin/activate")]
     strange = [str(c) for c in commands if c.words[0] not in known and not _verb(c) and not _benchmark(c)]
     assert not strange, "no rule for these: write one, or <!-- not run: why --> above the block"
-
-
-def test_what_is_not_run_is_named(capsys):
-    reasons = [f"  {block}: {block.reason}" for blocks in BLOCKS.values() for block in blocks if block.reason]
-    with capsys.disabled():
-        print("\ndocs: not run:", *(reasons or ["nothing"]), sep="\n")
 
 
 @pytest.mark.parametrize("page", [page for page, commands in COMMANDS.items() if any(map(_verb, commands))])
@@ -173,13 +176,13 @@ def test_verbs_run(page, project, monkeypatch):
             with monkeypatch.context() as patch:
                 for name, value in command.environment.items():
                     patch.setenv(name, value)
-                if "features.parquet" in _verb(command):  # of another page, and not to be replaced unasked
+                if "features.parquet" in _verb(command):  # another page wrote it, and `embed` replaces no file unasked
                     Path("features.parquet").unlink(missing_ok=True)
                 _call(*_verb(command))
 
 
 def test_snakemake_plans_what_the_pages_ask_for(project, monkeypatch):
-    """One plan per settings file, for all targets at once: a plan takes seconds. Presets are loaded, not planned."""
+    """Plans once per settings file, for all targets together: a plan takes seconds. Presets are loaded, not planned."""
     from snakemake.cli import get_argument_parser
 
     monkeypatch.chdir(project)

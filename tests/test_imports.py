@@ -1,69 +1,58 @@
-"""What may import what: folders in layers, and few modules that are needed everywhere."""
+"""The package's folders form the layers that docs/architecture.md draws, and few modules are needed everywhere.
+
+Imports are found by grimp, the library beneath import-linter. Import-linter takes layers from its own configuration only,
+so they would stand there a second time.
+"""
 
 import subprocess
 import sys
 from collections import defaultdict
+from pathlib import Path
 
+import grimp
 import pytest
+from docs_blocks import blocks_of
 
-from xkd import fingerprint
+import xkd
 
-LAYERS = (
-    *("tracking", "objectives", "models", "data", "encoders", "training"),
-    *("downstream", "plan", "report", "show", "stages"),
-)
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(xkd.__file__).parent
+FOLDERS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"settings"}  # which stands beside them
 EVERYWHERE = {"xkd.errors", "xkd.files", "xkd.params", "xkd.settings"}  # params reads what settings describes
 
 
 @pytest.fixture(scope="module")
-def imports() -> dict[str, set[str]]:
-    """Modules of the package that each module imports, at its top or later."""
-    root = fingerprint.PACKAGE
-    names = [".".join(["xkd", *path.relative_to(root).with_suffix("").parts]) for path in root.rglob("*.py")]
-    names = {name.removesuffix(".__init__") for name in names} - {"xkd"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fingerprint, "WATCHERS", set())
-        return {name: set(fingerprint._imports(name)) for name in names}
+def layers() -> list[set[str]]:
+    """Reads the diagram, from top to bottom: a line is `folder | folder  # what they hold`."""
+    (diagram,) = (b.text for b in blocks_of(ROOT / "docs" / "architecture.md", ROOT) if b.kind == "text")
+    return [{name.strip() for name in line.split("#")[0].split("|")} for line in diagram.splitlines()]
 
 
 @pytest.fixture(scope="module")
-def folders() -> set[str]:
-    return {path.parent.name for path in fingerprint.PACKAGE.glob("*/__init__.py")} - {"settings"}  # beside the folders
-
-
-def _part(module: str) -> str:
-    """The folder or the single module below xkd/ that holds a module."""
-    return module.split(".")[1]
-
-
-def _graph(imports) -> dict[str, set[str]]:
-    graph = defaultdict(set)
-    for module, imported in imports.items():
-        graph[_part(module)] |= {_part(name) for name in imported} - {_part(module)}
+def graph() -> grimp.ImportGraph:
+    """Builds the graph of all imports, at the top of a module or later."""
+    graph = grimp.build_graph("xkd", cache_dir=None)
+    for offered in graph.find_modules_directly_imported_by("xkd"):  # load_encoder: for users, not for the package
+        graph.remove_import(importer="xkd", imported=offered)
     return graph
 
 
-def test_folders_import_only_those_before_them(imports, folders):
-    """So there is no cycle. The order is that of docs/architecture.md."""
-    assert set(LAYERS) == folders
-    graph = _graph(imports)
-    for place, folder in enumerate(LAYERS):
-        assert graph[folder] & folders <= set(LAYERS[:place]), folder
+def test_the_diagram_shows_every_folder_once(layers):
+    assert sorted(name for layer in layers for name in layer) == sorted(FOLDERS)
 
 
-def test_modules_beside_the_folders_know_none_of_them(imports, folders):
-    for part, imported in _graph(imports).items():
-        if part not in folders:
-            assert not imported & folders, part
+def test_folders_import_only_those_below_them_in_the_diagram(graph, layers):
+    beside = grimp.Layer(*(path.stem for path in PACKAGE.glob("[!_]*.py")), independent=False)
+    upwards = graph.find_illegal_dependencies_for_layers([*layers, beside], containers={"xkd"})
+    assert not upwards, [f"{found.importer} imports {found.imported}" for found in upwards]
 
 
-def test_only_settings_errors_and_files_are_needed_everywhere(imports, folders):
+def test_only_settings_errors_and_files_are_needed_everywhere(graph):
     users = defaultdict(set)
-    for module, imported in imports.items():
-        for name in imported - {f"xkd.{folder}" for folder in folders}:
-            users[name].add(_part(module))
-    everywhere = {name for name, parts in users.items() if len(parts & folders - {_part(name)}) > len(folders) / 2}
-    assert everywhere <= EVERYWHERE
+    for module in graph.modules - {"xkd", *(f"xkd.{folder}" for folder in FOLDERS)}:
+        importers = {name.split(".")[1] for name in graph.find_modules_that_directly_import(module) - {"xkd"}}
+        users[module] = importers & FOLDERS - {module.split(".")[1]}
+    assert {name for name, parts in users.items() if len(parts) > len(FOLDERS) / 2} <= EVERYWHERE
 
 
 def test_the_science_needs_no_engine_no_decoder_and_no_settings():

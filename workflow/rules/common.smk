@@ -1,7 +1,7 @@
-"""What the rules share: the settings, and the parts of them that each stage uses.
+"""Loads the settings for all rules, and selects the settings that each stage uses.
 
-Parts enter a rule's `params:` as JSON with sorted keys, beside a fingerprint of the stage's code. Snakemake compares
-both with the last run's, so that an edit reruns what it can change, and nothing else.
+The selected settings enter the `params:` of a rule as JSON with sorted keys, beside a fingerprint of the stage's code.
+Snakemake compares both with those of the last run, so that an edit reruns only the stages that it can affect.
 """
 
 import os
@@ -21,10 +21,10 @@ from xkd.fingerprint import stage as code_of
 from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of, with_views
 from xkd.settings.base import plugin_files
 
-# Every verb of `python -m xkd` reads this variable. As an argument it would enter the record of each job, and equal
-# settings under another file name would rerun everything.
+# Every verb of `python -m xkd` reads this variable. As an argument, the name would enter the record of each job, and the
+# same settings under another file name would rerun everything.
 PARAMS = os.environ.setdefault("XKD_PARAMS", "params.yaml")
-# Logs are what people send when something breaks: a defect leaves its traceback there, a mistake one line.
+# People send logs when something breaks, so a defect leaves its traceback there; a mistake of the user leaves one line.
 os.environ.setdefault("XKD_DEBUG", "defects")
 if config:
     raise WorkflowError(
@@ -48,7 +48,7 @@ except UserError as error:
 
 # Jobs use the interpreter that runs Snakemake, whether or not its environment is activated.
 PROGRAMS = shlex.quote(str(Path(sys.executable).parent))
-# Braces would be taken for names that Snakemake fills in.
+# Snakemake would replace names in single braces.
 shell.prefix(f'export PATH={PROGRAMS.replace("{", "{{").replace("}", "}}")}:"$PATH"; ')
 
 DATASET = SETTINGS.dataset
@@ -76,7 +76,7 @@ def raw_settings(wildcards) -> str:
 
 
 def source(wildcards) -> list[str]:
-    """The user's own list or archive, or another data set's files; what is missing, the stage says better than the engine."""
+    """Returns the user's list or archive, or the index of another data set; the stage reports missing files better than the engine."""
     path = catalogue.entry(SETTINGS, wildcards.dataset).source
     if not path:
         return []
@@ -90,7 +90,7 @@ def source(wildcards) -> list[str]:
 
 @cache
 def own_files(dataset: str) -> str:
-    """What the user's files of a data set look like now, so that it is listed and prepared again when they change."""
+    """Returns the state of the user's files of a data set, so that it is listed and prepared again when they change."""
     return state_of(SETTINGS, dataset)
 
 
@@ -143,14 +143,14 @@ def all_plugins() -> str:
 
 
 def starting_weights(wildcards) -> list[str]:
-    """Of encoders that a row starts from; where they are missing, the stage says so better than the engine."""
+    """Returns the weights that a row starts from; the stage reports missing ones better than the engine."""
     folders = recipe(SETTINGS, wildcards.ablation, PARAMS).training.weights
     paths = [f"{folder}/model.safetensors" for folder in folders]
     return [path for path in paths if Path(path).is_file()]
 
 
 def task_settings(wildcards) -> str:
-    """Of one task; which ablations get it decides what runs, not what comes out."""
+    """Returns the settings of a task, without its list of ablations, which decides what runs but not the results."""
     task = SETTINGS.tasks[wildcards.task].model_dump(
         mode="json", exclude={"ablations", "dataset", "changes"}
     )
@@ -159,7 +159,7 @@ def task_settings(wildcards) -> str:
 
 
 def used_manifests() -> list[str]:
-    """Of the data set of pretraining and of all tasks."""
+    """Returns the manifests of the data set of pretraining and of all tasks."""
     used = [DATASET, *(task.dataset for task in SETTINGS.tasks.values())]
     return [f"data/{name}/manifest.csv" for name in dict.fromkeys(used) if name]
 
@@ -169,7 +169,7 @@ def task_manifest(wildcards) -> str:
 
 
 def table_settings(wildcards) -> str:
-    """What the table states: all settings but limits and resources, and of data sets which they are and how much of them is taken."""
+    """Returns the settings that the table states: all but limits and resources, with kind and limit of each data set."""
     settings = SETTINGS.model_dump(
         mode="json", exclude={"datasets", "limits", "resources"}
     )
@@ -181,7 +181,7 @@ def table_settings(wildcards) -> str:
 
 
 def evaluations(ablation: str) -> list[str]:
-    """The results that the settings ask of an ablation, over all seeds."""
+    """Returns the results of an ablation that the settings ask for, over all seeds."""
     return expand(
         f"{EVALUATION}.json",
         ablation=ablation,

@@ -1,4 +1,4 @@
-# `snakemake data/esc50/manifest.csv` makes any data set that the settings name.
+# `snakemake data/esc50/manifest.csv` prepares ESC-50; any data set in the settings works in the same way.
 rule download:
     input:
         source,
@@ -47,7 +47,7 @@ rule prepare:
         "python -m xkd prepare --raw {input:q} --out {params.out:q} > {log:q} 2>&1"
 
 
-# For DVC, whose stages depend on this file: it changes when a manifest or a plugin does.
+# DVC's stages depend on this file, which changes when any of the manifests or plugins changes.
 rule manifests:
     input:
         used_manifests(),

@@ -1,4 +1,4 @@
-# Checkpoints are no output: those are deleted before a rerun, and an interrupted run must be able to go on.
+# Checkpoints are not outputs: Snakemake deletes outputs before a rerun, and an interrupted run must be able to continue.
 rule pretrain:
     input:
         manifest=MANIFEST,
@@ -10,7 +10,7 @@ rule pretrain:
         f"logs/{DATASET}/{{ablation}}/seed{{seed}}/pretrain.txt",
     benchmark:
         f"logs/{DATASET}/{{ablation}}/seed{{seed}}/pretrain.benchmark.tsv"
-    # Long jobs first: the short evaluations then fill the last minutes, and no processor waits for one long job.
+    # Long jobs start first, so that the short evaluations fill the last minutes and no processor waits for one long job.
     priority: 1
     conda:
         "../../environment.yml"
@@ -28,7 +28,7 @@ rule pretrain:
         "--seed {wildcards.seed:q} --out {params.run:q} > {log:q} 2>&1"
 
 
-# `snakemake ablation_xkd` makes one row of the table: pretraining and evaluations of an ablation, all seeds.
+# `snakemake ablation_xkd` makes one row of the table: pretraining and evaluations of an ablation with all seeds.
 for name in SETTINGS.ablations:
 
     rule:
