@@ -1,5 +1,8 @@
 """The code fingerprint sees what a stage can run, and nothing else."""
 
+import ast
+import shutil
+
 import pytest
 
 from xkd import fingerprint
@@ -114,3 +117,68 @@ def test_real_stages_keep_apart():
     ranking = {"xkd.downstream", "xkd.downstream.retrieval", "xkd.downstream.labels"}
     assert {m for m in reached["table"] if m.startswith("xkd.downstream")} == ranking, "how the page ranks, no probes"
     assert not [m for m in reached["download"] if m.startswith(("xkd.training", "xkd.models", "xkd.report"))]
+
+
+class _OtherWords(ast.NodeTransformer):
+    """Rewrites what people read in a module: docstrings, descriptions, error and progress texts, annotations."""
+
+    def visit_FunctionDef(self, node):
+        for argument in node.args.args:
+            argument.annotation = None
+        return self._redocumented(node)
+
+    def visit_ClassDef(self, node):
+        return self._redocumented(node)
+
+    def visit_Module(self, node):
+        return self._redocumented(node)
+
+    def _redocumented(self, node):
+        if ast.get_docstring(node) is not None:
+            node.body[0] = ast.Expr(ast.Constant("Other words."))
+        return self.generic_visit(node)
+
+    def visit_Call(self, node):
+        called = getattr(node.func, "id", None) or getattr(node.func, "attr", None)
+        if called in ("UserError", "say"):
+            node.args = [ast.Constant("other words") if isinstance(a, ast.JoinedStr) else a for a in node.args]
+        if called == "Field":
+            node.keywords = [k if k.arg != "description" else ast.keyword("description", ast.Constant("other")) for k in node.keywords]
+        return self.generic_visit(node)
+
+
+@pytest.fixture
+def copy_of_the_package(tmp_path, monkeypatch):
+    shutil.copytree(fingerprint.PACKAGE, tmp_path / "xkd", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(fingerprint, "PACKAGE", tmp_path / "xkd")
+    _forget()
+    yield tmp_path / "xkd"
+    _forget()
+
+
+def test_other_words_comments_and_layout_in_every_module_rerun_nothing(copy_of_the_package):
+    before = {name: fingerprint.stage(name) for name in STAGES}
+    for path in copy_of_the_package.rglob("*.py"):
+        tree = _OtherWords().visit(ast.parse(path.read_text()))
+        path.write_text(f"# another comment\n{ast.unparse(ast.fix_missing_locations(tree))}\n")
+    for path in copy_of_the_package.rglob("*.yaml"):
+        path.write_text("# another comment\n" + path.read_text())
+    _forget()
+    assert {name: fingerprint.stage(name) for name in STAGES} == before
+
+
+@pytest.mark.parametrize("part", RERUNS)
+def test_a_real_edit_of_any_module_reruns_exactly_the_stages_that_it_can_change(copy_of_the_package, part):
+    before = {name: fingerprint.stage(name) for name in STAGES}
+    module = max((m for m in _modules() if _part_of(m) == part), key=len)
+    path = fingerprint._source(module)
+    path.write_text(path.read_text() + "\nEDITED = 1\n")
+    _forget()
+    assert {name for name in STAGES if fingerprint.stage(name) != before[name]} == set(RERUNS[part].split())
+
+
+def test_every_module_belongs_to_a_part_whose_stages_are_known():
+    reached = {name: fingerprint._reachable(f"xkd.stages.{name}") for name in STAGES}
+    found = {m: {name for name in STAGES if m in reached[name]} for m in _modules()}
+    expected = {m: set(RERUNS.get(_part_of(m), "").split()) for m in found}
+    assert found == expected
