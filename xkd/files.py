@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from xkd.errors import UserError
+
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextmanager
@@ -33,19 +37,26 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Holds the lock of a file, which is made if it is not there; it ends with the process at the latest.
+    """Locks a file for the `with` block, at most until the process ends; creates the file if it does not exist.
+
+    On a file system without locks, prints a warning and goes on without one.
 
     Raises:
-        UserError: another process holds it; `busy` says what to do.
+        UserError: another process holds the lock; the message is `busy`.
     """
-    with open(path, "a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(busy) from None
-        except OSError as error:  # a file system without locks
-            print(f"xkd: warning: {path}: no lock ({error.strerror}); start nothing else here", file=sys.stderr)
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(busy) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"xkd: warning: {path}: no lock ({error.strerror}); start nothing else here", file=sys.stderr)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def check_output(path: Path, inputs: Iterable[Path], force: bool = False, ours: bool = False) -> None:
