@@ -17,7 +17,7 @@ from xkd.errors import UserError
 from xkd.stages import sync
 from xkd.tracking import run as runs
 from xkd.tracking import server as mlflow_server
-from xkd.tracking.spool import FOLDER
+from xkd.tracking.spool import UNSENT
 
 NOBODY = "http://127.0.0.1:9"
 
@@ -105,24 +105,24 @@ def test_work_goes_on_while_nobody_answers_and_is_sent_later(away, back, capsys)
     tracking.attach(run.id, key="second").log_metrics({"student.video.linear": 91.25})
     assert run.id is None
     (warning,) = capsys.readouterr().err.splitlines()
-    assert "going on without it" in warning
+    assert "continuing without it" in warning
     assert "python -m xkd sync" in warning
     assert NOBODY in warning
 
     with pytest.raises(UserError, match="does not answer, 3 files stay in mlflow-unsent/"):
         sync.run()
     (away / "changed.json").write_text("of another run")
-    shutil.copytree(FOLDER, "copy")
+    shutil.copytree(UNSENT, "copy")
     client = back()
     for folder in (None, "copy"):  # sent a second time, nothing is doubled
         if folder:
-            shutil.copytree(folder, FOLDER, dirs_exist_ok=True)
+            shutil.copytree(folder, UNSENT, dirs_exist_ok=True)
         capsys.readouterr()
         sync.run()
         said = capsys.readouterr().out
         assert "3 of 3 files sent" in said
         assert f"{away}/changed.json has changed since" in said
-        assert list(FOLDER.iterdir()) == []
+        assert list(UNSENT.iterdir()) == []
         first, second = rows(client, "first", "second")
         assert [first.info.status, second.info.status] == ["FAILED", "FINISHED"]
         assert (second.info.run_name, second.data.params, second.data.tags["variant"]) == (
@@ -150,13 +150,13 @@ def test_a_server_that_hangs_and_comes_back_gets_what_it_missed(server, away, ba
             curve(run, 6, 9)
         finally:
             os.killpg(server[0].pid, signal.SIGCONT)
-        assert len(list(FOLDER.iterdir())) == 1
+        assert len(list(UNSENT.iterdir())) == 1
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         sync.run()
         assert "in use by a running stage" in capsys.readouterr().out
         monkeypatch.setattr(runs, "_quiet_until", {})
         curve(run, 9, 12)
-        assert list(FOLDER.iterdir()) == []
+        assert list(UNSENT.iterdir()) == []
     (row,) = rows(client, "hung")
     assert (row.info.run_id, row.info.status) == (run.id, "FINISHED")
     assert points(client, row) == [(n, n / 2) for n in range(12)]
@@ -167,7 +167,7 @@ def test_an_interrupted_run_goes_on_where_it_was_kept(away, back):
     first = start("resumed")
     first.__enter__()
     curve(first, 0, 4)
-    (kept,) = FOLDER.iterdir()
+    (kept,) = UNSENT.iterdir()
     first._spool.close()
     with open(kept, "a") as file:
         file.write('{"event": "curve", "po')
@@ -180,7 +180,7 @@ def test_an_interrupted_run_goes_on_where_it_was_kept(away, back):
     (row,) = rows(client, "resumed")
     assert (row.info.run_id, row.info.status) == (third.id, "FINISHED")
     assert points(client, row) == [(n, n / 2) for n in range(8)]
-    assert list(FOLDER.iterdir()) == []
+    assert list(UNSENT.iterdir()) == []
 
 
 def test_a_killed_process_is_closed_by_sync_and_other_settings_put_it_aside(away, back, capsys):
@@ -193,10 +193,36 @@ def test_a_killed_process_is_closed_by_sync_and_other_settings_put_it_aside(away
     killed.__enter__()
     killed._spool.close()
     client = back()
-    sync.run()
-    changed, killed = rows(client, "changed", "killed")
-    assert (changed.data.tags["xkd.digest"], changed.info.status) == ("new", "FINISHED")
-    assert killed.info.status == "KILLED"
+    shutil.copytree(UNSENT, "copy")
+    ids = set()
+    for _ in range(2):  # sent a second time, nothing is doubled and the same runs are shown
+        sync.run()
+        changed, killed = rows(client, "changed", "killed")
+        assert (changed.data.tags["xkd.digest"], changed.info.status) == ("new", "FINISHED")
+        assert points(client, changed) == [(n, n / 2) for n in range(2)]
+        assert killed.info.status == "KILLED"
+        ids.add((changed.info.run_id, killed.info.run_id))
+        shutil.copytree("copy", UNSENT, dirs_exist_ok=True)
+    assert len(ids) == 1
+
+
+def test_a_run_of_two_processes_that_is_sent_twice_stays_one_run(away, back):
+    first = start("twice")
+    first.__enter__()
+    curve(first, 0, 4)
+    first._spool.close()
+    with start("twice") as second:
+        curve(second, 4, 8)
+    shutil.copytree(UNSENT, "copy")
+    client = back()
+    ids = set()
+    for _ in range(2):
+        sync.run()
+        (row,) = rows(client, "twice")
+        assert (row.info.status, points(client, row)) == ("FINISHED", [(n, n / 2) for n in range(8)])
+        ids.add(row.info.run_id)
+        shutil.copytree("copy", UNSENT, dirs_exist_ok=True)
+    assert len(ids) == 1
 
 
 def test_a_full_disk_is_one_more_warning(away, monkeypatch, capsys):
@@ -228,5 +254,5 @@ def test_a_silent_server_is_asked_once_and_given_up_on_after_seconds(tracked, mo
         listener.accept()
         with pytest.raises(BlockingIOError):
             listener.accept()
-    assert "going on without it" in capsys.readouterr().err
-    assert len(list(FOLDER.iterdir())) == 2
+    assert "continuing without it" in capsys.readouterr().err
+    assert len(list(UNSENT.iterdir())) == 2
