@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from xkd import __version__, cli, command, progress, torch_fit
+from xkd import __version__, cli, command, invocation, progress, torch_fit
 from xkd.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +48,7 @@ def stage(monkeypatch):
 def calls(monkeypatch):
     """Stages that are called, in the place of calling them."""
     seen = []
-    monkeypatch.setattr(cli, "_call", lambda stage, **arguments: seen.append((stage, arguments)))
+    monkeypatch.setattr(invocation, "call_stage", lambda stage, **arguments: seen.append((stage, arguments)))
     return seen
 
 
