@@ -135,7 +135,8 @@ def plan_command(settings: Path, **arguments: Any) -> None:
 def pretrain_command(settings: Path, **arguments: Any) -> None:
     """Train one ablation with one seed.
 
-    An interrupted run continues from its last checkpoint. On several GPUs: torchrun --nproc-per-node 8 -m xkd pretrain ...
+    An interrupted run continues from its last checkpoint. On several GPUs: torchrun --nproc-per-node 8 -m xkd pretrain
+    ...
     """
     invocation.call_with_settings("pretrain", settings, **arguments)
 
@@ -270,7 +271,7 @@ def main() -> None:
     """Runs a verb and turns failures into exit codes."""
     # SIGTERM unwinds the stack as an exception would: MLflow runs are closed, temporary files removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    launcher.end_with_it()
+    launcher.end_with_torchrun()
     progress.set_level("normal")
     try:
         sys.exit(cli.main(prog_name="xkd", standalone_mode=False))

@@ -31,8 +31,8 @@ def run() -> None:
             server.client().search_experiments(max_results=1)
     except Exception as error:  # MLflow raises its own errors and those of SQLAlchemy, the file system and the network.
         raise UserError(
-            f"MLflow at {server.shown_address()} does not answer, {len(paths)} files stay in {UNSENT}/; start it or set "
-            f"MLFLOW_TRACKING_URI: {server.reason(error)}"
+            f"MLflow at {server.shown_address()} does not answer, {len(paths)} files stay in {UNSENT}/; start it or "
+            f"set MLFLOW_TRACKING_URI: {server.reason(error)}"
         ) from error
     refused = [path for path in track(paths, "sync") if not _send(path)]
     print(f"{len(paths) - len(refused)} of {len(paths)} files sent to {server.shown_address()}")

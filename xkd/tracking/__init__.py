@@ -2,9 +2,9 @@
 
 Runs go to `sqlite:///mlflow.db` unless MLFLOW_TRACKING_URI says otherwise; XKD_TRACKING=off turns tracking off. A key
 such as "pretrain/talking_digits/xkd/seed0" identifies a run permanently: an unfinished run with the same digest
-(settings, data, code) is continued; any other run with that key is marked superseded and hidden, so that one row per key
-is visible. Events that MLflow does not accept are kept in `mlflow-unsent/` until the server answers again or `xkd sync`
-sends them. See docs/mlflow.md.
+(settings, data, code) is continued; any other run with that key is marked superseded and hidden, so that each key has
+one visible row. Events that MLflow does not accept are kept in `mlflow-unsent/` until the server answers again or `xkd
+sync` sends them. See docs/mlflow.md.
 """
 
 from xkd.tracking.run import TrackedRun, attach, start

@@ -19,7 +19,7 @@ def tags() -> dict[str, str]:
 
 
 def host() -> str:
-    """Returns the name of this machine and, on Linux, of its process namespace: outside of it, process ids mean nothing."""
+    """Returns the name of this machine and, on Linux, of the process namespace in which process ids are valid."""
     try:
         return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:  # not Linux

@@ -1,8 +1,8 @@
 """Sends events to MLflow: those of a running stage at once, those of a spool later.
 
 An event is a dict: `event` is its kind, `time` when it happened (milliseconds). Sending an event twice does no harm: a
-run is found by the id in its `start`, MLflow drops points that it has, and points of curves before the end of what MLflow
-has are left out.
+run is found by the id in its `start`, MLflow drops points that it has, and points of curves that are not after the last
+step in MLflow are left out.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def client() -> MlflowClient:
 
 
 def first_access() -> AbstractContextManager[object]:
-    """Returns a lock for one process at a time: parallel first accesses would damage the SQLite database they create."""
+    """Returns a lock for one process at a time: parallel first accesses damage the SQLite database they create."""
     database = re.match(r"sqlite:///([^?]+)", address())
     return FileLock(f"{database[1]}.lock") if database else nullcontext()
 
