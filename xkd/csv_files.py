@@ -21,13 +21,13 @@ _BARE = re.compile(rf"(?:^|(?<=;))(?='*{_FORMULA})")
 _ESCAPED = re.compile(rf"(?:^|(?<=;))'(?='*{_FORMULA})")
 
 
-def write(path: Path, table: pd.DataFrame, **options: Any) -> None:
+def write_csv(path: Path, table: pd.DataFrame, **options: Any) -> None:
     """Writes a table without its index, whole or not at all; `options` are those of `DataFrame.to_csv`."""
     with replacing(path) as temporary:
         _texts(table, _escaped).to_csv(temporary, index=False, lineterminator="\n", **options)
 
 
-def read(path: Path, **options: Any) -> pd.DataFrame:
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     """Reads a table as text, empty cells as "", unless `options` of `pandas.read_csv` say otherwise.
 
     Raises:
