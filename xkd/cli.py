@@ -135,8 +135,7 @@ def plan_command(settings: Path, **arguments: Any) -> None:
 def pretrain_command(settings: Path, **arguments: Any) -> None:
     """Train one ablation with one seed.
 
-    An interrupted run continues from its last checkpoint. On several GPUs: torchrun --nproc-per-node 8 -m xkd pretrain
-    ...
+    An interrupted run continues from its last checkpoint. Several GPUs: torchrun --nproc-per-node 8 -m xkd pretrain ...
     """
     invocation.call_with_settings("pretrain", settings, **arguments)
 

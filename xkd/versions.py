@@ -10,7 +10,7 @@ from pathlib import Path
 from xkd import __version__
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "numpy", "scikit-learn", "av")
-CODE = Path(__file__).parent
+CODE_FOLDER = Path(__file__).parent
 
 
 def versions() -> dict[str, str | None]:
@@ -24,7 +24,7 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def git_revision(folder: Path = CODE) -> str | None:
+def git_revision(folder: Path = CODE_FOLDER) -> str | None:
     """Returns the full commit hash of the checkout that contains `folder`, with "-dirty" added if tracked files differ.
 
     Returns None if the code is not in a checkout: an installed package, also inside the checkout of another project.
