@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 
@@ -14,8 +13,8 @@ SAME_START_SECONDS = 2.0  # start times count from the boot time, which moves wh
 
 def tags() -> dict[str, str]:
     """Returns tags that name this process, its machine and its user."""
-    pid = os.getpid()
-    return {"mlflow.user": _user(), HOST: host(), PROCESS: f"{pid} {psutil.Process(pid).create_time():.2f}"}
+    this = psutil.Process()
+    return {"mlflow.user": this.username(), HOST: host(), PROCESS: f"{this.pid} {this.create_time():.2f}"}
 
 
 def host() -> str:
@@ -35,10 +34,3 @@ def alive(process: str) -> bool:
         return same and found.status() != psutil.STATUS_ZOMBIE
     except (ValueError, psutil.NoSuchProcess):
         return False
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under an id that has no name
-        return str(os.getuid())
