@@ -1,4 +1,4 @@
-"""Tables that a spreadsheet may open, and that are read back exactly."""
+"""Tables are safe to open in a spreadsheet, and are read back exactly."""
 
 import csv
 import itertools
@@ -41,7 +41,7 @@ HARMLESS = (
 
 
 def runs(cell):
-    """Whether a spreadsheet would take a cell, or a part of it after ";", for a formula."""
+    """Returns True if a spreadsheet would run a cell, or a part of it after ";", as a formula."""
     try:
         return float(cell) and False
     except ValueError:

@@ -1,4 +1,4 @@
-"""Progress in log files: few lines, with the share done and the time left."""
+"""Progress in log files is a few lines with the share done and the time left."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from xkd import progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time that the test moves on."""
+    """Returns the time, which the test advances."""
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
@@ -30,7 +30,7 @@ def test_the_time_left_as_soon_as_it_is_known_then_a_line_about_every_tenth(cloc
     assert shown[-1] == "clips: 100% 100/100 in 0:10:00 left: 0:00:00"
 
 
-def test_starting_up_does_not_spoil_the_time_left(clock, capsys):
+def test_start_up_time_does_not_distort_the_time_left(clock, capsys):
     with progress.counter("clips", total=100) as advance:
         clock[0] += 600
         for _ in range(50):
@@ -39,7 +39,7 @@ def test_starting_up_does_not_spoil_the_time_left(clock, capsys):
     assert _lines(capsys)[0] == "clips: 2% 2/100 in 0:10:03 left: 0:04:54"
 
 
-def test_what_was_done_before_counts_as_done_and_not_as_speed(clock, capsys):
+def test_items_done_before_count_as_done_but_not_for_the_speed(clock, capsys):
     with progress.counter("steps", total=100, done=80) as advance:
         for _ in range(20):
             advance(1)

@@ -1,4 +1,4 @@
-"""A tracking server that is away, hangs or comes back: nothing is lost, nothing is doubled."""
+"""A tracking server that is unreachable, hangs or comes back: nothing is lost or logged twice."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ NOBODY = "http://127.0.0.1:9"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A real tracking server: its process and its address."""
+    """Starts a real tracking server; yields its process and its address."""
     port = free_port()
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
@@ -46,7 +46,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def away(tracked, monkeypatch):
-    """The address is one where nobody answers."""
+    """Sets an address where nobody answers."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     return tracked
@@ -54,7 +54,7 @@ def away(tracked, monkeypatch):
 
 @pytest.fixture
 def back(server, away, monkeypatch):
-    """Call it, and the address is that of the server."""
+    """Returns a function that sets the address of the server and returns a client."""
     process, address = server
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
@@ -114,7 +114,7 @@ def test_work_goes_on_while_nobody_answers_and_is_sent_later(away, back, capsys)
     (away / "changed.json").write_text("of another run")
     shutil.copytree(UNSENT, "copy")
     client = back()
-    for folder in (None, "copy"):  # sent a second time, nothing is doubled
+    for folder in (None, "copy"):  # sending a second time logs nothing twice
         if folder:
             shutil.copytree(folder, UNSENT, dirs_exist_ok=True)
         capsys.readouterr()
@@ -138,7 +138,7 @@ def test_work_goes_on_while_nobody_answers_and_is_sent_later(away, back, capsys)
 
 
 def test_a_server_that_hangs_and_comes_back_gets_what_it_missed(server, away, back, monkeypatch, capsys):
-    """What it was sent while it hung it works off afterwards, so that parts come twice."""
+    """The server handles requests from the time when it hung afterwards, so that it gets some of them twice."""
     client = back()
     with start("hung") as run:
         curve(run, 0, 3)
@@ -162,8 +162,8 @@ def test_a_server_that_hangs_and_comes_back_gets_what_it_missed(server, away, ba
     assert points(client, row) == [(n, n / 2) for n in range(12)]
 
 
-def test_an_interrupted_run_goes_on_where_it_was_kept(away, back):
-    """Interrupted and resumed without a server, then with it; the first process was killed in the middle of a line."""
+def test_an_interrupted_run_continues_from_the_kept_events(away, back):
+    """It is interrupted and resumed without a server, then with one; the first process is killed while it writes."""
     first = start("resumed")
     first.__enter__()
     curve(first, 0, 4)
@@ -183,7 +183,7 @@ def test_an_interrupted_run_goes_on_where_it_was_kept(away, back):
     assert list(UNSENT.iterdir()) == []
 
 
-def test_a_killed_process_is_closed_by_sync_and_other_settings_put_it_aside(away, back, capsys):
+def test_sync_closes_the_run_of_a_killed_process_and_other_settings_supersede_it(away, back, capsys):
     old = start("changed", digest="old")
     old.__enter__()
     old._spool.close()
@@ -195,7 +195,7 @@ def test_a_killed_process_is_closed_by_sync_and_other_settings_put_it_aside(away
     client = back()
     shutil.copytree(UNSENT, "copy")
     ids = set()
-    for _ in range(2):  # sent a second time, nothing is doubled and the same runs are shown
+    for _ in range(2):  # sending a second time changes nothing
         sync.run()
         changed, killed = rows(client, "changed", "killed")
         assert (changed.data.tags["xkd.digest"], changed.info.status) == ("new", "FINISHED")
@@ -238,7 +238,7 @@ def test_a_full_disk_is_one_more_warning(away, monkeypatch, capsys):
 
 
 def test_a_silent_server_is_asked_once_and_given_up_on_after_seconds(tracked, monkeypatch, capsys):
-    """It takes connections and never answers; all is kept."""
+    """The server accepts connections and never answers; all events are kept."""
     listener = socket.create_server(("127.0.0.1", 0))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listener.getsockname()[1]}")
     for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):

@@ -1,4 +1,4 @@
-"""MLflow runs: one per key, resumed or put aside; a failure is one warning."""
+"""MLflow runs: one per key, resumed or superseded; a failure is one warning."""
 
 import hashlib
 import json
@@ -92,7 +92,7 @@ def test_results_go_onto_a_finished_run(client):
 
 
 def test_a_dead_process_leaves_no_run_running(client, monkeypatch):
-    """Another host's run is left alone: nobody here knows whether it lives."""
+    """A run of another host stays as it is: nobody here knows whether its process is alive."""
     with start("alive") as alive:
         for run_id, host in (("dead", process.host()), ("elsewhere", "elsewhere/1")):
             experiment = client.get_experiment_by_name("xkd-digits").experiment_id
@@ -149,8 +149,8 @@ def test_long_runs_show_what_the_machine_does(client, monkeypatch):
     assert shown.info.status == "FINISHED"
 
 
-def test_a_run_that_was_put_aside_meanwhile_is_not_watched(client, monkeypatch, capsys):
-    """Another machine superseded it while MLflow did not answer here; its `start`, sent again, finds that out."""
+def test_a_run_that_was_superseded_in_the_meantime_is_not_monitored(client, monkeypatch, capsys):
+    """Another machine superseded it while MLflow did not answer here; sending its `start` again reveals that."""
     with start("overtaken") as old:
         with start("overtaken", digest="d2"):
             pass

@@ -49,7 +49,7 @@ def start(
 
 
 def attach(run_id: str | None, key: str = "") -> TrackedRun:
-    """Returns an existing run, finished or not, to log more onto it.
+    """Returns an existing run, finished or not, to log more onto it. It is not entered (`with`).
 
     Args:
         run_id: MLflow's id; None if the run could not be sent when it was made.
