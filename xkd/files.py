@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from xkd.errors import UserError
 
-NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # errors of file systems without locks
 
 
 @contextmanager
