@@ -58,7 +58,7 @@ def test_a_file_of_the_user_is_neither_replaced_nor_removed(tmp_path, write):
     mine = tmp_path / "sub" / "mine.txt"
     mine.write_text("mine")
     write("sub/a.txt", "one")
-    with pytest.raises(UserError, match="mine.txt: was not written by `xkd test`"):
+    with pytest.raises(UserError, match="mine.txt: is not known to be a file of `xkd test`"):
         write("sub/mine.txt", "other")
     with made.opened(tmp_path, "test") as files:
         assert not files.remove(mine) and files.sweep(tmp_path / "sub", keep=set()) == [mine]

@@ -158,7 +158,7 @@ class Made:
         for path in paths:
             if os.path.lexists(path) and self._name(path) not in self.listed:
                 raise UserError(
-                    f"{path}: was not written by `xkd {self.verb}`, which would replace it; "
+                    f"{path}: is not known to be a file of `xkd {self.verb}`, which would replace it; "
                     "move it away, or give another --out"
                 )
 
