@@ -1,4 +1,4 @@
-"""What a user sees of the command line: help, one-line errors, exit codes."""
+"""The command line as a user sees it: help, one-line errors, exit codes."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from xkd import __version__, cli, command, progress, torch_fit
+from xkd import __version__, cli, command, invocation, progress, torch_fit
 from xkd.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -22,7 +22,7 @@ COMMANDS = (ROOT / "docs" / "commands.md").read_text()
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Calls the command line; returns its exit code, standard output and standard error."""
+    """Returns a function that calls the command line; it returns exit code, standard output and standard error."""
 
     def call(*arguments: str):
         monkeypatch.setattr(sys, "argv", ["xkd", *arguments])
@@ -36,7 +36,7 @@ def run(monkeypatch, capsys):
 
 @pytest.fixture
 def stage(monkeypatch):
-    """Puts a function in the place of a stage."""
+    """Returns a function that replaces a stage."""
 
     def replace(name, function):
         monkeypatch.setitem(sys.modules, f"xkd.stages.{name}", SimpleNamespace(run=function))
@@ -46,9 +46,9 @@ def stage(monkeypatch):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Stages that are called, in the place of calling them."""
+    """Collects the calls of stages instead of running them."""
     seen = []
-    monkeypatch.setattr(cli, "_call", lambda stage, **arguments: seen.append((stage, arguments)))
+    monkeypatch.setattr(invocation, "call_stage", lambda stage, **arguments: seen.append((stage, arguments)))
     return seen
 
 
@@ -59,7 +59,7 @@ def test_every_verb_explains_itself(run, verb):
     assert f"Usage: xkd {verb}" in done.out
     assert "Examples:\n    " in done.out.split("Options:")[1]
     listed = re.search(rf"^  {verb} +(.*)$", run("--help").out, re.MULTILINE)
-    assert listed and not listed[1].endswith("..."), "say it in fewer words, the rest in a second paragraph"
+    assert listed and not listed[1].endswith("..."), "shorten the first line; move the rest to a second paragraph"
 
 
 def test_every_verb_stands_in_one_section():
@@ -69,14 +69,14 @@ def test_every_verb_stands_in_one_section():
 
 
 def _commands(text: str) -> list[list[str]]:
-    """Arguments of each call of xkd in a text; lines that end in a backslash go on."""
+    """Returns the arguments of each call of xkd in a text; a backslash continues a line."""
     lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
     calls = [re.sub(r"^(\w+=\S+ )+", "", line) for line in lines]
     return [shlex.split(line, comments=True)[1:] for line in calls if line.startswith("xkd ")]
 
 
 def _try(run, arguments: list[str], calls: list) -> None:
-    """A command is accepted as it stands, and the names in it are those of params.yaml."""
+    """Checks that a command is accepted as it is, with names that exist in params.yaml."""
     if ">" in arguments:
         arguments = arguments[: arguments.index(">")]
     assert run(*arguments).code == 0, arguments
@@ -215,7 +215,7 @@ def test_tracebacks_with_debug_and_of_defects_in_the_logs_of_the_workflow(run, s
             assert shown.splitlines()[-1].startswith("xkd: error: ")
 
 
-def test_quiet_and_verbose_before_and_behind_the_verb(run, stage, tmp_path):
+def test_quiet_and_verbose_before_and_after_the_verb(run, stage, tmp_path):
     def work(params, out):
         progress.say("a remark")
         print("a result")
@@ -262,7 +262,7 @@ def test_completion_knows_verbs_options_and_names_of_the_settings(run, monkeypat
     assert [line.split(",")[1] for line in run().out.splitlines() if line] == completed
 
 
-def test_torch_packages_that_do_not_fit_are_one_line(run, stage, monkeypatch):
+def test_torch_packages_that_do_not_fit_together_give_one_line(run, stage, monkeypatch):
     real = torch_fit.importlib.import_module
 
     def broken(name):

@@ -1,4 +1,4 @@
-"""Tables that a spreadsheet may open, and that are read back exactly."""
+"""Tables are safe to open in a spreadsheet, and are read back exactly."""
 
 import csv
 import itertools
@@ -41,7 +41,7 @@ HARMLESS = (
 
 
 def runs(cell):
-    """Whether a spreadsheet would take a cell, or a part of it after ";", for a formula."""
+    """Returns True if a spreadsheet would run a cell, or a part of it after ";", as a formula."""
     try:
         return float(cell) and False
     except ValueError:
@@ -50,19 +50,19 @@ def runs(cell):
 
 def test_no_cell_is_a_formula_and_all_come_back(tmp_path):
     table = pd.DataFrame({"text": [*HARMFUL, *HARMLESS], "number": -1.5})
-    csv_files.write(tmp_path / "a.csv", table)
+    csv_files.write_csv(tmp_path / "a.csv", table)
     with open(tmp_path / "a.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert not any(runs(row["text"]) for row in rows) and sum(map(runs, HARMFUL)) == len(HARMFUL) - 1
     assert [row["text"] for row in rows[len(HARMFUL) :]] == list(HARMLESS)
     assert {row["number"] for row in rows} == {"-1.5"}
-    assert csv_files.read(tmp_path / "a.csv")["text"].tolist() == table["text"].tolist()
+    assert csv_files.read_csv(tmp_path / "a.csv")["text"].tolist() == table["text"].tolist()
 
 
 def test_every_text_comes_back(tmp_path):
     texts = ["".join(letters) for n in range(6) for letters in itertools.product("'=-5; ", repeat=n)]
-    csv_files.write(tmp_path / "a.csv", pd.DataFrame({"text": texts, "end": "."}))
-    assert csv_files.read(tmp_path / "a.csv")["text"].tolist() == texts
+    csv_files.write_csv(tmp_path / "a.csv", pd.DataFrame({"text": texts, "end": "."}))
+    assert csv_files.read_csv(tmp_path / "a.csv")["text"].tolist() == texts
 
 
 def test_lists_and_manifests_keep_ids_that_look_like_formulas(tmp_path):

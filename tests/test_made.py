@@ -1,4 +1,4 @@
-"""The journal of the files that xkd wrote into a folder: nothing else is replaced or removed."""
+"""The journal lists the files that xkd wrote into a folder; no other file is replaced or removed."""
 
 import os
 import pickle
@@ -45,7 +45,7 @@ def start(folder):
     return process
 
 
-def test_what_xkd_wrote_is_replaced_and_removed(tmp_path, write):
+def test_files_that_xkd_wrote_are_replaced_and_removed(tmp_path, write):
     path = write("sub/a.txt", "one")
     assert write("sub/a.txt", "two").read_text() == "two"
     with made.opened(tmp_path, "test") as files:
@@ -82,7 +82,7 @@ def test_a_file_changed_since_is_set_aside(tmp_path, write, capsys):
         assert path.read_text() == "new" and f"a.txt.set-aside-{number}" in capsys.readouterr().err
 
 
-def test_links_are_never_taken_for_files_of_xkd(tmp_path, write):
+def test_links_never_count_as_files_of_xkd(tmp_path, write):
     path = write("a.txt", "one")
     elsewhere = tmp_path / "elsewhere.txt"
     path.rename(elsewhere)

@@ -1,4 +1,4 @@
-"""Settings files that are damaged, ambiguous or hostile: one line that says where, exit code 2, and nothing else."""
+"""Damaged, ambiguous or hostile settings files give one line that says where, exit code 2, and nothing else."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ TEXT = MINIATURE.read_text()
 
 
 def line_of(start):
-    """The number of the line of `TEXT` that starts so."""
+    """Returns the number of the line of `TEXT` that starts with `start`."""
     return next(n for n, line in enumerate(TEXT.splitlines(), 1) if line.startswith(start))
 
 
@@ -28,7 +28,7 @@ def changed(old, new):
 
 
 def at(dotted, value):
-    """The miniature's settings with another value at one key."""
+    """Returns the miniature settings with another value for one key."""
     settings = yaml.safe_load(TEXT)
     *groups, key = dotted.split(".")
     place = settings
@@ -40,7 +40,7 @@ def at(dotted, value):
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capsys):
-    """The one line about a settings file, of a command that reads it."""
+    """Returns a function that runs a command on a settings file and returns its one line of error."""
 
     def call(content: str | bytes | dict) -> str:
         path = tmp_path / "bad.yaml"
@@ -186,7 +186,7 @@ def test_what_yaml_may_say_in_two_ways_is_read_as_dvc_reads_it(tmp_path):
     assert set(loaded.ablations) == {"no", "xkd"}
 
 
-def test_what_an_anchor_brings_in_may_be_written_over(tmp_path):
+def test_keys_that_an_anchor_brings_in_may_be_overridden(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(
         changed(

@@ -1,4 +1,4 @@
-"""How the command line looks: verbs in sections, options that all of them take, examples, names that complete."""
+"""Defines how the command line looks: verbs in sections, options that all verbs take, examples, completion of names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,91 @@ SECTIONS = {
     "Looking": ("show", "ui", "sync"),
     "Project": ("schema", "completion"),
 }
-DEBUG = "XKD_DEBUG"  # 1: as --debug; defects: only theirs, as the workflow sets it, since its logs are what is reported
+DEBUG = "XKD_DEBUG"  # 1: as --debug; defects: for defects only, which the workflow sets, since its logs get reported
+
+
+class Dimensions(click.ParamType[tuple[int, ...]]):
+    """Numbers with x between them, e.g. 4x16x16."""
+
+    name = "NxN[xN]"
+
+    def convert(
+        self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        try:
+            return value if isinstance(value, tuple) else tuple(int(part) for part in value.split("x"))
+        except ValueError:
+            self.fail(f"{value} is not of the form 4x16x16", param, ctx)
+
+
+class Verb(click.Command):
+    """A command that takes the common options too."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _common_options(hidden=True)
+
+
+class Contents(click.Group):
+    """A group that lists its verbs by section, in the order of use."""
+
+    command_class = Verb
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params += _common_options(hidden=False)
+
+    def verb(self, *examples: str) -> Callable[[Callable[..., None]], click.Command]:
+        """Makes a function `<verb>_command` a verb; its help ends with the examples."""
+        return self.command(epilog=epilog_of(*examples))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for names in SECTIONS.values() for name in names]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        limit = formatter.width - 6 - width
+        for section, names in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(name.ljust(width), self.commands[name].get_short_help_str(limit)) for name in names]
+                )
+
+
+def epilog_of(*examples: str) -> str:
+    """Returns the end of a verb's help: commands as they are typed, not wrapped."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in examples)
+
+
+def names_of(group: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Returns a function that completes the names of a group of the settings."""
+
+    def complete(ctx: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
+        from xkd import params
+
+        try:
+            names = getattr(params.load(ctx.params.get("settings") or Path("params.yaml")), group)
+        except UserError:
+            return []
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+def _common_options(hidden: bool) -> list[click.Option]:
+    """Returns the options that may stand before or after the verb; help shows them once."""
+    common = {"is_flag": True, "expose_value": False, "is_eager": True, "hidden": hidden}
+    quiet = "No progress and no remarks: results, warnings and errors only."
+    verbose = "Print times and the files written."
+    return [
+        click.Option(["-q", "--quiet"], callback=_level_option("quiet"), help=quiet, **common),
+        click.Option(["-v", "--verbose"], callback=_level_option("verbose"), help=verbose, **common),
+        click.Option(["--debug"], callback=_debug, help=f"Print tracebacks of errors (or {DEBUG}=1).", **common),
+    ]
 
 
 def _level_option(level: progress.Level) -> Callable[[click.Context, click.Parameter, bool], None]:
@@ -37,75 +121,3 @@ def _level_option(level: progress.Level) -> Callable[[click.Context, click.Param
 def _debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:
     if value:
         os.environ[DEBUG] = "1"
-
-
-def _common_options(hidden: bool) -> list[click.Option]:
-    """What may stand before the verb or behind it; help shows it once."""
-    common = {"is_flag": True, "expose_value": False, "is_eager": True, "hidden": hidden}
-    said = {
-        "quiet": "No progress and no remarks: results, warnings and errors only.",
-        "verbose": "Times, and files written.",
-    }
-    return [
-        click.Option(["-q", "--quiet"], callback=_level_option("quiet"), help=said["quiet"], **common),
-        click.Option(["-v", "--verbose"], callback=_level_option("verbose"), help=said["verbose"], **common),
-        click.Option(["--debug"], callback=_debug, help=f"Tracebacks of errors (or {DEBUG}=1).", **common),
-    ]
-
-
-class Verb(click.Command):
-    """A command that takes the common options too."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params += _common_options(hidden=True)
-
-
-class Contents(click.Group):
-    """Lists verbs by section, in the order of use."""
-
-    command_class = Verb
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params += _common_options(hidden=False)
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        listed = [name for names in SECTIONS.values() for name in names if name in self.commands]
-        return listed + [name for name in self.commands if name not in listed]
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        self.format_commands(ctx, formatter)
-        click.Command.format_options(self, ctx, formatter)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = max(map(len, self.commands))
-        limit = formatter.width - 6 - width
-        for section, names in SECTIONS.items():
-            rows = [
-                (name.ljust(width), self.commands[name].get_short_help_str(limit))
-                for name in names
-                if name in self.commands
-            ]
-            with formatter.section(section):
-                formatter.write_dl(rows)
-
-
-def examples(*lines: str) -> str:
-    """The end of a verb's help: commands as they are typed, not wrapped."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def names_of(group: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Completes the names of a group of the settings."""
-
-    def complete(ctx: click.Context, option: click.Parameter, incomplete: str) -> list[str]:
-        from xkd import params
-
-        try:
-            names = getattr(params.load(ctx.params.get("settings") or Path("params.yaml")), group)
-        except UserError:
-            return []
-        return [name for name in names if name.startswith(incomplete)]
-
-    return complete

@@ -1,7 +1,7 @@
-"""CSV files that a spreadsheet opens without running a cell, and that are read back exactly.
+"""Writes CSV files that are safe to open in a spreadsheet, and reads them back exactly.
 
-A cell of text that a spreadsheet would take for a formula, since it (or a part after ";", where some spreadsheets split)
-starts with = + - or @ or a control character and is no number, gets an apostrophe in front. Reading takes it off again.
+A spreadsheet would run a text cell as a formula if the cell, or a part after ";" (where some spreadsheets split),
+starts with = + - @ or a control character and is not a number. Such a cell gets an apostrophe in front; reading removes it.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from xkd.files import replacing
 
 _NUMBER = r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*(;|$)"
 _FORMULA = rf"(?=\s*[=+\-@＝＋－＠]|[\t\r\n])(?!{_NUMBER})"  # the wide forms start formulas in East Asian versions
-# Apostrophes that are there already are counted along, so that every text has one escaped form and the reverse.
+# The patterns include existing apostrophes, so that each text has exactly one escaped form.
 _BARE = re.compile(rf"(?:^|(?<=;))(?='*{_FORMULA})")
 _ESCAPED = re.compile(rf"(?:^|(?<=;))'(?='*{_FORMULA})")
 
 
-def write(path: Path, table: pd.DataFrame, **options: Any) -> None:
+def write_csv(path: Path, table: pd.DataFrame, **options: Any) -> None:
     """Writes a table without its index, whole or not at all; `options` are those of `DataFrame.to_csv`."""
     with replacing(path) as temporary:
         _texts(table, _escaped).to_csv(temporary, index=False, lineterminator="\n", **options)
 
 
-def read(path: Path, **options: Any) -> pd.DataFrame:
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     """Reads a table as text, empty cells as "", unless `options` of `pandas.read_csv` say otherwise.
 
     Raises:
         OSError: no such file, or not readable.
-        ValueError: not a table.
+        ValueError: the content is not a table.
     """
     chosen: Any = {"dtype": str, "keep_default_na": False, **options}
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")
     table = pd.read_csv(path, **chosen)
-    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first cells for names of rows
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would use the first cells as row names
         raise ValueError("its rows have more cells than its header")  # noqa: TRY004 (it is about the content)
     return _texts(table, _unescaped)
 
@@ -52,6 +52,6 @@ def _unescaped(cell: object) -> object:
 
 
 def _texts(table: pd.DataFrame, change: Any) -> pd.DataFrame:
-    """The table with its cells of text changed."""
+    """Returns the table with its text cells changed."""
     texts = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
     return table.assign(**{name: table[name].map(change) for name in texts})

@@ -1,8 +1,8 @@
-"""Files that appear whole or not at all."""
+"""Writes files that appear whole or not at all; checks, lists, hashes and locks files."""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from xkd.errors import UserError
+
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # errors of file systems without locks
 
 
 @contextmanager
@@ -24,7 +28,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None:  # of a failed write
+        if error.filename is None:  # a failed write does not name its file
             error.filename = str(path)
         raise
     finally:
@@ -33,31 +37,39 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Holds the lock of a file, which is made if it is not there; it ends with the process at the latest.
+    """Locks a file for the `with` block, at most until the process ends; creates the file if it does not exist.
+
+    On a file system without locks, prints a warning and goes on without one.
 
     Raises:
-        UserError: another process holds it; `busy` says what to do.
+        UserError: another process holds the lock; the message is `busy`.
     """
-    with open(path, "a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(busy) from None
-        except OSError as error:  # a file system without locks
-            print(f"xkd: warning: {path}: no lock ({error.strerror}); start nothing else here", file=sys.stderr)
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(busy) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"xkd: warning: {path}: no lock ({error.strerror}); start nothing else here", file=sys.stderr)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def check_output(path: Path, inputs: Iterable[Path], force: bool = False, ours: bool = False) -> None:
-    """Checks a name that is going to be written, before any work is done for it.
+    """Checks that a file can be written under a name, before any work is done for it.
 
     Args:
-        inputs: files that are read; the same file under another name, by a link, counts too.
-        force: the user said that a file there may be replaced; an input never is.
-        ours: the file there is known to come from the same command.
+        path: the name.
+        inputs: files that are read; links to the same file count too.
+        force: whether the user allows an existing file to be replaced; an input is never replaced.
+        ours: whether the existing file is known to come from the same command.
 
     Raises:
-        UserError: an input, or another file or folder, has the name, or nothing can be written there.
+        UserError: an input, or another file or folder, has the name, or the folder is not writable.
     """
     for place in (path, *path.parents):
         if os.path.lexists(place):
@@ -70,18 +82,18 @@ def check_output(path: Path, inputs: Iterable[Path], force: bool = False, ours: 
         if source.exists() and path.exists() and path.samefile(source):
             raise UserError(f"{path}: is the input {source}, which is never replaced; give another name")
     if path.is_dir() or (path.exists() and not path.is_file()):
-        raise UserError(f"{path}: {'a folder' if path.is_dir() else 'not a regular file'}; give the name of a file")
+        raise UserError(f"{path}: {'a folder' if path.is_dir() else 'not a regular file'}; name a file")
     if not (force or ours):
-        raise UserError(f"{path}: is there already; give another name, or replace it with --force")
+        raise UserError(f"{path}: already exists; give another name, or replace it with --force")
 
 
 def first_free(names: Iterable[Path]) -> Path:
-    """Returns the first of the names that nothing has, not even a broken link."""
+    """Returns the first name that does not exist, not even as a broken link."""
     return next(name for name in names if not os.path.lexists(name))
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All files below a folder."""
+    """Returns all files below a folder, sorted."""
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
@@ -95,7 +107,7 @@ def sync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file, as 64 hexadecimal digits."""
+    """Returns the hash of a file, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -105,18 +117,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: no such file, or not readable.
-        ValueError: not JSON, or no object.
+        ValueError: not JSON, or not an object.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
-        raise ValueError("nested too deep") from None
+        raise ValueError("nested too deeply") from None
     if not isinstance(values, dict):
-        raise ValueError(f"an object was expected, found {type(values).__name__}")  # noqa: TRY004 (it is about the content)
+        kind = type(values).__name__
+        raise ValueError(f"an object was expected, found {kind}")  # noqa: TRY004 (it is about the content)
     return values
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Indented JSON, keys in the order given."""
+    """Writes indented JSON, keys in the order given."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")

@@ -1,6 +1,6 @@
-"""torchrun starts a process per rank, and a rank must not outlive it.
+"""Ends a process that torchrun started when torchrun is gone.
 
-Nobody would end the ranks, and each would wait for the others for ever. A process that a shell started goes on without it.
+Otherwise nobody would end the processes, and each would wait for the others forever.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ POLL_SECONDS, GRACE_SECONDS = 1.0, 20.0
 STARTED_BY_TORCHRUN = "TORCHELASTIC_RUN_ID"
 
 
-def end_with_it() -> None:
-    """Ends this process soon after torchrun is gone; without torchrun, does nothing.
+def end_with_torchrun() -> None:
+    """Ends this process soon after torchrun is gone; does nothing if torchrun did not start it.
 
-    SIGTERM comes first: ranks that can agree save a checkpoint, as for any other SIGTERM. One that waits in a collective
-    is killed; a checkpoint is written whole or not at all.
+    SIGTERM comes first, upon which ranks that can still agree save a checkpoint. A rank that waits in a collective
+    operation is killed; checkpoints are written whole or not at all.
     """
     if STARTED_BY_TORCHRUN in os.environ:
         threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
@@ -30,7 +30,7 @@ def end_with_it() -> None:
 def _watch(parent: int) -> None:
     while os.getppid() == parent and not _adopted(parent):
         time.sleep(POLL_SECONDS)
-    with suppress(OSError):  # what torchrun read it with may be gone too
+    with suppress(OSError):  # the pipe to torchrun may be gone too
         print("xkd: torchrun is gone; this process ends too", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)
@@ -38,7 +38,7 @@ def _watch(parent: int) -> None:
 
 
 def _adopted(parent: int) -> bool:
-    """Whether torchrun was gone before this process had begun: in a container, torchrun may be process 1 itself."""
+    """Returns True if torchrun was gone before this process began; in a container, torchrun may be process 1 itself."""
     try:
         return parent == 1 and b"torch" not in Path("/proc/1/cmdline").read_bytes()
     except OSError:

@@ -1,13 +1,13 @@
-"""The files that xkd wrote into a folder, so that it removes and replaces no others.
+"""Keeps a list of the files that xkd wrote into a folder, so that it never removes or replaces any other file.
 
-A journal in the folder, `.xkd-<verb>.jsonl`, lists them: one JSON object per line, only ever appended, so that it is
-right after a kill at any moment. A temporary name stands in it before it is used, and the SHA-256 of a file before the
-file gets its own name. A file is xkd's if the journal lists it with the content that it has now.
+The list is a journal in the folder, `.xkd-<verb>.jsonl`: one JSON object per line, only ever appended to, so that it is
+correct after a kill at any moment. It names a temporary file before that file is created, and the SHA-256 of a file
+before the file gets its final name. A file is xkd's if the journal lists it with its present content.
 
     with made.opened(out, "prepare") as files:  # one process at a time
         with files.writing(out / "summary.json") as temporary:
             write_json(temporary, summary)
-        files.remove(out / "older.json")  # leaves it where it is unless xkd wrote it
+        files.remove(out / "older.json")  # removes it only if xkd wrote it
 """
 
 from __future__ import annotations
@@ -31,10 +31,12 @@ PART = ".part"
 
 @contextmanager
 def opened(folder: Path, verb: str) -> Iterator[Made]:
-    """What `verb` wrote into `folder`, for this process alone; what a killed one left half written is removed.
+    """Yields the files that `verb` wrote into `folder`, for this process alone.
+
+    Removes partial files that killed processes have left.
 
     Raises:
-        UserError: another process is at work there, or the journal is a link.
+        UserError: another process is using the folder, or the journal is a link.
     """
     _make(folder)
     if _journal(folder, verb).is_symlink():
@@ -44,27 +46,27 @@ def opened(folder: Path, verb: str) -> Iterator[Made]:
         _remove_parts(folder, parts)
         try:
             yield Made(folder, verb, listed)
-        finally:  # what processes that were ended have left
+        finally:  # worker processes that were ended may have left files
             _remove_parts(folder, _read(_journal(folder, verb))[0])
 
 
 class Made:
-    """The files of one verb in a folder. Can be sent to other processes, which append to the same journal.
+    """The files of one verb in a folder. It can be sent to other processes, which append to the same journal.
 
     Attributes:
-        folder: all files lie in it, at any depth.
-        listed: file name relative to the folder -> SHA-256 of each content that xkd gave it.
+        folder: the folder that contains all files, at any depth.
+        listed: file name relative to the folder -> SHA-256 of each content that xkd wrote.
     """
 
     def __init__(self, folder: Path, verb: str, listed: dict[str, set[str]] | None = None):
         self.folder, self.verb, self.listed = folder, verb, listed or {}
 
     def about(self, names: Iterable[str]) -> Made:
-        """The same journal with these of the listed files only, for a process that writes no others."""
+        """Returns the same journal with only these of the listed files, for a process that writes no others."""
         return Made(self.folder, self.verb, {name: self.listed[name] for name in names if name in self.listed})
 
     def has(self, path: Path) -> bool:
-        """Whether the file is there and xkd's."""
+        """Returns True if the file exists and is xkd's."""
         known = self.listed.get(self._name(path))
         if not known or path.is_symlink() or not path.is_file():
             return False
@@ -86,10 +88,10 @@ class Made:
 
     @contextmanager
     def writing_folder(self, path: Path) -> Iterator[Path]:
-        """Yields a temporary folder; its files move into the folder `path` at the end, each whole.
+        """Yields a temporary folder; moves its files into the folder `path` at the end, each atomically.
 
         Raises:
-            UserError: a file that is not xkd's has the name of one.
+            UserError: one of the names belongs to a file that is not xkd's.
         """
         temporary = self.part(self.folder / "new")
         temporary.mkdir()
@@ -103,17 +105,17 @@ class Made:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def part(self, path: Path) -> Path:
-        """Announces a temporary name beside `path`, for a file or a folder: the next process removes what is left."""
+        """Returns a temporary name beside `path`, for a file or a folder; the next process removes any remains."""
         _make(path.parent)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PART}")
         self._append("part", temporary)
         return temporary
 
     def publish(self, temporary: Path, path: Path) -> None:
-        """Gives a finished file its name.
+        """Gives a finished file its final name.
 
         Raises:
-            UserError: a file that is not xkd's has it.
+            UserError: a file that is not xkd's has that name.
         """
         digest = sha256(temporary)
         self.make_room(path, digest)
@@ -122,17 +124,18 @@ class Made:
         os.replace(temporary, path)
 
     def adopt(self, path: Path, digest: str | None = None) -> None:
-        """Lists a file as xkd's: one that is about to get its name, or that an earlier version is known to have made."""
+        """Lists a file as xkd's: one that is about to get its name, or that an earlier version of xkd made."""
         if _inside(self._name(path)):
             digest = digest or sha256(path)
             self._append("path", path, sha256=digest)
             self.listed.setdefault(self._name(path), set()).add(digest)
 
     def make_room(self, path: Path, digest: str | None = None) -> None:
-        """Sees to it that `path` can be replaced: a file that was changed since xkd wrote it is set aside.
+        """Makes sure that `path` can be replaced: renames a file that was changed since xkd wrote it.
 
         Args:
-            digest: SHA-256 of what is to come; where the same is there already, nothing can be lost.
+            path: the name to be written.
+            digest: SHA-256 of the new content; an existing file with the same content may be replaced.
 
         Raises:
             UserError: a file that is not xkd's has the name.
@@ -144,10 +147,10 @@ class Made:
         self.check_free(path)
         aside = first_free(path.with_name(f"{path.name}.set-aside-{number}") for number in count(1))
         path.rename(aside)
-        print(f"xkd: {path}: changed since xkd wrote it; kept as {aside.name}", file=sys.stderr, flush=True)
+        print(f"xkd: {path}: was changed since xkd wrote it; kept as {aside.name}", file=sys.stderr, flush=True)
 
     def check_free(self, *paths: Path) -> None:
-        """Checks names that are going to be written.
+        """Checks that names may be written.
 
         Raises:
             UserError: a file that xkd never wrote has one of them.
@@ -160,26 +163,26 @@ class Made:
                 )
 
     def remove(self, path: Path) -> bool:
-        """Removes a file if it is xkd's; says whether it was."""
+        """Removes a file if it is xkd's; returns True if it was."""
         if not self.has(path):
             return False
         path.unlink()
         return True
 
     def clear(self, path: Path) -> None:
-        """Removes a file if it is xkd's, and sets it aside if it was changed since.
+        """Removes a file if it is xkd's, and renames it if it was changed since.
 
         Raises:
-            UserError: it is neither.
+            UserError: xkd never wrote the file.
         """
         if not self.remove(path):
             self.make_room(path)
 
     def sweep(self, below: Path, keep: set[Path]) -> list[Path]:
-        """Removes xkd's files in the folder `below` but for those to keep, and the folders that become empty by it.
+        """Removes xkd's files in the folder `below` except those to keep, and the folders that become empty.
 
         Returns:
-            the other files there, which stay.
+            the remaining files that are not to be kept: they are not xkd's.
         """
         inside = [path for path in map(self.folder.joinpath, self.listed) if path.is_relative_to(below)]
         emptied = {path.parent for path in inside if path not in keep and self.remove(path)}
@@ -199,7 +202,7 @@ class Made:
 
 
 def listed_by(verb: str, paths: Iterable[Path]) -> set[Path]:
-    """Those of the files that a journal of `verb` lists, in whichever folder above them."""
+    """Returns those of the files that a journal of `verb` lists, in any folder above them."""
     journals: dict[Path, dict[str, set[str]]] = {}
     found = set()
     for path in paths:
@@ -217,7 +220,7 @@ def _journal(folder: Path, verb: str) -> Path:
 
 
 def _read(journal: Path) -> tuple[list[str], dict[str, set[str]]]:
-    """Temporary names, and the known contents of each file; lines that a kill has cut off are left out."""
+    """Returns the temporary names and the known contents of each file; leaves out lines that a kill has cut off."""
     parts: list[str] = []
     listed: dict[str, set[str]] = defaultdict(set)
     with suppress(FileNotFoundError):
@@ -237,7 +240,7 @@ def _read(journal: Path) -> tuple[list[str], dict[str, set[str]]]:
 
 
 def _inside(name: str) -> bool:
-    """Whether a name leads to a file below the folder, and not out of it."""
+    """Returns True if a relative name stays inside the folder."""
     return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
 
 
@@ -246,11 +249,11 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         file = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-        raise UserError(f"{file}: xkd needs a folder of this name; move the file away") from None
+        raise UserError(f"{file}: is a file, but xkd needs a folder of this name; move the file away") from None
 
 
 def _remove_parts(folder: Path, parts: list[str]) -> None:
-    """Removes temporary files and folders, and those that `files.replacing` made beside them."""
+    """Removes temporary files and folders, and those that `files.replacing` created beside them."""
     names: dict[Path, set[str]] = defaultdict(set)
     for part in map(folder.joinpath, parts):
         names[part.parent].add(part.name)

@@ -247,7 +247,7 @@ def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
     chain = (*extending, path)
     if os.path.realpath(path) in map(os.path.realpath, extending):
         raise UserError(f"{extending[0]}: extends goes in a circle: {' -> '.join(map(str, chain))}")
-    values = settings_file.read(path)
+    values = settings_file.read_settings(path)
     parent = values.get("extends")
     if parent is None:
         return values

@@ -1,4 +1,4 @@
-"""Reads a YAML file of settings so that it means one thing only; what is ambiguous or hostile is refused with its line.
+"""Reads a YAML file of settings; refuses ambiguous or hostile content and names its line.
 
 Scalars are those of YAML 1.2, as DVC reads them: 1e-3 is a number; yes, no, on, off, 12:30 and dates are text.
 """
@@ -17,18 +17,18 @@ from yaml.nodes import MappingNode, Node, ScalarNode
 from xkd.errors import UserError
 
 MOST_BYTES = 500_000
-MOST_VALUES = 50_000  # with each alias counted as often as it is used
+MOST_VALUES = 50_000  # an alias counts each time it is used
 DEEPEST = 40
 LONGEST_INTEGER, LONGEST_KEY = 18, 100
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 TEXT, MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The mapping that a file holds.
+def read_settings(path: Path) -> dict[str, Any]:
+    """Returns the mapping in a file.
 
     Raises:
-        UserError: not a file of UTF-8 text, not YAML, not a mapping, or not clear in what it says.
+        UserError: not a file of UTF-8 text, not YAML, not a mapping, or ambiguous.
     """
     try:
         values = yaml.load(_text(path), _Loader)
@@ -61,7 +61,7 @@ def _text(path: Path) -> str:
 
 
 class _Refused(yaml.YAMLError):
-    """What YAML allows and settings do not."""
+    """Settings contain something that YAML allows and settings do not."""
 
     def __init__(self, problem: str, place: Node | yaml.Event) -> None:
         mark = place.start_mark
@@ -69,7 +69,7 @@ class _Refused(yaml.YAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's loader, with the scalars of YAML 1.2, without repeated keys, tags, and aliases that explode."""
+    """PyYAML's loader with the scalars of YAML 1.2; refuses repeated keys, tags and aliases that multiply values."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML declares it so)
 
@@ -79,7 +79,7 @@ class _Loader(yaml.SafeLoader):
         self.depth = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        """Composes a node; its size is known as soon as all that is in it has been composed."""
+        """Composes a node and its children, then checks the node's size and keys."""
         event = self.peek_event()  # type: ignore[no-untyped-call]
         alias = isinstance(event, yaml.AliasEvent)
         self.depth += 1
@@ -89,9 +89,9 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         assert node is not None  # only a document can be empty
         if alias and node not in self.sizes:
-            raise _Refused("an alias stands inside of what it names", event)
+            raise _Refused("an alias is inside the value that it names", event)
         if not alias and event.tag:
-            raise _Refused(f"the tag {event.tag} is not used in settings; remove it", event)
+            raise _Refused(f"the tag {event.tag} is not allowed in settings; remove it", event)
         parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
         self.sizes[node] = 1 + (0 if isinstance(node, ScalarNode) else sum(self.sizes[part] for part in parts))
         if self.sizes[node] > MOST_VALUES:
@@ -114,24 +114,24 @@ class _Loader(yaml.SafeLoader):
     def text(self, node: ScalarNode) -> str:
         value = str(node.value)
         if found := UNPRINTABLE.search(value):
-            raise _Refused(f"a control character in a text (U+{ord(found[0]):04X})", node)
+            raise _Refused(f"a control character in a text value (U+{ord(found[0]):04X})", node)
         return value
 
 
 def _check_keys(node: MappingNode) -> None:
-    """Keys are text, and each stands once; those that `<<` brings in may be written over."""
+    """Checks that keys are text and not repeated; keys that `<<` brings in may be overridden."""
     first: dict[str, Node] = {}
     for key, _ in node.value:
         if key.tag not in (TEXT, MERGE):
             shown = key.value if isinstance(key, ScalarNode) else "this"
-            raise _Refused(f"the key {shown} is not a text; write it in quotes", key)
+            raise _Refused(f"the key {shown} is not text; write it in quotes", key)
         if len(key.value) > LONGEST_KEY:
-            raise _Refused(f"a key of {len(key.value)} letters; {LONGEST_KEY} are enough", key)
+            raise _Refused(f"a key of {len(key.value)} letters; at most {LONGEST_KEY} are allowed", key)
         if not key.value.isprintable():
-            raise _Refused(f"the key {key.value!r} holds what cannot be seen", key)
+            raise _Refused(f"the key {key.value!r} contains invisible characters", key)
         if key.value in first:
             line = first[key.value].start_mark.line + 1
-            raise _Refused(f"the key '{key.value}' stands here again, first in line {line}; keep one of them", key)
+            raise _Refused(f"the key '{key.value}' appears again, first in line {line}; keep one of them", key)
         first[key.value] = key
 
 

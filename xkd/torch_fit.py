@@ -1,4 +1,4 @@
-"""Do torch, torchvision and torchaudio fit together? They are three packages that must be built for each other."""
+"""Explains failures of torch, torchvision and torchaudio, three packages that must be built for each other."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ MEND = "mend it with: python -m pip install --force-reinstall -c constraints.txt
 
 
 def explain() -> str | None:
-    """One line on what is wrong and how to mend it, or None where all three can be imported.
+    """Returns one line on what is wrong and how to mend it, or None if all three can be imported.
 
-    Called after a failure and not before every stage, since importing all three takes seconds.
+    It is called after a failure rather than before every stage, since importing all three takes seconds.
     """
     for name in PACKAGES:
         try:
@@ -20,7 +20,7 @@ def explain() -> str | None:
         # A mismatch shows as ImportError, OSError (missing symbol), RuntimeError (missing operator) or AttributeError.
         except Exception as error:  # noqa: BLE001
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            return f"{name} cannot be imported beside {_versions()}: {reason}; {MEND}"
+            return f"{name} cannot be imported with {_versions()}: {reason}; {MEND}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""What made a result: versions of this code and of the libraries that its numbers depend on."""
+"""Returns the versions of this code and of the libraries that results depend on."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from xkd import __version__
 
 LIBRARIES = ("torch", "torchvision", "torchaudio", "numpy", "scikit-learn", "av")
-FOLDER = Path(__file__).parent
+CODE_FOLDER = Path(__file__).parent
 
 
 def versions() -> dict[str, str | None]:
-    """Of xkd, its git revision, Python, the platform and `LIBRARIES`."""
+    """Returns the versions of xkd, its git revision, Python, the platform and `LIBRARIES`."""
     return {
         "xkd": __version__,
         "git": git_revision(),
@@ -24,10 +24,10 @@ def versions() -> dict[str, str | None]:
     }
 
 
-def git_revision(folder: Path = FOLDER) -> str | None:
-    """Full commit hash of the checkout that holds `folder`, "-dirty" behind it if tracked files differ from it.
+def git_revision(folder: Path = CODE_FOLDER) -> str | None:
+    """Returns the full commit hash of the checkout that contains `folder`, with "-dirty" added if tracked files differ.
 
-    None where the code is no checkout: an installed package, or one that lies ignored in the checkout of another project.
+    Returns None if the code is not in a checkout: an installed package, also inside the checkout of another project.
     """
     try:
         _git(folder, "ls-files", "--error-unmatch", ".")

@@ -1,4 +1,4 @@
-"""MLflow in a folder of its own."""
+"""Fixtures: MLflow in a folder of its own."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from xkd.tracking import run as runs
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """One database for all tests here: making it takes seconds."""
+    """Returns the folder of one database for all tests here: creating it takes seconds."""
     return tmp_path_factory.mktemp("mlflow")
 
 
 @pytest.fixture
 def tracked(tmp_path, monkeypatch):
-    """Tracking is on, and no failure of an earlier test is remembered."""
+    """Switches tracking on, and forgets failures of earlier tests."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XKD_TRACKING", "on")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -23,7 +23,7 @@ def tracked(tmp_path, monkeypatch):
 
 @pytest.fixture
 def client(folder, tracked, monkeypatch):
-    """A client of that database, which the working folder is now beside."""
+    """Returns a client of that database, in whose folder the test runs."""
     from mlflow import MlflowClient
 
     monkeypatch.chdir(folder)

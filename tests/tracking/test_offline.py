@@ -1,4 +1,4 @@
-"""A tracking server that is away, hangs or comes back: nothing is lost, nothing is doubled."""
+"""A tracking server that is unreachable, hangs or comes back: nothing is lost or logged twice."""
 
 import os
 import shutil
@@ -17,14 +17,14 @@ from xkd.errors import UserError
 from xkd.stages import sync
 from xkd.tracking import run as runs
 from xkd.tracking import server as mlflow_server
-from xkd.tracking.spool import FOLDER
+from xkd.tracking.spool import UNSENT
 
 NOBODY = "http://127.0.0.1:9"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A real tracking server: its process and its address."""
+    """Starts a real tracking server; yields its process and its address."""
     port = free_port()
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", "127.0.0.1", "--port", str(port)]
@@ -46,7 +46,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def away(tracked, monkeypatch):
-    """The address is one where nobody answers."""
+    """Sets an address where nobody answers."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOBODY)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     return tracked
@@ -54,7 +54,7 @@ def away(tracked, monkeypatch):
 
 @pytest.fixture
 def back(server, away, monkeypatch):
-    """Call it, and the address is that of the server."""
+    """Returns a function that sets the address of the server and returns a client."""
     process, address = server
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
@@ -105,24 +105,24 @@ def test_work_goes_on_while_nobody_answers_and_is_sent_later(away, back, capsys)
     tracking.attach(run.id, key="second").log_metrics({"student.video.linear": 91.25})
     assert run.id is None
     (warning,) = capsys.readouterr().err.splitlines()
-    assert "going on without it" in warning
+    assert "continuing without it" in warning
     assert "python -m xkd sync" in warning
     assert NOBODY in warning
 
     with pytest.raises(UserError, match="does not answer, 3 files stay in mlflow-unsent/"):
         sync.run()
     (away / "changed.json").write_text("of another run")
-    shutil.copytree(FOLDER, "copy")
+    shutil.copytree(UNSENT, "copy")
     client = back()
-    for folder in (None, "copy"):  # sent a second time, nothing is doubled
+    for folder in (None, "copy"):  # sending a second time logs nothing twice
         if folder:
-            shutil.copytree(folder, FOLDER, dirs_exist_ok=True)
+            shutil.copytree(folder, UNSENT, dirs_exist_ok=True)
         capsys.readouterr()
         sync.run()
         said = capsys.readouterr().out
         assert "3 of 3 files sent" in said
         assert f"{away}/changed.json has changed since" in said
-        assert list(FOLDER.iterdir()) == []
+        assert list(UNSENT.iterdir()) == []
         first, second = rows(client, "first", "second")
         assert [first.info.status, second.info.status] == ["FAILED", "FINISHED"]
         assert (second.info.run_name, second.data.params, second.data.tags["variant"]) == (
@@ -138,7 +138,7 @@ def test_work_goes_on_while_nobody_answers_and_is_sent_later(away, back, capsys)
 
 
 def test_a_server_that_hangs_and_comes_back_gets_what_it_missed(server, away, back, monkeypatch, capsys):
-    """What it was sent while it hung it works off afterwards, so that parts come twice."""
+    """The server handles requests from the time when it hung afterwards, so that it gets some of them twice."""
     client = back()
     with start("hung") as run:
         curve(run, 0, 3)
@@ -150,24 +150,24 @@ def test_a_server_that_hangs_and_comes_back_gets_what_it_missed(server, away, ba
             curve(run, 6, 9)
         finally:
             os.killpg(server[0].pid, signal.SIGCONT)
-        assert len(list(FOLDER.iterdir())) == 1
+        assert len(list(UNSENT.iterdir())) == 1
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         sync.run()
         assert "in use by a running stage" in capsys.readouterr().out
         monkeypatch.setattr(runs, "_quiet_until", {})
         curve(run, 9, 12)
-        assert list(FOLDER.iterdir()) == []
+        assert list(UNSENT.iterdir()) == []
     (row,) = rows(client, "hung")
     assert (row.info.run_id, row.info.status) == (run.id, "FINISHED")
     assert points(client, row) == [(n, n / 2) for n in range(12)]
 
 
-def test_an_interrupted_run_goes_on_where_it_was_kept(away, back):
-    """Interrupted and resumed without a server, then with it; the first process was killed in the middle of a line."""
+def test_an_interrupted_run_continues_from_the_kept_events(away, back):
+    """It is interrupted and resumed without a server, then with one; the first process is killed while it writes."""
     first = start("resumed")
     first.__enter__()
     curve(first, 0, 4)
-    (kept,) = FOLDER.iterdir()
+    (kept,) = UNSENT.iterdir()
     first._spool.close()
     with open(kept, "a") as file:
         file.write('{"event": "curve", "po')
@@ -180,10 +180,10 @@ def test_an_interrupted_run_goes_on_where_it_was_kept(away, back):
     (row,) = rows(client, "resumed")
     assert (row.info.run_id, row.info.status) == (third.id, "FINISHED")
     assert points(client, row) == [(n, n / 2) for n in range(8)]
-    assert list(FOLDER.iterdir()) == []
+    assert list(UNSENT.iterdir()) == []
 
 
-def test_a_killed_process_is_closed_by_sync_and_other_settings_put_it_aside(away, back, capsys):
+def test_sync_closes_the_run_of_a_killed_process_and_other_settings_supersede_it(away, back, capsys):
     old = start("changed", digest="old")
     old.__enter__()
     old._spool.close()
@@ -193,10 +193,36 @@ def test_a_killed_process_is_closed_by_sync_and_other_settings_put_it_aside(away
     killed.__enter__()
     killed._spool.close()
     client = back()
-    sync.run()
-    changed, killed = rows(client, "changed", "killed")
-    assert (changed.data.tags["xkd.digest"], changed.info.status) == ("new", "FINISHED")
-    assert killed.info.status == "KILLED"
+    shutil.copytree(UNSENT, "copy")
+    ids = set()
+    for _ in range(2):  # sending a second time changes nothing
+        sync.run()
+        changed, killed = rows(client, "changed", "killed")
+        assert (changed.data.tags["xkd.digest"], changed.info.status) == ("new", "FINISHED")
+        assert points(client, changed) == [(n, n / 2) for n in range(2)]
+        assert killed.info.status == "KILLED"
+        ids.add((changed.info.run_id, killed.info.run_id))
+        shutil.copytree("copy", UNSENT, dirs_exist_ok=True)
+    assert len(ids) == 1
+
+
+def test_a_run_of_two_processes_that_is_sent_twice_stays_one_run(away, back):
+    first = start("twice")
+    first.__enter__()
+    curve(first, 0, 4)
+    first._spool.close()
+    with start("twice") as second:
+        curve(second, 4, 8)
+    shutil.copytree(UNSENT, "copy")
+    client = back()
+    ids = set()
+    for _ in range(2):
+        sync.run()
+        (row,) = rows(client, "twice")
+        assert (row.info.status, points(client, row)) == ("FINISHED", [(n, n / 2) for n in range(8)])
+        ids.add(row.info.run_id)
+        shutil.copytree("copy", UNSENT, dirs_exist_ok=True)
+    assert len(ids) == 1
 
 
 def test_a_full_disk_is_one_more_warning(away, monkeypatch, capsys):
@@ -212,7 +238,7 @@ def test_a_full_disk_is_one_more_warning(away, monkeypatch, capsys):
 
 
 def test_a_silent_server_is_asked_once_and_given_up_on_after_seconds(tracked, monkeypatch, capsys):
-    """It takes connections and never answers; all is kept."""
+    """The server accepts connections and never answers; all events are kept."""
     listener = socket.create_server(("127.0.0.1", 0))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{listener.getsockname()[1]}")
     for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
@@ -228,5 +254,5 @@ def test_a_silent_server_is_asked_once_and_given_up_on_after_seconds(tracked, mo
         listener.accept()
         with pytest.raises(BlockingIOError):
             listener.accept()
-    assert "going on without it" in capsys.readouterr().err
-    assert len(list(FOLDER.iterdir())) == 2
+    assert "continuing without it" in capsys.readouterr().err
+    assert len(list(UNSENT.iterdir())) == 2

@@ -21,7 +21,7 @@ def work(number):
             signal.pause()
         run.log_steps([{"step": n, "loss": float(n)} for n in range(3, 6)])
 
-server.load()
+server.import_mlflow()
 children = []
 for number in range(int(sys.argv[1])):
     child = os.fork()

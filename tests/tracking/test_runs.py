@@ -1,4 +1,4 @@
-"""MLflow runs: one per key, resumed or put aside; a failure is one warning."""
+"""MLflow runs: one per key, resumed or superseded; a failure is one warning."""
 
 import hashlib
 import json
@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from xkd import tracking
-from xkd.tracking import process, server, system
+from xkd.tracking import process, sender, server
 from xkd.tracking import run as runs
-from xkd.tracking.sender import SUPERSEDED
 
 
 def start(key, digest="d1", name="a run", params=None):
@@ -81,7 +80,7 @@ def test_other_settings_and_finished_runs_are_superseded(client):
     assert len({old.id, new.id, newest.id}) == 3
     assert [row.info.run_id for row in rows(client, "again")] == [newest.id]
     hidden = client.get_run(old.id)
-    assert (hidden.info.lifecycle_stage, hidden.data.tags[SUPERSEDED]) == ("deleted", "true")
+    assert (hidden.info.lifecycle_stage, hidden.data.tags[sender.SUPERSEDED]) == ("deleted", "true")
 
 
 def test_results_go_onto_a_finished_run(client):
@@ -93,7 +92,7 @@ def test_results_go_onto_a_finished_run(client):
 
 
 def test_a_dead_process_leaves_no_run_running(client, monkeypatch):
-    """Another host's run is left alone: nobody here knows whether it lives."""
+    """A run of another host stays as it is: nobody here knows whether its process is alive."""
     with start("alive") as alive:
         for run_id, host in (("dead", process.host()), ("elsewhere", "elsewhere/1")):
             experiment = client.get_experiment_by_name("xkd-digits").experiment_id
@@ -118,7 +117,7 @@ def test_two_checkouts_on_one_database_keep_their_runs_apart(client, folder, tmp
 
 
 def test_large_files_are_named_not_copied(client, folder, monkeypatch):
-    monkeypatch.setattr(runs, "COPIED_BYTES", 1000)
+    monkeypatch.setattr(sender, "COPIED_BYTES", 1000)
     weights = folder / "encoders" / "video_student" / "model.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"x" * 2000)
@@ -139,7 +138,6 @@ def test_large_files_are_named_not_copied(client, folder, monkeypatch):
 
 
 def test_long_runs_show_what_the_machine_does(client, monkeypatch):
-    monkeypatch.setattr(system, "FIRST_SAMPLE_SECONDS", 0.0)
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
     with start("watched") as run:
         for _ in range(300):
@@ -151,18 +149,18 @@ def test_long_runs_show_what_the_machine_does(client, monkeypatch):
     assert shown.info.status == "FINISHED"
 
 
-def test_a_run_that_was_put_aside_meanwhile_is_not_watched(client, monkeypatch, capsys):
-    """Another machine superseded it while MLflow did not answer here; its `start`, sent again, finds that out."""
+def test_a_run_that_was_superseded_in_the_meantime_is_not_monitored(client, monkeypatch, capsys):
+    """Another machine superseded it while MLflow did not answer here; sending its `start` again reveals that."""
     with start("overtaken") as old:
         with start("overtaken", digest="d2"):
             pass
         runs._quiet_until[server.address()] = math.inf
         old.log_metrics({"kept": 1})
         runs._quiet_until.clear()
-        monkeypatch.setattr(system, "FIRST_SAMPLE_SECONDS", 0.0)
         old.log_metrics({"sent": 2})
+        assert old._monitor is None
     said = capsys.readouterr().err
-    assert "what was kept has been sent" in said
+    assert "the kept events have been sent" in said
     assert "no system metrics" not in said
 
 

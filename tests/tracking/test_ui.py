@@ -1,4 +1,4 @@
-"""The link that `xkd ui` prints leads to the table of pretraining runs."""
+"""`xkd ui` prints a link to the table of pretraining runs."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from xkd.stages import ui
 
 @pytest.fixture
 def started(monkeypatch):
-    """What would be executed: arguments and environment."""
+    """Collects the arguments and the environment of what would be executed."""
     commands = []
     monkeypatch.setattr(os, "execve", lambda path, arguments, environment: commands.append((arguments, environment)))
     return commands

@@ -81,7 +81,7 @@ def paths(path: Path) -> list[Path]:
 
 def write(path: Path, table: pd.DataFrame) -> None:
     """Writes a list, whole or not at all."""
-    csv_files.write(path, table, columns=list(COLUMNS))
+    csv_files.write_csv(path, table, columns=list(COLUMNS))
 
 
 def relative_to(folder: Path, table: pd.DataFrame, listed_in: Path) -> pd.DataFrame:
@@ -93,7 +93,7 @@ def relative_to(folder: Path, table: pd.DataFrame, listed_in: Path) -> pd.DataFr
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        table = csv_files.read(path, skipinitialspace=True)
+        table = csv_files.read_csv(path, skipinitialspace=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `python -m xkd download` or correct the path") from None
     except (OSError, ValueError) as error:

@@ -92,7 +92,7 @@ def read(path: str | Path) -> Manifest:
     """
     path = Path(path)
     try:
-        table = csv_files.read(path)
+        table = csv_files.read_csv(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such manifest; run `python -m xkd prepare` first") from None
     except (OSError, ValueError) as error:
@@ -117,8 +117,8 @@ def write(path: Path, table: pd.DataFrame) -> str:
     """Writes a manifest, whole or not at all; returns its hash."""
     whole = {name: pd.to_numeric(table[name]).astype(kind) for name, kind in _NUMBERS.items()}
     table = table.assign(**whole)
-    csv_files.write(path, table, columns=list(COLUMNS))
-    return content_hash(csv_files.read(path))
+    csv_files.write_csv(path, table, columns=list(COLUMNS))
+    return content_hash(csv_files.read_csv(path))
 
 
 def reasons(rows: pd.DataFrame) -> dict[str, int]:

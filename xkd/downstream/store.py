@@ -7,7 +7,6 @@ made anew. The folder may be deleted at any time.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock
 
 from xkd.downstream.features import Clips, Key, Networks, incomplete, of_rows, outputs_of
 from xkd.files import write_json
@@ -72,8 +72,7 @@ def _extract(files: dict[Key, _File], networks: Networks, ids: list[str], first:
 def _alone(folder: Path) -> Iterator[None]:
     """Waits for another task of the same run that is extracting."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with FileLock(folder / "lock"):
         yield
 
 

@@ -82,7 +82,7 @@ def _matrix(pairs: pd.DataFrame) -> Matrix:
 def _read(path: Path) -> pd.DataFrame:
     """Columns method, label, predicted, clips; evaluations of several labels, and of earlier versions, have no rows."""
     try:
-        return csv_files.read(path).astype({"clips": int})
+        return csv_files.read_csv(path).astype({"clips": int})
     except FileNotFoundError:
         return pd.DataFrame(columns=["method", "label", "predicted", "clips"])
     except (OSError, ValueError) as error:

@@ -85,7 +85,7 @@ def read_curve(path: Path) -> pd.DataFrame:
         UserError: it is unreadable.
     """
     try:
-        return csv_files.read(path, dtype=float, keep_default_na=True)
+        return csv_files.read_csv(path, dtype=float, keep_default_na=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: unreadable ({error}); remove it and pretrain that run again") from error
 

@@ -42,7 +42,7 @@ def facts(folder: Path, manifest: str) -> DataFacts | None:
     try:
         summary = read_json(folder / "summary.json")
         made_now = summary["hash"]
-        rows = csv_files.read(folder / "manifest.csv")
+        rows = csv_files.read_csv(folder / "manifest.csv")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError) as error:

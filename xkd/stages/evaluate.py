@@ -171,8 +171,8 @@ def _write(out: Path, results: dict[str, Any], parts: list[score_file.Part]) -> 
         beside = {suffix: stack.enter_context(replacing(out.with_suffix(suffix))) for suffix in BESIDE}
         predictions = [_of_fold(_predictions(scores, test), fold) for fold, test, scores in parts]
         confusions = [_of_fold(confusion(scores, test), fold) for fold, test, scores in parts]
-        csv_files.write(beside[PREDICTIONS], pd.concat(predictions))
-        csv_files.write(beside[CONFUSION], pd.concat(confusions))
+        csv_files.write_csv(beside[PREDICTIONS], pd.concat(predictions))
+        csv_files.write_csv(beside[CONFUSION], pd.concat(confusions))
         score_file.write(beside[SCORES], parts)
         write_json(last, results | {"files": {suffix: sha256(path) for suffix, path in beside.items()}})
 

@@ -144,7 +144,7 @@ def _check_clips(job: Job, chosen: tuple[str, ...]) -> None:
                 )
 
 
-def _tracked(job: Job, hypothesis: str) -> tracking.Run:
+def _tracked(job: Job, hypothesis: str) -> tracking.TrackedRun:
     recipe = job.recipe
     return tracking.start(
         experiment=tracking.PRETRAINING,
@@ -156,7 +156,7 @@ def _tracked(job: Job, hypothesis: str) -> tracking.Run:
     )
 
 
-def _train(job: Job, trainer: Trainer, tracked: tracking.Run | None) -> None:
+def _train(job: Job, trainer: Trainer, tracked: tracking.TrackedRun | None) -> None:
     """Every process's part; the first one shows and logs what comes of it."""
     if job.recipe.training.mode == "none":
         return
@@ -176,7 +176,7 @@ def _train(job: Job, trainer: Trainer, tracked: tracking.Run | None) -> None:
             tracked.log_steps(rows, key="step")
 
 
-def _finish(job: Job, trainer: Trainer, tracked: tracking.Run, folder: runs.Folder) -> None:
+def _finish(job: Job, trainer: Trainer, tracked: tracking.TrackedRun, folder: runs.Folder) -> None:
     try:
         with folder.writing() as out:
             _write(job, trainer, tracked, out)
@@ -191,7 +191,7 @@ def _finish(job: Job, trainer: Trainer, tracked: tracking.Run, folder: runs.Fold
     tracked.log_files([job.out / name for name in SHOWN])
 
 
-def _write(job: Job, trainer: Trainer, tracked: tracking.Run, out: Path) -> None:
+def _write(job: Job, trainer: Trainer, tracked: tracking.TrackedRun, out: Path) -> None:
     recipe = job.recipe
     trainer.recorder.write(out)
     chosen = modalities(recipe)

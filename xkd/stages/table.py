@@ -47,7 +47,7 @@ def _make(params: Params, results: Results, data: DataFacts | None, folder: Path
     media = clips_at_hand(params, Path("data") / params.dataset) if data else None
     figures = page.Figures(folder / "figures", _draw(results, media, folder / "figures"))
     shown = page.context(results, data)
-    csv_files.write(folder / "table.csv", table(results))
+    csv_files.write_csv(folder / "table.csv", table(results))
     (folder / "table.md").write_text(page.markdown(shown))
     (folder / "paper-comparison.md").write_text(beside.comparison(results))
     (folder / "report.html").write_text(page.html(shown, results, figures, media))

@@ -1,25 +1,24 @@
-"""Which process writes a run, as tags, so that a later one can tell whether it still lives."""
+"""Tags that name the process that writes a run, so that a later process can tell whether it is still alive."""
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 
+import psutil
+
 HOST, PROCESS = "xkd.host", "xkd.process"
-SAME_START_SECONDS = 2.0  # start times are counted from the boot, whose time moves when the clock is set
+SAME_START_SECONDS = 2.0  # start times count from the boot time, which moves when the clock is set
 
 
 def tags() -> dict[str, str]:
-    """Tags that name this process and its user."""
-    import psutil
-
-    pid = os.getpid()
-    return {"mlflow.user": _user(), HOST: host(), PROCESS: f"{pid} {psutil.Process(pid).create_time():.2f}"}
+    """Returns tags that name this process, its machine and its user."""
+    this = psutil.Process()
+    return {"mlflow.user": this.username(), HOST: host(), PROCESS: f"{this.pid} {this.create_time():.2f}"}
 
 
 def host() -> str:
-    """This machine, and the container on it: process ids mean nothing outside of both."""
+    """Returns the name of this machine and, on Linux, of the process namespace in which process ids are valid."""
     try:
         return f"{socket.gethostname()}/{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:  # not Linux
@@ -27,21 +26,11 @@ def host() -> str:
 
 
 def alive(process: str) -> bool:
-    """Whether the process that a PROCESS tag of this host names is running; its id may have gone to another since."""
-    import psutil
-
+    """Returns True if the process that a PROCESS tag of this host names is running (its id may have been reused)."""
     try:
         pid, started = process.split()
         found = psutil.Process(int(pid))
-        if found.status() == psutil.STATUS_ZOMBIE:
-            return False
-        return abs(found.create_time() - float(started)) < SAME_START_SECONDS
+        same = abs(found.create_time() - float(started)) < SAME_START_SECONDS
+        return same and found.status() != psutil.STATUS_ZOMBIE
     except (ValueError, psutil.NoSuchProcess):
         return False
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run under an id that has no name
-        return str(os.getuid())

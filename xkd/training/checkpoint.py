@@ -7,7 +7,6 @@ They are no outputs of the engines, since those are deleted before a rerun.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 
 from xkd.errors import UserError
-from xkd.files import replacing, sync
+from xkd.files import locked, replacing, sync
 
 NEWEST, PREVIOUS, DAMAGED, ASIDE = "last.pt", "previous.pt", "damaged.pt", "set-aside"
 LOG = "log.txt"
@@ -36,13 +35,8 @@ def exclusive(folder: Path) -> Iterator[None]:
         UserError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another process is training this run; wait for it or stop it first (what it says: {folder / LOG})"
-            ) from None
+    busy = f"{folder}: another process is training this run; wait for it or stop it first (its log: {folder / LOG})"
+    with locked(folder / "lock", busy):
         for part in folder.glob(f".{NEWEST}.*.part"):  # of a process that was killed while it saved
             part.unlink()
         _keep_log(folder)

@@ -67,7 +67,7 @@ class Recorder:
             (HISTORY, self.epochs, ["epoch"]),
             (STEPS, self.steps, ["step", "epoch"]),
         ):
-            csv_files.write(out / name, pd.DataFrame(rows, columns=[*index, *COLUMNS]), float_format="%.9g")
+            csv_files.write_csv(out / name, pd.DataFrame(rows, columns=[*index, *COLUMNS]), float_format="%.9g")
 
     def last_epoch(self, columns: tuple[str, ...]) -> dict[str, float]:
         """Returns the last epoch's averages of those columns that the run has."""
