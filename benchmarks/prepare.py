@@ -26,7 +26,7 @@ from torchvision.transforms.v2 import functional as tv
 from xkd.data import decode, encode
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
-from xkd.data.prepare import prepare_clip
+from xkd.data.transcode import prepare_clip
 from xkd.made import Made
 from xkd.settings import Clips, Dataset
 from xkd.stages import prepare

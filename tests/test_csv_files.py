@@ -68,14 +68,14 @@ def test_every_text_comes_back(tmp_path):
 def test_lists_and_manifests_keep_ids_that_look_like_formulas(tmp_path):
     ids = ["-abcdefghij_30", "=1+1", "@dog", "plain", "-5"]
     table = listing.completed(pd.DataFrame({"id": ids, "path": [f"{id}.mp4" for id in ids], "label": ids}))
-    listing.write(tmp_path / "index.csv", table)
-    assert listing.read(tmp_path / "index.csv").equals(table)
-    rows = table.assign(**{name: "" for name in manifest.COLUMNS if name not in table})
-    digest = manifest.write(tmp_path / "manifest.csv", rows)
-    found = manifest.read(tmp_path / "manifest.csv")
+    listing.write_listing(tmp_path / "index.csv", table)
+    assert listing.read_listing(tmp_path / "index.csv").equals(table)
+    rows = table.assign(**{name: "" for name in manifest.MANIFEST_COLUMNS if name not in table})
+    digest = manifest.write_manifest(tmp_path / "manifest.csv", rows)
+    found = manifest.read_manifest(tmp_path / "manifest.csv")
     assert found.all_rows["id"].tolist() == found.all_rows["label"].tolist() == ids and found.hash == digest
-    rows.to_csv(tmp_path / "before.csv", index=False, columns=list(manifest.COLUMNS))  # as earlier versions wrote it
-    assert manifest.read(tmp_path / "before.csv").hash == digest
+    rows.to_csv(tmp_path / "before.csv", index=False, columns=list(manifest.MANIFEST_COLUMNS))  # as earlier versions wrote it
+    assert manifest.read_manifest(tmp_path / "before.csv").hash == digest
     with open(tmp_path / "manifest.csv", newline="") as file:
         assert not any(runs(cell) for line in csv.reader(file) for cell in line)
 

@@ -55,7 +55,7 @@ def test_second_call_keeps_what_is_there_and_other_settings_do_not(tmp_path):
 def test_spoken_digits_from_a_local_archive(tmp_path, spoken_digits_zip, monkeypatch):
     monkeypatch.setenv(SPOKEN_DIGITS_VARIABLE, str(spoken_digits_zip))
     download.run(Settings(spoken={"kind": "spoken_digits", "train_clips": 2, "test_clips": 2}), "spoken", tmp_path)
-    table = listing.read(tmp_path / "index.csv")
+    table = listing.read_listing(tmp_path / "index.csv")
     assert table["split"].tolist() == ["train", "train", "test", "test"]
     assert all(int(name.split("_")[2]) < 5 for name in table["audio_source"][2:])
 
@@ -124,7 +124,7 @@ def test_own_list_points_to_the_files_where_they_are(tmp_path):
     (mine / "films" / "a.mp4").write_bytes(b"")
     (mine / "list.csv").write_text("path,label\nfilms/a.mp4,dog\n/else/b.mp4,cat\n")
     download.run(Settings(own={"kind": "manifest", "source": str(mine / "list.csv")}), "own", tmp_path / "raw")
-    table = listing.read(tmp_path / "raw" / "index.csv")
+    table = listing.read_listing(tmp_path / "raw" / "index.csv")
     assert table["id"].tolist() == ["films/a", "/else/b"]
     assert (tmp_path / "raw" / table["path"][0]).samefile(mine / "films" / "a.mp4")
     assert os.path.normpath(tmp_path / "raw" / table["path"][1]) == "/else/b.mp4"

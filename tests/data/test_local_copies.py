@@ -47,7 +47,7 @@ class Settings:
 
 def downloaded(kind, source, out):
     download.run(Settings(x={"kind": kind, "source": str(source)}), "x", out)
-    table = listing.read(out / "index.csv")
+    table = listing.read_listing(out / "index.csv")
     return table.assign(found=[(out / path).is_file() for path in table["path"]]).set_index("id")
 
 

@@ -63,7 +63,7 @@ def test_every_scan_is_used_before_one_returns():
 def test_digit_stays_inside_the_picture_and_moves():
     plain = replace(PICTURE, clutter=0, spots=0, grain=0, saturation=0)
     for number in range(20):
-        frames = scene.draw(np.ones((8, 8)), np.random.default_rng(number), plain).astype(int)
+        frames = scene.draw_frames(np.ones((8, 8)), np.random.default_rng(number), plain).astype(int)
         ground = frames[0, 0, 0]
         border = np.concatenate([frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1]], axis=1)
         assert (border == ground).all()
@@ -77,7 +77,7 @@ def test_words_of_unseen_speakers_are_recognisable():
         for index in range(count):
             rng = np.random.default_rng([index, split == "test"])
             people = voice.speakers(split, SEED)
-            word = voice.say(index % 10, people[rng.integers(len(people))], rng)
+            word = voice.speak(index % 10, people[rng.integers(len(people))], rng)
             blocks = np.array_split(word, 12)
             power = np.stack([np.abs(np.fft.rfft(block, 2048))[:1000].reshape(20, 50).sum(1) for block in blocks])
             words.append(np.log(power + 1e-3).ravel())

@@ -17,13 +17,13 @@ FACTS = Path(__file__).parent / "sources" / "catalogue.yaml"
 EMBEDDED = ("talking_digits", "spoken_digits")
 
 
-class Frozen(BaseModel):
+class CatalogueEntry(BaseModel):
     """Base of the catalogue's entries: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Archive(Frozen):
+class Archive(CatalogueEntry):
     """A file of a data set: its address, its name here, its published checksum, and whether it holds archives."""
 
     url: str
@@ -37,14 +37,14 @@ class Archive(Frozen):
         return self.name or urlsplit(self.url).path.rsplit("/", 1)[-1]
 
 
-class ArchiveList(Frozen):
+class ArchiveList(CatalogueEntry):
     """A text file that lists the addresses of archives, which go to `folder`."""
 
     url: str
     folder: str
 
 
-class Facts(Frozen):
+class Facts(CatalogueEntry):
     """What is known about a data set; see catalogue.yaml."""
 
     title: str
@@ -66,7 +66,7 @@ class Facts(Frozen):
 
 
 @cache
-def facts() -> dict[str, Facts]:
+def known_datasets() -> dict[str, Facts]:
     """The data sets of the paper by kind; one that is part of another has that one's files."""
     entries = {kind: Facts(**values) for kind, values in yaml.safe_load(FACTS.read_text()).items()}
     for kind, entry in entries.items():
@@ -92,7 +92,7 @@ def entry(params: Params, name: str) -> Dataset:
 
 def required(dataset: Dataset) -> str:
     """Streams that a clip must have to be used ("both", "video", "audio", "any"): as set, else as the catalogue says."""
-    known = facts().get(dataset.kind)
+    known = known_datasets().get(dataset.kind)
     return dataset.require or (known.require if known else "both")
 
 

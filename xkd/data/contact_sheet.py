@@ -22,7 +22,7 @@ PICTURES = 8  # shown per clip
 HEIGHT_INCHES = 0.62  # of a row
 
 
-def draw(store: ClipStore, rows: int, logmel: LogMelSpectrogram, path: Path) -> None:
+def draw_contact_sheet(store: ClipStore, rows: int, logmel: LogMelSpectrogram, path: Path) -> None:
     """Writes `rows` clips, evenly picked, one per row, as PNG: pictures on the left, log-mel on the right."""
     pyplot = _pyplot()
     chosen = np.unique(np.linspace(0, len(store) - 1, min(rows, len(store))).round().astype(int)).tolist()

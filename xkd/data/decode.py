@@ -13,7 +13,7 @@ import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 
-from xkd.data.media import MediaError, open_decord, open_media, unreadable
+from xkd.data.opening import MediaError, open_decord, open_media, unreadable
 from xkd.settings import Limits
 
 PADDED = "from_size == to_size"  # decord 0.6 about narrow pictures whose rows are padded
@@ -22,7 +22,7 @@ CHUNK_PIXELS = 64_000_000  # decoded at a time, so that long videos fit in memor
 
 
 @dataclass(frozen=True)
-class Probe:
+class MediaFacts:
     """The streams of a file, without decoding them. Absent streams have codec None.
 
     Attributes:
@@ -49,7 +49,7 @@ class Probe:
         return self.width or 0, self.height or 0
 
 
-def probe(path: Path, limits: Limits) -> Probe:
+def probe_file(path: Path, limits: Limits) -> MediaFacts:
     """Reads the headers of a file, and the first frame to learn its rotation.
 
     Raises:
@@ -75,8 +75,8 @@ def probe(path: Path, limits: Limits) -> Probe:
                 found["audio_delay"] = _start(audio) - _start(video)
     except av.FFmpegError as error:
         raise unreadable(error) from None
-    _check_limits(Probe(**found), limits)
-    return Probe(**found)
+    _check_limits(MediaFacts(**found), limits)
+    return MediaFacts(**found)
 
 
 def best_video(container: InputContainer) -> av.VideoStream | None:
@@ -150,10 +150,10 @@ def read_audio(path: Path, sample_rate: int, limits: Limits | None = None) -> np
     Raises:
         MediaError: the sound cannot be decoded.
     """
-    return np.concatenate(list(sound(path, sample_rate, limits)))
+    return np.concatenate(list(audio_pieces(path, sample_rate, limits)))
 
 
-def sound(path: Path, sample_rate: int, limits: Limits | None = None) -> Iterator[np.ndarray]:
+def audio_pieces(path: Path, sample_rate: int, limits: Limits | None = None) -> Iterator[np.ndarray]:
     """The same piece by piece, as the decoder gives it.
 
     PyAV and not decord: decord's AudioReader keeps the memory of every file it opened.
@@ -244,7 +244,7 @@ def _check_riff(path: Path) -> None:
         raise MediaError(f"truncated: {size} of {declared} bytes")
 
 
-def _check_limits(found: Probe, limits: Limits) -> None:
+def _check_limits(found: MediaFacts, limits: Limits) -> None:
     short_side, long_side = sorted(found.size)
     _at_most(long_side, limits.side, "pixels", "side")
     _at_most(long_side / max(short_side, 1), limits.aspect, "times longer than wide", "aspect")

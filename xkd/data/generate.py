@@ -53,7 +53,7 @@ def generate(entry: Dataset, files: Made, archive: Path | None, processes: int |
         if isinstance(fact, Failure):
             raise UserError(f"{path}: could not be written: its process ended; is there memory and disk space left?")
         rows.append({"id": path.stem, "path": path.name, "split": split, **fact})
-    return pd.DataFrame(rows).reindex(columns=list(listing.COLUMNS), fill_value="")
+    return pd.DataFrame(rows).reindex(columns=list(listing.LISTING_COLUMNS), fill_value="")
 
 
 def make_clip(kind: str, split: str, index: int, seed: int, archive: str | None, files: Made) -> dict[str, str]:

@@ -16,7 +16,7 @@ from xkd import csv_files
 from xkd.data.listing import LABEL_SEPARATOR
 from xkd.errors import UserError
 
-COLUMNS = (
+MANIFEST_COLUMNS = (
     "id", "path", "split", "fold", "label", "seconds", "fps", "width", "height", "sample_rate", "has_video", "has_audio",
     "video_source", "audio_source", "digest", "status", "reason",
 )  # fmt: skip
@@ -84,7 +84,7 @@ def _role(text: str, fold: str) -> str:
     return "test" if text == fold else "train"
 
 
-def read(path: str | Path) -> Manifest:
+def read_manifest(path: str | Path) -> Manifest:
     """Reads a manifest.
 
     Raises:
@@ -97,7 +97,7 @@ def read(path: str | Path) -> Manifest:
         raise UserError(f"{path}: no such manifest; run `python -m xkd prepare` first") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable manifest ({' '.join(str(error).split())})") from None
-    absent = [name for name in COLUMNS if name not in table.columns]
+    absent = [name for name in MANIFEST_COLUMNS if name not in table.columns]
     if absent:
         raise UserError(f"{path}: not a manifest: column '{absent[0]}' is missing; run `python -m xkd prepare` again")
     digest = content_hash(table)
@@ -113,11 +113,11 @@ def read(path: str | Path) -> Manifest:
     return Manifest(path, table, digest)
 
 
-def write(path: Path, table: pd.DataFrame) -> str:
+def write_manifest(path: Path, table: pd.DataFrame) -> str:
     """Writes a manifest, whole or not at all; returns its hash."""
     whole = {name: pd.to_numeric(table[name]).astype(kind) for name, kind in _NUMBERS.items()}
     table = table.assign(**whole)
-    csv_files.write(path, table, columns=list(COLUMNS))
+    csv_files.write(path, table, columns=list(MANIFEST_COLUMNS))
     return content_hash(csv_files.read(path))
 
 

@@ -12,7 +12,7 @@ from av.frame import Frame
 from av.video.reformatter import VideoReformatter
 
 from xkd.data.decode import CHUNK_PIXELS, Video, best_audio, best_video, finite
-from xkd.data.media import MediaError, open_media, unreadable
+from xkd.data.opening import MediaError, open_media, unreadable
 
 AAC_FRAME = 1024  # samples
 CHUNK_SAMPLES = 2**23

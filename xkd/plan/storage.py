@@ -89,7 +89,7 @@ def encoder_bytes(recipe: Recipe) -> float:
 
 
 def _expected(entry: Dataset, name: str) -> tuple[dict[str, int], str]:
-    known = catalogue.facts().get(entry.kind)
+    known = catalogue.known_datasets().get(entry.kind)
     if entry.kind in catalogue.EMBEDDED:
         return {"train": entry.train_clips, "test": entry.test_clips}, "settings"
     if known is None:
@@ -104,7 +104,7 @@ def _expected(entry: Dataset, name: str) -> tuple[dict[str, int], str]:
 
 
 def _from_manifest(path: Path, clips: Clips, streams: tuple[str, ...]) -> ClipCounts:
-    rows = manifest.read(path).rows
+    rows = manifest.read_manifest(path).rows
     prepared = sum(file.stat().st_size for file in map(path.parent.joinpath, rows["path"]) if file.exists())
     packed = _decoded_bytes(rows, clips) if clips.pack else 0.0
     splits = {str(split): count for split, count in rows["split"].value_counts().to_dict().items()}

@@ -56,13 +56,13 @@ def _adopt_older(files: Made, out: Path) -> None:
     if not files.listed and {"dataset", "kind"} <= (_recipe(out) or {}).keys():
         files.adopt(out / "source.json")
         with suppress(OSError, ValueError):
-            if (out / "index.csv").read_text().startswith(",".join(listing.COLUMNS) + "\n"):
+            if (out / "index.csv").read_text().startswith(",".join(listing.LISTING_COLUMNS) + "\n"):
                 files.adopt(out / "index.csv")
 
 
 def _collected(entry: Dataset, dataset: str, out: Path, files: Made) -> None:
     """Clips that exist: the user's own stay where they are, those of the paper's sets are fetched."""
-    known = catalogue.facts().get(entry.kind)
+    known = catalogue.known_datasets().get(entry.kind)
     if known:
         files.check_free(out / "source.json", out / "index.csv")
         table = acquire.clips_of(entry.kind, known, entry.source, out)
@@ -84,7 +84,7 @@ def _own(entry: Dataset, dataset: str, out: Path) -> pd.DataFrame:
         raise UserError(f"datasets.{dataset}.source: give {wanted}")
     source = Path(entry.source)
     if entry.kind == "manifest":
-        table = listing.relative_to(out, listing.read(source), source.parent)
+        table = listing.relative_to(out, listing.read_listing(source), source.parent)
         found = [path.is_file() for path in listing.paths(source)]
         acquire.check_found(table, found, str(source), "correct the paths: they are absolute, or relative to the list")
         return table
@@ -137,13 +137,13 @@ def _note(files: Made, out: Path, made_from: dict[str, Any]) -> None:
 
 def _write_index(files: Made, out: Path, table: pd.DataFrame) -> None:
     with files.writing(out / "index.csv") as temporary:
-        listing.write(temporary, table)
+        listing.write_listing(temporary, table)
 
 
 def _complete(out: Path, entry: Dataset, files: Made) -> bool:
     """Whether the index lists exactly the clips asked for, and all are there as they were made."""
     try:
-        table = listing.read(out / "index.csv")
+        table = listing.read_listing(out / "index.csv")
     except UserError:
         return False
     counts = table["split"].value_counts()

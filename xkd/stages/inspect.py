@@ -10,7 +10,7 @@ import pandas as pd
 from xkd import made
 from xkd.data import catalogue, manifest
 from xkd.data.clips import open_clips
-from xkd.data.contact_sheet import draw, draw_histograms
+from xkd.data.contact_sheet import draw_contact_sheet, draw_histograms
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.errors import UserError
 from xkd.progress import counter
@@ -35,10 +35,10 @@ def run(params: Params, dataset: str, out: Path | None, clips: int) -> None:
     """
     entry = catalogue.entry(params, dataset)
     folder = Path("data") / dataset
-    found = manifest.read(folder / "manifest.csv")
+    found = manifest.read_manifest(folder / "manifest.csv")
     if found.rows.empty:
         raise UserError(f"{found.path}: no usable clip; look at its column reason")
-    known = catalogue.facts().get(entry.kind)
+    known = catalogue.known_datasets().get(entry.kind)
     lines = [f"{dataset}: {known.title}, {known.homepage}" if known else f"{dataset}: {entry.kind}"]
     if known:
         lines += [f"  licence   {known.licence}", f"  cite      {known.citation}"]
@@ -50,7 +50,7 @@ def run(params: Params, dataset: str, out: Path | None, clips: int) -> None:
     with made.opened(out, "inspect") as files, counter("pictures", total=2) as advance:
         files.check_free(sheet, histograms)
         with files.writing(sheet) as path:
-            draw(store, clips, LogMelSpectrogram(params.logmel, params.clips.sample_rate), path)
+            draw_contact_sheet(store, clips, LogMelSpectrogram(params.logmel, params.clips.sample_rate), path)
         advance(1)
         sizes = [_size(found.path.parent / path) for path in found.rows["path"]]
         with files.writing(histograms) as path:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from xkd.data import catalogue, encode, listing, manifest
 from xkd.data.packed import AUDIO, INDEX, VIDEO, Pack, PackWriter
-from xkd.data.prepare import Prepared, file_name, prepare_clip
+from xkd.data.transcode import Prepared, file_name, prepare_clip
 from xkd.data.workers import Failure, run_guarded, seconds_allowed
 from xkd.errors import UserError
 from xkd.files import read_json, write_json
@@ -26,9 +26,9 @@ from xkd.made import Made, opened
 from xkd.progress import track
 from xkd.settings import Clips, Limits, Params
 
-Task = tuple[str, str, Made, Clips, str, bool, Limits]
+ClipTask = tuple[str, str, Made, Clips, str, bool, Limits]
 
-PACKED = (INDEX, VIDEO, AUDIO)  # without its index a pack is none: it goes first and comes last
+PACK_FILES = (INDEX, VIDEO, AUDIO)  # without its index a pack is none: it goes first and comes last
 
 
 def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> None:
@@ -50,11 +50,11 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
     clips = catalogue.clips(params, dataset)
     if clips.size % 2:
         raise UserError(f"clips.size: {clips.size} is odd; H.264 needs an even number of pixels")
-    table = listing.read(raw)
+    table = listing.read_listing(raw)
     _check_apart(raw, table["path"], out)
     with opened(out, "prepare") as files:
         _adopt_older(files, out)
-        files.check_free(out / "manifest.csv", out / "summary.json", *(out / "packed" / name for name in PACKED))
+        files.check_free(out / "manifest.csv", out / "summary.json", *(out / "packed" / name for name in PACK_FILES))
         _prepare(table, dataset, raw, out, clips, require, params.limits, files, processes)
 
 
@@ -88,7 +88,7 @@ def _prepare(
             shutil.rmtree(pack.folder, ignore_errors=True)
 
 
-def _tasks(table: pd.DataFrame, raw: Path, clips: Clips, require: str, limits: Limits, files: Made) -> list[Task]:
+def _tasks(table: pd.DataFrame, raw: Path, clips: Clips, require: str, limits: Limits, files: Made) -> list[ClipTask]:
     """Arguments of `prepare_clip` for each clip whose id did not come before."""
     once = table[~table["id"].duplicated()]
     earlier = defaultdict(list)
@@ -109,7 +109,7 @@ def _tasks(table: pd.DataFrame, raw: Path, clips: Clips, require: str, limits: L
 
 
 def _prepared(
-    table: pd.DataFrame, tasks: list[Task], pack: PackWriter | None, processes: int | None
+    table: pd.DataFrame, tasks: list[ClipTask], pack: PackWriter | None, processes: int | None
 ) -> Iterator[dict[str, Any]]:
     """Manifest columns of each clip, in order; decoded clips go to `pack` as they come."""
     results = track(run_guarded(prepare_clip, tasks, seconds_allowed, processes), "prepare", total=len(tasks))
@@ -120,7 +120,7 @@ def _prepared(
         if pack and result.facts["status"] == "ok":
             pack.add(clip_id, result.facts["digest"], result.video, result.audio)
         yield (
-            dict.fromkeys(manifest.COLUMNS[5:12])
+            dict.fromkeys(manifest.MANIFEST_COLUMNS[5:12])
             | {"has_video": False, "has_audio": False, "digest": ""}
             | result.facts
             | {"path": str(Path(name).with_name(result.facts.get("path", Path(name).name)))}
@@ -133,14 +133,14 @@ def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, files: M
     _publish_pack(out / "packed", files, pack)
     usable = rows[rows["status"] == "ok"]
     with files.writing(out / "manifest.csv") as temporary:
-        digest = manifest.write(temporary, rows)
+        digest = manifest.write_manifest(temporary, rows)
     summary = {
         "dataset": dataset,
         "hash": digest,
         "expected": len(rows),
         "found": int((rows["reason"] != "missing").sum()),
         "usable": len(usable),
-        "splits": {split: int((usable["split"] == split).sum()) for split in listing.SPLITS},
+        "splits": {split: int((usable["split"] == split).sum()) for split in listing.SPLIT_NAMES},
         "reasons": manifest.reasons(rows),
         "classes": manifest.class_counts(rows),
         "clips": clips.model_dump(mode="json"),
@@ -154,11 +154,11 @@ def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, files: M
 
 
 def _publish_pack(target: Path, files: Made, pack: PackWriter | None) -> None:
-    for name in PACKED:
+    for name in PACK_FILES:
         files.clear(target / name)
     if pack:
         pack.close()
-        for name in reversed(PACKED):
+        for name in reversed(PACK_FILES):
             files.publish(pack.folder / name, target / name)
     else:
         with suppress(OSError):
@@ -188,7 +188,7 @@ def _adopt_older(files: Made, out: Path) -> None:
     if files.listed:
         return
     with suppress(UserError):
-        rows = manifest.read(out / "manifest.csv").rows
+        rows = manifest.read_manifest(out / "manifest.csv").rows
         files.adopt(out / "manifest.csv")
         for path, digest in zip(rows["path"], rows["digest"], strict=True):
             files.adopt(out / path, digest)
@@ -197,7 +197,7 @@ def _adopt_older(files: Made, out: Path) -> None:
             files.adopt(out / "summary.json")
     with suppress(UserError):
         Pack(out / "packed")
-        for name in PACKED:
+        for name in PACK_FILES:
             files.adopt(out / "packed" / name)
 
 

@@ -19,7 +19,7 @@ from xkd.data.listing import LABEL_SEPARATOR
 from xkd.data.sources import layouts, youtube
 from xkd.data.sources.fetch import Remote, fetch_all
 from xkd.data.sources.tree import Tree, is_leftover
-from xkd.data.sources.unpack import PACKED, Budget, is_archive, members_of, parts, unpack
+from xkd.data.sources.unpack import ARCHIVE_SUFFIXES, Budget, is_archive, members_of, parts, unpack
 from xkd.errors import UserError
 from xkd.files import first_free, read_json, write_json
 
@@ -210,7 +210,7 @@ def _placed(archives: Iterable[Packed], files: Path) -> list[Path]:
     budget, targets = Budget(), []
     for archive, path, name in archives:
         if is_archive(path):
-            suffix = next(suffix for suffix in PACKED if name.lower().endswith(suffix))
+            suffix = next(suffix for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix))
             target, noted, stamp = files / name[: -len(suffix)], _noted(files), _stamp(path)
             if target.exists() and noted.get(name, stamp) != stamp:
                 _set_aside(target, path)

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import rarfile
     from _typeshed import WriteableBuffer
 
-PACKED = (".zip", ".rar", ".tar", ".tar.gz", ".tgz")
-BLOCK = 1 << 20
+ARCHIVE_SUFFIXES = (".zip", ".rar", ".tar", ".tar.gz", ".tgz")
+COPY_BYTES = 1 << 20
 LONGEST_END = 22 + 65_535  # of a zip, with its comment
 LONGEST_HEADER = 16 << 20  # of a tar's member; tarfile reads it into memory
 # Media files hardly shrink in an archive, label lists shrink tenfold.
@@ -141,7 +141,7 @@ def unpack(archive: Path, target: Path, nested: bool = False, budget: Budget | N
 
 def is_archive(path: Path | PurePosixPath) -> bool:
     """Whether its name says so."""
-    return path.name.lower().endswith(PACKED)
+    return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def parts(archive: Path) -> list[Path]:
@@ -224,7 +224,7 @@ def _write(member: Member, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     left = member.size
     with member.open() as source, path.open("xb") as file:
-        while block := source.read(BLOCK):
+        while block := source.read(COPY_BYTES):
             left -= len(block)
             if left < 0:
                 raise _Refused(f"{_quoted(member.name)} is larger than the archive says")
@@ -271,7 +271,7 @@ def _opened(archive: Path, shown: str) -> Iterator[Iterator[Member]]:
         with _rarfile().RarFile(archive) as opened:
             yield _rar_members(shown, opened)
     else:
-        raise UserError(f"{shown}: not an archive that can be unpacked here ({', '.join(PACKED)})")
+        raise UserError(f"{shown}: not an archive that can be unpacked here ({', '.join(ARCHIVE_SUFFIXES)})")
 
 
 def _zip_members(archive: Path, shown: str, opened: zipfile.ZipFile, starts: Sequence[int]) -> Iterator[Member]:

@@ -15,9 +15,9 @@ from scipy import fft
 
 from xkd.data.synthetic import recordings, scene, voice
 from xkd.data.synthetic.knobs import SAMPLES, SOUND, Sound
-from xkd.data.synthetic.words import NAMES
+from xkd.data.synthetic.words import DIGIT_NAMES
 
-Item = TypeVar("Item")
+Choice = TypeVar("Choice")
 SPLITS = ("train", "test")
 _PICTURE, _SOUND, _ORDER = range(3)
 
@@ -43,15 +43,15 @@ def render(kind: str, split: str, index: int, seed: int, archive: str | None = N
     digit, turn = index % 10, index // 10
     stream = [np.random.default_rng([seed, SPLITS.index(split), index, part]) for part in (_PICTURE, _SOUND)]
     scan = _take_turns(scene.scans_of(split, digit, seed).tolist(), turn)
-    frames = scene.draw(scene.scans()[0][scan], stream[_PICTURE])
+    frames = scene.draw_frames(scene.scans()[0][scan], stream[_PICTURE])
     if kind == "spoken_digits":
         opened = recordings.open_archive(str(archive))
         name = _take_turns(_shuffled(opened.names(split, digit), seed, digit), turn)
         word, source = opened.word(name), name.rsplit("/", 1)[-1].removesuffix(".wav")
     else:
         speaker = _choose(voice.speakers(split, seed), stream[_SOUND])
-        word, source = voice.say(digit, speaker, stream[_SOUND]), speaker.name
-    return Rendered(frames, _place(word, stream[_SOUND]), NAMES[digit], f"scan{scan:04d}", source)
+        word, source = voice.speak(digit, speaker, stream[_SOUND]), speaker.name
+    return Rendered(frames, _place(word, stream[_SOUND]), DIGIT_NAMES[digit], f"scan{scan:04d}", source)
 
 
 def _place(word: np.ndarray, rng: np.random.Generator, knobs: Sound = SOUND) -> np.ndarray:
@@ -78,9 +78,9 @@ def _shuffled(names: list[str], seed: int, digit: int) -> list[str]:
     return [names[i] for i in order]
 
 
-def _take_turns(items: Sequence[Item], turn: int) -> Item:
+def _take_turns(items: Sequence[Choice], turn: int) -> Choice:
     return items[turn % len(items)]
 
 
-def _choose(items: Sequence[Item], rng: np.random.Generator) -> Item:
+def _choose(items: Sequence[Choice], rng: np.random.Generator) -> Choice:
     return items[int(rng.integers(len(items)))]

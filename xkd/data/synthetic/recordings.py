@@ -15,13 +15,13 @@ from scipy.signal import resample_poly
 from xkd.data.synthetic.knobs import SAMPLE_RATE, SAMPLES
 from xkd.errors import UserError
 
-RECORDINGS = 3000
+EXPECTED_RECORDINGS = 3000
 TEST_INDICES = range(5)  # the official split: the first five of each digit and speaker
 SILENCE_DB = -32.0  # below the loudest 20 ms: not speech
 _NAME = re.compile(r"(?:^|/)recordings/(\d)_(\w+)_(\d+)\.wav$")
 
 
-class Archive:
+class Recordings:
     """Recordings by split and digit.
 
     Raises:
@@ -37,10 +37,10 @@ class Archive:
         except (OSError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.path}: not a readable zip ({error}); download it again") from None
         found = [(match, name) for name in self._zip.namelist() if (match := _NAME.search(name))]
-        if len(found) != RECORDINGS:
+        if len(found) != EXPECTED_RECORDINGS:
             raise UserError(
                 f"{self.path}: holds {len(found)} files named recordings/<digit>_<speaker>_<index>.wav, "
-                f"not the {RECORDINGS} of the Free Spoken Digit Dataset; download it again"
+                f"not the {EXPECTED_RECORDINGS} of the Free Spoken Digit Dataset; download it again"
             )
         self._members: dict[tuple[str, int], list[str]] = {}
         for match, name in sorted(found, key=lambda item: item[1]):
@@ -61,9 +61,9 @@ class Archive:
 
 
 @lru_cache(maxsize=2)
-def open_archive(path: str) -> Archive:
+def open_archive(path: str) -> Recordings:
     """The archive, opened once per process."""
-    return Archive(path)
+    return Recordings(path)
 
 
 def _without_silence(signal: np.ndarray) -> np.ndarray:

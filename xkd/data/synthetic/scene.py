@@ -28,7 +28,7 @@ def scans_of(split: str, digit: int, seed: int) -> np.ndarray:
     return numbers[:TRAIN_SCANS_PER_DIGIT] if split == "train" else numbers[TRAIN_SCANS_PER_DIGIT:]
 
 
-def draw(scan: np.ndarray, rng: np.random.Generator, knobs: Picture = PICTURE) -> np.ndarray:
+def draw_frames(scan: np.ndarray, rng: np.random.Generator, knobs: Picture = PICTURE) -> np.ndarray:
     """Scan (8, 8) in [0, 1] -> frames (8, canvas, canvas, 3) uint8; all else is drawn from `rng`."""
     ink, ground = _colours(rng, knobs)
     background = _background(ground, rng, knobs)

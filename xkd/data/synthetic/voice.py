@@ -40,7 +40,7 @@ def speakers(split: str, seed: int, knobs: Voice = VOICE) -> tuple[Speaker, ...]
     return tuple(_speaker(number, seed, knobs) for number in chosen)
 
 
-def say(digit: int, speaker: Speaker, rng: np.random.Generator, knobs: Voice = VOICE) -> np.ndarray:
+def speak(digit: int, speaker: Speaker, rng: np.random.Generator, knobs: Voice = VOICE) -> np.ndarray:
     """One utterance of a digit, (samples,) float, of free level and at most one second long."""
     targets = WORDS[digit]
     lengths = np.array([t.length for t in targets]) * np.exp(rng.normal(0, knobs.duration_spread, len(targets)))

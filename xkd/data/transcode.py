@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from xkd.data import decode, encode
-from xkd.data.decode import Probe, Video
-from xkd.data.media import MediaError, faults_of, unreadable
+from xkd.data.decode import MediaFacts, Video
+from xkd.data.opening import MediaError, faults_of, unreadable
 from xkd.data.reader import ClipReader
 from xkd.files import sha256
 from xkd.made import Made
@@ -56,7 +56,7 @@ def prepare_clip(
     source, limits = Path(raw), limits or Limits()
     try:
         with faults_of(source, limits.memory_gb):
-            found = decode.probe(source, limits)
+            found = decode.probe_file(source, limits)
             _check_streams(found, require)
             target = Path(f"{out}-{_content(source)}.mp4")
             if not files.has(target):
@@ -73,7 +73,7 @@ def file_name(clip_id: str, path: str) -> str:
     return f"{readable}-{hashlib.sha256(json.dumps([clip_id, path]).encode()).hexdigest()[:8]}"
 
 
-def _check_streams(found: Probe, require: str) -> None:
+def _check_streams(found: MediaFacts, require: str) -> None:
     has = {"video": found.video_codec is not None, "audio": found.audio_codec is not None}
     if not any(has.values()):
         raise MediaError("unreadable: neither video nor audio")
@@ -91,7 +91,7 @@ def _content(source: Path) -> str:
         raise unreadable(error) from None
 
 
-def _write(source: Path, target: Path, found: Probe, clips: Clips, limits: Limits) -> None:
+def _write(source: Path, target: Path, found: MediaFacts, clips: Clips, limits: Limits) -> None:
     video = Video(source, limits) if found.video_codec else None
     if video and _is_ready(source, video, found, clips):
         shutil.copyfile(source, target)
@@ -112,7 +112,7 @@ def _check_complete(seconds: float, declared: float | None) -> None:
         raise MediaError(f"truncated: {seconds:.1f} s of {declared:.1f} s")
 
 
-def _is_ready(source: Path, video: Video, found: Probe, clips: Clips) -> bool:
+def _is_ready(source: Path, video: Video, found: MediaFacts, clips: Clips) -> bool:
     """Whether the raw file already is what training reads: it is then used as it is."""
     sound = (found.audio_codec, found.sample_rate, found.channels) in ((None,) * 3, ("aac", clips.sample_rate, 1))
     return bool(
@@ -138,14 +138,14 @@ def _beside(video: Video, waveform: np.ndarray, delay: int, sample_rate: int) ->
     return np.pad(waveform[: samples - delay], (delay, 0)) if delay > 0 else waveform[-delay : samples - delay]
 
 
-def _size(found: Probe, short: int) -> tuple[int, int]:
+def _size(found: MediaFacts, short: int) -> tuple[int, int]:
     """Width and height with the shorter side `short`; the longer one is rounded to an even number."""
     scale = short / min(found.size)
     width, height = (2 * round(side * scale / 2) for side in found.size)
     return max(width, short), max(height, short)
 
 
-def _decoded(target: Path, found: Probe, clips: Clips, limits: Limits, pack: bool) -> Prepared:
+def _decoded(target: Path, found: MediaFacts, clips: Clips, limits: Limits, pack: bool) -> Prepared:
     """Decodes the clip exactly as training will, a part at a time unless all of it is to be packed."""
     reader, frames, samples = ClipReader(target), 0, 0
     video = audio = None
