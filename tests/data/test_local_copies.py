@@ -373,7 +373,7 @@ def test_damaged_lists_are_one_line(copy, tmp_path):
         unpack_all(mine)
         path = next(mine.rglob(name))
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        with pytest.raises(UserError, match="lists of .* are damaged or others") as error:
+        with pytest.raises(UserError, match="lists of .* are damaged or have another format") as error:
             downloaded(kind, mine, tmp_path / "raw")
         assert "\n" not in str(error.value)
         shutil.rmtree(mine)

@@ -13,8 +13,7 @@ from av.stream import Disposition
 from media_files import write_media
 
 import xkd
-from xkd.data import manifest, windows
-from xkd.data import transcode
+from xkd.data import manifest, transcode, windows
 from xkd.data.opening import MediaError, faults_of, open_decord
 from xkd.data.transcode import prepare_clip
 from xkd.data.windows import Cut

@@ -128,7 +128,9 @@ def test_embed_and_show_fill_short_files_in_the_same_way(tmp_path, pad):
 
 def test_the_pictures_of_a_data_set_show_short_clips(short, tmp_path):
     for n_fft in (512, 8192):
-        draw_contact_sheet(open_clips(short), 5, LogMelSpectrogram(LogMel(n_fft=n_fft, n_mels=8), 16000), tmp_path / "sheet.png")
+        draw_contact_sheet(
+            open_clips(short), 5, LogMelSpectrogram(LogMel(n_fft=n_fft, n_mels=8), 16000), tmp_path / "sheet.png"
+        )
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 

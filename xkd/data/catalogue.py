@@ -1,4 +1,4 @@
-"""The data sets that params.yaml names, and what is known about those of the paper."""
+"""Data sets: what the settings say about each, and what is known about those of the paper and the generated ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from xkd.errors import UserError
 from xkd.params import suggest
 from xkd.settings import Clips, Dataset, Params
 
-FACTS = Path(__file__).parent / "sources" / "catalogue.yaml"
-EMBEDDED = ("talking_digits", "spoken_digits")
+CATALOGUE = Path(__file__).parent / "sources" / "catalogue.yaml"
 
 
 class CatalogueEntry(BaseModel):
@@ -45,30 +44,30 @@ class ArchiveList(CatalogueEntry):
 
 
 class Facts(CatalogueEntry):
-    """What is known about a data set; see catalogue.yaml."""
+    """What is known about a data set; catalogue.yaml explains the keys."""
 
     title: str
     homepage: str
     licence: str
     citation: str
-    gigabytes: float
     require: str
     labels: int
-    expected: dict[str, int]
+    seconds: float
+    expected: dict[str, int] = {}
     archives: tuple[Archive, ...] = ()
     lists: tuple[ArchiveList, ...] = ()
     also: str = ""
     same_files_as: str | None = None
     connections: int = 1
     folds: tuple[str, ...] = ()
-    multi_label: bool = False
     own_clips: bool = False
+    generated: bool = False
 
 
 @cache
 def known_datasets() -> dict[str, Facts]:
-    """The data sets of the paper by kind; one that is part of another has that one's files."""
-    entries = {kind: Facts(**values) for kind, values in yaml.safe_load(FACTS.read_text()).items()}
+    """Reads the catalogue, by kind of data set; one that is part of another gets the files of that one."""
+    entries = {kind: Facts(**values) for kind, values in yaml.safe_load(CATALOGUE.read_text()).items()}
     for kind, entry in entries.items():
         if entry.same_files_as:
             whole = entries[entry.same_files_as]
@@ -78,11 +77,16 @@ def known_datasets() -> dict[str, Facts]:
     return entries
 
 
+def is_own(kind: str) -> bool:
+    """Says whether clips of this kind are the user's own: the catalogue does not know them."""
+    return kind not in known_datasets()
+
+
 def entry(params: Params, name: str) -> Dataset:
-    """The settings of a data set, with `require` filled in.
+    """Returns the settings of a data set, with `require` filled in.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no data set of that name.
     """
     if name not in params.datasets:
         raise UserError(f"datasets: no data set '{name}'{suggest(name, params.datasets)}")
@@ -91,16 +95,16 @@ def entry(params: Params, name: str) -> Dataset:
 
 
 def required(dataset: Dataset) -> str:
-    """Streams that a clip must have to be used ("both", "video", "audio", "any"): as set, else as the catalogue says."""
+    """Returns which streams a clip must have ("both", "video", "audio", "any"): as set, else as the catalogue says."""
     known = known_datasets().get(dataset.kind)
     return dataset.require or (known.require if known else "both")
 
 
 def clips(params: Params, name: str) -> Clips:
-    """How the clips of a data set are prepared.
+    """Returns how the clips of a data set are prepared.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no data set of that name.
     """
     size = entry(params, name).size
     return params.clips.model_copy(update={"size": size}) if size else params.clips

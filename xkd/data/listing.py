@@ -52,7 +52,9 @@ def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """
     odd = table.loc[~table["split"].isin(SPLIT_NAMES), "split"]
     if len(odd):
-        raise UserError(f"{name}: line {odd.index[0] + 2}: split '{odd.iloc[0]}' is not one of {', '.join(SPLIT_NAMES)}")
+        raise UserError(
+            f"{name}: line {odd.index[0] + 2}: split '{odd.iloc[0]}' is not one of {', '.join(SPLIT_NAMES)}"
+        )
     for column in LISTING_COLUMNS:
         _refuse(table, column, _UNPRINTABLE, "holds a control character; rename it", name)
     _refuse(table, "label", _EMPTY_LABEL, f"has an empty label between '{LABEL_SEPARATOR}'", name)

@@ -15,9 +15,7 @@ from xkd.errors import UserError
 from xkd.plan.memory import FULL, networks_without_memory, parameters
 from xkd.settings import MODALITIES, Clips, Dataset, Params, Recipe
 
-# Where the clips are not there yet. Mean length of a data set's clips in seconds, from their descriptions; embedded clips
-# last one second. Pictures as wide as most films. Bits of a pixel at the settings of `prepare`: a rough figure.
-SECONDS = {"ucf101": 7.2, "hmdb51": 3.1, "esc50": 5.0, "fsd50k": 7.6}
+# Where the clips are not there yet. Frames as wide as most videos. Bits of a pixel at the settings of `prepare`: a rough figure.
 OTHER_SECONDS = 10.0
 ASPECT = 16 / 9
 BITS_PER_PIXEL = 0.3
@@ -63,9 +61,10 @@ def clip_counts(params: Params, name: str, train: int | None = None) -> ClipCoun
         return _from_manifest(path, clips, streams)
     splits, source = ({"train": train}, "--clips") if train is not None else _expected(entry, name)
     total, prepared, packed = sum(splits.values()), 0.0, 0.0
-    seconds = clips.seconds if entry.kind in catalogue.EMBEDDED else SECONDS.get(entry.kind, OTHER_SECONDS)
+    known = catalogue.known_datasets().get(entry.kind)
+    seconds = known.seconds if known else OTHER_SECONDS
     if "video" in streams:
-        wide = 1 if entry.kind in catalogue.EMBEDDED else ASPECT
+        wide = 1 if known and known.generated else ASPECT
         pixels = total * math.ceil(seconds * clips.fps) * clips.size**2 * wide
         prepared, packed = prepared + pixels * BITS_PER_PIXEL / 8, packed + 3 * pixels
     if "audio" in streams:
@@ -90,7 +89,7 @@ def encoder_bytes(recipe: Recipe) -> float:
 
 def _expected(entry: Dataset, name: str) -> tuple[dict[str, int], str]:
     known = catalogue.known_datasets().get(entry.kind)
-    if entry.kind in catalogue.EMBEDDED:
+    if known and known.generated:
         return {"train": entry.train_clips, "test": entry.test_clips}, "settings"
     if known is None:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Real voices: the Free Spoken Digit Dataset, read straight from the zip of its repository."""
+"""Reads recorded digits: the Free Spoken Digit Dataset, from the zip of its repository."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NAME = re.compile(r"(?:^|/)recordings/(\d)_(\w+)_(\d+)\.wav$")
 
 
 class Recordings:
-    """Recordings by split and digit.
+    """Reads the recordings of the data set by split and digit.
 
     Raises:
-        UserError: the file is absent, no zip, or does not hold the 3,000 recordings.
+        UserError: the file is missing, not a zip, or does not hold the 3,000 recordings.
     """
 
     def __init__(self, path: str | Path):
@@ -48,11 +48,11 @@ class Recordings:
             self._members.setdefault((split, int(match[1])), []).append(name)
 
     def names(self, split: str, digit: int) -> list[str]:
-        """Members of the zip, sorted."""
+        """Returns the members of the zip for a split and digit, sorted."""
         return self._members[split, digit]
 
     def word(self, name: str) -> np.ndarray:
-        """A recording without its silent ends, (samples,) float at 16 kHz, at most one second."""
+        """Reads a recording and cuts off its silent ends: (samples,) float at 16 kHz, at most one second."""
         with wave.open(io.BytesIO(self._zip.read(name))) as file:
             rate, channels = file.getframerate(), file.getnchannels()
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, channels)
@@ -61,8 +61,8 @@ class Recordings:
 
 
 @lru_cache(maxsize=2)
-def open_archive(path: str) -> Recordings:
-    """The archive, opened once per process."""
+def open_recordings(path: str) -> Recordings:
+    """Opens the archive, once per process."""
     return Recordings(path)
 
 

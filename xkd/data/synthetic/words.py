@@ -1,4 +1,4 @@
-"""Ten English words as sequences of targets for the synthesised voice."""
+"""Describes ten English words as sequences of targets for the synthesised voice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """One steady state: the voice glides from target to target.
+    """Describes one steady state: the voice glides from target to target.
 
     Attributes:
         length: relative duration.
