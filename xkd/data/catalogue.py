@@ -1,4 +1,4 @@
-"""Data sets: what the settings say about each, and what is known about those of the paper and the generated ones."""
+"""Looks up data sets: the settings of each, and the facts known about those of the paper and the generated ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CatalogueEntry(BaseModel):
 
 
 class Archive(CatalogueEntry):
-    """A file of a data set: its address, its name here, its published checksum, and whether it holds archives."""
+    """Describes a file of a data set: its address, its name here, its published checksum, and whether it holds archives."""
 
     url: str
     name: str = ""
@@ -32,19 +32,19 @@ class Archive(CatalogueEntry):
 
     @property
     def file(self) -> str:
-        """Name of the file: the last part of its address unless the catalogue says otherwise."""
+        """Returns the name of the file: the last part of its address unless the catalogue says otherwise."""
         return self.name or urlsplit(self.url).path.rsplit("/", 1)[-1]
 
 
 class ArchiveList(CatalogueEntry):
-    """A text file that lists the addresses of archives, which go to `folder`."""
+    """Describes a text file that lists the addresses of archives; these go to `folder`."""
 
     url: str
     folder: str
 
 
 class Facts(CatalogueEntry):
-    """What is known about a data set; catalogue.yaml explains the keys."""
+    """Holds the catalogue's entry of a data set; catalogue.yaml explains the keys."""
 
     title: str
     homepage: str

@@ -1,4 +1,4 @@
-"""Lists of raw media files: the index that `download` writes, and users' own."""
+"""Reads and writes lists of raw media files: the index that `download` writes, and users' own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EMPTY_LABEL = re.compile(f"^{LABEL_SEPARATOR}|{LABEL_SEPARATOR}{LABEL_SEPARATOR
 
 
 def read_listing(path: Path) -> pd.DataFrame:
-    """A list with all `LISTING_COLUMNS` as text, absent ones empty; ids default to the path without its suffix.
+    """Reads a list: all `LISTING_COLUMNS` as text, absent ones empty; ids default to the path without its suffix.
 
     Raises:
         UserError: no such file, not a table, no or unknown columns, no rows, an unknown split.
@@ -33,10 +33,10 @@ def read_listing(path: Path) -> pd.DataFrame:
 
 
 def completed(table: pd.DataFrame) -> pd.DataFrame:
-    """The same rows with all `LISTING_COLUMNS`; id and split, where they are empty, by default.
+    """Adds absent columns, and the default where id or split is empty.
 
-    Labels, folds and sources that look the same are the same: spaces around them go, Unicode is composed (macOS takes
-    letters apart), and a label that a clip has twice stands once.
+    Labels, folds and sources that look the same become the same: spaces around them are removed, Unicode is composed
+    (macOS decomposes it), and a label that a clip has twice is kept once.
     """
     table = table.reindex(columns=list(LISTING_COLUMNS), fill_value="")
     table["id"] = table["id"].where(table["id"] != "", table["path"].map(lambda p: str(Path(p).with_suffix(""))))
@@ -45,10 +45,13 @@ def completed(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The table, if its splits are known, no text has control characters, and no label of several is empty.
+    """Returns the table, if its splits are known, no text has control characters, and none of several labels is empty.
+
+    Args:
+        name: of the table, for messages.
 
     Raises:
-        UserError: otherwise; `name` says what the table is.
+        UserError: otherwise.
     """
     odd = table.loc[~table["split"].isin(SPLIT_NAMES), "split"]
     if len(odd):
@@ -73,7 +76,7 @@ def _plain(text: str) -> str:
 
 
 def paths(path: Path) -> list[Path]:
-    """The files that any table with a column `path` names, a list or a manifest: relative to its folder.
+    """Returns the files that a table with a column `path`, a list or a manifest, names: relative to its folder.
 
     Raises:
         UserError: no such file, not a table, no such column, no rows.
@@ -87,7 +90,7 @@ def write_listing(path: Path, table: pd.DataFrame) -> None:
 
 
 def relative_to(folder: Path, table: pd.DataFrame, listed_in: Path) -> pd.DataFrame:
-    """The same list with paths, given relative to the folder `listed_in`, made relative to `folder`."""
+    """Makes paths that are relative to the folder `listed_in` relative to `folder`."""
     start, place = os.path.realpath(folder), os.path.realpath(listed_in)  # `data` is often a link to a larger disk
     paths = [os.path.relpath(os.path.join(place, name), start) for name in table["path"]]
     return table.assign(path=paths)

@@ -49,7 +49,7 @@ class ClipReader:
             return np.stack(list(found.values()))
         video = self._by_decord()
         last = len(video) if count is None else min(first + count, len(video))
-        return video.pictures(np.arange(min(first, last - 1), last))
+        return video.frames(np.arange(min(first, last - 1), last))
 
     def all_pictures(self) -> Iterator[np.ndarray]:
         """All pictures, some at a time, so that long clips fit in memory."""

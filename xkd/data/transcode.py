@@ -1,4 +1,4 @@
-"""One raw file becomes one training-ready clip, or a reason why not. Never another clip in its place."""
+"""Turns one raw file into one training-ready clip, or finds the reason why it cannot be used."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from xkd.made import Made
 from xkd.settings import Clips, Limits
 
 NEEDS = {"both": ("video", "audio"), "video": ("video",), "audio": ("audio",), "any": ()}
-# decord 0.6 comes with decoders of 2021, which do not know these
+# decord 0.6 ships decoders of 2021, which do not know these
 UNSUPPORTED = frozenset({"av1", "vvc", "evc", "lcevc"})
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare_clip` found: manifest columns, and the decoded clip where it is to be packed."""
+    """Holds the manifest columns of a clip, and the decoded clip where it is to be packed."""
 
     facts: dict[str, Any]
     video: np.ndarray | None = None
@@ -43,14 +43,14 @@ def prepare_clip(
 
     Args:
         raw: the raw file; never changed.
-        out: the training-ready clip, to whose name `prepare_clip` adds the hash of the raw file: other content gives another
-            clip, and a clip that was made from the same content is kept.
-        files: lists the clips.
-        require: both, video, audio or any: the streams without which the clip is unusable.
-        limits: of the raw file; by default those of the settings' defaults.
+        out: path of the clip but for its end, a hash of the raw file: other content gives another clip, and a clip that was
+            made from the same content is kept.
+        files: the journal of clips.
+        require: streams that a clip must have: both, video, audio or any.
+        limits: of the raw file; by default, the default settings.
 
     Raises:
-        OSError: a fault of the machine, such as a full disk; any fault of the file is a reason instead.
+        OSError: an error of the machine, such as a full disk; any error of the file becomes a reason instead.
         UserError: a file that xkd did not make has the name of the clip.
     """
     source, limits = Path(raw), limits or Limits()
@@ -68,7 +68,7 @@ def prepare_clip(
 
 
 def file_name(clip_id: str, path: str) -> str:
-    """Names the clip, up to the hash of its content; another id or another raw file gives another name."""
+    """Returns the name of a clip without the hash of its content; another id or raw file gives another name."""
     readable = re.sub(r"[^A-Za-z0-9._-]", "_", clip_id)[-60:]
     return f"{readable}-{hashlib.sha256(json.dumps([clip_id, path]).encode()).hexdigest()[:8]}"
 
@@ -107,13 +107,13 @@ def _write(source: Path, target: Path, found: MediaFacts, clips: Clips, limits: 
 
 
 def _check_complete(seconds: float, declared: float | None) -> None:
-    """Headers round, and some count subtitles: a tenth or half a second is no fault."""
+    """Checks that a file is as long as its headers say, up to a tenth or half a second: headers round, or count subtitles."""
     if declared and declared - seconds > max(0.5, 0.1 * declared):
         raise MediaError(f"truncated: {seconds:.1f} s of {declared:.1f} s")
 
 
 def _is_ready(source: Path, video: Video, found: MediaFacts, clips: Clips) -> bool:
-    """Whether the raw file already is what training reads: it is then used as it is."""
+    """Says whether the raw file already is what training reads: it is then copied."""
     sound = (found.audio_codec, found.sample_rate, found.channels) in ((None,) * 3, ("aac", clips.sample_rate, 1))
     return bool(
         sound
@@ -128,7 +128,7 @@ def _is_ready(source: Path, video: Video, found: MediaFacts, clips: Clips) -> bo
 
 
 def _beside(video: Video, waveform: np.ndarray, delay: int, sample_rate: int) -> np.ndarray:
-    """The sound from the first frame to the end of the last, at most; `delay` samples of silence lie before it."""
+    """Cuts the audio to the time from the first frame to the end of the last; `delay` samples of silence come first."""
     samples = max(round(video.seconds * sample_rate), 1)
     if not -len(waveform) < delay < samples:
         raise MediaError(
@@ -139,7 +139,7 @@ def _beside(video: Video, waveform: np.ndarray, delay: int, sample_rate: int) ->
 
 
 def _size(found: MediaFacts, short: int) -> tuple[int, int]:
-    """Width and height with the shorter side `short`; the longer one is rounded to an even number."""
+    """Returns width and height with the shorter side `short`; the longer side is rounded to an even number."""
     scale = short / min(found.size)
     width, height = (2 * round(side * scale / 2) for side in found.size)
     return max(width, short), max(height, short)
@@ -153,14 +153,14 @@ def _decoded(target: Path, found: MediaFacts, clips: Clips, limits: Limits, pack
         frames, video = _joined(reader.all_pictures(), pack)
         seconds = frames / clips.fps
     if found.audio_codec:
-        # No more than there are frames, or than the encoder was given: it fills its last block.
+        # The encoder fills its last block: read no more samples than there are frames, or than the encoder was given.
         most = round(seconds * clips.sample_rate) if video is not None else reader.declared_samples()
         samples, audio = _joined(reader.all_samples(most), pack)
         if not samples:
             raise MediaError("unreadable: no sound")
     if video is None:
         seconds = samples / clips.sample_rate
-    decode.check_seconds(seconds - 1 / clips.fps, limits)  # of a clip that was made under other limits
+    decode.check_seconds(seconds - 1 / clips.fps, limits)  # the clip may have been made under other limits
     if seconds < clips.shortest:
         raise MediaError(f"too short: {seconds:.2f} s, at least {clips.shortest:g} (clips.shortest)")
     facts = {
@@ -182,7 +182,7 @@ def _decoded(target: Path, found: MediaFacts, clips: Clips, limits: Limits, pack
 
 
 def _joined(parts: Iterator[np.ndarray], keep: bool) -> tuple[int, np.ndarray]:
-    """Returns the length of all parts together, and their content: of all where it is to be kept, else of the last."""
+    """Returns the length of all parts together, and their content: all of it if `keep`, else that of the last part."""
     length, kept = 0, deque[np.ndarray](maxlen=None if keep else 1)
     for part in parts:
         length += len(part)

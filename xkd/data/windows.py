@@ -61,7 +61,7 @@ def read(path: str, cut: Cut, first: int, count: int) -> list[np.ndarray] | str:
                 return [_padded(samples[begin - begins.start :], cut) for begin in begins]
             video = Video(Path(path), LIMITS)
             shown = video.at_rate(cut.rate)
-            return [video.pictures(_padded(shown[begin:], cut)) for begin in begins]
+            return [video.frames(_padded(shown[begin:], cut)) for begin in begins]
     except MediaError as error:
         return str(error)
 

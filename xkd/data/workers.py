@@ -1,4 +1,4 @@
-"""Work spread over processes that may hang or crash: decoders of damaged media do both."""
+"""Runs tasks in processes that may hang or crash: decoders of damaged media do both."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from pebble import ProcessExpired, ProcessFuture, ProcessPool
 Outcome = TypeVar("Outcome")
 TaskArguments = TypeVarTuple("TaskArguments")
 
-FILE_SECONDS, SECONDS_PER_MEGABYTE = 300.0, 4.0  # longer than that, and the decoder hangs; hours may be few bytes
+FILE_SECONDS, SECONDS_PER_MEGABYTE = 300.0, 4.0  # a decoder that takes longer hangs; hours of video may be few bytes
 SPARE_WORK = 512  # tasks handed out ahead of the one awaited: bounds the memory of finished results
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Stands in for the result of a task whose process hung or died."""
+    """Replaces the result of a task whose process hung or died."""
 
     reason: str
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
+    """Returns the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def seconds_allowed(task: tuple[str, *tuple[Any, ...]]) -> float:
-    """Time for decoding the file that a task's first argument names."""
+    """Returns the time allowed for decoding the file that a task's first argument names."""
     try:
         size = Path(task[0]).stat().st_size
     except (OSError, ValueError):  # the task itself will say what is wrong with the file

@@ -96,7 +96,7 @@ def _open(path: Path, found: MediaFacts, cut: Cut) -> tuple[Reader, float]:
 
     def pictures(first: int) -> np.ndarray:
         # A start in the very last moment, or past the end of a stream that is shorter than the other, holds its last picture.
-        return video.pictures(shown[first : first + cut.length] if first < len(shown) else shown[-1:])
+        return video.frames(shown[first : first + cut.length] if first < len(shown) else shown[-1:])
 
     return pictures, len(shown) / cut.rate
 

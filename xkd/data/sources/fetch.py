@@ -31,7 +31,7 @@ LOCK = "archives.lock.json"
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to fetch.
+    """Describes a file to fetch.
 
     Attributes:
         url: its address.

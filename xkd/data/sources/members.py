@@ -36,7 +36,7 @@ EXTENDED = {
 
 @dataclass(frozen=True)
 class Member:
-    """A file in an archive: its path there, its declared size in bytes, and a function that opens it."""
+    """Describes a file in an archive: its path there, its declared size in bytes, and a function that opens it."""
 
     name: str
     size: int
