@@ -20,7 +20,7 @@ from rich.table import Table
 from xkd import params
 from xkd.data.clips import open_clips
 from xkd.data.loader import train_loader
-from xkd.settings import Recipe
+from xkd.recipe import Recipe
 
 
 @click.command()

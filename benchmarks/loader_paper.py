@@ -37,7 +37,8 @@ from xkd.data.loader import collate
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.data.memory import keep_freed_memory
 from xkd.data.views import TrainViews, clip_generator
-from xkd.settings import Dataset, Recipe, VideoView
+from xkd.recipe import Recipe
+from xkd.settings import Dataset, VideoView
 from xkd.stages import prepare
 
 BATCH = 8

@@ -17,7 +17,7 @@ from xkd.models.networks import MODALITIES, OTHER, Networks
 from xkd.models.vit import Attention, Block, Encoder
 from xkd.objectives.alignment import GAMMAS, SMALLEST_SQUARED_DISTANCE
 from xkd.objectives.reconstruction import VARIANCE_FLOOR
-from xkd.settings import Recipe
+from xkd.recipe import Recipe
 
 
 class PlainStep:

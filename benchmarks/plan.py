@@ -25,7 +25,7 @@ from xkd import params
 from xkd.params import merge
 from xkd.plan.arithmetic import step_flops
 from xkd.plan.memory import memory
-from xkd.settings import Recipe
+from xkd.recipe import Recipe
 
 PAPER, TINY = Path("workflow/presets/paper.yaml"), Path("workflow/presets/miniature.yaml")
 SMALL = {"width": 256, "depth": 4, "heads": 4, "decoder": {"width": 128, "depth": 2, "heads": 2}}

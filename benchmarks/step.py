@@ -29,7 +29,7 @@ from benchmarks.plain import PlainStep
 from xkd import params
 from xkd.models.networks import Networks
 from xkd.plan.shapes import patch_counts, view_shapes
-from xkd.settings import Recipe
+from xkd.recipe import Recipe
 from xkd.training.build import build_networks
 from xkd.training.objective import Objective
 from xkd.training.optimiser import make_optimiser

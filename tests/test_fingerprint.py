@@ -9,7 +9,7 @@ FILES = {
     "stages/__init__.py": "",
     "stages/train.py": "from xkd.models import net\nfrom xkd import tracking\n\ndef run():\n    return net.f()\n",
     "stages/report.py": "def run():\n    from ..page import make\n    return make()\n",
-    "stages/fetch.py": "from xkd import settings\nfrom xkd.data import facts, lists\n",
+    "stages/fetch.py": "from xkd import knobs, settings\nfrom xkd.data import facts, lists\n",
     "models/__init__.py": "",
     "models/net.py": '"""Net."""\nfrom .layers import g\n\ndef f():\n    """Doc."""\n    return g()\n',
     "models/layers.py": "def g():\n    return 1\n",
@@ -17,7 +17,8 @@ FILES = {
     "page/text.py": "def make():\n    return 1\n",
     "page/templates/page.html": "<p>",
     "tracking.py": "def log():\n    return 1\n",
-    "settings.py": "LENGTH = Field(2, ge=1, description='how long')\n",
+    "settings/__init__.py": "LENGTH = 2\n",
+    "knobs.py": "LENGTH = Field(2, ge=1, description='how long')\n",
     "data/__init__.py": "",
     "data/lists.py": "def read(path: str) -> str:\n    if not path:\n        raise UserError(f'{path}: name a file')\n"
     "    say('reading')\n    raise MediaError('missing')\n",
@@ -75,9 +76,10 @@ def test_edits_change_the_stages_that_can_see_them(package, file, text, stages):
 @pytest.mark.parametrize(
     ("file", "old", "new", "stages"),
     [
-        ("settings.py", "how long", "how long, in frames", set()),
-        ("settings.py", "ge=1", "ge=2", {"fetch"}),
-        ("settings.py", "2,", "3,", {"fetch"}),
+        ("knobs.py", "how long", "how long, in frames", set()),
+        ("knobs.py", "ge=1", "ge=2", {"fetch"}),
+        ("knobs.py", "2,", "3,", {"fetch"}),
+        ("settings/__init__.py", "2", "3", set()),  # the engines compare the values of settings
         ("data/lists.py", "name a file", "give a file", set()),
         ("data/lists.py", "if not path", "if path", {"fetch"}),
         ("data/lists.py", "'reading'", "'reads'", set()),

@@ -19,8 +19,9 @@ from typing import Any
 import yaml
 
 PACKAGE = Path(__file__).parent
-# These, and the modules in them, watch a stage and cannot change its results.
-WATCHERS = {"xkd.fingerprint", "xkd.progress", "xkd.tracking"}
+# These, and the modules in them, cannot change a stage's results. They watch it; or they define settings, whose values are
+# compared themselves; or they load plugins, which have hashes of their own.
+WATCHERS = {"xkd.fingerprint", "xkd.progress", "xkd.tracking", "xkd.settings", "xkd.registry", "xkd.plugins"}
 ERRORS = {"UserError", "ValueError", "TypeError"}  # not MediaError, whose text becomes a reason in the manifest
 SPOKEN = {"say", "detail", "track", "counter", "print", "warn"}  # calls whose texts people read, and no program
 
@@ -48,6 +49,15 @@ def module(first: str) -> str:
     for path in sorted(_data_files(modules)):
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n".encode() + _content(path))
     return digest.hexdigest()[:16]
+
+
+def code_of_file(path: Path) -> str:
+    """Hash of the code in one file, a plugin's say; what the file imports is not seen.
+
+    Raises:
+        OSError, ValueError, SyntaxError: it cannot be read as Python.
+    """
+    return hashlib.sha256(ast.dump(_Decisive().visit(ast.parse(path.read_bytes()))).encode()).hexdigest()[:16]
 
 
 def _reachable(first: str) -> set[str]:

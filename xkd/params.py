@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel
 
-from xkd import settings_file
+from xkd import plugins, registry, settings_file
 from xkd.errors import UserError
-from xkd.settings import MODALITIES, Params, PretrainRequest, ProtocolSettings, Recipe, Settings, Task
+from xkd.recipe import Recipe
+from xkd.registry import suggest
+from xkd.settings import MODALITIES, Params, PretrainRequest, Task
+from xkd.settings.explain import shown, validated
 
-Group = TypeVar("Group", bound=Settings)
 CHANGEABLE = ("views", "model", "objective", "training")
 # Folders of the project that hold something else than results.
 TAKEN = {
@@ -32,7 +32,6 @@ TAKEN = {
     "mlflow-unsent",
     "mlflow.db",
 } | {*("xkd", "workflow", "docs", "tests", "benchmarks", "site", "screenshots")}
-LONGEST_SHOWN = 100
 HEADLINES = ("top1", "map", "recall1")
 METHODS = {"linear": ("linear", "knn")}  # the methods of a protocol, where they are not its own name alone
 
@@ -43,7 +42,9 @@ def load(path: str | Path = "params.yaml") -> Params:
     Raises:
         UserError: one line naming the file, the key, what is wrong and, for a typo, the nearest key.
     """
-    params = _validated(Params, _read(Path(path)), str(path))
+    values = _read(Path(path))
+    plugins.load(_plugins(values, path))
+    params = validated(Params, values, str(path))
     _check_results(Path(params.results), path)
     known = set(params.ablations)
     if params.dataset not in params.datasets:
@@ -74,6 +75,14 @@ def load(path: str | Path = "params.yaml") -> Params:
     return params
 
 
+def _plugins(values: dict[str, Any], path: str | Path) -> list[str]:
+    """The files that settings name as plugins: they are imported before the names that they register are validated."""
+    files = values.get("plugins", [])
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise UserError(f"{path}: plugins: expected a list of Python files, found {shown(files)}")
+    return files
+
+
 def _check_columns(params: Params, path: str | Path) -> None:
     """Refuses two tasks whose figures would share a column of the table."""
     taken: dict[str, str] = {}
@@ -100,7 +109,7 @@ def _shared_evenly(recipe: Recipe, asked: PretrainRequest, path: str | Path) -> 
         )
 
 
-def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> ProtocolSettings:
+def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Any:
     """The settings of a task's protocol, its changes merged in.
 
     Raises:
@@ -109,8 +118,8 @@ def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Pro
     if task not in params.tasks:
         raise UserError(f"{path}: no task '{task}'{suggest(task, params.tasks)}")
     chosen = params.tasks[task]
-    base: ProtocolSettings = getattr(params.evaluate, chosen.protocol)
-    return _validated(type(base), merge(base.model_dump(), chosen.changes), f"{path}: tasks.{task}.changes")
+    base = getattr(params.evaluate, chosen.protocol, None) or registry.protocols[chosen.protocol].Settings()
+    return validated(type(base), merge(base.model_dump(), chosen.changes), f"{path}: tasks.{task}.changes")
 
 
 def with_views(recipe: Recipe, params: Params, task: str, path: str | Path = "params.yaml") -> Recipe:
@@ -120,9 +129,7 @@ def with_views(recipe: Recipe, params: Params, task: str, path: str | Path = "pa
         UserError: views that do not exist, or that patches of the run's encoders do not tile.
     """
     changes = {"views": params.tasks[task].views}
-    return _validated(
-        Recipe, merge(recipe.model_dump(), changes), f"{path}: tasks.{task}.views: with {recipe.ablation}"
-    )
+    return validated(Recipe, merge(recipe.model_dump(), changes), f"{path}: tasks.{task}.views: with {recipe.ablation}")
 
 
 def column(task: str, protocol: str, classifier: str) -> str:
@@ -190,7 +197,7 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
         if group not in CHANGEABLE:
             raise UserError(f"{where}: '{group}' cannot be changed per ablation{suggest(group, CHANGEABLE)}")
     base = params.model_dump(include={"dataset", "clips", "logmel", *CHANGEABLE})
-    return _validated(Recipe, {"ablation": ablation, **merge(base, changes)}, where)
+    return validated(Recipe, {"ablation": ablation, **merge(base, changes)}, where)
 
 
 def decisive(recipe: Recipe) -> dict[str, Any]:
@@ -212,7 +219,7 @@ def read_recipe(values: dict[str, Any], where: str) -> Recipe:
     Raises:
         UserError: it is not valid; `where` begins the message.
     """
-    return _validated(Recipe, values, where)
+    return validated(Recipe, values, where)
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -245,56 +252,10 @@ def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
     if parent is None:
         return values
     if not isinstance(parent, str) or not parent.isprintable():
-        raise UserError(f"{path}: extends: expected the name of one settings file, found {_short(parent)}")
+        raise UserError(f"{path}: extends: expected the name of one settings file, found {shown(parent)}")
     return _without_nulls(merge(_read(path.parent / parent, chain), values))
 
 
 def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
     """Drops keys set to null: how a file that extends another takes something away, an ablation say."""
     return {k: _without_nulls(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
-
-
-def _validated(model: type[Group], values: dict[str, Any], where: str) -> Group:
-    try:
-        # As JSON, since strictness there still takes lists for tuples: no "3" for 3, no 1 for true.
-        return model.model_validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        problems = error.errors()
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{where}: {_explain(model, problems[0])}{more}") from None
-
-
-def _explain(model: type[Settings], problem: ErrorDetails) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{suggest(location[-1], _keys_beside(model, location[:-1]))}"
-    if problem["type"] == "missing":
-        return f"'{key}' is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    if key == "results" and problem["type"] == "string_pattern_mismatch":
-        message = "use letters, digits and . _ - with / between folders, none of which begins with a dot"
-    return f"'{key}': {message}, found {_short(problem['input'])}" if key else message
-
-
-def _short(value: object) -> str:
-    """A value as an error message shows it."""
-    shown = repr(value)
-    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
-
-
-def _keys_beside(model: type[Settings], location: list[str]) -> list[str]:
-    """Names allowed in the group at `location`, found by walking the models."""
-    for part in location:
-        field = model.model_fields.get(part)
-        annotation = field.annotation if field else model
-        arguments = getattr(annotation, "__args__", ())
-        candidates = [a for a in (annotation, *arguments) if isinstance(a, type) and issubclass(a, Settings)]
-        model = candidates[0] if candidates else model
-    return list(model.model_fields)
-
-
-def suggest(word: str, known: Collection[str]) -> str:
-    """The end of an error message about an unknown name: the nearest known one, or all of them."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"

@@ -2,7 +2,8 @@
 
 import torch
 
-from xkd.settings import AudioView, Clips, LogMel, Model, Objective, Recipe, Training, VideoView, Views
+from xkd.recipe import Recipe
+from xkd.settings import AudioView, Clips, LogMel, Model, Objective, Training, VideoView, Views
 
 FPS, RATE = 8, 16000
 ENVELOPE = 0.8  # the tone of a coded clip is this much louder in each video frame than in the next

@@ -7,7 +7,8 @@ from clip_fakes import FakeClips, recipe
 
 from xkd.data import loader
 from xkd.errors import UserError
-from xkd.settings import Recipe, Training
+from xkd.recipe import Recipe
+from xkd.settings import Training
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from xkd.errors import UserError
-from xkd.params import suggest
+from xkd.registry import suggest
 from xkd.settings import Clips, Dataset, Params
 
 CATALOGUE = Path(__file__).parent / "sources" / "catalogue.yaml"

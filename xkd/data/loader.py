@@ -20,7 +20,8 @@ from xkd.data.clips import open_clips
 from xkd.data.memory import keep_freed_memory
 from xkd.data.views import Cuts, EvalViews, TrainViews, clip_generator
 from xkd.errors import UserError
-from xkd.settings import MODALITIES, Recipe
+from xkd.recipe import Recipe
+from xkd.settings import MODALITIES
 
 SHARED_MEMORY = "/dev/shm"
 Item = tuple[str, int, dict[str, list[Tensor]] | Cuts]  # id, label, views or cuts of a clip

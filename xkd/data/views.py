@@ -17,7 +17,8 @@ from xkd.data import augment
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.data.padding import padded
 from xkd.errors import UserError
-from xkd.settings import MODALITIES, AudioView, Clips, Recipe, VideoView
+from xkd.recipe import Recipe
+from xkd.settings import MODALITIES, AudioView, Clips, VideoView
 
 if TYPE_CHECKING:
     from xkd.data.clips import ClipStore

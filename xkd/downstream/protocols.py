@@ -30,7 +30,8 @@ from xkd.models.networks import OTHER
 from xkd.models.vit import Encoder
 from xkd.params import canonical
 from xkd.progress import track
-from xkd.settings import Finetune, Layer, Linear, Recipe, Retrieval, Svm, Task
+from xkd.recipe import Recipe
+from xkd.settings import Finetune, Layer, Linear, Retrieval, Svm, Task
 
 FeatureSet = tuple[str, str, np.ndarray, np.ndarray]
 Result = tuple[Clips, list[Scores | Retrieved], dict[str, float | str], list[str]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from xkd.models.networks import ModalityShape
 from xkd.plan.shapes import kept_count, patch_counts
-from xkd.settings import Recipe
+from xkd.recipe import Recipe
 from xkd.training.build import modalities, modality_shapes
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from xkd.params import protocol, tasks_of, with_views
 from xkd.plan.arithmetic import encoder_forward
 from xkd.plan.storage import ClipCounts
-from xkd.settings import Finetune, Params, Recipe, Task
+from xkd.recipe import Recipe
+from xkd.settings import Finetune, Params, Task
 from xkd.training.build import modalities
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from xkd.models.networks import Networks
 from xkd.plan.shapes import kept_count, patch_counts, view_shapes
-from xkd.settings import Recipe
+from xkd.recipe import Recipe
 from xkd.training.build import build_networks, modality_shapes, trainable_parameters
 
 FULL = 4  # bytes of a float32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from xkd.models.patches import grid_of
-from xkd.settings import Recipe
+from xkd.recipe import Recipe
 from xkd.training.build import modalities
 
 

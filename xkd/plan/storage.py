@@ -13,7 +13,8 @@ from xkd.data import catalogue, manifest
 from xkd.data.encode import AUDIO_BIT_RATE
 from xkd.errors import UserError
 from xkd.plan.memory import FULL, networks_without_memory, parameters
-from xkd.settings import MODALITIES, Clips, Dataset, Params, Recipe
+from xkd.recipe import Recipe
+from xkd.settings import MODALITIES, Clips, Dataset, Params
 
 # Where the clips are not there yet. Frames as wide as most videos. Bits of a pixel at the settings of `prepare`: a rough figure.
 OTHER_SECONDS = 10.0

@@ -33,8 +33,9 @@ from xkd.files import check_output, files_in, read_json, replacing, sha256, writ
 from xkd.models.vit import Encoder
 from xkd.params import canonical, column, headline, with_views
 from xkd.params import protocol as params_of_protocol
+from xkd.recipe import Recipe
 from xkd.runs import CONFIG, TRACKING
-from xkd.settings import Params, Recipe, Retrieval, Task
+from xkd.settings import Params, Retrieval, Task
 from xkd.training.export import load_encoders, load_heads, load_recipe, weights_files
 
 SPLITS = ("train", "test")

@@ -14,7 +14,8 @@ from xkd.plan.memory import clips_at_once, memory, parameters
 from xkd.plan.shapes import kept_count, patch_counts, view_shapes
 from xkd.plan.show import show
 from xkd.plan.storage import KEPT_CHECKPOINTS, ClipCounts, checkpoint_bytes, clip_counts, encoder_bytes
-from xkd.settings import Params, Recipe
+from xkd.recipe import Recipe
+from xkd.settings import Params
 
 
 @dataclass(frozen=True)

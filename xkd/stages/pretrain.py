@@ -20,8 +20,9 @@ from xkd.models.networks import Networks
 from xkd.params import canonical, decisive, flat
 from xkd.params import recipe as recipe_of
 from xkd.progress import counter, say
+from xkd.recipe import Recipe
 from xkd.runs import CONFIG, ENCODERS, HISTORY, METRICS, PICTURE, SAMPLES, STEPS, TIMES, TRACKING, VERSIONS
-from xkd.settings import Params, Recipe
+from xkd.settings import Params
 from xkd.training import checkpoint, distributed
 from xkd.training.build import build_networks, modalities, modality_shapes, trainable_parameters
 from xkd.training.embeddings import held_out, save_embeddings

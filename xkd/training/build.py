@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from xkd.models.networks import ModalityShape, Networks, Sizes
-from xkd.settings import Model, Recipe
+from xkd.recipe import Recipe
+from xkd.settings import Model
 from xkd.training.start import given_encoders
 
 

@@ -15,8 +15,8 @@ from xkd.data.loader import collate
 from xkd.data.views import EvalViews
 from xkd.files import replacing
 from xkd.models.networks import Networks
+from xkd.recipe import Recipe
 from xkd.runs import EMBEDDINGS
-from xkd.settings import Recipe
 
 CLIPS = 256
 BATCH = 16  # clips: full-size views of all of them at once would not fit in memory

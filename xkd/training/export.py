@@ -13,8 +13,8 @@ from xkd.models.head import ProjectionHead
 from xkd.models.networks import Networks
 from xkd.models.vit import Encoder
 from xkd.params import read_recipe
+from xkd.recipe import Recipe
 from xkd.runs import CONFIG, ENCODERS
-from xkd.settings import Recipe
 from xkd.training.build import modality_shapes
 from xkd.training.start import given_encoders
 

@@ -14,7 +14,8 @@ from xkd.errors import UserError
 from xkd.models.networks import Networks
 from xkd.models.vit import Block
 from xkd.progress import say
-from xkd.settings import Recipe, Training
+from xkd.recipe import Recipe
+from xkd.settings import Training
 from xkd.training.distributed import ALONE, Group
 from xkd.training.objective import Objective
 from xkd.training.optimiser import make_optimiser

@@ -1,0 +1,105 @@
+"""The effective settings of one pretraining job, and what follows from them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from pydantic import model_validator
+
+from xkd import registry
+from xkd.settings.base import MODALITIES, Name, plugin_files
+from xkd.settings.params import Base
+
+
+class Recipe(Base):
+    """The effective settings of one pretraining job: the base with one ablation's changes merged in."""
+
+    ablation: Name
+
+    @property
+    def plugins(self) -> set[Path]:
+        """The plugin files that this job's settings use."""
+        return plugin_files(self)
+
+    @property
+    def has_teachers(self) -> bool:
+        """Whether there are heads, local views and teachers: distillation and alignment need them, reconstruction does not."""
+        objective = self.objective
+        needed = (
+            objective.distillation
+            or objective.alignment
+            or any(
+                settings.weight and registry.terms[name].needs_teachers for name, settings in objective.plugged.items()
+            )
+        )
+        return self.training.mode == "pretrain" and bool(needed)
+
+    @property
+    def modalities(self) -> tuple[str, ...] | None:
+        """What a run trains, video first; None where that follows from encoders that it is given.
+
+        Where nothing is distilled or aligned, `objective.reconstruct` names them, for the yardsticks too.
+        """
+        if self.training.mode == "none" and self.training.weights:
+            return None
+        if self.has_teachers:
+            return MODALITIES
+        return tuple(m for m in MODALITIES if m in self.objective.reconstruct) or MODALITIES
+
+    @property
+    def grids(self) -> dict[str, tuple[int, ...]]:
+        """Patches of each modality's global view along each axis: frames, rows, columns; mel bands, steps of time."""
+        video, audio = self.views.video_global, self.views.audio_global
+        frames, rows, columns = self.model.video_patch
+        bands, steps = self.model.audio_patch
+        return {
+            "video": (video.frames // frames, video.size // rows, video.size // columns),
+            "audio": (self.logmel.n_mels // bands, audio.frames // steps),
+        }
+
+    @property
+    def reconstructed(self) -> tuple[str, ...]:
+        """The modalities that get a decoder."""
+        reconstructs = self.training.mode == "pretrain" and self.objective.reconstruction > 0
+        return self.objective.reconstruct if reconstructs else ()
+
+    @model_validator(mode="after")
+    def _patches_tile_views(self) -> Recipe:
+        frames, rows, columns = self.model.video_patch
+        bands, steps = self.model.audio_patch
+        for name in ("video_global", "video_local"):
+            view = getattr(self.views, name)
+            if view.frames % frames or view.size % rows or view.size % columns:
+                raise ValueError(f"views.{name} ({view.frames} x {view.size}) is not a multiple of model.video_patch")
+        for name in ("audio_global", "audio_local"):
+            if getattr(self.views, name).frames % steps or self.logmel.n_mels % bands:
+                raise ValueError(f"views.{name} or logmel.n_mels is not a multiple of model.audio_patch")
+        for width, heads in (
+            (self.model.width, self.model.heads),
+            (self.model.decoder.width, self.model.decoder.heads),
+        ):
+            if width % heads:
+                raise ValueError(f"model width {width} is not a multiple of its {heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _some_patches_stay_visible(self) -> Recipe:
+        for modality, grid in self.grids.items() if self.training.mode == "pretrain" else ():
+            patches = math.prod(grid)
+            ratio = getattr(self.objective, f"mask_{modality}")
+            if not 0 < round(patches * (1 - ratio)) < patches:
+                left = "hides none" if ratio < 0.5 else "leaves none visible"
+                raise ValueError(f"objective.mask_{modality}: {ratio:g} of {patches} patches {left}")
+        return self
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Recipe:
+        objective = self.objective
+        reconstructs = objective.reconstruction and objective.reconstruct
+        plugged = any(settings.weight for settings in objective.plugged.values())
+        if not (reconstructs or objective.distillation or objective.alignment or plugged):
+            raise ValueError("objective: every term is switched off; set training.mode to none for random weights")
+        if objective.teacher_view == "local" and not self.views.local_views:
+            raise ValueError("objective.teacher_view is local, but views.local_views is 0")
+        return self

@@ -1,0 +1,43 @@
+"""Settings of the networks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from xkd import registry
+from xkd.settings.base import Depth, Known, Open, Positive, Settings, Size
+
+
+class Decoder(Settings):
+    width: Size = 384
+    depth: Depth = 4
+    heads: Size = 12
+
+
+class Head(Settings):
+    hidden: Positive = 2048
+    bottleneck: Positive = 256
+    out: Positive = 8192
+
+
+class Model(Open):
+    """The networks. Both encoders have the same sizes (paper: base, 768/12/12)."""
+
+    REGISTRY = registry.backbones
+
+    arch: Annotated[str, Known(registry.backbones)] = Field("vit", description="architecture of the encoders")
+    width: Size = 768
+    depth: Depth = 12
+    heads: Size = 12
+    video_patch: tuple[Size, Size, Size] = Field((4, 16, 16), description="frames, rows, columns")
+    audio_patch: tuple[Size, Size] = Field((4, 16), description="mel bands, time frames")
+    positions: Literal["normal", "sincos"] = Field(
+        "normal", description="initial positions: N(0, 0.02) (paper) or sine-cosine"
+    )
+    decoder: Decoder = Decoder()
+    head: Head = Head()
+    share: Literal["none", "students", "all"] = Field(
+        "none", description="XKD, XKD-MAS (one student), XKD-MATS (one student, one teacher)"
+    )

@@ -1,0 +1,63 @@
+"""Settings of the optimiser and of how a run is executed."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from xkd.settings.base import Epochs, Few, Fraction, Momentum, Place, Positive, Rate, Settings, Strength
+
+
+class Training(Settings):
+    """The optimiser and its schedules (released configuration).
+
+    Attributes:
+        HOW: keys that say how a run is executed, and not what it computes: changing one refuses and repeats nothing.
+    """
+
+    HOW: ClassVar = ("accumulate", "checkpoint_activations", "workers", "checkpoint_epochs", "checkpoint_minutes")
+
+    mode: Literal["pretrain", "supervised", "none"] = Field(
+        "pretrain", description="none: no training, of random weights (a yardstick) or of given ones"
+    )
+    weights: tuple[Place, ...] = Field(
+        (),
+        max_length=2,
+        description="folders of trained encoders to start from, one per modality: of import-weights or of another run",
+    )
+    epochs: Positive = 800
+    batch_size: Positive = 256
+    learning_rate: Rate = 1e-4
+    warmup_epochs: Epochs = 30
+    weight_decay: Strength = 0.3
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95)
+    clip_gradient: float = Field(0.3, gt=0, le=1e6, description="norm limit of each student tensor on its own")
+    ema: tuple[Fraction, Fraction] = Field((0.997, 1.0), description="teacher momentum, first to last (cosine)")
+    freeze_last_layer_epochs: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the networks; losses are in float32. float16 scales the loss"
+    )
+    accumulate: Positive = Field(
+        1, description="parts that a batch is processed in, for less memory: the same result up to rounding"
+    )
+    checkpoint_activations: bool = Field(
+        False, description="recompute each block's activations in the backward pass, for less memory: the same result"
+    )
+    compile: bool = Field(False, description="torch.compile of the transformer blocks; the first steps take minutes")
+    workers: Few = Field(0, description="loader processes of each training process; 0 loads in the training process")
+    augment: Literal["cpu", "device"] = Field(
+        "cpu",
+        description="cpu: the loader's workers do it all; device: they cut and resize, and the GPU jitters, blurs and takes "
+        "logarithms, with the same draws; for fewer cores per GPU",
+    )
+    checkpoint_epochs: Positive = Field(10, description="epochs between checkpoints")
+    checkpoint_minutes: float = Field(
+        15.0, gt=0, le=1e6, description="minutes between checkpoints, within an epoch too"
+    )
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> Training:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        return self
