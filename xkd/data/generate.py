@@ -26,8 +26,8 @@ SPOKEN_DIGITS_VARIABLE = "XKD_SPOKEN_DIGITS_ARCHIVE"
 
 def source_hash() -> str:
     """Returns a short hash of the code that makes a clip: another drawing is another data set."""
-    code = fingerprint.module("xkd.data.synthetic") + fingerprint.module("xkd.data.encode")
-    return hashlib.sha256(code.encode()).hexdigest()[:12]
+    sources = [*sorted(Path(synthetic.__file__).parent.glob("*.py")), Path(encode.__file__)]
+    return hashlib.sha256("".join(map(fingerprint.code_of_file, sources)).encode()).hexdigest()[:12]
 
 
 def archive_of_recordings(kind: str, source: str | None, out: Path) -> Path | None:

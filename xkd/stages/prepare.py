@@ -92,16 +92,9 @@ def _tasks(table: pd.DataFrame, raw: Path, wanted: _Wanted, files: Made) -> list
     earlier = defaultdict(list)
     for path in files.listed:
         earlier[path.rpartition("-")[0]].append(path)
+    same = (wanted.clips, wanted.require, wanted.clips.pack, wanted.limits)
     return [
-        (
-            str(raw.parent / source),
-            str(files.folder / name),
-            files.about(earlier[name]),
-            wanted.clips,
-            wanted.require,
-            wanted.clips.pack,
-            wanted.limits,
-        )
+        (str(raw.parent / source), str(files.folder / name), files.about(earlier[name]), *same)
         for source, name in zip(once["source"], once["name"], strict=True)
     ]
 

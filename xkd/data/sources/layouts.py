@@ -89,9 +89,7 @@ def kinetics400(tree: Tree) -> pd.DataFrame:
     """Lists Kinetics400 (Kay et al. 2017): trained on train and tested on val, as everyone does."""
     tables = []
     for names, split in ((("train.csv",), "train"), (("val.csv", "validate.csv"), "test")):
-        path = _file(tree, *names)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        _need_columns(path, table, ("label", "youtube_id", "time_start", "time_end"))
+        table = _read(_file(tree, *names), "label", "youtube_id", "time_start", "time_end")
         tables.append(table.assign(split=split))
     rows = pd.concat(tables, ignore_index=True)
     starts, ends = (rows[name].astype(float).astype(int) for name in ("time_start", "time_end"))
@@ -117,9 +115,7 @@ def kinetics_sound(tree: Tree) -> pd.DataFrame:
 @layouts.register("esc50")
 def esc50(tree: Tree) -> pd.DataFrame:
     """Lists ESC-50 (Piczak 2015): five folds, each tested once. `src_file` is the recording that a clip was cut from."""
-    path = _file(tree, "esc50.csv")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    _need_columns(path, table, ("filename", "fold", "category", "src_file"))
+    table = _read(_file(tree, "esc50.csv"), "filename", "fold", "category", "src_file")
     return _table(
         id=[Path(name).stem for name in table["filename"]],
         path=[tree.clip(Path(name).stem, "audio") or tree.roots[0] / "audio" / name for name in table["filename"]],
@@ -135,9 +131,7 @@ def fsd50k(tree: Tree) -> pd.DataFrame:
     """Lists FSD50K (Fonseca et al. 2022): several labels per clip; train, val and eval. Clips of one uploader count as one source."""
     parts = []
     for name, folder in (("dev", "FSD50K.dev_audio"), ("eval", "FSD50K.eval_audio")):
-        path = _file(tree, f"{name}.csv")
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        _need_columns(path, table, ("fname", "labels"))
+        table = _read(_file(tree, f"{name}.csv"), "fname", "labels")
         uploaders = _uploaders(tree, f"{name}_clips_info_FSD50K.json")
         parts.append(
             _table(
@@ -282,7 +276,10 @@ def _lines(path: Path) -> list[str]:
         raise UserError(f"{path}: missing; is the data set complete?") from None
 
 
-def _need_columns(path: Path, table: pd.DataFrame, names: tuple[str, ...]) -> None:
+def _read(path: Path, *names: str) -> pd.DataFrame:
+    """Reads a CSV that has at least these columns, all values as text."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
     absent = [name for name in names if name not in table]
     if absent:
         raise UserError(f"{path}: has no column '{absent[0]}'; columns: {', '.join(table.columns)}")
+    return table

@@ -25,13 +25,8 @@ LONGEST_HEADER = 16 << 20  # bytes of a header in a tar; tarfile reads it into m
 RAR_TOOLS = (
     "install one of unrar, unar, 7zip, bsdtar (Debian, Ubuntu: apt install unar; without root: conda install 7zip)"
 )
-EXTENDED = {
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-}
+LONG_NAMES = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, *LONG_NAMES)
 
 
 @dataclass(frozen=True)
@@ -114,16 +109,9 @@ class _TarInfo(tarfile.TarInfo):
 def _tar_members(opened: tarfile.TarFile) -> Iterator[Member]:
     for info in opened:
         if info.isfile():
-            yield Member(info.name, info.size, partial(_open_in_tar, opened, info))
+            yield Member(info.name, info.size, partial(opened.extractfile, info))  # type: ignore[arg-type]
         elif not info.isdir():
             raise Refused(f"{quoted(info.name)} is a link or a device")
-
-
-def _open_in_tar(opened: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    source = opened.extractfile(info)
-    if source is None:
-        raise tarfile.ReadError(f"no content of {info.name}")
-    return source
 
 
 def _rar_members(shown: str, opened: rarfile.RarFile) -> Iterator[Member]:
