@@ -86,6 +86,19 @@ def test_a_registered_layout_works_through_download_prepare_and_inspect(
     assert capsys.readouterr().out.startswith("mine: speeches\n")
 
 
+def test_a_layout_may_leave_out_columns_and_return_other_types(speeches, source, tmp_path):
+    def returned(table):
+        registry.layouts._entries["speeches"] = lambda tree: table(tree.media())
+        download.run(Settings(source=str(source)), "mine", tmp_path / "raw")
+        return listing.read_listing(tmp_path / "raw" / "index.csv")
+
+    found = returned(lambda paths: pd.DataFrame({"path": paths, "id": range(3), "label": [7, None, 9]}, dtype=object))
+    assert found["id"].tolist() == ["0", "1", "2"] and found["label"].tolist() == ["7", "", "9"]
+    assert set(found["split"]) == {"train"}
+    with pytest.raises(UserError, match=r"datasets\.mine: the layout 'speeches' returns no column 'id'"):
+        returned(lambda paths: pd.DataFrame({"path": paths}))
+
+
 def test_what_is_wrong_with_a_source_of_ones_own_is_one_line(speeches, source, tmp_path):
     for values, message in (
         ({"source": None}, r"datasets\.mine\.source: give the folder"),

@@ -11,7 +11,7 @@ import pandas as pd
 from xkd import fingerprint
 from xkd.data import catalogue, encode, listing, synthetic
 from xkd.data.sources.fetch import Remote, fetch_all
-from xkd.data.sources.placing import address
+from xkd.data.sources.placing import address_of
 from xkd.data.synthetic.knobs import FPS, PICTURE, SAMPLE_RATE
 from xkd.data.synthetic.recordings import Recordings
 from xkd.data.workers import Failure, run_guarded
@@ -47,7 +47,7 @@ def archive_of_recordings(kind: str, source: str | None, out: Path) -> Path | No
     if own and "://" not in own:
         Recordings(own)
         return Path(own).resolve()
-    remote = Remote(address(own or None, archives[0].url, archives[0].file), archives[0].file, check=Recordings)
+    remote = Remote(address_of(own or None, archives[0].url, archives[0].file), archives[0].file, check=Recordings)
     try:
         return fetch_all([remote], out / "archive", 1)[0].resolve()
     except UserError as error:

@@ -65,7 +65,7 @@ def _adopt_older(files: Made, out: Path) -> None:
 def _collect(entry: Dataset, known: catalogue.Facts | None, dataset: str, out: Path, files: Made) -> None:
     """Lists clips that exist: the user's own stay where they are, those of the paper's data sets are fetched."""
     table = acquire.clips_of(entry, dataset, out)
-    table = listing.checked(acquire.limited(listing.completed(table), entry.limit), dataset)
+    table = listing.checked(acquire.limited(table, entry.limit), dataset)
     if known and known.own_clips and not entry.source:
         youtube.fetch_segments(table["id"].tolist(), out / acquire.SEGMENTS)
     if known and not entry.limit:

@@ -13,7 +13,7 @@ import pandas as pd
 from xkd import registry
 from xkd.data import catalogue
 from xkd.data.catalogue import Facts
-from xkd.data.listing import LABEL_SEPARATOR
+from xkd.data.listing import LABEL_SEPARATOR, completed
 from xkd.data.sources import layouts, youtube  # noqa: F401 (layouts: registers ours)
 from xkd.data.sources.members import is_archive
 from xkd.data.sources.placing import fetched, packed_here, place, place_archive
@@ -31,7 +31,7 @@ LISTED = "correct the paths: they are absolute, or relative to the list"
 
 
 def clips_of(entry: Dataset, name: str, out: Path) -> pd.DataFrame:
-    """Returns one row per clip that the layout of a data set names, found or not; `path` is relative to `out`.
+    """Returns the list of all clips that the layout of a data set names, found or not; paths are relative to `out`.
 
     Args:
         entry: its settings. `source` is a local copy (archives, what was in them, or both), a mirror's address, or None for
@@ -41,18 +41,21 @@ def clips_of(entry: Dataset, name: str, out: Path) -> pd.DataFrame:
         out: gets archives/ and files/.
 
     Raises:
-        UserError: not reachable, damaged, incomplete, or no space.
+        UserError: not reachable, damaged, incomplete, no space, or a layout that returns no ids or paths.
     """
     out, known = Path(os.path.realpath(out)), catalogue.known_datasets().get(entry.kind)
     title, may_lack = (known.title, known.own_clips) if known else (name, False)
     tree = _official(known, entry.source, out) if known else _own(entry.source, name, out / "files")
     try:
-        table: pd.DataFrame = registry.layouts[entry.kind](tree)
+        named: pd.DataFrame = registry.layouts[entry.kind](tree)
     except (KeyError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())[:120]
         raise UserError(
             f"{tree.shown()}: the lists of {title} are damaged or have another format ({reason})"
         ) from error
+    if absent := {"id", "path"} - set(named.columns):
+        raise UserError(f"datasets.{name}: the layout '{entry.kind}' returns no column '{min(absent)}'")
+    table = completed(named.fillna("").astype(str))
     if entry.source or not may_lack:
         there = set(map(str, tree.files))
         found = [path in there or os.path.isfile(path) for path in table["path"]]

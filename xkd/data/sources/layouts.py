@@ -2,9 +2,10 @@
 
 A layout is a function, registered under the kind of the data set. It takes the tree of the files that people have,
 whatever the folders, and returns one row per clip that the official lists name, whether the file is there or not:
-`prepare` reports which are missing. Columns as in `xkd.data.listing`, but `path` is absolute. `split` is the role in the
-first official fold; `fold` says in which fold a clip is tested, or names its role in each ("1:train 2:unused 3:test").
-`video_source` and `audio_source` name what a clip was cut from: clips of one source are not independent.
+`prepare` reports which are missing. Columns are those of `xkd.data.listing`: `id`, `path` (absolute) and any others.
+`split` is the role in the first official fold; `fold` says in which fold a clip is tested, or names its role in each
+("1:train 2:unused 3:test"). `video_source` and `audio_source` name what a clip was cut from: clips of one source are not
+independent.
 
 KeyError, ValueError and IndexError tell the user that the lists are damaged.
 """

@@ -40,13 +40,13 @@ def fetched(mirror: str | None, known: Facts, folder: Path) -> list[Packed]:
     """
     archives = [(archive, "") for archive in known.archives]
     listed_in = [(listed, Archive(url=listed.url).file) for listed in known.lists]
-    remotes = [Remote(address(mirror, listed.url, name), f"lists/{name}") for listed, name in listed_in]
+    remotes = [Remote(address_of(mirror, listed.url, name), f"lists/{name}") for listed, name in listed_in]
     for listed, path in zip(known.lists, fetch_all(remotes, folder, known.connections), strict=True):
         urls = [line.strip() for line in path.read_text().splitlines() if line.strip()]
         archives += [(Archive(url=url), listed.folder) for url in urls]
     names = [f"{under}/{archive.file}" if under else archive.file for archive, under in archives]
     remotes = [
-        Remote(address(mirror, archive.url, name), name, archive.checksum)
+        Remote(address_of(mirror, archive.url, name), name, archive.checksum)
         for (archive, _), name in zip(archives, names, strict=True)
     ]
     paths = fetch_all(remotes, folder, known.connections, UNPACKED_TOO)
@@ -135,6 +135,6 @@ def _stamp(archive: Path) -> list[list[int]]:
     return [[status.st_size, status.st_mtime_ns] for status in map(os.stat, archive_files(archive))]
 
 
-def address(mirror: str | None, url: str, name: str) -> str:
+def address_of(mirror: str | None, url: str, name: str) -> str:
     """Returns the address of a file; a mirror has it under our name."""
     return f"{mirror.rstrip('/')}/{name}" if mirror else url
