@@ -50,7 +50,7 @@ def main(settings: Path, clips: int, seconds: float, packed: bool) -> None:
             weights=weights_files(root / "run"),
             recipe=settings_of_run,
             seed=0,
-            manifest=manifests.read(root / "manifest.csv"),
+            manifest=manifests.read_manifest(root / "manifest.csv"),
             path=root / "manifest.csv",
             dataset="timed",
             task=chosen.tasks["linear"],

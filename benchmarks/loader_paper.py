@@ -99,7 +99,7 @@ class Plain:
         video = Video(path)
         shown = video.at_rate(self.recipe.clips.fps)
         first = int(place * (len(shown) - view.frames))
-        frames = torch.from_numpy(video.pictures(shown[first : first + view.frames])).permute(0, 3, 1, 2).contiguous()
+        frames = torch.from_numpy(video.frames(shown[first : first + view.frames])).permute(0, 3, 1, 2).contiguous()
         picture = augment.crop(frames, view, draw).float() / 255
         for kind in sorted(range(4), key=draw.order.__getitem__):
             shift = view.jitter[kind] * (2 * draw.jitter[kind] - 1)

@@ -26,7 +26,7 @@ from torchvision.transforms.v2 import functional as tv
 from xkd.data import decode, encode
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
-from xkd.data.prepare import prepare_clip
+from xkd.data.transcode import prepare_clip
 from xkd.made import Made
 from xkd.settings import Clips, Dataset
 from xkd.stages import prepare
@@ -125,7 +125,7 @@ def _cut_original(path: Path, draw: float) -> tuple[torch.Tensor, np.ndarray]:
     video = Video(path)
     numbers = video.at_rate(CLIPS.fps)
     first = int(draw * max(len(numbers) - round(CLIPS.seconds * CLIPS.fps), 0))
-    pictures = torch.from_numpy(video.pictures(numbers[first : first + round(CLIPS.seconds * CLIPS.fps)]))
+    pictures = torch.from_numpy(video.frames(numbers[first : first + round(CLIPS.seconds * CLIPS.fps)]))
     sound = decode.read_audio(path, CLIPS.sample_rate)
     begin = round(first / CLIPS.fps * CLIPS.sample_rate)
     small = tv.resize(pictures.permute(0, 3, 1, 2), [CLIPS.size], antialias=True)

@@ -68,14 +68,16 @@ def test_every_text_comes_back(tmp_path):
 def test_lists_and_manifests_keep_ids_that_look_like_formulas(tmp_path):
     ids = ["-abcdefghij_30", "=1+1", "@dog", "plain", "-5"]
     table = listing.completed(pd.DataFrame({"id": ids, "path": [f"{id}.mp4" for id in ids], "label": ids}))
-    listing.write(tmp_path / "index.csv", table)
-    assert listing.read(tmp_path / "index.csv").equals(table)
-    rows = table.assign(**{name: "" for name in manifest.COLUMNS if name not in table})
-    digest = manifest.write(tmp_path / "manifest.csv", rows)
-    found = manifest.read(tmp_path / "manifest.csv")
+    listing.write_listing(tmp_path / "index.csv", table)
+    assert listing.read_listing(tmp_path / "index.csv").equals(table)
+    rows = table.assign(**{name: "" for name in manifest.MANIFEST_COLUMNS if name not in table})
+    digest = manifest.write_manifest(tmp_path / "manifest.csv", rows)
+    found = manifest.read_manifest(tmp_path / "manifest.csv")
     assert found.all_rows["id"].tolist() == found.all_rows["label"].tolist() == ids and found.hash == digest
-    rows.to_csv(tmp_path / "before.csv", index=False, columns=list(manifest.COLUMNS))  # as earlier versions wrote it
-    assert manifest.read(tmp_path / "before.csv").hash == digest
+    rows.to_csv(
+        tmp_path / "before.csv", index=False, columns=list(manifest.MANIFEST_COLUMNS)
+    )  # as earlier versions wrote it
+    assert manifest.read_manifest(tmp_path / "before.csv").hash == digest
     with open(tmp_path / "manifest.csv", newline="") as file:
         assert not any(runs(cell) for line in csv.reader(file) for cell in line)
 
@@ -113,8 +115,9 @@ def test_an_empty_label_among_several_is_refused(label):
 
 def test_file_names_that_are_not_utf8_are_refused(tmp_path):
     from xkd.data.sources import layouts
+    from xkd.data.sources.tree import Tree
 
     (tmp_path / "dog").mkdir()
     open(bytes(tmp_path / "dog") + b"/\xff.mp4", "w").close()
     with pytest.raises(UserError, match=r"dog/\\udcff.mp4': a name that is not UTF-8; rename the file"):
-        layouts.class_folders(tmp_path)
+        layouts.class_folders(Tree(tmp_path))

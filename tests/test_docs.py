@@ -122,7 +122,7 @@ def _evaluate(run: str, task: str, dataset: str) -> None:
 
 def _stand_in() -> None:
     """Writes clips by label, as a user would have them, and tiny weights in the released layout."""
-    clips = listing.read(Path("data/talking_digits/raw/index.csv"))
+    clips = listing.read_listing(Path("data/talking_digits/raw/index.csv"))
     for row in clips.head(40).itertuples():
         target = Path("my_clips") / row.split / f"digit_{row.label}" / f"{row.Index}.mp4"
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -240,7 +240,7 @@ def test_clips_come_from_the_manifest_when_there_is_one(tmp_path, monkeypatch):
     folder = Path("data/talking_digits")
     folder.mkdir(parents=True)
     (folder / "a.mp4").write_bytes(b"x" * 1000)
-    lines = [",".join(manifest.COLUMNS)]
+    lines = [",".join(manifest.MANIFEST_COLUMNS)]
     lines += [f"{n},a.mp4,{split},,one,1.0,8,32,32,16000,True,True,,,d,{status},"
               for n, (split, status) in enumerate([("train", "ok"), ("train", "ok"), ("test", "ok"), ("train", "unusable")])]  # fmt: skip
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")

@@ -101,6 +101,10 @@ refinements: Registry[Any] = Registry("refinement", ("mean", "softmax"), reserve
 backbones: Registry[Any] = Registry("backbone", ("vit",))
 protocols: Registry[Any] = Registry("protocol", ("linear", "svm", "layer", "retrieval", "finetune"))
 augmentations: Registry[Any] = Registry("augmentation")
-layouts: Registry[Any] = Registry("data set layout")
+layouts: Registry[Any] = Registry(
+    "data set layout",
+    ("ucf101", "hmdb51", "kinetics400", "kinetics_sound", "esc50", "fsd50k", "audioset", "folder", "manifest"),
+    reserved=("talking_digits", "spoken_digits"),  # generated: no files of others to lay out
+)
 
 ALL: tuple[Registry[Any], ...] = (terms, discrepancies, refinements, backbones, protocols, augmentations, layouts)

@@ -1,14 +1,15 @@
 """Stage download: generated files, reuse, archives, users' own lists."""
 
 import os
-import urllib.error
-import urllib.request
+import shutil
 import zipfile
 
 import pytest
+from file_server import serving
 
-from xkd.data import generate, listing
-from xkd.data.download import SPOKEN_DIGITS_VARIABLE, spoken_digits_archive
+from xkd.data import catalogue, generate, listing
+from xkd.data.generate import SPOKEN_DIGITS_VARIABLE, archive_of_recordings
+from xkd.data.sources import fetch
 from xkd.errors import UserError
 from xkd.made import Made
 from xkd.settings import Dataset
@@ -55,7 +56,7 @@ def test_second_call_keeps_what_is_there_and_other_settings_do_not(tmp_path):
 def test_spoken_digits_from_a_local_archive(tmp_path, spoken_digits_zip, monkeypatch):
     monkeypatch.setenv(SPOKEN_DIGITS_VARIABLE, str(spoken_digits_zip))
     download.run(Settings(spoken={"kind": "spoken_digits", "train_clips": 2, "test_clips": 2}), "spoken", tmp_path)
-    table = listing.read(tmp_path / "index.csv")
+    table = listing.read_listing(tmp_path / "index.csv")
     assert table["split"].tolist() == ["train", "train", "test", "test"]
     assert all(int(name.split("_")[2]) < 5 for name in table["audio_source"][2:])
 
@@ -78,44 +79,34 @@ def test_another_archive_makes_other_clips(tmp_path, spoken_digits_zip):
 def test_archives_that_are_not_the_data_set(tmp_path, monkeypatch):
     monkeypatch.delenv(SPOKEN_DIGITS_VARIABLE, raising=False)
     with pytest.raises(UserError, match="no such file"):
-        spoken_digits_archive(str(tmp_path / "gone.zip"), Made(tmp_path, "download"))
+        archive_of_recordings("spoken_digits", str(tmp_path / "gone.zip"), tmp_path)
     (tmp_path / "bad.zip").write_bytes(b"not a zip")
     with pytest.raises(UserError, match="not a readable zip"):
-        spoken_digits_archive(str(tmp_path / "bad.zip"), Made(tmp_path, "download"))
+        archive_of_recordings("spoken_digits", str(tmp_path / "bad.zip"), tmp_path)
     with zipfile.ZipFile(tmp_path / "small.zip", "w") as archive:
         archive.writestr("x/recordings/0_ann_0.wav", b"")
     with pytest.raises(UserError, match="holds 1 files"):
-        spoken_digits_archive(str(tmp_path / "small.zip"), Made(tmp_path, "download"))
+        archive_of_recordings("spoken_digits", str(tmp_path / "small.zip"), tmp_path)
 
 
 def test_fetches_once_and_says_what_to_do_without_a_network(tmp_path, spoken_digits_zip, monkeypatch):
     monkeypatch.delenv(SPOKEN_DIGITS_VARIABLE, raising=False)
-
-    def unreachable(*_, **__):
-        raise urllib.error.URLError("no route")
-
-    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
-    with pytest.raises(UserError, match=rf"no route.*source.*{SPOKEN_DIGITS_VARIABLE}"):
-        spoken_digits_archive(None, Made(tmp_path, "download"))
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".xkd-download.jsonl"]
-
-    class Answer:
-        def __enter__(self):
-            self.headers = {"Content-Length": str(spoken_digits_zip.stat().st_size)}
-            self.file = spoken_digits_zip.open("rb")
-            return self
-
-        def __exit__(self, *_):
-            self.file.close()
-
-        def read(self, count):
-            return self.file.read(count)
-
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: Answer())
-    fetched = spoken_digits_archive(None, Made(tmp_path, "download"))
-    assert fetched.read_bytes() == spoken_digits_zip.read_bytes()
-    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
-    assert spoken_digits_archive(None, Made(tmp_path, "download")) == fetched
+    monkeypatch.setattr(fetch, "FIRST_PAUSE", 0.001)
+    (known,) = catalogue.known_datasets()["spoken_digits"].archives
+    (tmp_path / "site").mkdir()
+    with serving(tmp_path / "site") as (address, faults):
+        with pytest.raises(UserError, match=rf"404.*source.*{SPOKEN_DIGITS_VARIABLE}"):
+            archive_of_recordings("spoken_digits", address, tmp_path)
+        (tmp_path / "site" / known.file).write_text("<html>Please log in to the network</html>")
+        with pytest.raises(UserError, match=r"not a readable zip.*kept as .*\.wrong"):
+            archive_of_recordings("spoken_digits", address, tmp_path)
+        shutil.copy(spoken_digits_zip, tmp_path / "site" / known.file)
+        fetched = archive_of_recordings("spoken_digits", address, tmp_path)
+        assert fetched.read_bytes() == spoken_digits_zip.read_bytes()
+        asked = len(faults.asked)
+        assert archive_of_recordings("spoken_digits", address, tmp_path) == fetched and len(faults.asked) == asked
+    with pytest.raises(UserError, match=rf"Connection refused.*{SPOKEN_DIGITS_VARIABLE}"):
+        archive_of_recordings("spoken_digits", address, tmp_path / "elsewhere")
 
 
 def test_own_list_points_to_the_files_where_they_are(tmp_path):
@@ -124,7 +115,7 @@ def test_own_list_points_to_the_files_where_they_are(tmp_path):
     (mine / "films" / "a.mp4").write_bytes(b"")
     (mine / "list.csv").write_text("path,label\nfilms/a.mp4,dog\n/else/b.mp4,cat\n")
     download.run(Settings(own={"kind": "manifest", "source": str(mine / "list.csv")}), "own", tmp_path / "raw")
-    table = listing.read(tmp_path / "raw" / "index.csv")
+    table = listing.read_listing(tmp_path / "raw" / "index.csv")
     assert table["id"].tolist() == ["films/a", "/else/b"]
     assert (tmp_path / "raw" / table["path"][0]).samefile(mine / "films" / "a.mp4")
     assert os.path.normpath(tmp_path / "raw" / table["path"][1]) == "/else/b.mp4"

@@ -57,7 +57,7 @@ def test_a_folder_becomes_one_row_per_clip(encoders, media, tmp_path):
 def test_vectors_are_those_of_the_encoder_called_directly(encoders, media, tmp_path):
     model = load_encoder(encoders / "video")
     video = Video(media / "a.mp4")
-    pictures = video.pictures(video.at_rate(8))
+    pictures = video.frames(video.at_rate(8))
     table = embedded(encoders / "video", media / "a.mp4", output=tmp_path / "v.parquet", batch_size=1)
     for row, first in zip(table["vector"], (0, 8), strict=True):
         np.testing.assert_allclose(row, model(pictures[first : first + 8]).numpy(), atol=1e-5)

@@ -47,7 +47,7 @@ class Settings:
 
 def downloaded(kind, source, out):
     download.run(Settings(x={"kind": kind, "source": str(source)}), "x", out)
-    table = listing.read(out / "index.csv")
+    table = listing.read_listing(out / "index.csv")
     return table.assign(found=[(out / path).is_file() for path in table["path"]]).set_index("id")
 
 
@@ -373,7 +373,7 @@ def test_damaged_lists_are_one_line(copy, tmp_path):
         unpack_all(mine)
         path = next(mine.rglob(name))
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        with pytest.raises(UserError, match="lists of .* are damaged or others") as error:
+        with pytest.raises(UserError, match="lists of .* are damaged or have another format") as error:
             downloaded(kind, mine, tmp_path / "raw")
         assert "\n" not in str(error.value)
         shutil.rmtree(mine)

@@ -13,10 +13,9 @@ from av.stream import Disposition
 from media_files import write_media
 
 import xkd
-from xkd.data import manifest, windows
-from xkd.data import prepare as preparing
-from xkd.data.media import MediaError, faults_of, open_decord
-from xkd.data.prepare import prepare_clip
+from xkd.data import manifest, transcode, windows
+from xkd.data.opening import MediaError, faults_of, open_decord
+from xkd.data.transcode import prepare_clip
 from xkd.data.windows import Cut
 from xkd.made import Made
 from xkd.settings import Clips, Dataset, Limits
@@ -74,7 +73,7 @@ def prepared(folder: Path, **limits) -> dict[str, str]:
     rows = [f'"{path.name}","{path.name}"' for path in sorted(folder.iterdir()) if path.suffix not in ("", ".csv")]
     (folder / "index.csv").write_text("\n".join(["id,path", *rows, "endless," + "x" * 300 + ".mp4"]) + "\n")
     prepare.run(Settings(**limits), folder / "index.csv", folder / "out")
-    return manifest.read(folder / "out" / "manifest.csv").all_rows.set_index("id")["reason"].to_dict()
+    return manifest.read_manifest(folder / "out" / "manifest.csv").all_rows.set_index("id")["reason"].to_dict()
 
 
 def seen_by_all(path: Path) -> list[str]:
@@ -164,7 +163,7 @@ def test_faults_of_the_machine_are_no_reasons_of_files(tmp_path, monkeypatch):
         def fails(*_, code=code, name=name):
             raise OSError(code, os.strerror(code), name)
 
-        monkeypatch.setattr(preparing, "_write", fails)
+        monkeypatch.setattr(transcode, "_write", fails)
         arguments = (str(path), str(tmp_path / "a"), Made(tmp_path, "prepare"), CLIPS, "any", False)
         if passes:
             with pytest.raises(OSError, match=os.strerror(code)):
@@ -237,6 +236,6 @@ def test_media_files_are_opened_in_one_place():
     folder = Path(xkd.__file__).parent
     for path in folder.rglob("*.py"):
         text = path.read_text()
-        if path.relative_to(folder) != Path("data/media.py"):
+        if path.relative_to(folder) != Path("data/opening.py"):
             assert "VideoReader(" not in text and "AudioReader(" not in text, path
             assert text.count("av.open(") == text.count('av.open(str(temporary), "w"'), path

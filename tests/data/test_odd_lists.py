@@ -29,12 +29,12 @@ ROWS = "id,path,split,fold,label,seconds,fps,width,height,sample_rate,has_video,
 def test_lists_are_never_misread(tmp_path, text, words):
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(UserError, match=words):
-        listing.read(tmp_path / "list.csv")
+        listing.read_listing(tmp_path / "list.csv")
 
 
 def test_a_pipe_in_the_place_of_a_list_or_manifest_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
-    for read in (listing.read, manifest.read):
+    for read in (listing.read_listing, manifest.read_manifest):
         with pytest.raises(UserError, match="not a regular file"):
             read(tmp_path / "pipe.csv")
 
@@ -42,12 +42,12 @@ def test_a_pipe_in_the_place_of_a_list_or_manifest_does_not_hang(tmp_path):
 def test_a_manifest_that_was_edited_is_read_right_or_refused(tmp_path):
     path, row = tmp_path / "manifest.csv", "a,a.mp4,train,,x,{},8,32,32,16000,{},{},,,0,ok,\n"
     path.write_text(ROWS + row.format("1.0", "TRUE", "FALSE"))
-    rows = manifest.read(path).rows
+    rows = manifest.read_manifest(path).rows
     assert rows["has_video"].tolist() == [True] and rows["has_audio"].tolist() == [False]
     for seconds, has_video in (("one", "True"), ("1.0", "yes")):
         path.write_text(ROWS + row.format(seconds, has_video, "True"))
         with pytest.raises(UserError, match="run `python -m xkd prepare` again"):
-            manifest.read(path)
+            manifest.read_manifest(path)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"text"', "[" * 100_000, "\ufeff{", "{"])
@@ -87,4 +87,4 @@ def test_sound_alone_lasts_as_long_as_what_was_encoded(tmp_path, samples):
 
 def test_columns_of_a_list_keep_their_cells(tmp_path):
     pd.DataFrame({"path": ["a.mp4"], "label": ["x"]}).to_csv(tmp_path / "list.csv", index=False)
-    assert listing.read(tmp_path / "list.csv")["label"].tolist() == ["x"]
+    assert listing.read_listing(tmp_path / "list.csv")["label"].tolist() == ["x"]

@@ -57,7 +57,7 @@ def tree(folder):
 
 
 def clip_of(out, name="a"):
-    rows = manifest.read(out / "manifest.csv").rows.set_index("id")
+    rows = manifest.read_manifest(out / "manifest.csv").rows.set_index("id")
     return out / rows["path"][name]
 
 
@@ -139,7 +139,7 @@ def test_content_decides_which_clips_are_made_again_not_time(raw, tmp_path, medi
     write_media(film, seconds=2)
     os.utime(film, ns=(stamp, stamp))
     prepare.run(Settings(), raw, out)
-    assert manifest.read(out / "manifest.csv").rows["seconds"].tolist() == [2] and not old.exists()
+    assert manifest.read_manifest(out / "manifest.csv").rows["seconds"].tolist() == [2] and not old.exists()
     assert len(open_clips(out / "manifest.csv").video(0)) == 16
 
 
@@ -170,7 +170,7 @@ def test_an_edit_of_a_raw_file_does_not_reach_the_prepared_clip(raw, tmp_path, m
     assert clip.read_bytes() == ready.read_bytes()
     with ready.open("r+b") as file:
         file.write(b"edited")
-    digest = manifest.read(out / "manifest.csv").rows["digest"][0]
+    digest = manifest.read_manifest(out / "manifest.csv").rows["digest"][0]
     assert sha256(clip).startswith(digest) and clip.read_bytes() == (media / "ready.mp4").read_bytes()
 
 
@@ -208,10 +208,10 @@ def test_a_second_download_of_a_folder_does_not_take_the_prepared_clips(tmp_path
     shutil.copytree(media, my / "dog")
     settings = Settings(kind="folder", source=str(my))
     download.run(settings, "own", out)
-    first = listing.read(out / "index.csv")
+    first = listing.read_listing(out / "index.csv")
     prepare.run(settings, out / "index.csv", my)
     download.run(settings, "own", out)
-    assert listing.read(out / "index.csv").equals(first) and set(first["label"]) == {"dog"}
+    assert listing.read_listing(out / "index.csv").equals(first) and set(first["label"]) == {"dog"}
     assert "1 clips that `xkd prepare` made are left out" in capsys.readouterr().err
     with pytest.raises(UserError, match="holds clips that `xkd prepare` made; give the folder of the original ones"):
         download.run(Settings(kind="folder", source=str(my / "clips")), "own", tmp_path / "other")
@@ -224,7 +224,7 @@ def test_download_leaves_other_files_in_its_folder(tmp_path):
     for seed in (1, 2):
         download.run(Settings(seed=seed, **GENERATED), "own", mine)
     assert (mine / "clips" / "holiday.mp4").read_text() == "mine"
-    assert len(listing.read(mine / "index.csv")) == 3 and len(list((mine / "clips").iterdir())) == 4
+    assert len(listing.read_listing(mine / "index.csv")) == 3 and len(list((mine / "clips").iterdir())) == 4
     prepare.run(Settings(seed=2, **GENERATED), mine / "index.csv", tmp_path / "out")
 
 

@@ -17,7 +17,7 @@ from media_files import crash_hang_or_double, damage, rotate, truncate, write_me
 
 from xkd.data import encode, manifest
 from xkd.data.clips import open_clips
-from xkd.data.prepare import prepare_clip
+from xkd.data.transcode import prepare_clip
 from xkd.data.workers import Failure, run_guarded
 from xkd.errors import UserError
 from xkd.made import Made
@@ -71,7 +71,7 @@ def prepared(raw, tmp_path_factory):
 
 
 def reasons(path):
-    return manifest.read(path).all_rows.set_index("id")["reason"].to_dict()
+    return manifest.read_manifest(path).all_rows.set_index("id")["reason"].to_dict()
 
 
 def test_each_awkward_file_has_its_reason(prepared):
@@ -85,7 +85,7 @@ def test_each_awkward_file_has_its_reason(prepared):
 
 
 def test_policy_decides_what_is_usable(prepared):
-    usable = {require: set(manifest.read(path).ids) for require, path in prepared.items()}
+    usable = {require: set(manifest.read_manifest(path).ids) for require, path in prepared.items()}
     both = {"good", "long", "ten_bit", "rotated", "short"}
     assert usable["both"] == both
     assert usable["video"] == both | {"silent", "ready"}
@@ -100,11 +100,11 @@ def test_summary_counts_everything(prepared):
     summary = json.loads((path.parent / "summary.json").read_text())
     assert (summary["expected"], summary["found"], summary["usable"]) == (13, 12, 5)
     assert sum(summary["splits"].values()) == 5 and sum(summary["reasons"].values()) == 8
-    assert summary["hash"] == manifest.read(path).hash and summary["reasons"]["missing"] == 1
+    assert summary["hash"] == manifest.read_manifest(path).hash and summary["reasons"]["missing"] == 1
 
 
 def test_clips_have_the_rate_size_and_length_of_the_settings(prepared):
-    rows = manifest.read(prepared["both"]).rows.set_index("id")
+    rows = manifest.read_manifest(prepared["both"]).rows.set_index("id")
     sizes = {name: (rows["width"][name], rows["height"][name]) for name in rows.index}
     assert sizes == {"good": (48, 32), "ten_bit": (48, 32), "long": (32, 48), "rotated": (32, 48), "short": (48, 32)}
     assert rows["seconds"]["long"] == 3 and rows["seconds"]["good"] == 1 and rows["seconds"]["short"] == 0.25
@@ -149,7 +149,7 @@ def test_packed_and_decoded_clips_are_identical(prepared, tmp_path):
 
 
 def test_file_that_is_ready_is_used_as_it_is(raw, prepared):
-    rows = manifest.read(prepared["video"]).rows.set_index("id")
+    rows = manifest.read_manifest(prepared["video"]).rows.set_index("id")
     clip = prepared["video"].parent / rows["path"]["ready"]
     assert clip.read_bytes() == (raw.parent / "ready.mp4").read_bytes()
     assert (rows["width"]["ready"], rows["height"]["ready"], rows["fps"]["ready"]) == (32, 32, 8)
@@ -174,9 +174,9 @@ def test_a_data_set_can_have_larger_clips_than_the_others(raw, tmp_path):
 
 def test_same_manifest_and_clips_for_any_number_of_processes(raw, prepared, tmp_path):
     prepare.run(Settings(), raw, tmp_path, processes=1)
-    assert manifest.read(tmp_path / "manifest.csv").hash == manifest.read(prepared["both"]).hash
+    assert manifest.read_manifest(tmp_path / "manifest.csv").hash == manifest.read_manifest(prepared["both"]).hash
     prepare.run(Settings(), raw, tmp_path, processes=3)
-    assert manifest.read(tmp_path / "manifest.csv").hash == manifest.read(prepared["both"]).hash
+    assert manifest.read_manifest(tmp_path / "manifest.csv").hash == manifest.read_manifest(prepared["both"]).hash
     assert len(list((tmp_path / "clips").iterdir())) == 1
 
 
@@ -198,7 +198,7 @@ def test_nothing_usable_leaves_earlier_results(raw, tmp_path):
 def test_clip_lost_after_prepare_is_named(raw, tmp_path):
     prepare.run(Settings(clips=CLIPS.model_copy(update={"pack": False})), raw, tmp_path)
     clips = open_clips(tmp_path / "manifest.csv")
-    path = tmp_path / manifest.read(tmp_path / "manifest.csv").rows["path"][0]
+    path = tmp_path / manifest.read_manifest(tmp_path / "manifest.csv").rows["path"][0]
     path.write_bytes(b"damaged")
     with pytest.raises(UserError, match=f"clip {clips.ids[0]}: .* cannot be read"):
         clips.video(0)
@@ -210,24 +210,24 @@ def test_clip_lost_after_prepare_is_named(raw, tmp_path):
 def test_packed_clips_of_another_manifest_are_refused(prepared, tmp_path):
     shutil.copytree(prepared["both"].parent, tmp_path / "both")
     path = tmp_path / "both" / "manifest.csv"
-    rows = manifest.read(path).all_rows
+    rows = manifest.read_manifest(path).all_rows
     rows.loc[rows["id"] == "good", "digest"] = "0" * 16
-    manifest.write(path, rows)
+    manifest.write_manifest(path, rows)
     with pytest.raises(UserError, match="does not hold clip good"):
         open_clips(path)
 
 
 def test_hash_ignores_the_order_of_rows_and_sees_every_value(prepared, tmp_path):
-    rows = manifest.read(prepared["both"]).all_rows
-    digest = manifest.write(tmp_path / "a.csv", rows)
-    assert manifest.write(tmp_path / "b.csv", rows.iloc[::-1]) == digest
-    assert manifest.write(tmp_path / "c.csv", rows.replace({"label": {"0": "9"}})) != digest
-    assert manifest.write(tmp_path / "d.csv", rows.assign(path="elsewhere/" + rows["path"])) == digest
-    assert manifest.read(tmp_path / "d.csv").hash == digest
+    rows = manifest.read_manifest(prepared["both"]).all_rows
+    digest = manifest.write_manifest(tmp_path / "a.csv", rows)
+    assert manifest.write_manifest(tmp_path / "b.csv", rows.iloc[::-1]) == digest
+    assert manifest.write_manifest(tmp_path / "c.csv", rows.replace({"label": {"0": "9"}})) != digest
+    assert manifest.write_manifest(tmp_path / "d.csv", rows.assign(path="elsewhere/" + rows["path"])) == digest
+    assert manifest.read_manifest(tmp_path / "d.csv").hash == digest
 
 
 def test_split_keeps_order_and_hash(prepared):
-    whole = manifest.read(prepared["any"])
+    whole = manifest.read_manifest(prepared["any"])
     parts = {name: whole.split(name) for name in ("train", "test")}
     assert sorted(parts["train"].ids + parts["test"].ids) == sorted(whole.ids)
     assert parts["train"].hash == whole.hash
@@ -257,7 +257,7 @@ def test_only_new_and_changed_files_are_made_again(tmp_path):
     prepare.run(Settings(), index, tmp_path / "out")
     again = clip_files(tmp_path / "out")
     assert again["a"] == made["a"] and again["b"] != made["b"] and set(again) == {"a", "b", "d"}
-    assert manifest.read(tmp_path / "out" / "manifest.csv").rows["seconds"].tolist() == [1, 2, 1]
+    assert manifest.read_manifest(tmp_path / "out" / "manifest.csv").rows["seconds"].tolist() == [1, 2, 1]
 
 
 def test_clips_of_one_id_and_of_one_name_stay_apart(tmp_path):
@@ -268,12 +268,12 @@ def test_clips_of_one_id_and_of_one_name_stay_apart(tmp_path):
     index = tmp_path / "index.csv"
     index.write_text("id,path\na,x/a.mp4\na,y/a.mp4\na!,y/a.mp4\na?,x/a.mp4\n")
     prepare.run(Settings(), index, tmp_path / "out")
-    rows = manifest.read(tmp_path / "out" / "manifest.csv").all_rows
+    rows = manifest.read_manifest(tmp_path / "out" / "manifest.csv").all_rows
     assert rows["reason"].tolist() == ["", "duplicate id", "", ""]
     assert rows["seconds"].dropna().tolist() == [1, 2, 1]
     index.write_text("id,path\na,y/a.mp4\n")
     prepare.run(Settings(), index, tmp_path / "out")
-    assert manifest.read(tmp_path / "out" / "manifest.csv").rows["seconds"].tolist() == [2]
+    assert manifest.read_manifest(tmp_path / "out" / "manifest.csv").rows["seconds"].tolist() == [2]
 
 
 def test_killed_and_called_again_gives_the_manifest_of_an_undisturbed_call(tmp_path):
@@ -333,7 +333,7 @@ def test_files_that_end_early_are_recorded_though_decoders_play_them(tmp_path, n
 
 def test_classes_are_counted(raw, prepared):
     counts = json.loads((prepared["both"].parent / "summary.json").read_text())["classes"]
-    rows = manifest.read(prepared["both"]).all_rows
+    rows = manifest.read_manifest(prepared["both"]).all_rows
     for label, group in rows.groupby("label"):
         usable, missing = (group["status"] == "ok").sum(), (group["reason"] == "missing").sum()
         assert counts[label] == {"expected": len(group), "found": len(group) - missing, "usable": usable}

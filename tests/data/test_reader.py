@@ -21,7 +21,7 @@ def clip(request, tmp_path_factory):
     sound = random.standard_normal(SAMPLES).astype(np.float32) * 0.2
     encode.write_clip(path, iter(frames), 8, (width, height), sound, 16000, encode.FOR_TRAINING)
     whole = np.rint(decode.read_audio(path, 16000) * 32767).astype(np.int16)
-    return path, Video(path).pictures(np.arange(PICTURES)), whole
+    return path, Video(path).frames(np.arange(PICTURES)), whole
 
 
 def test_cuts_are_parts_of_the_whole_in_whatever_order_they_are_read(clip):
@@ -45,7 +45,7 @@ def test_a_cut_behind_the_end_is_the_last_picture(clip):
 def test_files_of_other_makers_are_decoded_by_number(tmp_path, codec):
     """With pictures that depend on later ones, and time stamps of their own."""
     path = write_media(tmp_path / "other.mp4", seconds=3, fps=8, codec=codec)
-    every = Video(path).pictures(np.arange(24))
+    every = Video(path).frames(np.arange(24))
     for first in (0, 5, 17, 23):
         np.testing.assert_array_equal(ClipReader(path).pictures(first, 4), every[first : first + 4])
 

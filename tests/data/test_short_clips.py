@@ -10,7 +10,7 @@ from media_files import write_media
 
 from xkd.data import encode, manifest, windows
 from xkd.data.clips import open_clips
-from xkd.data.contact_sheet import draw
+from xkd.data.contact_sheet import draw_contact_sheet
 from xkd.data.loader import eval_loader, train_loader
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.data.padding import padded
@@ -56,7 +56,7 @@ def short(request, tmp_path_factory):
 
 
 def test_every_clip_with_a_frame_or_sound_is_kept(short):
-    rows = manifest.read(short).rows.set_index("id")
+    rows = manifest.read_manifest(short).rows.set_index("id")
     assert rows["seconds"].to_dict() == {"one": 0.125, "three": 0.375, "fast": 0.125, "mute": 0.125, "blip": 0.064}
 
 
@@ -67,7 +67,7 @@ def test_the_settings_say_how_long_a_clip_must_be(tmp_path):
     found = {}
     for shortest in (0.0, 0.375, 0.2):  # of clips that were made before, too
         prepare.run(Settings(shortest=shortest), tmp_path / "index.csv", tmp_path / "out")
-        found[shortest] = manifest.read(tmp_path / "out" / "manifest.csv")
+        found[shortest] = manifest.read_manifest(tmp_path / "out" / "manifest.csv")
     assert [len(found[shortest].rows) for shortest in found] == [2, 1, 1]
     assert found[0.2].all_rows["reason"][0] == "too short: 0.12 s, at least 0.2 (clips.shortest)"
     assert found[0.0].rows["path"][1] == found[0.2].rows["path"][0]
@@ -97,10 +97,10 @@ def test_views_of_short_clips_are_whole_and_filled_as_the_settings_say(short, pa
 
 
 def test_short_clips_make_batches_for_training_and_evaluation(short):
-    rows = manifest.read(short)
+    rows = manifest.read_manifest(short)
     some = rows.all_rows[rows.all_rows["id"].isin(["one", "three", "fast"])].assign(status="ok")
     path = short.with_name("some.csv")
-    manifest.write(path, some)
+    manifest.write_manifest(path, some)
     for augment in ("cpu", "device"):
         asked = recipe(clips=CLIPS, training=Training(batch_size=3, augment=augment))
         (batch,) = train_loader(asked, path, seed=0)
@@ -128,7 +128,9 @@ def test_embed_and_show_fill_short_files_in_the_same_way(tmp_path, pad):
 
 def test_the_pictures_of_a_data_set_show_short_clips(short, tmp_path):
     for n_fft in (512, 8192):
-        draw(open_clips(short), 5, LogMelSpectrogram(LogMel(n_fft=n_fft, n_mels=8), 16000), tmp_path / "sheet.png")
+        draw_contact_sheet(
+            open_clips(short), 5, LogMelSpectrogram(LogMel(n_fft=n_fft, n_mels=8), 16000), tmp_path / "sheet.png"
+        )
     assert (tmp_path / "sheet.png").stat().st_size > 1000
 
 

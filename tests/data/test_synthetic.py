@@ -14,24 +14,24 @@ SEED = 5
 
 
 def sources(split, count):
-    clips = [render("talking_digits", split, index, SEED) for index in range(count)]
+    clips = [render(split, index, SEED) for index in range(count)]
     return {clip.video_source for clip in clips}, {clip.audio_source for clip in clips}
 
 
 def test_clip_depends_on_its_arguments_only():
-    alone = render("talking_digits", "train", 7, SEED)
+    alone = render("train", 7, SEED)
     for index in (3, 9):
-        render("talking_digits", "train", index, SEED)
-    again = render("talking_digits", "train", 7, SEED)
+        render("train", index, SEED)
+    again = render("train", 7, SEED)
     assert np.array_equal(alone.frames, again.frames) and np.array_equal(alone.waveform, again.waveform)
     for split, index, seed in (("test", 7, SEED), ("train", 17, SEED), ("train", 7, SEED + 1)):
-        other = render("talking_digits", split, index, seed)
+        other = render(split, index, seed)
         assert not np.array_equal(alone.frames, other.frames)
         assert not np.array_equal(alone.waveform, other.waveform)
 
 
 def test_shapes_ranges_and_balance():
-    clips = [render("talking_digits", "test", index, SEED) for index in range(20)]
+    clips = [render("test", index, SEED) for index in range(20)]
     for clip in clips:
         assert clip.frames.shape == (8, PICTURE.canvas, PICTURE.canvas, 3) and clip.frames.dtype == np.uint8
         assert clip.waveform.shape == (16000,) and clip.waveform.dtype == np.float32
@@ -53,17 +53,14 @@ def test_every_scan_is_used_before_one_returns():
     }
     assert len(scans["train"]) == 1300 and len(scans["test"]) == 497
     assert len(np.unique(np.concatenate(list(scans.values())))) == 1797
-    used = [
-        render("talking_digits", "test", 10 * turn, SEED).video_source
-        for turn in range(len(scene.scans_of("test", 0, SEED)))
-    ]
+    used = [render("test", 10 * turn, SEED).video_source for turn in range(len(scene.scans_of("test", 0, SEED)))]
     assert len(set(used)) == len(used)
 
 
 def test_digit_stays_inside_the_picture_and_moves():
     plain = replace(PICTURE, clutter=0, spots=0, grain=0, saturation=0)
     for number in range(20):
-        frames = scene.draw(np.ones((8, 8)), np.random.default_rng(number), plain).astype(int)
+        frames = scene.draw_frames(np.ones((8, 8)), np.random.default_rng(number), plain).astype(int)
         ground = frames[0, 0, 0]
         border = np.concatenate([frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1]], axis=1)
         assert (border == ground).all()
@@ -77,7 +74,7 @@ def test_words_of_unseen_speakers_are_recognisable():
         for index in range(count):
             rng = np.random.default_rng([index, split == "test"])
             people = voice.speakers(split, SEED)
-            word = voice.say(index % 10, people[rng.integers(len(people))], rng)
+            word = voice.speak(index % 10, people[rng.integers(len(people))], rng)
             blocks = np.array_split(word, 12)
             power = np.stack([np.abs(np.fft.rfft(block, 2048))[:1000].reshape(20, 50).sum(1) for block in blocks])
             words.append(np.log(power + 1e-3).ravel())
@@ -94,11 +91,11 @@ def test_words_of_unseen_speakers_are_recognisable():
 def test_recordings_keep_the_official_split_and_the_pictures(spoken_digits_zip, split, indices):
     seen = set()
     for index in range(60):
-        clip = render("spoken_digits", split, index, SEED, str(spoken_digits_zip))
+        clip = render(split, index, SEED, str(spoken_digits_zip))
         digit, _, number = clip.audio_source.split("_")
         assert scene.scans()[1][int(clip.video_source.removeprefix("scan"))] == int(digit)
         assert int(number) in indices
         seen.add(clip.audio_source)
     assert len(seen) == 60
-    synthetic = render("talking_digits", split, 3, SEED)
-    assert np.array_equal(render("spoken_digits", split, 3, SEED, str(spoken_digits_zip)).frames, synthetic.frames)
+    synthetic = render(split, 3, SEED)
+    assert np.array_equal(render(split, 3, SEED, str(spoken_digits_zip)).frames, synthetic.frames)

@@ -82,7 +82,7 @@ def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol
         written.append((out.read_bytes(), out.with_suffix(".predictions.csv").read_bytes()))
     assert written[0] == written[1]
     results, predictions = json.loads(out.read_text()), pd.read_csv(out.with_suffix(".predictions.csv"), dtype=str)
-    test = manifests.read(project / "manifest.csv").split("test").rows
+    test = manifests.read_manifest(project / "manifest.csv").split("test").rows
     assert predictions["id"].tolist() == test["id"].tolist() and predictions["label"].tolist() == test["label"].tolist()
     assert (results["clips"]["train"], results["clips"]["test"]) == (40, 20)
     assert results["items"]["video"] == test["video_source"].nunique()
@@ -97,7 +97,7 @@ def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol
 
 def test_results_count_the_listed_clips_and_why_some_were_left_out(project, params):
     """One of the listed clips of each split cannot be used, a third one is unusable in fold a only as a training clip."""
-    whole = manifests.read(project / "manifest.csv")
+    whole = manifests.read_manifest(project / "manifest.csv")
     table = whole.all_rows.assign(fold=["a" if number % 2 else "b" for number in range(60)])
     for split, reasons in {
         "test": ["too short: 0.20 s of 1 s", "too short: 0.31 s of 1 s"],
@@ -105,7 +105,7 @@ def test_results_count_the_listed_clips_and_why_some_were_left_out(project, para
     }.items():
         places = table.index[table["split"] == split][: len(reasons)]
         table.loc[places, ["status", "reason"]] = [["unusable", reason] for reason in reasons]
-    manifests.write(project / "incomplete.csv", table)
+    manifests.write_manifest(project / "incomplete.csv", table)
     found = {}
     for task in ("linear", "folds"):
         out = project / "incomplete" / f"{task}.json"
@@ -157,7 +157,7 @@ def job_of(project, params, task, run="run"):
         weights=weights_files(project / run),
         recipe=with_views(recipe_of(params, "xkd"), params, task),
         seed=0,
-        manifest=manifests.read(project / "manifest.csv"),
+        manifest=manifests.read_manifest(project / "manifest.csv"),
         path=project / "manifest.csv",
         dataset="talking_digits",
         task=params.tasks[task],
@@ -285,8 +285,8 @@ def folded(project, tmp_path_factory):
     for entry in project.iterdir():
         (folder / entry.name).symlink_to(entry)
     (folder / "manifest.csv").unlink()
-    rows = manifests.read(project / "manifest.csv").all_rows
-    manifests.write(folder / "manifest.csv", rows.assign(fold=["ab"[i % 2] for i in range(len(rows))]))
+    rows = manifests.read_manifest(project / "manifest.csv").all_rows
+    manifests.write_manifest(folder / "manifest.csv", rows.assign(fold=["ab"[i % 2] for i in range(len(rows))]))
     return folder
 
 
@@ -296,7 +296,7 @@ def test_folds_are_evaluated_one_by_one_and_averaged(folded, params, task, tmp_p
     results = json.loads((tmp_path / "out.json").read_text())
     assert results["task"] == task and set(results["folds"]) == {"a", "b"}
     predictions = pd.read_csv(tmp_path / "out.predictions.csv", dtype=str)
-    rows = manifests.read(folded / "manifest.csv").rows.set_index("id")
+    rows = manifests.read_manifest(folded / "manifest.csv").rows.set_index("id")
     for fold, part in predictions.groupby("fold"):
         assert sorted(part["id"]) == sorted(rows.index[rows["fold"] == fold])
     for name, mean in results["metrics"].items():
@@ -309,7 +309,10 @@ def test_folds_are_evaluated_one_by_one_and_averaged(folded, params, task, tmp_p
 
 def test_over_folds_clips_and_items_count_once(folded, params, tmp_path):
     evaluate.run(params, folded / "manifest.csv", folded / "run", "folds", tmp_path / "out.json")
-    results, rows = json.loads((tmp_path / "out.json").read_text()), manifests.read(folded / "manifest.csv").rows
+    results, rows = (
+        json.loads((tmp_path / "out.json").read_text()),
+        manifests.read_manifest(folded / "manifest.csv").rows,
+    )
     assert results["clips"]["train"] == results["clips"]["test"] == len(rows) == 60
     assert results["items"] == {m: rows[f"{m}_source"].nunique() for m in ("video", "audio")}
     for fold, part in results["folds"].items():
@@ -325,10 +328,12 @@ def joined(project, tmp_path_factory):
     for entry in project.iterdir():
         (folder / entry.name).symlink_to(entry)
     (folder / "manifest.csv").unlink()
-    rows = manifests.read(project / "manifest.csv").all_rows
+    rows = manifests.read_manifest(project / "manifest.csv").all_rows
     third, tested = np.arange(len(rows)) % 3 == 0, rows["split"] == "test"
     other = np.where(third, np.where(tested, "never", "untested"), np.where(rows["label"] > "5", "high", "low"))
-    manifests.write(folder / "manifest.csv", rows.assign(label=[";".join(two) for two in zip(rows["label"], other)]))
+    manifests.write_manifest(
+        folder / "manifest.csv", rows.assign(label=[";".join(two) for two in zip(rows["label"], other)])
+    )
     return folder
 
 
@@ -400,7 +405,7 @@ def test_several_views_are_averaged_as_scores(project, params, tmp_path, monkeyp
 
 def test_shuffled_labels_give_chance(project, params, tmp_path, monkeypatch):
     """Nothing leaks from test clips into the probes: labels without meaning are not found."""
-    rows = manifests.read(project / "manifest.csv").all_rows
+    rows = manifests.read_manifest(project / "manifest.csv").all_rows
     generator = np.random.default_rng(0)
     folder = tmp_path / "shuffled"
     folder.mkdir()
@@ -410,7 +415,7 @@ def test_shuffled_labels_give_chance(project, params, tmp_path, monkeypatch):
     hits = []
     for attempt in range(3):
         mixed = rows.assign(label=generator.permutation(rows["label"].to_numpy()))
-        manifests.write(folder / "manifest.csv", mixed)
+        manifests.write_manifest(folder / "manifest.csv", mixed)
         evaluate.run(params, folder / "manifest.csv", folder / "run", "linear", tmp_path / f"{attempt}.json")
         metrics = json.loads((tmp_path / f"{attempt}.json").read_text())["metrics"]
         hits += [metrics[f"student.{modality}.linear.top1"] for modality in ("video", "audio")]

@@ -1,4 +1,4 @@
-"""The data sets that params.yaml names, and what is known about those of the paper."""
+"""Looks up data sets: the settings of each, and the facts known about those of the paper and the generated ones."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from xkd.errors import UserError
 from xkd.registry import suggest
 from xkd.settings import Clips, Dataset, Params
 
-FACTS = Path(__file__).parent / "sources" / "catalogue.yaml"
-EMBEDDED = ("talking_digits", "spoken_digits")
+CATALOGUE = Path(__file__).parent / "sources" / "catalogue.yaml"
 
 
-class Frozen(BaseModel):
+class CatalogueEntry(BaseModel):
     """Base of the catalogue's entries: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Archive(Frozen):
-    """A file of a data set: its address, its name here, its published checksum, and whether it holds archives."""
+class Archive(CatalogueEntry):
+    """Describes a file of a data set: its address, its name here, its published checksum, and whether it holds archives."""
 
     url: str
     name: str = ""
@@ -33,42 +32,42 @@ class Archive(Frozen):
 
     @property
     def file(self) -> str:
-        """Name of the file: the last part of its address unless the catalogue says otherwise."""
+        """Returns the name of the file: the last part of its address unless the catalogue says otherwise."""
         return self.name or urlsplit(self.url).path.rsplit("/", 1)[-1]
 
 
-class ArchiveList(Frozen):
-    """A text file that lists the addresses of archives, which go to `folder`."""
+class ArchiveList(CatalogueEntry):
+    """Describes a text file that lists the addresses of archives; these go to `folder`."""
 
     url: str
     folder: str
 
 
-class Facts(Frozen):
-    """What is known about a data set; see catalogue.yaml."""
+class Facts(CatalogueEntry):
+    """Holds the catalogue's entry of a data set; catalogue.yaml explains the keys."""
 
     title: str
     homepage: str
     licence: str
     citation: str
-    gigabytes: float
     require: str
     labels: int
-    expected: dict[str, int]
+    seconds: float
+    expected: dict[str, int] = {}
     archives: tuple[Archive, ...] = ()
     lists: tuple[ArchiveList, ...] = ()
     also: str = ""
     same_files_as: str | None = None
     connections: int = 1
     folds: tuple[str, ...] = ()
-    multi_label: bool = False
     own_clips: bool = False
+    generated: bool = False
 
 
 @cache
-def facts() -> dict[str, Facts]:
-    """The data sets of the paper by kind; one that is part of another has that one's files."""
-    entries = {kind: Facts(**values) for kind, values in yaml.safe_load(FACTS.read_text()).items()}
+def known_datasets() -> dict[str, Facts]:
+    """Reads the catalogue, by kind of data set; one that is part of another gets the files of that one."""
+    entries = {kind: Facts(**values) for kind, values in yaml.safe_load(CATALOGUE.read_text()).items()}
     for kind, entry in entries.items():
         if entry.same_files_as:
             whole = entries[entry.same_files_as]
@@ -78,11 +77,16 @@ def facts() -> dict[str, Facts]:
     return entries
 
 
+def is_own(kind: str) -> bool:
+    """Says whether clips of this kind are the user's own: the catalogue does not know them."""
+    return kind not in known_datasets()
+
+
 def entry(params: Params, name: str) -> Dataset:
-    """The settings of a data set, with `require` filled in.
+    """Returns the settings of a data set, with `require` filled in.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no data set of that name.
     """
     if name not in params.datasets:
         raise UserError(f"datasets: no data set '{name}'{suggest(name, params.datasets)}")
@@ -91,16 +95,16 @@ def entry(params: Params, name: str) -> Dataset:
 
 
 def required(dataset: Dataset) -> str:
-    """Streams that a clip must have to be used ("both", "video", "audio", "any"): as set, else as the catalogue says."""
-    known = facts().get(dataset.kind)
+    """Returns which streams a clip must have ("both", "video", "audio", "any"): as set, else as the catalogue says."""
+    known = known_datasets().get(dataset.kind)
     return dataset.require or (known.require if known else "both")
 
 
 def clips(params: Params, name: str) -> Clips:
-    """How the clips of a data set are prepared.
+    """Returns how the clips of a data set are prepared.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: there is no data set of that name.
     """
     size = entry(params, name).size
     return params.clips.model_copy(update={"size": size}) if size else params.clips

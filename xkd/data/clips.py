@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xkd.data import manifest
 from xkd.data.manifest import Manifest
-from xkd.data.media import MediaError
+from xkd.data.opening import MediaError
 from xkd.data.packed import INDEX, Pack
 from xkd.data.reader import ClipReader
 from xkd.errors import UserError
@@ -24,7 +24,7 @@ def open_clips(manifest_path: str | Path, split: str | None = None, fold: str | 
     Raises:
         UserError: no manifest, no such fold; packed arrays that belong to another manifest.
     """
-    whole = manifest.read(manifest_path)
+    whole = manifest.read_manifest(manifest_path)
     return ClipStore(whole.split(split, fold) if split else whole)
 
 

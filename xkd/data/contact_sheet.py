@@ -1,4 +1,4 @@
-"""Pictures of a prepared data set: some clips as frames and log-mels, and how long and large all of them are."""
+"""Draws a prepared data set: some clips as frames and log-mels, and how long and large all clips are."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from xkd.files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURES = 8  # shown per clip
+FRAMES_SHOWN = 8  # per clip
 HEIGHT_INCHES = 0.62  # of a row
 
 
-def draw(store: ClipStore, rows: int, logmel: LogMelSpectrogram, path: Path) -> None:
-    """Writes `rows` clips, evenly picked, one per row, as PNG: pictures on the left, log-mel on the right."""
+def draw_contact_sheet(store: ClipStore, rows: int, logmel: LogMelSpectrogram, path: Path) -> None:
+    """Writes `rows` evenly picked clips, one per row, as PNG: frames on the left, log-mel on the right."""
     pyplot = _pyplot()
     chosen = np.unique(np.linspace(0, len(store) - 1, min(rows, len(store))).round().astype(int)).tolist()
     figure, axes = pyplot.subplots(
         len(chosen),
         2,
         figsize=(7.2, HEIGHT_INCHES * len(chosen)),
-        width_ratios=[PICTURES, 2.4],
+        width_ratios=[FRAMES_SHOWN, 2.4],
         squeeze=False,
         layout="constrained",
     )
@@ -57,11 +57,11 @@ def draw_histograms(rows: pd.DataFrame, sizes: Sequence[int], classes: dict[str,
         classes: per label, counts as `prepare` writes them.
     """
     pyplot = _pyplot()
-    pictures = rows[rows["has_video"]]
+    videos = rows[rows["has_video"]]
     panels: dict[str, pd.Series | np.ndarray] = {
         "seconds": rows["seconds"].astype(float),
         "kilobytes": np.asarray(sizes) / 1e3,
-        "longer side of the picture, pixels": pictures[["width", "height"]].astype(float).max(axis=1),
+        "longer side of a frame, pixels": videos[["width", "height"]].astype(float).max(axis=1),
         "usable clips of a class": pd.Series([counts["usable"] for label, counts in classes.items() if label]),
     }
     figure, axes = pyplot.subplots(2, 2, figsize=(7.2, 4.4), layout="constrained")
@@ -93,8 +93,8 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _strip(video: torch.Tensor) -> np.ndarray:
-    """Pictures (T, 3, H, W), evenly picked, side by side with a thin white gap: (H, width, 3)."""
-    numbers = torch.linspace(0, len(video) - 1, PICTURES).round().long()
-    pictures = video[numbers].permute(0, 2, 3, 1).numpy()
-    padded = np.pad(pictures, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)
+    """Puts evenly picked frames of (T, 3, H, W) side by side with a thin white gap: (H, width, 3)."""
+    numbers = torch.linspace(0, len(video) - 1, FRAMES_SHOWN).round().long()
+    frames = video[numbers].permute(0, 2, 3, 1).numpy()
+    padded = np.pad(frames, ((0, 0), (0, 0), (0, 2), (0, 0)), constant_values=255)
     return np.concatenate(list(padded), axis=1)

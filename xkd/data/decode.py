@@ -1,4 +1,4 @@
-"""What is in a media file, and its pictures and sound as arrays."""
+"""Probes media files and decodes their frames and audio to arrays."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import numpy as np
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 
-from xkd.data.media import MediaError, open_decord, open_media, unreadable
+from xkd.data.opening import MediaError, open_decord, open_media, unreadable
 from xkd.settings import Limits
 
-PADDED = "from_size == to_size"  # decord 0.6 about narrow pictures whose rows are padded
-MOST_PLANES = 7  # of sound: PyAV 18 crashes on more
+PADDED = "from_size == to_size"  # error of decord 0.6 about narrow frames whose rows are padded
+MOST_PLANES = 7  # of audio: PyAV 18 crashes on more
 CHUNK_PIXELS = 64_000_000  # decoded at a time, so that long videos fit in memory
 
 
 @dataclass(frozen=True)
-class Probe:
-    """The streams of a file, without decoding them. Absent streams have codec None.
+class MediaFacts:
+    """Describes the streams of a file. Absent streams have codec None.
 
     Attributes:
-        width, height: of the picture as it is shown, after rotation.
-        audio_delay: seconds by which the sound starts after the first picture.
-        declared_seconds: how long the headers say that the file is; None where they do not.
+        width, height: of the frames as they are shown, after rotation.
+        audio_delay: seconds from the first frame to the start of the audio.
+        declared_seconds: length of the file as its headers say; None where they do not.
     """
 
     container: str
@@ -45,15 +45,15 @@ class Probe:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height, 0 without pictures."""
+        """Returns width and height, 0 without video."""
         return self.width or 0, self.height or 0
 
 
-def probe(path: Path, limits: Limits) -> Probe:
+def probe_file(path: Path, limits: Limits) -> MediaFacts:
     """Reads the headers of a file, and the first frame to learn its rotation.
 
     Raises:
-        MediaError: no media file, one that ends before its headers say, or one outside the limits.
+        MediaError: not a media file, shorter than its headers say, or outside the limits.
     """
     try:
         with open_media(path) as container:
@@ -75,12 +75,12 @@ def probe(path: Path, limits: Limits) -> Probe:
                 found["audio_delay"] = _start(audio) - _start(video)
     except av.FFmpegError as error:
         raise unreadable(error) from None
-    _check_limits(Probe(**found), limits)
-    return Probe(**found)
+    _check_limits(MediaFacts(**found), limits)
+    return MediaFacts(**found)
 
 
 def best_video(container: InputContainer) -> av.VideoStream | None:
-    """The stream of frames that a player would show; the cover of an album is none."""
+    """Returns the video stream that a player would show; the cover of an album does not count."""
     stream = container.streams.best("video")
     if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
         return None
@@ -88,13 +88,13 @@ def best_video(container: InputContainer) -> av.VideoStream | None:
 
 
 def best_audio(container: InputContainer) -> av.AudioStream | None:
-    """The stream of sound that a player would play."""
+    """Returns the audio stream that a player would play."""
     stream = container.streams.best("audio")
     return stream if isinstance(stream, av.AudioStream) else None
 
 
 class Video:
-    """The pictures of a file, decoded by decord.
+    """Decodes the frames of a file with decord.
 
     Raises:
         MediaError: decord cannot open or decode it.
@@ -118,13 +118,13 @@ class Video:
         return len(self._reader)
 
     def at_rate(self, fps: float) -> np.ndarray:
-        """Numbers of the pictures on show at 0, 1 / fps, 2 / fps, ... seconds."""
+        """Returns the numbers of the frames shown at 0, 1 / fps, 2 / fps, ... seconds."""
         times = np.arange(max(round(self.seconds * fps), 1)) / fps
         shown = np.searchsorted(self.starts, times + 0.5 / (self.rate * 100), side="right") - 1
         return np.clip(shown, 0, len(self) - 1)
 
-    def pictures(self, numbers: np.ndarray) -> np.ndarray:
-        """Pictures (T, H, W, 3) uint8 by number."""
+    def frames(self, numbers: np.ndarray) -> np.ndarray:
+        """Decodes frames (T, H, W, 3) uint8 by number."""
         try:
             try:
                 batch: np.ndarray = self._reader.get_batch(numbers).asnumpy()
@@ -137,24 +137,24 @@ class Video:
             raise unreadable(error, "damaged video") from None
 
     def chunks(self, numbers: np.ndarray) -> Iterator[np.ndarray]:
-        """The same, one picture (H, W, 3) after the other, decoded a few at a time."""
-        height, width = self.pictures(numbers[:1]).shape[1:3]
+        """Yields frames (H, W, 3) uint8 by number, decoded a few at a time."""
+        height, width = self.frames(numbers[:1]).shape[1:3]
         step = max(CHUNK_PIXELS // (height * width), 1)
         for first in range(0, len(numbers), step):
-            yield from self.pictures(numbers[first : first + step])
+            yield from self.frames(numbers[first : first + step])
 
 
 def read_audio(path: Path, sample_rate: int, limits: Limits | None = None) -> np.ndarray:
-    """All sound of a file as mono (samples,) float32 in [-1, 1] at `sample_rate`.
+    """Reads the audio of a file as mono (samples,) float32 in [-1, 1] at `sample_rate`.
 
     Raises:
-        MediaError: the sound cannot be decoded.
+        MediaError: the audio cannot be decoded.
     """
-    return np.concatenate(list(sound(path, sample_rate, limits)))
+    return np.concatenate(list(audio_pieces(path, sample_rate, limits)))
 
 
-def sound(path: Path, sample_rate: int, limits: Limits | None = None) -> Iterator[np.ndarray]:
-    """The same piece by piece, as the decoder gives it.
+def audio_pieces(path: Path, sample_rate: int, limits: Limits | None = None) -> Iterator[np.ndarray]:
+    """Yields the audio of a file as `read_audio` returns it, in pieces as the decoder gives them.
 
     PyAV and not decord: decord's AudioReader keeps the memory of every file it opened.
     """
@@ -224,7 +224,7 @@ def _video_facts(container: InputContainer, stream: av.VideoStream) -> dict[str,
 
 
 def _declared(container: InputContainer, video: av.VideoStream | None) -> float | None:
-    """By the count of pictures where the headers have it, since FFmpeg corrects the duration of an AVI that was cut off."""
+    """Returns the length in the headers: by the count of frames if given, as FFmpeg corrects the duration of a cut AVI."""
     if video is not None and video.frames and video.average_rate:
         return float(video.frames / video.average_rate)
     if not container.duration:
@@ -235,7 +235,7 @@ def _declared(container: InputContainer, video: av.VideoStream | None) -> float 
 
 
 def _check_riff(path: Path) -> None:
-    """WAV and AVI start with their length; FFmpeg plays what is left of them without a word."""
+    """Checks the length with which WAV and AVI start; FFmpeg plays a truncated one without an error."""
     with path.open("rb") as file:
         head = file.read(8)
     declared = int.from_bytes(head[4:], "little") + 8
@@ -244,7 +244,7 @@ def _check_riff(path: Path) -> None:
         raise MediaError(f"truncated: {size} of {declared} bytes")
 
 
-def _check_limits(found: Probe, limits: Limits) -> None:
+def _check_limits(found: MediaFacts, limits: Limits) -> None:
     short_side, long_side = sorted(found.size)
     _at_most(long_side, limits.side, "pixels", "side")
     _at_most(long_side / max(short_side, 1), limits.aspect, "times longer than wide", "aspect")
@@ -270,7 +270,7 @@ def _start(stream: Stream) -> float:
 
 
 def _starts(reader: decord.VideoReader) -> np.ndarray:
-    """When each picture appears, from 0; evenly spaced where the file does not say or makes no sense."""
+    """Returns when each frame appears, from 0 s; evenly spaced where the file does not say or makes no sense."""
     starts: np.ndarray = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(float)
     starts -= starts[0]
     even = np.arange(len(starts)) / reader.get_avg_fps()
@@ -278,7 +278,7 @@ def _starts(reader: decord.VideoReader) -> np.ndarray:
     return starts if sensible else even
 
 
-def _without_padding(picture: np.ndarray) -> np.ndarray:
-    """Undoes a quirk of decord 0.6: rows of some narrow pictures come with their padding as channels."""
-    height, width, _ = picture.shape
-    return picture.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
+def _without_padding(frame: np.ndarray) -> np.ndarray:
+    """Undoes a quirk of decord 0.6: rows of some narrow frames come with their padding as channels."""
+    height, width, _ = frame.shape
+    return frame.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)

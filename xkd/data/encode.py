@@ -1,4 +1,4 @@
-"""Training-ready media files: H.264 and AAC in MP4, the same bytes for the same input on one machine."""
+"""Writes training-ready media files: H.264 and AAC in MP4, the same bytes for the same input on one machine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ VIDEO_OPTIONS = {
     "g": "16",
     "bf": "0",
     "threads": "1",
-    # for small pictures, the tree of macroblocks makes bytes that differ from run to run, rarely
+    # with mbtree, small frames are, rarely, encoded to other bytes in another run
     "x264-params": "mbtree=0:rc-lookahead=0",
 }
-# Read many times, at random places: half the time to decode for a twentieth more bytes, and a key frame every eighth picture.
+# Clips are read many times, at random places: half the time to decode for a twentieth more bytes, a key frame every eighth.
 FOR_TRAINING = VIDEO_OPTIONS | {"tune": "fastdecode", "crf": "16", "g": "8"}
 AUDIO_OPTIONS = {"aac_coder": "fast"}
 AUDIO_BIT_RATE = 96_000
@@ -40,7 +40,7 @@ def write_clip(
     """Writes one clip; the file appears whole or not at all.
 
     Args:
-        frames: pictures (H, W, 3), uint8 RGB, scaled to `size` on the way; None: no video stream.
+        frames: each (H, W, 3), uint8 RGB, scaled to `size` here; None: no video stream.
         size: width and height in pixels, both even.
         waveform: (samples,) float in [-1, 1], mono; None: no audio stream.
         options: of the H.264 encoder.
@@ -65,9 +65,9 @@ def _add_video(
 def _write_video(
     container: OutputContainer, stream: av.VideoStream, frames: Iterable[np.ndarray], size: tuple[int, int]
 ) -> None:
-    scaler = VideoReformatter()  # kept: setting up a filter costs more than scaling a small picture
-    for number, picture in enumerate(frames):
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+    scaler = VideoReformatter()  # one for all frames: setting up a filter costs more than scaling a small frame
+    for number, pixels in enumerate(frames):
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         frame = scaler.reformat(frame, *size, format="yuv420p", interpolation="BICUBIC")
         frame.pts, frame.time_base = number, 1 / stream.codec_context.framerate
         container.mux(stream.encode(frame))

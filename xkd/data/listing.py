@@ -1,4 +1,4 @@
-"""Lists of raw media files: the index that `download` writes, and users' own."""
+"""Reads and writes lists of raw media files: the index that `download` writes, and users' own."""
 
 from __future__ import annotations
 
@@ -12,48 +12,53 @@ import pandas as pd
 from xkd import csv_files
 from xkd.errors import UserError
 
-COLUMNS = ("id", "path", "split", "label", "fold", "video_source", "audio_source")
+LISTING_COLUMNS = ("id", "path", "split", "label", "fold", "video_source", "audio_source")
 LABEL_SEPARATOR = ";"  # between the labels of a clip that has several
-SPLITS = ("train", "val", "test", "unused")
+SPLIT_NAMES = ("train", "val", "test", "unused")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _EMPTY_LABEL = re.compile(f"^{LABEL_SEPARATOR}|{LABEL_SEPARATOR}{LABEL_SEPARATOR}|{LABEL_SEPARATOR}$")
 
 
-def read(path: Path) -> pd.DataFrame:
-    """A list with all `COLUMNS` as text, absent ones empty; ids default to the path without its suffix.
+def read_listing(path: Path) -> pd.DataFrame:
+    """Reads a list: all `LISTING_COLUMNS` as text, absent ones empty; ids default to the path without its suffix.
 
     Raises:
         UserError: no such file, not a table, no or unknown columns, no rows, an unknown split.
     """
     table = _table(path)
-    unknown = [name for name in table.columns if name not in COLUMNS]
+    unknown = [name for name in table.columns if name not in LISTING_COLUMNS]
     if unknown:
-        raise UserError(f"{path}: unknown column '{unknown[0]}'; known: {', '.join(COLUMNS)}")
+        raise UserError(f"{path}: unknown column '{unknown[0]}'; known: {', '.join(LISTING_COLUMNS)}")
     return checked(completed(table), str(path))
 
 
 def completed(table: pd.DataFrame) -> pd.DataFrame:
-    """The same rows with all `COLUMNS`; id and split, where they are empty, by default.
+    """Adds absent columns, and the default where id or split is empty.
 
-    Labels, folds and sources that look the same are the same: spaces around them go, Unicode is composed (macOS takes
-    letters apart), and a label that a clip has twice stands once.
+    Labels, folds and sources that look the same become the same: spaces around them are removed, Unicode is composed
+    (macOS decomposes it), and a label that a clip has twice is kept once.
     """
-    table = table.reindex(columns=list(COLUMNS), fill_value="")
+    table = table.reindex(columns=list(LISTING_COLUMNS), fill_value="")
     table["id"] = table["id"].where(table["id"] != "", table["path"].map(lambda p: str(Path(p).with_suffix(""))))
     table["split"] = table["split"].replace("", "train")
     return table.assign(**{name: table[name].map(_plain) for name in ("label", "fold", "video_source", "audio_source")})
 
 
 def checked(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """The table, if its splits are known, no text has control characters, and no label of several is empty.
+    """Returns the table, if its splits are known, no text has control characters, and none of several labels is empty.
+
+    Args:
+        name: of the table, for messages.
 
     Raises:
-        UserError: otherwise; `name` says what the table is.
+        UserError: otherwise.
     """
-    odd = table.loc[~table["split"].isin(SPLITS), "split"]
+    odd = table.loc[~table["split"].isin(SPLIT_NAMES), "split"]
     if len(odd):
-        raise UserError(f"{name}: line {odd.index[0] + 2}: split '{odd.iloc[0]}' is not one of {', '.join(SPLITS)}")
-    for column in COLUMNS:
+        raise UserError(
+            f"{name}: line {odd.index[0] + 2}: split '{odd.iloc[0]}' is not one of {', '.join(SPLIT_NAMES)}"
+        )
+    for column in LISTING_COLUMNS:
         _refuse(table, column, _UNPRINTABLE, "holds a control character; rename it", name)
     _refuse(table, "label", _EMPTY_LABEL, f"has an empty label between '{LABEL_SEPARATOR}'", name)
     return table
@@ -71,7 +76,7 @@ def _plain(text: str) -> str:
 
 
 def paths(path: Path) -> list[Path]:
-    """The files that any table with a column `path` names, a list or a manifest: relative to its folder.
+    """Returns the files that a table with a column `path`, a list or a manifest, names: relative to its folder.
 
     Raises:
         UserError: no such file, not a table, no such column, no rows.
@@ -79,13 +84,13 @@ def paths(path: Path) -> list[Path]:
     return [path.parent / name for name in _table(path)["path"]]
 
 
-def write(path: Path, table: pd.DataFrame) -> None:
+def write_listing(path: Path, table: pd.DataFrame) -> None:
     """Writes a list, whole or not at all."""
-    csv_files.write_csv(path, table, columns=list(COLUMNS))
+    csv_files.write_csv(path, table, columns=list(LISTING_COLUMNS))
 
 
 def relative_to(folder: Path, table: pd.DataFrame, listed_in: Path) -> pd.DataFrame:
-    """The same list with paths, given relative to the folder `listed_in`, made relative to `folder`."""
+    """Makes paths that are relative to the folder `listed_in` relative to `folder`."""
     start, place = os.path.realpath(folder), os.path.realpath(listed_in)  # `data` is often a link to a larger disk
     paths = [os.path.relpath(os.path.join(place, name), start) for name in table["path"]]
     return table.assign(path=paths)

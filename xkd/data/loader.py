@@ -241,7 +241,7 @@ class _ClipViews(Dataset[Item]):
         self.manifest_path, self.chosen, self.views, self.seed = Path(manifest_path), chosen, views, seed
         self.store = open_clips(self.manifest_path, *chosen)
         self.ids = list(self.store.ids)
-        self.classes = sorted(set(manifest.read(self.manifest_path).rows["label"].astype(str)))
+        self.classes = sorted(set(manifest.read_manifest(self.manifest_path).rows["label"].astype(str)))
         numbers = {label: number for number, label in enumerate(self.classes)}
         self.labels = [numbers[str(label)] for label in self.store.labels]
 

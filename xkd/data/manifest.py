@@ -1,4 +1,4 @@
-"""The manifest: one row per clip that was expected, usable or not."""
+"""Reads and writes manifests: one row per clip that was expected, usable or not."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from typing import Literal
 import pandas as pd
 
 from xkd import csv_files
-from xkd.data.listing import LABEL_SEPARATOR
+from xkd.data.listing import LABEL_SEPARATOR, SPLIT_NAMES
 from xkd.errors import UserError
 
-COLUMNS = (
+MANIFEST_COLUMNS = (
     "id", "path", "split", "fold", "label", "seconds", "fps", "width", "height", "sample_rate", "has_video", "has_audio",
     "video_source", "audio_source", "digest", "status", "reason",
 )  # fmt: skip
-ROLES = ("train", "val", "test", "unused")
 _NUMBERS: dict[str, Literal["Float64", "Int64"]] = {
     "seconds": "Float64",
     "fps": "Float64",
@@ -32,7 +31,7 @@ _NUMBERS: dict[str, Literal["Float64", "Int64"]] = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """Clips of a data set, or of one of its splits.
+    """Holds the clips of a data set, or of one of its splits.
 
     Attributes:
         path: the file; clip paths are relative to its folder.
@@ -46,21 +45,21 @@ class Manifest:
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """The usable clips, in order."""
+        """Returns the usable clips, in order."""
         return self.all_rows[self.all_rows["status"] == "ok"].reset_index(drop=True)
 
     @property
     def labels(self) -> list[str]:
-        """Label of each usable clip."""
+        """Returns the label of each usable clip."""
         return self.rows["label"].tolist()
 
     @property
     def ids(self) -> list[str]:
-        """Id of each usable clip."""
+        """Returns the id of each usable clip."""
         return self.rows["id"].tolist()
 
     def split(self, name: str, fold: str | None = None) -> Manifest:
-        """The clips of one split, that of an official fold if one is named; the hash stays that of the whole.
+        """Returns the clips of one split, as an official fold assigns them if one is named; the hash stays that of the whole.
 
         Raises:
             UserError: no clip is tested in this fold.
@@ -69,11 +68,14 @@ class Manifest:
         return Manifest(self.path, self.all_rows[roles == name].reset_index(drop=True), self.hash)
 
     def _roles(self, fold: str) -> pd.Series:
-        """Column `fold` says in which fold a clip is tested ("2"), or its role in each ("1:train 2:unused")."""
+        """Returns the split of each clip in a fold.
+
+        Column `fold` says in which fold a clip is tested ("2"), or its role in each ("1:train 2:unused").
+        """
         roles = self.all_rows["fold"].map(lambda text: _role(text, fold))
         if not (roles == "test").any():
             named = sorted({word for text in self.all_rows["fold"] for word in re.findall(r"[^\s:]+(?=:|\s|$)", text)})
-            known = ", ".join(word for word in named if word not in ROLES) or "none"
+            known = ", ".join(word for word in named if word not in SPLIT_NAMES) or "none"
             raise UserError(f"{self.path}: no clip is tested in fold '{fold}'; folds: {known}")
         return roles
 
@@ -84,7 +86,7 @@ def _role(text: str, fold: str) -> str:
     return "test" if text == fold else "train"
 
 
-def read(path: str | Path) -> Manifest:
+def read_manifest(path: str | Path) -> Manifest:
     """Reads a manifest.
 
     Raises:
@@ -97,7 +99,7 @@ def read(path: str | Path) -> Manifest:
         raise UserError(f"{path}: no such manifest; run `python -m xkd prepare` first") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable manifest ({' '.join(str(error).split())})") from None
-    absent = [name for name in COLUMNS if name not in table.columns]
+    absent = [name for name in MANIFEST_COLUMNS if name not in table.columns]
     if absent:
         raise UserError(f"{path}: not a manifest: column '{absent[0]}' is missing; run `python -m xkd prepare` again")
     digest = content_hash(table)
@@ -113,22 +115,22 @@ def read(path: str | Path) -> Manifest:
     return Manifest(path, table, digest)
 
 
-def write(path: Path, table: pd.DataFrame) -> str:
+def write_manifest(path: Path, table: pd.DataFrame) -> str:
     """Writes a manifest, whole or not at all; returns its hash."""
     whole = {name: pd.to_numeric(table[name]).astype(kind) for name, kind in _NUMBERS.items()}
     table = table.assign(**whole)
-    csv_files.write_csv(path, table, columns=list(COLUMNS))
+    csv_files.write_csv(path, table, columns=list(MANIFEST_COLUMNS))
     return content_hash(csv_files.read_csv(path))
 
 
 def reasons(rows: pd.DataFrame) -> dict[str, int]:
-    """How many clips are unusable for each kind of reason (its words before ": "), the most frequent first."""
+    """Counts the unusable clips by kind of reason (its words before ": "), the most frequent first."""
     kinds = rows.loc[rows["status"] != "ok", "reason"].str.split(": ").str[0]
     return {str(kind): int(count) for kind, count in Counter(kinds).most_common()}
 
 
 def class_counts(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Per label the clips that were expected, found and usable; a clip of several labels counts for each.
+    """Counts, per label, the clips that were expected, found and usable; a clip of several labels counts for each.
 
     Args:
         rows: all rows of a manifest.
@@ -144,6 +146,6 @@ def class_counts(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def content_hash(table: pd.DataFrame) -> str:
-    """Short SHA-256 of the rows as text, sorted and without their paths: the same clips elsewhere are the same data."""
+    """Returns a short SHA-256 of the rows as text, sorted and without paths: the same clips elsewhere are the same data."""
     lines = table.drop(columns="path").to_csv(index=False, lineterminator="\n").splitlines()
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]

@@ -12,7 +12,7 @@ from av.frame import Frame
 from av.video.reformatter import VideoReformatter
 
 from xkd.data.decode import CHUNK_PIXELS, Video, best_audio, best_video, finite
-from xkd.data.media import MediaError, open_media, unreadable
+from xkd.data.opening import MediaError, open_media, unreadable
 
 AAC_FRAME = 1024  # samples
 CHUNK_SAMPLES = 2**23
@@ -49,7 +49,7 @@ class ClipReader:
             return np.stack(list(found.values()))
         video = self._by_decord()
         last = len(video) if count is None else min(first + count, len(video))
-        return video.pictures(np.arange(min(first, last - 1), last))
+        return video.frames(np.arange(min(first, last - 1), last))
 
     def all_pictures(self) -> Iterator[np.ndarray]:
         """All pictures, some at a time, so that long clips fit in memory."""

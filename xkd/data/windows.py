@@ -9,9 +9,9 @@ import numpy as np
 
 from xkd.data import decode
 from xkd.data.decode import Video
-from xkd.data.media import MediaError, faults_of
+from xkd.data.opening import MediaError, faults_of
 from xkd.data.padding import padded
-from xkd.data.prepare import UNSUPPORTED
+from xkd.data.transcode import UNSUPPORTED
 from xkd.settings import Limits
 
 LIMITS = Limits()
@@ -61,14 +61,14 @@ def read(path: str, cut: Cut, first: int, count: int) -> list[np.ndarray] | str:
                 return [_padded(samples[begin - begins.start :], cut) for begin in begins]
             video = Video(Path(path), LIMITS)
             shown = video.at_rate(cut.rate)
-            return [video.pictures(_padded(shown[begin:], cut)) for begin in begins]
+            return [video.frames(_padded(shown[begin:], cut)) for begin in begins]
     except MediaError as error:
         return str(error)
 
 
 def _length(path: Path, cut: Cut) -> int:
     """How many frames or samples a file gives."""
-    found = decode.probe(path, LIMITS)
+    found = decode.probe_file(path, LIMITS)
     codec = found.video_codec if cut.modality == "video" else found.audio_codec
     if codec is None:
         raise MediaError(f"no {cut.modality}")
@@ -76,7 +76,7 @@ def _length(path: Path, cut: Cut) -> int:
         raise MediaError(f"codec {codec} is not supported")
     if cut.modality == "video":
         return len(Video(path, LIMITS).at_rate(cut.rate))
-    return sum(len(piece) for piece in decode.sound(path, round(cut.rate), LIMITS))
+    return sum(len(piece) for piece in decode.audio_pieces(path, round(cut.rate), LIMITS))
 
 
 def _padded(values: np.ndarray, cut: Cut) -> np.ndarray:
@@ -94,7 +94,7 @@ def samples_between(path: Path, sample_rate: int, begin: int, end: int) -> np.nd
         MediaError: the sound cannot be decoded.
     """
     position, kept = 0, []
-    for piece in decode.sound(path, sample_rate):
+    for piece in decode.audio_pieces(path, sample_rate):
         kept.append(piece[max(begin - position, 0) : max(end - position, 0)])
         position += len(piece)
         if position >= end:

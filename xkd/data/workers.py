@@ -1,4 +1,4 @@
-"""Work spread over processes that may hang or crash: decoders of damaged media do both."""
+"""Runs tasks in processes that may hang or crash: decoders of damaged media do both."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from typing import Any, TypeVar, TypeVarTuple
 
 from pebble import ProcessExpired, ProcessFuture, ProcessPool
 
-Result = TypeVar("Result")
-Arguments = TypeVarTuple("Arguments")
+Outcome = TypeVar("Outcome")
+TaskArguments = TypeVarTuple("TaskArguments")
 
-FILE_SECONDS, SECONDS_PER_MEGABYTE = 300.0, 4.0  # longer than that, and the decoder hangs; hours may be few bytes
+FILE_SECONDS, SECONDS_PER_MEGABYTE = 300.0, 4.0  # a decoder that takes longer hangs; hours of video may be few bytes
 SPARE_WORK = 512  # tasks handed out ahead of the one awaited: bounds the memory of finished results
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Stands in for the result of a task whose process hung or died."""
+    """Replaces the result of a task whose process hung or died."""
 
     reason: str
 
 
 def cores() -> int:
-    """Processor cores this process may use."""
+    """Returns the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def seconds_allowed(task: tuple[str, *tuple[Any, ...]]) -> float:
-    """Time for decoding the file that a task's first argument names."""
+    """Returns the time allowed for decoding the file that a task's first argument names."""
     try:
         size = Path(task[0]).stat().st_size
     except (OSError, ValueError):  # the task itself will say what is wrong with the file
@@ -41,12 +41,12 @@ def seconds_allowed(task: tuple[str, *tuple[Any, ...]]) -> float:
 
 
 def run_guarded(
-    function: Callable[[*Arguments], Result],
-    tasks: Sequence[tuple[*Arguments]],
-    seconds: Callable[[tuple[*Arguments]], float],
+    function: Callable[[*TaskArguments], Outcome],
+    tasks: Sequence[tuple[*TaskArguments]],
+    seconds: Callable[[tuple[*TaskArguments]], float],
     processes: int | None = None,
     spare: int = SPARE_WORK,
-) -> Iterator[Result | Failure]:
+) -> Iterator[Outcome | Failure]:
     """Yields function(*task) for every task, in order, or a `Failure`; exceptions of the function pass on.
 
     Args:
@@ -58,11 +58,11 @@ def run_guarded(
     workers = min(processes or cores(), max(len(tasks), 1))
     pool = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
     try:
-        futures: dict[int, ProcessFuture[Result]] = {}
+        futures: dict[int, ProcessFuture[Outcome]] = {}
         for number in range(len(tasks)):
             for ahead in range(number + len(futures), min(number + spare, len(tasks))):
                 futures[ahead] = pool.schedule(function, args=tasks[ahead], timeout=seconds(tasks[ahead]))
-            result = _result(futures.pop(number))
+            result = _outcome(futures.pop(number))
             yield result
         pool.close()
     finally:
@@ -70,7 +70,7 @@ def run_guarded(
         pool.join()
 
 
-def _result(future: ProcessFuture[Result]) -> Result | Failure:
+def _outcome(future: ProcessFuture[Outcome]) -> Outcome | Failure:
     try:
         return future.result()
     except TimeoutError:

@@ -16,9 +16,7 @@ from xkd.plan.memory import FULL, networks_without_memory, parameters
 from xkd.recipe import Recipe
 from xkd.settings import MODALITIES, Clips, Dataset, Params
 
-# Where the clips are not there yet. Mean length of a data set's clips in seconds, from their descriptions; embedded clips
-# last one second. Pictures as wide as most films. Bits of a pixel at the settings of `prepare`: a rough figure.
-SECONDS = {"ucf101": 7.2, "hmdb51": 3.1, "esc50": 5.0, "fsd50k": 7.6}
+# Where the clips are not there yet. Frames as wide as most videos. Bits of a pixel at the settings of `prepare`: a rough figure.
 OTHER_SECONDS = 10.0
 ASPECT = 16 / 9
 BITS_PER_PIXEL = 0.3
@@ -64,9 +62,10 @@ def clip_counts(params: Params, name: str, train: int | None = None) -> ClipCoun
         return _from_manifest(path, clips, streams)
     splits, source = ({"train": train}, "--clips") if train is not None else _expected(entry, name)
     total, prepared, packed = sum(splits.values()), 0.0, 0.0
-    seconds = clips.seconds if entry.kind in catalogue.EMBEDDED else SECONDS.get(entry.kind, OTHER_SECONDS)
+    known = catalogue.known_datasets().get(entry.kind)
+    seconds = known.seconds if known else OTHER_SECONDS
     if "video" in streams:
-        wide = 1 if entry.kind in catalogue.EMBEDDED else ASPECT
+        wide = 1 if known and known.generated else ASPECT
         pixels = total * math.ceil(seconds * clips.fps) * clips.size**2 * wide
         prepared, packed = prepared + pixels * BITS_PER_PIXEL / 8, packed + 3 * pixels
     if "audio" in streams:
@@ -90,8 +89,8 @@ def encoder_bytes(recipe: Recipe) -> float:
 
 
 def _expected(entry: Dataset, name: str) -> tuple[dict[str, int], str]:
-    known = catalogue.facts().get(entry.kind)
-    if entry.kind in catalogue.EMBEDDED:
+    known = catalogue.known_datasets().get(entry.kind)
+    if known and known.generated:
         return {"train": entry.train_clips, "test": entry.test_clips}, "settings"
     if known is None:
         raise UserError(
@@ -105,7 +104,7 @@ def _expected(entry: Dataset, name: str) -> tuple[dict[str, int], str]:
 
 
 def _from_manifest(path: Path, clips: Clips, streams: tuple[str, ...]) -> ClipCounts:
-    rows = manifest.read(path).rows
+    rows = manifest.read_manifest(path).rows
     prepared = sum(file.stat().st_size for file in map(path.parent.joinpath, rows["path"]) if file.exists())
     packed = _decoded_bytes(rows, clips) if clips.pack else 0.0
     splits = {str(split): count for split, count in rows["split"].value_counts().to_dict().items()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xkd.data.catalogue import is_own
 from xkd.report.collect import Results
-from xkd.report.counterparts import OWN, Counterparts
+from xkd.report.counterparts import Counterparts
 from xkd.report.paper import TASKS, Measure, PaperResults, mirrored
 from xkd.report.statistics import Comparison
 from xkd.report.table import comparison
@@ -59,7 +60,7 @@ def agreements(results: Results, paper: PaperResults) -> list[Agreement]:
     counterparts = Counterparts(results, paper)
     if counterparts.found:
         return _same_data(counterparts, names)
-    if results.params.datasets[results.params.dataset].kind in OWN:
+    if is_own(results.params.datasets[results.params.dataset].kind):
         return []
     measures = {m: {t.split()[0]: mirrored(t) for t in TASKS if t.endswith(m)} for m in ("video", "audio")}
     found = [

@@ -10,7 +10,6 @@ from xkd.params import recipe
 from xkd.report.collect import Column, Results
 from xkd.report.paper import Measure, PaperFigure, PaperResults
 
-OWN = ("folder", "manifest")  # kinds of data that the paper cannot have used
 NAMES = {"kinetics_sound": "kinetics-sound", "both": "audio+video"}  # what the paper's tables call ours
 PROTOCOLS = {"svm": "linear", "layer": "linear", "linear": "linear", "finetune": "finetune"}
 PROBES = {"kinetics400": "layer", "fsd50k": "layer"}  # how the paper fits a linear probe; elsewhere by an SVM

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from xkd.data.clips import ClipStore, open_clips
-from xkd.data.contact_sheet import draw
+from xkd.data.contact_sheet import draw_contact_sheet
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.errors import UserError
 from xkd.report import style
@@ -86,7 +86,7 @@ def contact_sheet(media: Media | None, path: Path) -> str:
     """Draws some clips; returns the alternative text."""
     if media is None:
         return style.save(style.message("The prepared clips were not at hand when this page was made."), path)
-    draw(media.store, SHEET_ROWS, media.logmel, path)
+    draw_contact_sheet(media.store, SHEET_ROWS, media.logmel, path)
     return (
         f"Contact sheet of {min(SHEET_ROWS, len(media.store))} clips, one per row: label, eight pictures and log-mel."
     )

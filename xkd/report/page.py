@@ -11,12 +11,13 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from xkd.data.catalogue import is_own
 from xkd.params import recipe
 from xkd.report import collapse, retrieval, tested, text
 from xkd.report.agreement import LEVEL, TIE, agreements
 from xkd.report.arrays import load
 from xkd.report.collect import Results, Run
-from xkd.report.counterparts import OWN, Counterparts
+from xkd.report.counterparts import Counterparts
 from xkd.report.dataset import DataFacts
 from xkd.report.media import Media, data_uri
 from xkd.report.paper import CITATION, PaperResults
@@ -105,7 +106,7 @@ def _no_agreement(results: Results, paper: PaperResults) -> str:
     params = results.params
     if not any(figure.method == entry.paper for figure in paper.figures for entry in params.ablations.values()):
         return "No row of this table has a counterpart in the paper."
-    if params.datasets[params.dataset].kind in OWN:
+    if is_own(params.datasets[params.dataset].kind):
         return "The clips are your own, and no row was measured as one of the paper was: there is nothing to compare."
     return "No two rows of this table that stand in one table of the paper share a figure here to compare them by."
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from xkd.data import catalogue
 from xkd.params import tasks_of
 from xkd.report.collect import ClipCounts, Results
-from xkd.report.counterparts import OWN
 
-OFFICIAL_FOLDS = {"ucf101": ("1", "2", "3"), "hmdb51": ("1", "2", "3"), "esc50": ("1", "2", "3", "4", "5")}
-MADE = ("talking_digits", "spoken_digits")
 ROLES = {"test": "test", "train": "training"}
 
 
@@ -34,7 +32,8 @@ def deviations(results: Results, ablation: str, task: str) -> list[str]:
     """In what the clips of a task are not those of the list, or the folds not the official ones; empty where they are."""
     params, counts = results.params, _counts(results, ablation, task)
     dataset = params.datasets[params.tasks[task].dataset or params.dataset]
-    official = "" if dataset.kind in (*OWN, *MADE) else "official "
+    known = catalogue.known_datasets().get(dataset.kind)
+    official = "official " if _is_official(dataset.kind) else ""
     found = []
     for split, role in ROLES.items():
         used, listed = counts.used(split)
@@ -44,9 +43,9 @@ def deviations(results: Results, ablation: str, task: str) -> list[str]:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts.left_out.get(split, {}).items())
             more = "; ".join(part for part in (each, f"left out: {reasons}" if reasons else "") if part)
             found.append(f"{share(counts, split)} {official}{role} clips" + (f" ({more})" if more else ""))
-    if dataset.limit and dataset.kind not in MADE:
+    if dataset.limit and not (known and known.generated):
         found.append(f"at most {dataset.limit} clips of each class and split (limit)")
-    usual, folds_here = OFFICIAL_FOLDS.get(dataset.kind, ()), params.tasks[task].folds
+    usual, folds_here = known.folds if known else (), params.tasks[task].folds
     if usual and set(folds_here) != set(usual):
         found.append(f"fold {', '.join(folds_here) or usual[0]} alone, of the folds {', '.join(usual)}")
     return found
@@ -54,7 +53,7 @@ def deviations(results: Results, ablation: str, task: str) -> list[str]:
 
 def verdict(results: Results, task: str) -> str:
     """What clips that deviate make of a figure."""
-    return "incomplete" if results.kind(task) in (*OWN, *MADE) else "not the official protocol"
+    return "not the official protocol" if _is_official(results.kind(task)) else "incomplete"
 
 
 def notes(results: Results) -> list[str]:
@@ -72,6 +71,11 @@ def notes(results: Results) -> list[str]:
         f"Task `{task}`, {_rows(results, task, rows)}: {sentence}"
         for (task, sentence), rows in sorted(about.items(), key=lambda item: order.index(item[0][0]))
     ]
+
+
+def _is_official(kind: str) -> bool:
+    known = catalogue.known_datasets().get(kind)
+    return known is not None and not known.generated
 
 
 def _rows(results: Results, task: str, rows: list[str]) -> str:

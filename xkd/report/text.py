@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from xkd.data.catalogue import is_own
 from xkd.params import recipe
 from xkd.report.agreement import Agreement
 from xkd.report.collect import Results
-from xkd.report.counterparts import OWN, Counterparts
+from xkd.report.counterparts import Counterparts
 from xkd.report.paper import TASKS, Measure, PaperResults, mirrored
 from xkd.report.statistics import Comparison
 from xkd.report.table import comparison, settings
@@ -69,7 +70,7 @@ def paper_columns(results: Results, paper: PaperResults) -> dict[str, dict[str, 
         tables = paper.of(one.figure.method, one.figure.measure)
         cells[one.ablation] = ", ".join(f"{percent:.1f} ({table})" for table, percent in tables.items())
     kind = results.params.datasets[results.params.dataset].kind
-    if found or kind in (*OWN, *{figure.measure.pretraining for figure in paper.figures}):
+    if found or is_own(kind) or kind in {figure.measure.pretraining for figure in paper.figures}:
         return found
     ours = {results.kind(column.task) for runs in results.runs.values() for column in runs[0].columns.values()}
     for task, (dataset, _) in TASKS.items():

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from xkd.settings.base import Place, Positive, Seed, Settings, Size
+from xkd import registry
+from xkd.settings.base import Known, Place, Positive, Seed, Settings, Size
 
 
 class Dataset(Settings):
     """One data set: which it is, where it comes from and how much of it to take."""
 
-    kind: Literal[
-        "talking_digits",
-        "spoken_digits",
-        "ucf101",
-        "hmdb51",
-        "kinetics400",
-        "kinetics_sound",
-        "esc50",
-        "fsd50k",
-        "audioset",
-        "folder",
-        "manifest",
-    ] = Field(
+    kind: Annotated[str, Known(registry.layouts)] = Field(
         description="embedded (*_digits), of the paper, or own files: a folder per class, or a CSV that lists them"
     )
     source: Place | None = Field(

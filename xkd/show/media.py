@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from xkd.data import decode
-from xkd.data.decode import Probe, Video
-from xkd.data.media import MediaError, faults_of
+from xkd.data.decode import MediaFacts, Video
+from xkd.data.opening import MediaError, faults_of
 from xkd.data.padding import padded
-from xkd.data.prepare import UNSUPPORTED
+from xkd.data.transcode import UNSUPPORTED
 from xkd.data.windows import LIMITS, Cut, samples_between
 
 Reader = Callable[[int], np.ndarray]  # of a cut that begins with this number
@@ -47,7 +47,7 @@ def read(path: str, cuts: dict[str, Cut], start: float | None) -> Cuttings | str
     """
     try:
         with faults_of(Path(path), LIMITS.memory_gb):
-            found = decode.probe(Path(path), LIMITS)
+            found = decode.probe_file(Path(path), LIMITS)
     except MediaError as error:
         return str(error)
     readers, lengths, faults = {}, {}, {}
@@ -83,7 +83,7 @@ def read(path: str, cuts: dict[str, Cut], start: float | None) -> Cuttings | str
     return Cuttings(clips, begin, seconds, tuple(notes))
 
 
-def _open(path: Path, found: Probe, cut: Cut) -> tuple[Reader, float]:
+def _open(path: Path, found: MediaFacts, cut: Cut) -> tuple[Reader, float]:
     """What reads a cut from a number on, and the length of the stream in seconds."""
     if cut.modality == "audio":
         return _open_sound(path, found, cut)
@@ -96,12 +96,12 @@ def _open(path: Path, found: Probe, cut: Cut) -> tuple[Reader, float]:
 
     def pictures(first: int) -> np.ndarray:
         # A start in the very last moment, or past the end of a stream that is shorter than the other, holds its last picture.
-        return video.pictures(shown[first : first + cut.length] if first < len(shown) else shown[-1:])
+        return video.frames(shown[first : first + cut.length] if first < len(shown) else shown[-1:])
 
     return pictures, len(shown) / cut.rate
 
 
-def _open_sound(path: Path, found: Probe, cut: Cut) -> tuple[Reader, float]:
+def _open_sound(path: Path, found: MediaFacts, cut: Cut) -> tuple[Reader, float]:
     if found.audio_codec is None:
         raise MediaError("no audio")
     rate = round(cut.rate)
@@ -114,7 +114,7 @@ def _open_sound(path: Path, found: Probe, cut: Cut) -> tuple[Reader, float]:
 
     if found.declared_seconds:
         return samples, found.declared_seconds
-    return samples, sum(len(piece) for piece in decode.sound(path, rate, LIMITS)) / rate
+    return samples, sum(len(piece) for piece in decode.audio_pieces(path, rate, LIMITS)) / rate
 
 
 def _middle(cuts: dict[str, Cut], lengths: dict[str, float]) -> float:

@@ -1,4 +1,4 @@
-"""Stage `download`: catalogue entry -> raw media files and their index."""
+"""Stage `download`: settings of a data set -> raw media files and their index."""
 
 from __future__ import annotations
 
@@ -13,36 +13,38 @@ import pandas as pd
 
 from xkd.data import catalogue, listing
 from xkd.data.sources import acquire, youtube
-from xkd.data.sources.layouts import class_folders
 from xkd.errors import UserError
 from xkd.files import read_json, sha256, write_json
-from xkd.made import Made, listed_by, opened
+from xkd.made import Made, opened
 from xkd.settings import Dataset, Params
 
 
 def run(params: Params, dataset: str, out: Path) -> None:
     """Fetches or generates the raw files of `dataset`; writes out/index.csv last.
 
-    What is complete is kept: fetched archives, unpacked ones, generated clips. What the files were made from stands in
-    out/source.json. No other files in `out` are touched.
+    Complete files are kept: fetched archives, unpacked ones, generated clips. out/source.json says what the files were
+    made from. No other files in `out` are touched.
 
     Raises:
         UserError: unknown data set; source missing, damaged, not reachable, in `out` or around it; a bad list; other files
             in the way; another process at work in `out`.
     """
     entry = catalogue.entry(params, dataset)
-    if entry.kind == "folder" and entry.source:
+    known = catalogue.known_datasets().get(entry.kind)
+    if entry.source and not known and os.path.isdir(entry.source):
         _check_apart(Path(entry.source), out, dataset)
     with opened(out, "download") as files:
         _adopt_older(files, out)
-        if entry.kind in catalogue.EMBEDDED:
-            _generated(entry, dataset, out, files)
+        if known:
+            files.check_free(out / "source.json", out / "index.csv")
+        if known and known.generated:
+            _generate(entry, dataset, out, files)
         else:
-            _collected(entry, dataset, out, files)
+            _collect(entry, known, dataset, out, files)
 
 
 def _check_apart(source: Path, out: Path, dataset: str) -> None:
-    """Every media file in the folder is a clip: what xkd writes must lie elsewhere."""
+    """Checks that the folder of the clips and `out` do not hold each other: every media file in the former is a clip."""
     given, written = Path(os.path.realpath(source)), Path(os.path.realpath(out))
     if given.is_relative_to(written) or written.is_relative_to(given):
         raise UserError(
@@ -56,19 +58,14 @@ def _adopt_older(files: Made, out: Path) -> None:
     if not files.listed and {"dataset", "kind"} <= (_recipe(out) or {}).keys():
         files.adopt(out / "source.json")
         with suppress(OSError, ValueError):
-            if (out / "index.csv").read_text().startswith(",".join(listing.COLUMNS) + "\n"):
+            if (out / "index.csv").read_text().startswith(",".join(listing.LISTING_COLUMNS) + "\n"):
                 files.adopt(out / "index.csv")
 
 
-def _collected(entry: Dataset, dataset: str, out: Path, files: Made) -> None:
-    """Clips that exist: the user's own stay where they are, those of the paper's sets are fetched."""
-    known = catalogue.facts().get(entry.kind)
-    if known:
-        files.check_free(out / "source.json", out / "index.csv")
-        table = acquire.clips_of(entry.kind, known, entry.source, out)
-    else:
-        table = _own(entry, dataset, out)
-    table = listing.checked(acquire.limited(listing.completed(table), entry.limit), dataset)
+def _collect(entry: Dataset, known: catalogue.Facts | None, dataset: str, out: Path, files: Made) -> None:
+    """Lists clips that exist: the user's own stay where they are, those of the paper's data sets are fetched."""
+    table = acquire.clips_of(entry, dataset, out)
+    table = listing.checked(acquire.limited(table, entry.limit), dataset)
     if known and known.own_clips and not entry.source:
         youtube.fetch_segments(table["id"].tolist(), out / acquire.SEGMENTS)
     if known and not entry.limit:
@@ -78,45 +75,18 @@ def _collected(entry: Dataset, dataset: str, out: Path, files: Made) -> None:
     _write_index(files, out, table)
 
 
-def _own(entry: Dataset, dataset: str, out: Path) -> pd.DataFrame:
-    if not entry.source:
-        wanted = "the folder of the clips" if entry.kind == "folder" else "the CSV that lists the clips, column 'path'"
-        raise UserError(f"datasets.{dataset}.source: give {wanted}")
-    source = Path(entry.source)
-    if entry.kind == "manifest":
-        table = listing.relative_to(out, listing.read(source), source.parent)
-        found = [path.is_file() for path in listing.paths(source)]
-        acquire.check_found(table, found, str(source), "correct the paths: they are absolute, or relative to the list")
-        return table
-    if not source.is_dir():
-        raise UserError(f"{source}: no such folder (datasets.{dataset}.source); a CSV needs kind: manifest")
-    return listing.relative_to(out, _without_prepared(class_folders(source), source), source)
-
-
-def _without_prepared(table: pd.DataFrame, source: Path) -> pd.DataFrame:
-    """The clips in a folder but for those that `prepare` put there."""
-    prepared = listed_by("prepare", [source / path for path in table["path"]])
-    kept = table[[source / path not in prepared for path in table["path"]]].reset_index(drop=True)
-    if kept.empty:
-        raise UserError(f"{source}: holds clips that `xkd prepare` made; give the folder of the original ones")
-    if prepared:
-        print(f"xkd: {source}: {len(prepared)} clips that `xkd prepare` made are left out", file=sys.stderr)
-    return kept
-
-
 def _compare(counts: dict[str, int], expected: dict[str, int], title: str) -> None:
-    """Says where the lists differ from a complete copy; clips without a file are counted by `prepare`."""
+    """Warns where the lists differ from a complete copy; `prepare` counts clips without a file."""
     if counts != expected:
         shown = ", ".join(f"{split} {counts.get(split, 0)} of {count}" for split, count in expected.items())
         print(f"xkd: {title}: the lists name another number of clips than the official ones ({shown})", file=sys.stderr)
 
 
-def _generated(entry: Dataset, dataset: str, out: Path, files: Made) -> None:
+def _generate(entry: Dataset, dataset: str, out: Path, files: Made) -> None:
+    """Renders the clips of a generated data set, unless all are there as this code makes them."""
     from xkd.data import generate
-    from xkd.data.download import spoken_digits_archive
 
-    files.check_free(out / "source.json", out / "index.csv")
-    archive = spoken_digits_archive(entry.source, files) if entry.kind == "spoken_digits" else None
+    archive = generate.archive_of_recordings(entry.kind, entry.source, out)
     recipe = {"dataset": dataset, "kind": entry.kind, "seed": entry.seed, "code": generate.source_hash()}
     if archive:
         recipe["archive"] = sha256(archive)
@@ -137,13 +107,13 @@ def _note(files: Made, out: Path, made_from: dict[str, Any]) -> None:
 
 def _write_index(files: Made, out: Path, table: pd.DataFrame) -> None:
     with files.writing(out / "index.csv") as temporary:
-        listing.write(temporary, table)
+        listing.write_listing(temporary, table)
 
 
 def _complete(out: Path, entry: Dataset, files: Made) -> bool:
-    """Whether the index lists exactly the clips asked for, and all are there as they were made."""
+    """Says whether the index lists exactly the clips asked for, and all are there as they were made."""
     try:
-        table = listing.read(out / "index.csv")
+        table = listing.read_listing(out / "index.csv")
     except UserError:
         return False
     counts = table["split"].value_counts()

@@ -65,7 +65,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: 
     chosen_task = params.tasks[task]
     recipe, encoders = load_recipe(run), load_encoders(run)
     seed = read_json(run / CONFIG)["seed"]
-    clips, prepared = manifests.read(manifest), _summary(manifest)
+    clips, prepared = manifests.read_manifest(manifest), _summary(manifest)
     _check_outputs(out, [manifest, *files_in(run)], (prepared["dataset"], recipe.ablation, seed, task), force)
     _check_settings(prepared["clips"], manifest, recipe, chosen_task)
     for fold in chosen_task.folds or (None,):

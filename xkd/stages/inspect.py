@@ -1,4 +1,4 @@
-"""Stage `inspect`: what a prepared data set holds, in words and pictures."""
+"""Stage `inspect`: shows what a prepared data set holds, in numbers and images."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import pandas as pd
 from xkd import made
 from xkd.data import catalogue, manifest
 from xkd.data.clips import open_clips
-from xkd.data.contact_sheet import draw, draw_histograms
+from xkd.data.contact_sheet import draw_contact_sheet, draw_histograms
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.errors import UserError
 from xkd.progress import counter
 from xkd.settings import Params
 
 MOST_REASONS, MOST_EXAMPLES = 12, 3
-NUMBER = (
-    r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]*\w)"  # one that stands alone: not that of "h264" or "s1.wav"
-)
+NUMBER = r"(?<![\w.-])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w.]*\w)"  # a word of its own: not those in "h264" or "s1.wav"
 
 
 def run(params: Params, dataset: str, out: Path | None, clips: int) -> None:
@@ -27,7 +25,7 @@ def run(params: Params, dataset: str, out: Path | None, clips: int) -> None:
 
     Args:
         dataset: name in the settings.
-        out: folder for the pictures, by default data/<dataset>/inspect.
+        out: folder for the images, by default data/<dataset>/inspect.
         clips: rows of the contact sheet.
 
     Raises:
@@ -35,10 +33,10 @@ def run(params: Params, dataset: str, out: Path | None, clips: int) -> None:
     """
     entry = catalogue.entry(params, dataset)
     folder = Path("data") / dataset
-    found = manifest.read(folder / "manifest.csv")
+    found = manifest.read_manifest(folder / "manifest.csv")
     if found.rows.empty:
         raise UserError(f"{found.path}: no usable clip; look at its column reason")
-    known = catalogue.facts().get(entry.kind)
+    known = catalogue.known_datasets().get(entry.kind)
     lines = [f"{dataset}: {known.title}, {known.homepage}" if known else f"{dataset}: {entry.kind}"]
     if known:
         lines += [f"  licence   {known.licence}", f"  cite      {known.citation}"]
@@ -47,10 +45,10 @@ def run(params: Params, dataset: str, out: Path | None, clips: int) -> None:
     out = out or folder / "inspect"
     sheet, histograms = out / "contact-sheet.png", out / "histograms.png"
     store = open_clips(found.path)
-    with made.opened(out, "inspect") as files, counter("pictures", total=2) as advance:
+    with made.opened(out, "inspect") as files, counter("images", total=2) as advance:
         files.check_free(sheet, histograms)
         with files.writing(sheet) as path:
-            draw(store, clips, LogMelSpectrogram(params.logmel, params.clips.sample_rate), path)
+            draw_contact_sheet(store, clips, LogMelSpectrogram(params.logmel, params.clips.sample_rate), path)
         advance(1)
         sizes = [_size(found.path.parent / path) for path in found.rows["path"]]
         with files.writing(histograms) as path:
@@ -86,16 +84,16 @@ def _clips(rows: pd.DataFrame) -> list[str]:
         f"  seconds   {spread}, {seconds.sum() / 3600:.2f} hours in all",
         f"  streams   video in {rows['has_video'].sum()}, audio in {rows['has_audio'].sum()}",
     ]
-    pictures = rows[rows["has_video"]]
-    if len(pictures):
-        sizes = (pictures["width"].astype(str) + " x " + pictures["height"].astype(str)).value_counts()
+    videos = rows[rows["has_video"]]
+    if len(videos):
+        sizes = (videos["width"].astype(str) + " x " + videos["height"].astype(str)).value_counts()
         shown = ", ".join(f"{size} ({count})" for size, count in sizes.head(3).items())
-        lines.append(f"  pictures  {shown}" + (f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""))
+        lines.append(f"  frames    {shown}" + (f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""))
     return lines
 
 
 def _unusable(rows: pd.DataFrame) -> list[str]:
-    """Clips that were left out, per kind of reason: reasons that differ in their numbers alone are one kind."""
+    """Counts the clips that were left out by reason; reasons that differ in their numbers only count as one."""
     unusable = rows[rows["status"] != "ok"]
     kinds = unusable["reason"].str.replace(NUMBER, "\0", regex=True)
     counts, lines = kinds.value_counts(), []
@@ -112,7 +110,7 @@ def _unusable(rows: pd.DataFrame) -> list[str]:
 
 
 def _with_ranges(reasons: list[str]) -> str:
-    """Reasons that differ in their numbers alone as one, "0.21 to 1.98" where a number varies."""
+    """Merges reasons that differ in their numbers only: "0.21 to 1.98" where a number varies."""
     columns = zip(*(re.findall(NUMBER, reason) for reason in reasons), strict=True)
     spans = (sorted(set(column), key=float) for column in columns)
     shown = iter([span[0] if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans])

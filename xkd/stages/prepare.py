@@ -12,13 +12,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from xkd.data import catalogue, encode, listing, manifest
 from xkd.data.packed import AUDIO, INDEX, VIDEO, Pack, PackWriter
-from xkd.data.prepare import Prepared, file_name, prepare_clip
+from xkd.data.transcode import Prepared, file_name, prepare_clip
 from xkd.data.workers import Failure, run_guarded, seconds_allowed
 from xkd.errors import UserError
 from xkd.files import read_json, write_json
@@ -26,17 +26,25 @@ from xkd.made import Made, opened
 from xkd.progress import track
 from xkd.settings import Clips, Limits, Params
 
-Task = tuple[str, str, Made, Clips, str, bool, Limits]
+ClipTask = tuple[str, str, Made, Clips, str, bool, Limits]
+PACK_FILES = (INDEX, VIDEO, AUDIO)  # a pack needs its index: it is removed first and written last
 
-PACKED = (INDEX, VIDEO, AUDIO)  # without its index a pack is none: it goes first and comes last
+
+class _Wanted(NamedTuple):
+    """Settings of the data set that decide what its clips are."""
+
+    dataset: str
+    require: str
+    clips: Clips
+    limits: Limits
 
 
 def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> None:
     """Decodes every clip that the index `raw` lists; writes clips/, packed/, summary.json and manifest.csv.
 
-    Clips are kept and found again by what shaped them: an interrupted call continues, a call after some files were
-    added or changed makes only those, and a failed one leaves earlier results as they were. No other files in `out` are
-    touched.
+    A clip's name holds hashes of its raw file and of the settings, so that clips are found again: an interrupted call
+    continues, a call after some files were added or changed makes only those, and a failed call leaves earlier results
+    as they were. No other files in `out` are touched.
 
     Args:
         processes: by default one per core; the result does not depend on it.
@@ -46,40 +54,30 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
             in the way, or another process at work in `out`.
     """
     dataset = _dataset_of(params, raw)
-    require = catalogue.required(catalogue.entry(params, dataset))
-    clips = catalogue.clips(params, dataset)
+    require, clips = catalogue.required(catalogue.entry(params, dataset)), catalogue.clips(params, dataset)
     if clips.size % 2:
         raise UserError(f"clips.size: {clips.size} is odd; H.264 needs an even number of pixels")
-    table = listing.read(raw)
+    wanted = _Wanted(dataset, require, clips, params.limits)
+    table = listing.read_listing(raw)
     _check_apart(raw, table["path"], out)
     with opened(out, "prepare") as files:
         _adopt_older(files, out)
-        files.check_free(out / "manifest.csv", out / "summary.json", *(out / "packed" / name for name in PACKED))
-        _prepare(table, dataset, raw, out, clips, require, params.limits, files, processes)
+        files.check_free(out / "manifest.csv", out / "summary.json", *(out / "packed" / name for name in PACK_FILES))
+        _prepare(table, raw, out, wanted, files, processes)
 
 
-def _prepare(
-    table: pd.DataFrame,
-    dataset: str,
-    raw: Path,
-    out: Path,
-    clips: Clips,
-    require: str,
-    limits: Limits,
-    files: Made,
-    processes: int | None,
-) -> None:
-    folder = Path("clips") / _key(clips)
+def _prepare(table: pd.DataFrame, raw: Path, out: Path, wanted: _Wanted, files: Made, processes: int | None) -> None:
+    folder = Path("clips") / _key(wanted.clips)
     names = [file_name(clip_id, path) for clip_id, path in zip(table["id"], table["path"], strict=True)]
     table = table.rename(columns={"path": "source"}).assign(name=[str(folder / name) for name in names])
-    pack = PackWriter(files.part(out / "packed")) if clips.pack else None
+    pack = PackWriter(files.part(out / "packed")) if wanted.clips.pack else None
     try:
-        tasks = _tasks(table, raw, clips, require, limits, files)
+        tasks = _tasks(table, raw, wanted, files)
         facts = list(_prepared(table, tasks, pack, processes))
         rows = table.join(pd.DataFrame(facts, index=table.index))
-        _check_usable(rows, raw, require)
-        _publish(rows, dataset, clips, out, files, pack)
-    except OSError as error:  # of the stage or of a process of it: never the fault of a clip
+        _check_usable(rows, raw, wanted.require)
+        _publish(rows, out, wanted, files, pack)
+    except OSError as error:  # raised here or in a process of the pool: never the fault of a clip
         if error.errno != errno.ENOSPC:
             raise
         raise UserError(f"{out}: no space left on the disk; free some and run again, finished clips are kept") from None
@@ -88,30 +86,23 @@ def _prepare(
             shutil.rmtree(pack.folder, ignore_errors=True)
 
 
-def _tasks(table: pd.DataFrame, raw: Path, clips: Clips, require: str, limits: Limits, files: Made) -> list[Task]:
-    """Arguments of `prepare_clip` for each clip whose id did not come before."""
+def _tasks(table: pd.DataFrame, raw: Path, wanted: _Wanted, files: Made) -> list[ClipTask]:
+    """Returns the arguments of `prepare_clip` for each clip whose id did not come before."""
     once = table[~table["id"].duplicated()]
     earlier = defaultdict(list)
     for path in files.listed:
         earlier[path.rpartition("-")[0]].append(path)
+    same = (wanted.clips, wanted.require, wanted.clips.pack, wanted.limits)
     return [
-        (
-            str(raw.parent / source),
-            str(files.folder / name),
-            files.about(earlier[name]),
-            clips,
-            require,
-            clips.pack,
-            limits,
-        )
+        (str(raw.parent / source), str(files.folder / name), files.about(earlier[name]), *same)
         for source, name in zip(once["source"], once["name"], strict=True)
     ]
 
 
 def _prepared(
-    table: pd.DataFrame, tasks: list[Task], pack: PackWriter | None, processes: int | None
+    table: pd.DataFrame, tasks: list[ClipTask], pack: PackWriter | None, processes: int | None
 ) -> Iterator[dict[str, Any]]:
-    """Manifest columns of each clip, in order; decoded clips go to `pack` as they come."""
+    """Yields the manifest columns of each clip, in order; writes decoded clips to `pack` as they come."""
     results = track(run_guarded(prepare_clip, tasks, seconds_allowed, processes), "prepare", total=len(tasks))
     for clip_id, name, again in zip(table["id"], table["name"], table["id"].duplicated(), strict=True):
         result = next(results) if not again else Failure("duplicate id")
@@ -120,30 +111,30 @@ def _prepared(
         if pack and result.facts["status"] == "ok":
             pack.add(clip_id, result.facts["digest"], result.video, result.audio)
         yield (
-            dict.fromkeys(manifest.COLUMNS[5:12])
+            dict.fromkeys(manifest.MANIFEST_COLUMNS[5:12])
             | {"has_video": False, "has_audio": False, "digest": ""}
             | result.facts
             | {"path": str(Path(name).with_name(result.facts.get("path", Path(name).name)))}
         )
-    next(results, None)  # ends it, and with it its progress
+    next(results, None)  # ends the generator, and with it the progress bar
 
 
-def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, files: Made, pack: PackWriter | None) -> None:
-    """Puts the new results in the place of the old ones; clips of other settings and raw files go last."""
+def _publish(rows: pd.DataFrame, out: Path, wanted: _Wanted, files: Made, pack: PackWriter | None) -> None:
+    """Replaces the old results by the new ones; clips of other settings and raw files are removed last."""
     _publish_pack(out / "packed", files, pack)
     usable = rows[rows["status"] == "ok"]
     with files.writing(out / "manifest.csv") as temporary:
-        digest = manifest.write(temporary, rows)
+        digest = manifest.write_manifest(temporary, rows)
     summary = {
-        "dataset": dataset,
+        "dataset": wanted.dataset,
         "hash": digest,
         "expected": len(rows),
         "found": int((rows["reason"] != "missing").sum()),
         "usable": len(usable),
-        "splits": {split: int((usable["split"] == split).sum()) for split in listing.SPLITS},
+        "splits": {split: int((usable["split"] == split).sum()) for split in listing.SPLIT_NAMES},
         "reasons": manifest.reasons(rows),
         "classes": manifest.class_counts(rows),
-        "clips": clips.model_dump(mode="json"),
+        "clips": wanted.clips.model_dump(mode="json"),
     }
     with files.writing(out / "summary.json") as temporary:
         write_json(temporary, summary)
@@ -154,11 +145,11 @@ def _publish(rows: pd.DataFrame, dataset: str, clips: Clips, out: Path, files: M
 
 
 def _publish_pack(target: Path, files: Made, pack: PackWriter | None) -> None:
-    for name in PACKED:
+    for name in PACK_FILES:
         files.clear(target / name)
     if pack:
         pack.close()
-        for name in reversed(PACKED):
+        for name in reversed(PACK_FILES):
             files.publish(pack.folder / name, target / name)
     else:
         with suppress(OSError):
@@ -188,7 +179,7 @@ def _adopt_older(files: Made, out: Path) -> None:
     if files.listed:
         return
     with suppress(UserError):
-        rows = manifest.read(out / "manifest.csv").rows
+        rows = manifest.read_manifest(out / "manifest.csv").rows
         files.adopt(out / "manifest.csv")
         for path, digest in zip(rows["path"], rows["digest"], strict=True):
             files.adopt(out / path, digest)
@@ -197,12 +188,12 @@ def _adopt_older(files: Made, out: Path) -> None:
             files.adopt(out / "summary.json")
     with suppress(UserError):
         Pack(out / "packed")
-        for name in PACKED:
+        for name in PACK_FILES:
             files.adopt(out / "packed" / name)
 
 
 def _dataset_of(params: Params, raw: Path) -> str:
-    """Which entry of the catalogue the index belongs to: what `download` noted, else params.dataset."""
+    """Returns the name of the data set that the index belongs to: as `download` noted, else params.dataset."""
     try:
         return str(read_json(raw.parent / "source.json")["dataset"])
     except (OSError, ValueError, KeyError):
@@ -210,7 +201,7 @@ def _dataset_of(params: Params, raw: Path) -> str:
 
 
 def _key(clips: Clips) -> str:
-    """Names the folder of the clips: other settings or encoder options make another one."""
+    """Returns the name of the folder of the clips: other settings or encoder options make another one."""
     shape = clips.model_dump_json(exclude={"pack", "shortest", "pad"})
     options = json.dumps([encode.FOR_TRAINING, encode.AUDIO_OPTIONS, encode.AUDIO_BIT_RATE])
     return hashlib.sha256(f"{shape}\n{options}".encode()).hexdigest()[:8]

@@ -92,7 +92,7 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
             group = group.alone()
         state = folder = None
         with group.together():
-            job = Job(recipe, manifest, manifests.read(manifest), seed, out)
+            job = Job(recipe, manifest, manifests.read_manifest(manifest), seed, out)
             if group.first:
                 stack.enter_context(checkpoint.exclusive(job.checkpoints))
                 state = checkpoint.load(job.checkpoints, job.identity, resume)

@@ -1,1 +1,1 @@
-"""The data sets of the paper: where they come from, how they are fetched and unpacked, what their files mean."""
+"""Fetches and unpacks data sets, and lists their clips by the layout of each kind."""

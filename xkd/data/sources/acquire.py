@@ -1,4 +1,4 @@
-"""From a catalogue entry to the unpacked files of a data set and the list of its clips."""
+"""Lists the clips of a data set: finds or fetches its files and applies its layout to them."""
 
 from __future__ import annotations
 
@@ -6,79 +6,65 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from fnmatch import fnmatch
-from itertools import count, islice
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pandas as pd
 
-from xkd.data.catalogue import Archive, Facts
-from xkd.data.listing import LABEL_SEPARATOR
-from xkd.data.sources import layouts, youtube
-from xkd.data.sources.fetch import Remote, fetch_all
+from xkd import registry
+from xkd.data import catalogue
+from xkd.data.catalogue import Facts
+from xkd.data.listing import LABEL_SEPARATOR, completed
+from xkd.data.sources import layouts, youtube  # noqa: F401 (layouts: registers ours)
+from xkd.data.sources.members import is_archive
+from xkd.data.sources.placing import fetched, packed_here, place, place_archive
 from xkd.data.sources.tree import Tree, is_leftover
-from xkd.data.sources.unpack import PACKED, Budget, is_archive, members_of, parts, unpack
 from xkd.errors import UserError
-from xkd.files import first_free, read_json, write_json
+from xkd.files import read_json
+from xkd.settings import Dataset
 
 SEGMENTS = "segments"  # folder of clips that yt-dlp fetched
-UNPACKED = ".unpacked.json"  # of which archives the folders beside it were unpacked
 SOUGHT = (
     "looked for by its name, with any suffix of a media file, in all folders there; complete the copy or correct the "
     "source (a part of a data set can be listed with kind: manifest)"
 )
-UNPACKED_TOO = 2.1  # disk space that a set needs: archives of media files, and the same again unpacked
+LISTED = "correct the paths: they are absolute, or relative to the list"
 
 
-class Packed(NamedTuple):
-    """An archive, the file, and the name under which it is unpacked."""
-
-    archive: Archive
-    path: Path
-    name: str
-
-
-def clips_of(kind: str, known: Facts, source: str | None, out: Path) -> pd.DataFrame:
-    """Rows of every clip that the official lists name; `path` is relative to `out`.
+def clips_of(entry: Dataset, name: str, out: Path) -> pd.DataFrame:
+    """Returns the list of all clips that the layout of a data set names, found or not; paths are relative to `out`.
 
     Args:
-        kind: the layout.
-        known: addresses and facts.
-        source: a local copy (archives, what was in them, or both), a mirror's address, or None for the official place;
-            for lists of segments, the folder of clips, or None to have them fetched later.
+        entry: its settings. `source` is a local copy (archives, what was in them, or both), a mirror's address, or None for
+            the official place; for lists of segments, the folder of clips, or None to have them fetched later. Of a
+            data set that is not in the catalogue it is a folder, an archive of one, or a list of clips.
+        name: its name in the settings.
         out: gets archives/ and files/.
 
     Raises:
-        UserError: not reachable, damaged, incomplete, or no space.
+        UserError: not reachable, damaged, incomplete, no space, or a layout that returns no ids or paths.
     """
-    out = Path(os.path.realpath(out))
-    mirror = source if source and "://" in source and not known.own_clips else None
-    roots = roots_of(Path(source)) if source and not mirror else []
-    if source and not mirror and not roots:
-        raise UserError(f"{source}: no such folder (datasets.<name>.source)")
-    if known.own_clips:
-        tree = _with_lists(roots, known, out)
-    elif roots:
-        tree = _local(roots, known, out / "files", may_unpack=roots == [Path(os.path.realpath(str(source)))])
-    else:
-        _placed(_fetched(mirror, known, out / "archives"), out / "files")
-        tree = Tree(out / "files")
+    out, known = Path(os.path.realpath(out)), catalogue.known_datasets().get(entry.kind)
+    title, may_lack = (known.title, known.own_clips) if known else (name, False)
+    tree = _official(known, entry.source, out) if known else _own(entry.source, name, out / "files")
     try:
-        table: pd.DataFrame = getattr(layouts, kind)(tree)
+        named: pd.DataFrame = registry.layouts[entry.kind](tree)
     except (KeyError, ValueError, IndexError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{tree.shown()}: the lists of {known.title} are damaged or others ({reason})") from None
-    if source or not known.own_clips:
+        raise UserError(
+            f"{tree.shown()}: the lists of {title} are damaged or have another format ({reason})"
+        ) from error
+    if absent := {"id", "path"} - set(named.columns):
+        raise UserError(f"datasets.{name}: the layout '{entry.kind}' returns no column '{min(absent)}'")
+    table = completed(named.fillna("").astype(str))
+    if entry.source or not may_lack:
         there = set(map(str, tree.files))
-        found = [path in there for path in table["path"]]
-        check_found(table, found, f"{known.title} in {tree.shown()}", SOUGHT, known.own_clips)
+        found = [path in there or os.path.isfile(path) for path in table["path"]]
+        check_found(table, found, f"{title} in {tree.shown()}", SOUGHT if tree.files else LISTED, may_lack)
     return table.assign(path=[os.path.relpath(path, out) for path in table["path"]])
 
 
-def check_found(table: pd.DataFrame, found: list[bool], which: str, advice: str, may_lack: bool = False) -> None:
-    """Says how many of the listed clips have a file.
+def check_found(table: pd.DataFrame, found: list[bool], which: str, advice: str, may_lack: bool) -> None:
+    """Reports how many of the listed clips have a file.
 
     Args:
         which: the data set and where it was looked for.
@@ -101,9 +87,9 @@ def check_found(table: pd.DataFrame, found: list[bool], which: str, advice: str,
 
 
 def roots_of(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
-    """The folders in which the files of a local copy lie; none if there is no such folder.
+    """Returns the folders that hold the files of a local copy; none if there is no such folder.
 
-    The raw folder of another data set, or `files` in it, stands for what that was made from.
+    The raw folder of another data set, or `files` in it, stands for the files of that data set.
     """
     raw = folder.parent if folder.name == "files" else folder
     try:
@@ -119,7 +105,7 @@ def roots_of(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
 
 
 def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
-    """At most `limit` clips per label, split and fold: those whose ids have the smallest hashes, in their order.
+    """Keeps at most `limit` clips per label, split and fold: those whose ids have the smallest hashes, in their order.
 
     A clip of several labels is taken while any of them still has room.
     """
@@ -130,123 +116,57 @@ def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
     taken: Counter[tuple[str, ...]] = Counter()
     chosen = []
     for i in sorted(range(len(rows)), key=lambda i: hashlib.sha256(rows[i][0].encode()).digest()):
-        _, labels, *place = rows[i]
-        keys = [(label, *place) for label in labels.split(LABEL_SEPARATOR)]
+        _, labels, *group = rows[i]
+        keys = [(label, *group) for label in labels.split(LABEL_SEPARATOR)]
         if any(taken[key] < limit for key in keys):
             chosen.append(i)
             taken.update(keys)
     return table.iloc[sorted(chosen)].reset_index(drop=True)
 
 
-def _fetched(mirror: str | None, known: Facts, folder: Path) -> list[Packed]:
-    """Archives of a set, fetched; those that lists name after the lists."""
-    archives = [(archive, "") for archive in known.archives]
-    if known.lists:
-        remotes = [
-            Remote(_at(mirror, listed.url, _last(listed.url)), f"lists/{_last(listed.url)}") for listed in known.lists
-        ]
-        for listed, path in zip(known.lists, fetch_all(remotes, folder, known.connections), strict=True):
-            urls = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-            archives += [(Archive(url=url), listed.folder) for url in urls]
-    names = [f"{under}/{archive.file}" if under else archive.file for archive, under in archives]
-    remotes = [
-        Remote(_at(mirror, archive.url, name), name, archive.checksum)
-        for (archive, _), name in zip(archives, names, strict=True)
-    ]
-    paths = fetch_all(remotes, folder, known.connections, UNPACKED_TOO)
-    return [Packed(archive, path, name) for (archive, _), path, name in zip(archives, paths, names, strict=True)]
+def _official(known: Facts, source: str | None, out: Path) -> Tree:
+    """Returns the files of a data set of the catalogue: a local copy, or fetched."""
+    mirror = source if source and "://" in source and not known.own_clips else None
+    roots = roots_of(Path(source)) if source and not mirror else []
+    if source and not mirror and not roots:
+        raise UserError(f"{source}: no such folder (datasets.<name>.source)")
+    if known.own_clips:
+        return _with_lists(roots, known, out)
+    if roots:
+        tree = Tree(*roots)
+        packed = packed_here(tree, known, out / "files") if roots == [Path(os.path.realpath(str(source)))] else []
+        return Tree(*roots, *place(packed, out / "files")) if packed else tree
+    place(fetched(mirror, known, out / "archives"), out / "files")
+    return Tree(out / "files")
 
 
 def _with_lists(roots: list[Path], known: Facts, out: Path) -> Tree:
-    """The clips of a set that is lists, and these: those beside the clips, others fetched."""
+    """Returns the clips of a data set that is lists, and its lists: those beside the clips, others fetched."""
     if not roots:
         youtube.need(known.title)
     clips = Tree(*(roots or [out / SEGMENTS]))
     wanted = tuple(archive for archive in known.archives if not clips.named(archive.file))
     if wanted:
-        _placed(_fetched(None, known.model_copy(update={"archives": wanted}), out / "archives"), out / "files")
+        place(fetched(None, known.model_copy(update={"archives": wanted}), out / "archives"), out / "files")
     return Tree(*clips.roots, out / "files") if wanted else clips
 
 
-def _local(roots: list[Path], known: Facts, files: Path, may_unpack: bool) -> Tree:
-    """The files of a local copy; what is there only in archives is unpacked into `files`."""
-    tree = Tree(*roots)
-    packed = [found for found in _archives(tree, known) if not _is_unpacked(found, tree, files)] if may_unpack else []
-    return Tree(*roots, *_placed(packed, files)) if packed else tree
+def _own(source: str | None, name: str, files: Path) -> Tree:
+    """Returns the files of a data set that the catalogue does not know; an archive is unpacked into `files`."""
+    if not source:
+        raise UserError(
+            f"datasets.{name}.source: give the folder of the clips or an archive of it; "
+            "of kind manifest, the CSV that lists the clips in its column 'path'"
+        )
+    path = Path(source)
+    if not path.exists():
+        raise UserError(f"{source}: no such file or folder (datasets.{name}.source)")
+    if path.is_file() and is_archive(path):
+        return Tree(_without_wrapping(place_archive(path, files)))
+    return Tree(*(roots_of(path) or [Path(os.path.realpath(path.parent), path.name)]))
 
 
-def _archives(tree: Tree, known: Facts) -> Iterator[Packed]:
-    """Archives of a set among the files that people have, wherever they lie."""
-    official = {archive.file.casefold(): archive for archive in known.archives}
-    folders = {listed.folder for listed in known.lists}
-    for path in tree.files:
-        archive = official.get(path.name.casefold())
-        if archive is None and path.parent.name.casefold() in folders and ".t" in path.name:
-            archive = Archive(url=path.name)
-        if archive is None and known.also and fnmatch(path.name.casefold(), known.also):
-            archive = Archive(url=path.name)
-        if archive and is_archive(path):
-            root = next(root for root in tree.roots if path.is_relative_to(root))
-            yield Packed(archive, path, str(path.relative_to(root)))
-
-
-def _is_unpacked(found: Packed, tree: Tree, files: Path) -> bool:
-    """Whether all files of an archive also lie among those that people have, unpacked."""
-    noted = _noted(files)
-    inside = members_of(found.path)
-    if noted.get(found.name) == _stamp(found.path):  # looked through before, which may take long
-        inside = islice(inside, 1)
-    folders = {path.parent.name for path in tree.files} if found.archive.nested else set()
-    for member in inside:
-        hidden = any(is_leftover(part) for part in member.parts)
-        if not (hidden or tree.named(member.name) or (is_archive(member) and member.stem in folders)):
-            return False
-    write_json(files / UNPACKED, {**noted, found.name: _stamp(found.path)})
-    return True
-
-
-def _placed(archives: Iterable[Packed], files: Path) -> list[Path]:
-    """Unpacks each archive into a folder of its name and gives these; other files are linked beside them."""
-    budget, targets = Budget(), []
-    for archive, path, name in archives:
-        if is_archive(path):
-            suffix = next(suffix for suffix in PACKED if name.lower().endswith(suffix))
-            target, noted, stamp = files / name[: -len(suffix)], _noted(files), _stamp(path)
-            if target.exists() and noted.get(name, stamp) != stamp:
-                _set_aside(target, path)
-            unpack(path, target, archive.nested, budget)
-            write_json(files / UNPACKED, {**noted, name: stamp})
-            targets.append(target)
-        elif path.suffix == ".csv" and not (files / name).exists():
-            files.mkdir(parents=True, exist_ok=True)
-            if (files / name).is_symlink():  # made before the source was moved
-                (files / name).unlink()
-            (files / name).symlink_to(path.resolve())
-    return targets
-
-
-def _set_aside(target: Path, archive: Path) -> None:
-    """Hides what an earlier version of an archive was unpacked to, so that it is kept and not read."""
-    kept = target.rename(first_free(target.with_name(f".{target.name}.{number}") for number in count(1)))
-    print(f"xkd: {archive} has changed; what was in it before is kept as {kept}, delete it at will", file=sys.stderr)
-
-
-def _noted(files: Path) -> dict[str, Any]:
-    try:
-        return read_json(files / UNPACKED)
-    except (OSError, ValueError):
-        return {}
-
-
-def _stamp(archive: Path) -> list[list[int]]:
-    """Size and time of each part of an archive."""
-    return [[status.st_size, status.st_mtime_ns] for status in map(os.stat, parts(archive))]
-
-
-def _at(mirror: str | None, url: str, name: str) -> str:
-    """The address of a file; a mirror has it under our name."""
-    return f"{mirror.rstrip('/')}/{name}" if mirror else url
-
-
-def _last(url: str) -> str:
-    return Archive(url=url).file
+def _without_wrapping(folder: Path) -> Path:
+    """Returns the only folder in a folder, where there is one: most archives of a folder hold the folder itself."""
+    inside = [path for path in folder.iterdir() if not is_leftover(path.name)]
+    return _without_wrapping(inside[0]) if len(inside) == 1 and inside[0].is_dir() else folder

@@ -1,4 +1,4 @@
-"""Downloads that survive: resumed, retried, and verified before a file gets its name."""
+"""Downloads files: resumes, tries again, and verifies each file before it gets its name."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from xkd.errors import UserError
 from xkd.files import first_free, read_json, write_json
 from xkd.progress import meter
 
-BLOCK = 1 << 16  # the most that a broken connection loses
+BLOCK = 1 << 16  # bytes; a broken connection loses no more
 TIMEOUT_SECONDS = (20, 60)  # to connect, and between two blocks
-TRIES = 6  # without a single new byte; each that brings some starts the count again
+TRIES = 6  # that bring no new byte; one that brings some starts the count again
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 PERMANENT = (400, 401, 403, 404, 405, 410, 451)
 LOCK = "archives.lock.json"
@@ -31,30 +31,33 @@ LOCK = "archives.lock.json"
 
 @dataclass(frozen=True)
 class Remote:
-    """A file to fetch.
+    """Describes a file to fetch.
 
     Attributes:
-        url: where it lies.
+        url: its address.
         name: its name here, which may hold folders.
-        checksum: published, as "md5:..." or "sha256:..."; without one, what came first is recorded and must come again.
+        checksum: published, as "md5:..." or "sha256:..."; without one, the SHA-256 of the first download is recorded and
+            must come again.
+        check: reads the file, and raises a UserError where it is another one than expected.
     """
 
     url: str
     name: str
     checksum: str = ""
+    check: Callable[[Path], object] | None = None
 
 
 def fetch_all(remotes: Sequence[Remote], folder: Path, connections: int, factor: float = 1.0) -> list[Path]:
-    """Files of `folder`, fetched where they are not there yet; what was fetched before is never fetched again.
+    """Fetches the files that are not in `folder` yet, and returns the paths of all.
 
     Args:
         remotes: what to fetch.
         folder: gets the files, `<name>.part` while they are incomplete, and the lock file with size and SHA-256 of each.
-        connections: how many files to fetch at once; as many as the server's owner would like.
-        factor: disk space needed, as a multiple of what is still to come (more than 1 where it is unpacked later).
+        connections: number of files to fetch at once.
+        factor: disk space needed, as a multiple of the bytes still to come (above 1 where files are unpacked later).
 
     Raises:
-        UserError: a file that is not there or not what it should be, no connection, no space. What came is kept.
+        UserError: a file does not exist or is not the expected one, no connection, no space. What came is kept.
     """
     lock = Lock(folder / LOCK)
     missing = [remote for remote in remotes if not _complete(remote, folder, lock)]
@@ -79,7 +82,7 @@ def fetch_all(remotes: Sequence[Remote], folder: Path, connections: int, factor:
 
 
 class Lock:
-    """What was fetched: size and SHA-256 by name. Copy or commit the file to hold other machines to the same data."""
+    """Records size and SHA-256 of fetched files. Copy or commit the file to hold other machines to the same data."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -100,18 +103,20 @@ class Lock:
         return self._known.get(name)
 
     def record(self, name: str, facts: dict[str, Any]) -> None:
-        """Adds a file and writes the lock."""
+        """Adds a file, and writes the lock."""
         with self._writing:
             self._known = dict(sorted({**self._known, name: facts}.items()))
             write_json(self.path, self._known)
 
 
 def verify(path: Path, remote: Remote, known: dict[str, Any] | None) -> dict[str, Any]:
-    """Size and SHA-256 of a file that is what it should be.
+    """Returns address, size and SHA-256 of a file, if it is the expected one.
 
     Raises:
-        UserError: it differs from the published checksum or from the one recorded at first download.
+        UserError: it differs from the published checksum or from the one recorded at first download, or its check fails.
     """
+    if remote.check:
+        remote.check(path)
     digests = {kind: hashlib.new(kind) for kind in {"sha256", remote.checksum.partition(":")[0] or "sha256"}}
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -142,7 +147,7 @@ def _unless(stop: threading.Event, advance: Callable[[int], None]) -> Callable[[
 
 
 def _complete(remote: Remote, folder: Path, lock: Lock) -> bool:
-    """Whether the file is there, verified once and of the size it then had."""
+    """Says whether the file was verified once and still has its size."""
     known, path = lock[remote.name], folder / remote.name
     return known is not None and path.is_file() and path.stat().st_size == known["size"]
 
@@ -168,7 +173,7 @@ def _fetch(session: requests.Session, remote: Remote, folder: Path, lock: Lock, 
 
 
 def _download(session: requests.Session, remote: Remote, part: Path, advance: Callable[[int], None]) -> None:
-    """Fills `part`, from where it ends, until the server has no more."""
+    """Appends to `part` until it is complete; tries again with growing pauses."""
     tries, pause = 0, FIRST_PAUSE
     while True:
         before = _present(part)
@@ -190,9 +195,9 @@ def _download(session: requests.Session, remote: Remote, part: Path, advance: Ca
 
 
 def _transfer(session: requests.Session, remote: Remote, part: Path, advance: Callable[[int], None]) -> None:
-    """One connection: appends what the server sends."""
+    """Opens one connection and appends what the server sends."""
     begin = _present(part)
-    stamp = part.with_name(part.name + ".etag")  # of which version the beginning is
+    stamp = part.with_name(part.name + ".etag")  # names the version that the beginning is from
     headers = {"Accept-Encoding": "identity"}
     if begin:
         headers["Range"] = f"bytes={begin}-"
@@ -220,7 +225,7 @@ def _transfer(session: requests.Session, remote: Remote, part: Path, advance: Ca
 
 
 def _size(session: requests.Session, remote: Remote, folder: Path) -> int | None:
-    """Bytes of the whole file, None where the server does not say."""
+    """Returns the bytes of the whole file, None where the server does not say."""
     try:
         answer = session.head(remote.url, allow_redirects=True, timeout=TIMEOUT_SECONDS)
     except requests.RequestException:
@@ -255,7 +260,7 @@ def _explained(remote: Remote, folder: Path, error: requests.RequestException) -
 
 
 def _short(error: Exception) -> str:
-    """The innermost reason of nested network errors."""
+    """Returns the innermost reason of nested network errors."""
     while True:
         inner = getattr(error, "reason", None) or next((a for a in error.args if isinstance(a, Exception)), None)
         if not isinstance(inner, Exception):

@@ -1,15 +1,19 @@
-"""What the files of each data set mean: from its official lists to one row per clip.
+"""Layouts: how the clips of each kind of data set are found among its files.
 
-Every function takes the tree of the files that people have, whatever the folders, and gives the clips that the official
-lists name, whether their files are there or not: `prepare` says which are missing. Columns as in `xkd.data.listing`.
-`split` is the role in the first official fold; `fold` says in which folds a clip is tested, or names its role in each
-("1:train 2:unused 3:test"). `video_source` and `audio_source` name what a clip was cut from: clips of one source are no
-independent items.
+A layout is a function, registered under the kind of the data set. It takes the tree of the files that people have,
+whatever the folders, and returns one row per clip that the official lists name, whether the file is there or not:
+`prepare` reports which are missing. Columns are those of `xkd.data.listing`: `id`, `path` (absolute) and any others.
+`split` is the role in the first official fold; `fold` says in which fold a clip is tested, or names its role in each
+("1:train 2:unused 3:test"). `video_source` and `audio_source` name what a clip was cut from: clips of one source are not
+independent.
+
+KeyError, ValueError and IndexError tell the user that the lists are damaged.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections import defaultdict
@@ -18,22 +22,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from xkd.data.listing import LABEL_SEPARATOR
-from xkd.data.sources.tree import Tree, is_media, walk
+from xkd.data.listing import LABEL_SEPARATOR, read_listing
+from xkd.data.sources.tree import Tree, is_media
 from xkd.errors import UserError
+from xkd.made import listed_by
+from xkd.registry import layouts
 
-HERE = Path(__file__).parent
+KINETICS_SOUND = Path(__file__).with_name("kinetics_sound_classes.txt")
 FOLDS = ("1", "2", "3")
 HMDB_ROLES = {"0": "unused", "1": "train", "2": "test"}
 # <video>_<class>_<visible body parts>_<camera motion>_np<people>_<camera view>_<quality>_<number>
 HMDB_TAGS = re.compile(r"_[a-z]+_(cm|nm)_np\d+_[a-z]+_[a-z]+_\d+$")
 # Copies write the seconds as 30, 30.000 or 000030, with or without the end, or leave them out; some put a Y in front.
 YOUTUBE = re.compile(r"Y?(?P<id>[A-Za-z0-9_-]{11})(_(?P<start>\d+(\.\d+)?)(_\d+(\.\d+)?)?)?")
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+FOLDERS_OF_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
+@layouts.register("ucf101")
 def ucf101(tree: Tree) -> pd.DataFrame:
-    """Soomro et al. 2012. `testlist0<n>.txt` names the clips tested in fold n, all others train there.
+    """Lists UCF101 (Soomro et al. 2012). `testlist0<n>.txt` names the clips tested in fold n; all others train there.
 
     `v_<class>_g<group>_c<number>.avi`: clips of a group were cut from one video.
     """
@@ -52,8 +59,9 @@ def ucf101(tree: Tree) -> pd.DataFrame:
     )
 
 
+@layouts.register("hmdb51")
 def hmdb51(tree: Tree) -> pd.DataFrame:
-    """Kuehne et al. 2011. Each fold takes 70 clips of a class for training and 30 for testing, and leaves the rest.
+    """Lists HMDB51 (Kuehne et al. 2011). Each fold takes 70 clips of a class for training and 30 for testing, and leaves the rest.
 
     File names begin with that of the video, before the class and the tags.
     """
@@ -77,13 +85,12 @@ def hmdb51(tree: Tree) -> pd.DataFrame:
     )
 
 
+@layouts.register("kinetics400")
 def kinetics400(tree: Tree) -> pd.DataFrame:
-    """Kay et al. 2017. Trained on train, tested on val as everyone does."""
+    """Lists Kinetics400 (Kay et al. 2017): trained on train and tested on val, as everyone does."""
     tables = []
     for names, split in ((("train.csv",), "train"), (("val.csv", "validate.csv"), "test")):
-        path = _file(tree, *names)
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        _need_columns(path, table, ("label", "youtube_id", "time_start", "time_end"))
+        table = _read(_file(tree, *names), "label", "youtube_id", "time_start", "time_end")
         tables.append(table.assign(split=split))
     rows = pd.concat(tables, ignore_index=True)
     starts, ends = (rows[name].astype(float).astype(int) for name in ("time_start", "time_end"))
@@ -98,18 +105,18 @@ def kinetics400(tree: Tree) -> pd.DataFrame:
     )
 
 
+@layouts.register("kinetics_sound")
 def kinetics_sound(tree: Tree) -> pd.DataFrame:
-    """The 32 classes of Kinetics400 that the paper lists, those which can be heard and seen."""
-    table = kinetics400(tree)
-    classes = _lines(HERE / "kinetics_sound_classes.txt")
+    """Lists Kinetics-Sound: the 32 classes of Kinetics400 that the paper lists: those that can be both heard and seen."""
+    table: pd.DataFrame = kinetics400(tree)
+    classes = _lines(KINETICS_SOUND)
     return table[table["label"].isin(classes)].reset_index(drop=True)
 
 
+@layouts.register("esc50")
 def esc50(tree: Tree) -> pd.DataFrame:
-    """Piczak 2015. Five folds, each tested once. `src_file` is the recording that clips were cut from."""
-    path = _file(tree, "esc50.csv")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    _need_columns(path, table, ("filename", "fold", "category", "src_file"))
+    """Lists ESC-50 (Piczak 2015): five folds, each tested once. `src_file` is the recording that a clip was cut from."""
+    table = _read(_file(tree, "esc50.csv"), "filename", "fold", "category", "src_file")
     return _table(
         id=[Path(name).stem for name in table["filename"]],
         path=[tree.clip(Path(name).stem, "audio") or tree.roots[0] / "audio" / name for name in table["filename"]],
@@ -120,13 +127,12 @@ def esc50(tree: Tree) -> pd.DataFrame:
     )
 
 
+@layouts.register("fsd50k")
 def fsd50k(tree: Tree) -> pd.DataFrame:
-    """Fonseca et al. 2022. Several labels a clip; the parts train, val and eval. Clips of one uploader belong together."""
+    """Lists FSD50K (Fonseca et al. 2022): several labels per clip; train, val and eval. Clips of one uploader count as one source."""
     parts = []
     for name, folder in (("dev", "FSD50K.dev_audio"), ("eval", "FSD50K.eval_audio")):
-        path = _file(tree, f"{name}.csv")
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        _need_columns(path, table, ("fname", "labels"))
+        table = _read(_file(tree, f"{name}.csv"), "fname", "labels")
         uploaders = _uploaders(tree, f"{name}_clips_info_FSD50K.json")
         parts.append(
             _table(
@@ -140,8 +146,9 @@ def fsd50k(tree: Tree) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+@layouts.register("audioset")
 def audioset(tree: Tree) -> pd.DataFrame:
-    """Gemmeke et al. 2017. Ten-second segments of videos; the tree's first folder is that of the clips."""
+    """Lists AudioSet (Gemmeke et al. 2017): ten-second segments of videos; the first folder of the tree holds the clips."""
     names = pd.read_csv(_file(tree, "class_labels_indices.csv"), dtype=str).set_index("mid")["display_name"]
     names = names.str.replace(LABEL_SEPARATOR, ",")
     tables = []
@@ -163,28 +170,50 @@ def audioset(tree: Tree) -> pd.DataFrame:
     )
 
 
-def class_folders(root: Path) -> pd.DataFrame:
-    """Own clips: `<class>/<file>`, or `train/<class>/<file>` and `test/<class>/<file>`; paths relative to the folder."""
-    paths = [path.relative_to(root) for path in walk(root) if is_media(path)]
-    splits = [path.name for path in root.iterdir() if path.name.lower() in SPLITS and path.is_dir()]
+@layouts.register("folder")
+def class_folders(tree: Tree) -> pd.DataFrame:
+    """Lists own clips: `<class>/<file>`, or `train/<class>/<file>` and `test/<class>/<file>`; leaves out what xkd prepared."""
+    if not all(root.is_dir() for root in tree.roots):
+        raise UserError(f"{tree.shown()}: not a folder; a CSV needs kind: manifest")
+    media = {tree.relative(path): path for path in _without_prepared(tree)}
+    splits = any(name.parts[0].lower() in FOLDERS_OF_SPLITS for name in media)
     depth = 2 if splits else 1
-    rows = [path for path in paths if len(path.parts) > depth]
-    if not rows:
-        raise UserError(f"{root}: no media files in folders named after their class, such as dog/clip.mp4")
-    if len(rows) < len(paths):
-        outside = next(path for path in paths if len(path.parts) <= depth)
+    names = [name for name in media if len(name.parts) > depth]
+    if not names:
+        raise UserError(f"{tree.shown()}: no media files in folders named after their class, such as dog/clip.mp4")
+    if len(names) < len(media):
+        outside = next(name for name in media if len(name.parts) <= depth)
         print(
-            f"xkd: {root}: {len(paths) - len(rows)} media files are in no folder of a class and are left out, such as {outside}",
+            f"xkd: {tree.shown()}: {len(media) - len(names)} media files are in no folder of a class and are left out, "
+            f"such as {outside}",
             file=sys.stderr,
         )
     return pd.DataFrame(
         {
-            "path": _texts(rows),
-            "id": [str(path.with_suffix("")) for path in rows],
-            "split": [SPLITS.get(path.parts[0].lower(), path.parts[0]) if splits else "train" for path in rows],
-            "label": [path.parts[depth - 1] for path in rows],
+            "path": _texts([media[name] for name in names]),
+            "id": [str(name.with_suffix("")) for name in names],
+            "split": [FOLDERS_OF_SPLITS.get(n.parts[0].lower(), n.parts[0]) if splits else "train" for n in names],
+            "label": [name.parts[depth - 1] for name in names],
         }
     )
+
+
+@layouts.register("manifest")
+def listed(tree: Tree) -> pd.DataFrame:
+    """Lists own clips that a CSV names, with paths absolute or relative to it."""
+    path = tree.roots[0]
+    table = read_listing(path)
+    return table.assign(path=[os.path.join(path.parent, name) for name in table["path"]])
+
+
+def _without_prepared(tree: Tree) -> list[Path]:
+    media = [path for path in tree.files if is_media(path)]
+    prepared = listed_by("prepare", media)
+    if media and len(prepared) == len(media):
+        raise UserError(f"{tree.shown()}: holds clips that `xkd prepare` made; give the folder of the original ones")
+    if prepared:
+        print(f"xkd: {tree.shown()}: {len(prepared)} clips that `xkd prepare` made are left out", file=sys.stderr)
+    return [path for path in media if path not in prepared]
 
 
 def _table(path: list[Path], source: list[str], **columns: list[str]) -> pd.DataFrame:
@@ -194,13 +223,13 @@ def _table(path: list[Path], source: list[str], **columns: list[str]) -> pd.Data
 def _texts(paths: list[Path]) -> list[str]:
     texts = list(map(str, paths))
     for text in texts:
-        if re.search("[\\ud800-\\udfff]", text):  # how Python reads bytes that are no UTF-8
+        if re.search("[\\ud800-\\udfff]", text):  # Python reads bytes that are not UTF-8 so
             raise UserError(f"{text!a}: a name that is not UTF-8; rename the file")
     return texts
 
 
 def _youtube_clips(tree: Tree, videos: Iterable[str], starts: Iterable[float]) -> list[Path | None]:
-    """The file of each segment: by video and start in seconds or milliseconds, else by video alone where it has one segment."""
+    """Finds the file of each segment by video and start (seconds or milliseconds), or by a video with one segment alone."""
     there: dict[tuple[str, float | None], Path] = {}
     for path in sorted(tree.media(), key=_better_last):
         if match := YOUTUBE.fullmatch(path.stem):
@@ -216,13 +245,13 @@ def _youtube_clips(tree: Tree, videos: Iterable[str], starts: Iterable[float]) -
 
 
 def _better_last(path: Path) -> tuple[bool, bool, str]:
-    """So that a video stands in for its sound alone, and a replaced video for its corrupted first version."""
+    """Sorts files so that a video comes after its audio alone, and a replaced video after its corrupted first version."""
     replaced = any("replacement" in part for part in path.parts[-3:])
     return path.suffix.lower() not in (".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus"), replaced, str(path)
 
 
 def _uploaders(tree: Tree, name: str) -> dict[str, str]:
-    """Who uploaded each clip to Freesound; without the metadata each clip counts as its own source."""
+    """Returns who uploaded each clip to Freesound; without the metadata, each clip counts as its own source."""
     found = tree.named(name)
     if not found:
         print(
@@ -234,7 +263,7 @@ def _uploaders(tree: Tree, name: str) -> dict[str, str]:
 
 
 def _file(tree: Tree, *names: str) -> Path:
-    """The file of the first of these names that is there, the one least deep in the folders."""
+    """Returns the file of the first of these names that is there; of several, the one with the fewest folders above it."""
     for name in names:
         if found := tree.named(name):
             return min(found, key=lambda path: len(path.parts))
@@ -248,7 +277,10 @@ def _lines(path: Path) -> list[str]:
         raise UserError(f"{path}: missing; is the data set complete?") from None
 
 
-def _need_columns(path: Path, table: pd.DataFrame, names: tuple[str, ...]) -> None:
+def _read(path: Path, *names: str) -> pd.DataFrame:
+    """Reads a CSV that has at least these columns, all values as text."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
     absent = [name for name in names if name not in table]
     if absent:
         raise UserError(f"{path}: has no column '{absent[0]}'; columns: {', '.join(table.columns)}")
+    return table

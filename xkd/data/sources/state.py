@@ -1,4 +1,4 @@
-"""The state of the files that a data set reads where the user keeps them: engines look at it before every run."""
+"""Computes the state of the user's own files that a data set reads: engines look at it before every run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from xkd.settings import Params
 
 
 def state_of(params: Params, name: str, above: tuple[str, ...] = ()) -> str:
-    """Hash over path, size and time of these files; empty for a data set that is fetched or generated.
+    """Returns a hash over path, size and time of these files; empty for a data set that is fetched or generated.
 
-    It changes when a file appears, vanishes or changes: in a folder of clips, in a local copy, or of those that a CSV lists.
-    The raw folder of another data set as source stands for the files of that one.
+    It changes when a file appears, vanishes or changes: in a folder of clips, in a local copy, or among those that a CSV
+    lists. The raw folder of another data set as source stands for the files of that one.
     """
     entry = params.datasets[name]
     if not entry.source or "://" in entry.source:
@@ -37,6 +37,8 @@ def _files(source: Path, kind: str) -> list[Path]:
             return listing.paths(source)
         except UserError:  # `download` says what is wrong with it
             return []
+    if source.is_file():
+        return [source]
     return [path for path in walk(source) if kind != "folder" or is_media(path)]
 
 

@@ -1,4 +1,4 @@
-"""The files under folders, as people have them: links are followed, and what systems leave behind is not seen."""
+"""Finds files below folders as people keep them: follows links, and skips what operating systems leave behind."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LEFTOVERS = {"__macosx", "thumbs.db", "desktop.ini", "lost+found"}
 
 
 class Tree:
-    """The files under some folders, found by their names wherever they lie.
+    """Finds the files below some folders by name, wherever they lie.
 
     Attributes:
         roots: the folders.
-        files: those of the first folder first, in each by path.
+        files: absolute paths; those of the first folder first, in each folder by path.
     """
 
     def __init__(self, *roots: Path) -> None:
@@ -33,36 +33,40 @@ class Tree:
                 self._media[path.stem.casefold()].append(path)
 
     def named(self, name: str) -> list[Path]:
-        """Files of that name, in upper or lower case."""
+        """Returns the files of that name, in upper or lower case."""
         return self._named.get(name.casefold(), [])
 
     def media(self) -> list[Path]:
-        """All media files."""
+        """Returns all media files."""
         return [path for paths in self._media.values() for path in paths]
 
     def clip(self, stem: str, folder: str = "") -> Path | None:
-        """The media file of that name, whatever its suffix; of several the one in a folder of the name `folder`."""
+        """Returns the media file of that name with any suffix; of several, the one in a folder named `folder`, else the first."""
         found = self._media.get(stem.casefold(), [])
         inside = (path for path in found if path.parent.name.casefold() == folder.casefold())
         return next(inside, found[0] if found else None)
 
+    def relative(self, path: Path) -> Path:
+        """Returns the path of a file relative to the first of the folders that holds it."""
+        return path.relative_to(next(root for root in self.roots if path.is_relative_to(root)))
+
     def shown(self) -> str:
-        """The folders, for messages."""
+        """Names the folders, for messages."""
         return " and ".join(map(str, self.roots))
 
 
 def is_media(path: Path) -> bool:
-    """Whether the name is that of a media file."""
+    """Says whether the name is that of a media file."""
     return path.suffix.lower() in MEDIA
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder of that name is hidden, or one that macOS or Windows adds."""
+    """Says whether a file or folder of that name is hidden, or one that macOS or Windows adds."""
     return name.startswith(".") or name.casefold() in LEFTOVERS
 
 
 def walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """All files under a folder, by path; links are followed, but not back to a folder that the path came through."""
+    """Yields all files below a folder by path; follows links, but not back to a folder that the path came through."""
     if not folder.is_dir():
         return
     status = os.stat(folder)

@@ -1,4 +1,4 @@
-"""Segments of YouTube videos, fetched with yt-dlp: `pip install 'xkd[youtube]'`, and ffmpeg on the machine."""
+"""Fetches segments of YouTube videos with yt-dlp: needs `pip install 'xkd[youtube]'`, and ffmpeg on the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SMALLEST = "best[height<=360]/best"  # clips are scaled down anyway
 
 
 def need(title: str) -> None:
-    """Checks that segments can be fetched at all.
+    """Checks that yt-dlp and ffmpeg are there.
 
     Raises:
         UserError: yt-dlp or ffmpeg is missing.
@@ -36,7 +36,7 @@ def need(title: str) -> None:
 
 
 def fetch_segments(names: Sequence[str], folder: Path) -> None:
-    """Fetches what is not in `folder` yet; videos that are gone are counted, and stay missing.
+    """Fetches the segments that are not in `folder` yet; reports how many could not be fetched, and why.
 
     Args:
         names: `<youtube id>_<start in seconds>` of each segment.

@@ -1,4 +1,4 @@
-"""Every constant of the generated clips, in one place. Changing one changes the data set."""
+"""Holds every constant of the generated clips. Changing one changes the data set."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from dataclasses import dataclass
 SAMPLE_RATE = 16000
 FPS = 8
 FRAMES = 8
-SECONDS = 1.0
-SAMPLES = round(SAMPLE_RATE * SECONDS)
+SAMPLES = SAMPLE_RATE  # one second
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The drawn scene. Lengths in pixels, colours and contrasts in 0 to 1."""
+    """Describes the drawn scene. Lengths in pixels, colours and contrasts in 0 to 1."""
 
     canvas: int = 32
     digit: tuple[float, float] = (24.0, 26.0)  # width and height of the scan, uniform
-    margin: float = 1.5  # between the scan and the edge of the picture: strokes may swell that far
+    margin: float = 1.5  # between the scan and the edge of the frame: strokes may swell that far
     drift: float = 2.0  # farthest way along each axis in one clip
     contrast: tuple[float, float] = (0.50, 0.65)  # luminance of ink minus background
     dark_ink: float = 0.0  # probability that the ink is the darker one
@@ -31,7 +30,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sound:
-    """What happens to a spoken word, synthesised or recorded, on its way into the clip."""
+    """Describes how a spoken word, synthesised or recorded, becomes the audio of a clip."""
 
     loudness_db: tuple[float, float] = (-18.5, -17.0)  # level of the word in dB below full scale
     noise_db: tuple[float, float] = (-45.0, -32.0)  # background relative to the word
@@ -41,7 +40,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Voice:
-    """The synthesised speakers and how much their utterances vary."""
+    """Describes the synthesised speakers and how much their utterances vary."""
 
     train_speakers: int = 28
     test_speakers: int = 12

@@ -1,4 +1,4 @@
-"""Real voices: the Free Spoken Digit Dataset, read straight from the zip of its repository."""
+"""Reads recorded digits: the Free Spoken Digit Dataset, from the zip of its repository."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from scipy.signal import resample_poly
 from xkd.data.synthetic.knobs import SAMPLE_RATE, SAMPLES
 from xkd.errors import UserError
 
-RECORDINGS = 3000
+EXPECTED_RECORDINGS = 3000
 TEST_INDICES = range(5)  # the official split: the first five of each digit and speaker
 SILENCE_DB = -32.0  # below the loudest 20 ms: not speech
 _NAME = re.compile(r"(?:^|/)recordings/(\d)_(\w+)_(\d+)\.wav$")
 
 
-class Archive:
-    """Recordings by split and digit.
+class Recordings:
+    """Reads the recordings of the data set by split and digit.
 
     Raises:
-        UserError: the file is absent, no zip, or does not hold the 3,000 recordings.
+        UserError: the file is missing, not a zip, or does not hold the 3,000 recordings.
     """
 
     def __init__(self, path: str | Path):
@@ -37,10 +37,10 @@ class Archive:
         except (OSError, zipfile.BadZipFile) as error:
             raise UserError(f"{self.path}: not a readable zip ({error}); download it again") from None
         found = [(match, name) for name in self._zip.namelist() if (match := _NAME.search(name))]
-        if len(found) != RECORDINGS:
+        if len(found) != EXPECTED_RECORDINGS:
             raise UserError(
                 f"{self.path}: holds {len(found)} files named recordings/<digit>_<speaker>_<index>.wav, "
-                f"not the {RECORDINGS} of the Free Spoken Digit Dataset; download it again"
+                f"not the {EXPECTED_RECORDINGS} of the Free Spoken Digit Dataset; download it again"
             )
         self._members: dict[tuple[str, int], list[str]] = {}
         for match, name in sorted(found, key=lambda item: item[1]):
@@ -48,11 +48,11 @@ class Archive:
             self._members.setdefault((split, int(match[1])), []).append(name)
 
     def names(self, split: str, digit: int) -> list[str]:
-        """Members of the zip, sorted."""
+        """Returns the members of the zip for a split and digit, sorted."""
         return self._members[split, digit]
 
     def word(self, name: str) -> np.ndarray:
-        """A recording without its silent ends, (samples,) float at 16 kHz, at most one second."""
+        """Reads a recording and cuts off its silent ends: (samples,) float at 16 kHz, at most one second."""
         with wave.open(io.BytesIO(self._zip.read(name))) as file:
             rate, channels = file.getframerate(), file.getnchannels()
             samples = np.frombuffer(file.readframes(file.getnframes()), "<i2").reshape(-1, channels)
@@ -61,9 +61,9 @@ class Archive:
 
 
 @lru_cache(maxsize=2)
-def open_archive(path: str) -> Archive:
-    """The archive, opened once per process."""
-    return Archive(path)
+def open_recordings(path: str) -> Recordings:
+    """Opens the archive, once per process."""
+    return Recordings(path)
 
 
 def _without_silence(signal: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A handwritten digit drifts over coloured clutter: the pictures of both digit data sets."""
+"""Draws the frames of both digit data sets: a handwritten digit drifts over coloured clutter."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ LUMINANCE = np.array([0.299, 0.587, 0.114])
 
 @lru_cache(maxsize=1)
 def scans() -> tuple[np.ndarray, np.ndarray]:
-    """The 1,797 scans of scikit-learn: pictures (N, 8, 8) in [0, 1] and digits (N,)."""
+    """Returns the 1,797 scans of scikit-learn: images (N, 8, 8) in [0, 1] and digits (N,)."""
     digits = load_digits()
     return digits.images / 16.0, digits.target
 
 
 @cache
 def scans_of(split: str, digit: int, seed: int) -> np.ndarray:
-    """Numbers of the scans of one digit in a split, in the order in which clips use them."""
+    """Returns the numbers of the scans of one digit in a split, in the order in which clips use them."""
     numbers = np.flatnonzero(scans()[1] == digit)
     numbers = np.random.default_rng([seed, digit]).permutation(numbers)
     return numbers[:TRAIN_SCANS_PER_DIGIT] if split == "train" else numbers[TRAIN_SCANS_PER_DIGIT:]
 
 
-def draw(scan: np.ndarray, rng: np.random.Generator, knobs: Picture = PICTURE) -> np.ndarray:
-    """Scan (8, 8) in [0, 1] -> frames (8, canvas, canvas, 3) uint8; all else is drawn from `rng`."""
+def draw_frames(scan: np.ndarray, rng: np.random.Generator, knobs: Picture = PICTURE) -> np.ndarray:
+    """Draws frames (8, canvas, canvas, 3) uint8 of a scan (8, 8) in [0, 1]; all else is drawn from `rng`."""
     ink, ground = _colours(rng, knobs)
     background = _background(ground, rng, knobs)
     cover = _cover(scan, rng, knobs)[..., None]
-    picture = (background + (ink - background) * cover).astype(np.float32)
-    picture += rng.standard_normal(picture.shape, dtype=np.float32) * knobs.grain
-    pixels: np.ndarray = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    frames = (background + (ink - background) * cover).astype(np.float32)
+    frames += rng.standard_normal(frames.shape, dtype=np.float32) * knobs.grain
+    pixels: np.ndarray = np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
     return pixels
 
 
 def _cover(scan: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
-    """How much ink covers each pixel, (T, canvas, canvas): the scan on a straight, uniform path."""
+    """Computes how much ink covers each pixel, (T, canvas, canvas): the scan moves evenly along a straight line."""
     size = rng.uniform(*knobs.digit)
     room = knobs.canvas - 2 * knobs.margin - size
     way = rng.uniform(-1, 1, 2) * min(knobs.drift, room)
@@ -53,7 +53,7 @@ def _cover(scan: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.nda
 
 
 def _colours(rng: np.random.Generator, knobs: Picture) -> tuple[np.ndarray, np.ndarray]:
-    """Ink and ground colours whose luminances differ by a drawn contrast."""
+    """Draws the colours of ink and ground; their luminances differ by a drawn contrast."""
     contrast = rng.uniform(*knobs.contrast)
     darker = rng.uniform(0.1, 0.9 - contrast)
     levels = (darker, darker + contrast) if rng.random() < knobs.dark_ink else (darker + contrast, darker)
@@ -67,7 +67,7 @@ def _tinted(level: float, rng: np.random.Generator, knobs: Picture) -> np.ndarra
 
 
 def _background(ground: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
-    """A smooth coloured field with soft spots, (canvas, canvas, 3); the same in every frame."""
+    """Draws a smooth coloured field with soft spots, (canvas, canvas, 3); the same in every frame."""
     cells = rng.normal(0, knobs.clutter, (knobs.clutter_cells, knobs.clutter_cells, 3))
     smooth = _enlarging(knobs.clutter_cells, knobs.canvas)
     field: np.ndarray = ground + np.einsum("yi,ijc,xj->yxc", smooth, cells, smooth, optimize=True)
@@ -87,7 +87,7 @@ def _enlarging(cells: int, pixels: int) -> np.ndarray:
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:
-    """Keys' cubic interpolation kernel (a = -1/2)."""
+    """Computes Keys' cubic interpolation kernel (a = -1/2)."""
     x = np.abs(distance)
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2

@@ -1,7 +1,7 @@
-"""A synthesised voice: glottal pulses and noise through moving formants.
+"""Synthesises a voice: glottal pulses and noise pass through moving formants.
 
-The vocal tract is a cascade of resonators whose response multiplies short-time spectra of
-the sources, so that a whole word is filtered at once.
+The vocal tract is a cascade of resonators. Its response multiplies the short-time spectra of the sources, so that a whole
+word is filtered at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OPEN_PHASE = 0.65  # part of a pitch period in which the glottis is open
 
 @dataclass(frozen=True)
 class Speaker:
-    """What stays the same from word to word."""
+    """Holds what stays the same from word to word."""
 
     name: str
     pitch: float
@@ -34,14 +34,14 @@ class Speaker:
 
 @cache
 def speakers(split: str, seed: int, knobs: Voice = VOICE) -> tuple[Speaker, ...]:
-    """The speakers of a split; nobody is in both."""
+    """Returns the speakers of a split; nobody is in both splits."""
     numbers = range(knobs.train_speakers + knobs.test_speakers)
     chosen = numbers[: knobs.train_speakers] if split == "train" else numbers[knobs.train_speakers :]
     return tuple(_speaker(number, seed, knobs) for number in chosen)
 
 
-def say(digit: int, speaker: Speaker, rng: np.random.Generator, knobs: Voice = VOICE) -> np.ndarray:
-    """One utterance of a digit, (samples,) float, of free level and at most one second long."""
+def speak(digit: int, speaker: Speaker, rng: np.random.Generator, knobs: Voice = VOICE) -> np.ndarray:
+    """Synthesises one utterance of a digit, (samples,) float, at any level and at most one second long."""
     targets = WORDS[digit]
     lengths = np.array([t.length for t in targets]) * np.exp(rng.normal(0, knobs.duration_spread, len(targets)))
     average = np.mean([sum(t.length for t in word) for word in WORDS])
@@ -83,7 +83,7 @@ def _glide(
     rng: np.random.Generator,
     knobs: Voice,
 ) -> dict[str, np.ndarray]:
-    """Parameters over `times`: steady in a segment, gliding around each border; arrays (frames, k)."""
+    """Computes the parameters over `times`: steady in a segment, gliding around each border; arrays (frames, k)."""
     wobble = np.exp(rng.normal(0, knobs.utterance_spread, (len(targets), 4)))
     formants = np.array([t.formants for t in targets]) * wobble * speaker.formants
     rest = np.array([[t.voice, t.noise, t.band, t.width] for t in targets])
@@ -100,7 +100,7 @@ def _glide(
 
 
 def _pulses(samples: int, speaker: Speaker, rng: np.random.Generator, knobs: Voice) -> np.ndarray:
-    """Derivative of the glottal flow with a falling, slightly unsteady pitch, (samples,)."""
+    """Computes the derivative of the glottal flow with a falling, slightly unsteady pitch, (samples,)."""
     knots = np.linspace(0, samples, 24)
     pitch = speaker.pitch * (1 + speaker.fall * (0.5 - np.linspace(0, 1, 24)))
     pitch = pitch * (1 + rng.normal(0, knobs.jitter, 24))
@@ -111,7 +111,7 @@ def _pulses(samples: int, speaker: Speaker, rng: np.random.Generator, knobs: Voi
 
 
 def _resonances(formants: np.ndarray) -> np.ndarray:
-    """Response of the cascade of resonators, formants (frames, 4) in Hz -> (frames, bins), complex."""
+    """Computes the complex response of the cascade of resonators: formants (frames, 4) in Hz -> (frames, bins)."""
     z = np.exp(-2j * np.pi * np.arange(WINDOW // 2 + 1) / WINDOW).astype(np.complex64)
     radius = np.exp(-np.pi * BANDWIDTHS / SAMPLE_RATE)
     linear = (2 * radius * np.cos(2 * np.pi * formants / SAMPLE_RATE)).astype(np.float32)
@@ -124,7 +124,7 @@ def _resonances(formants: np.ndarray) -> np.ndarray:
 
 
 def _band(centre: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Bell of friction noise over frequency, (frames, bins)."""
+    """Computes the bell of friction noise over frequency, (frames, bins)."""
     bins = np.arange(WINDOW // 2 + 1, dtype=np.float32) * (SAMPLE_RATE / WINDOW)
     bell: np.ndarray = np.exp(-(((bins - centre) / width) ** 2))
     return bell
@@ -136,7 +136,7 @@ def _window() -> np.ndarray:
 
 
 def _spectra(signal: np.ndarray) -> np.ndarray:
-    """Short-time spectra, one per hop, centred on it: (frames, bins)."""
+    """Computes short-time spectra, one per hop, centred on it: (frames, bins)."""
     padded = np.pad(signal, (WINDOW // 2, WINDOW // 2))
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[: len(signal) : HOP]
     spectra: np.ndarray = fft.rfft(frames * _window())

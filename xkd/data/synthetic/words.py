@@ -1,4 +1,4 @@
-"""Ten English words as sequences of targets for the synthesised voice."""
+"""Describes ten English words as sequences of targets for the synthesised voice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Target:
-    """One steady state: the voice glides from target to target.
+    """Describes one steady state: the voice glides from target to target.
 
     Attributes:
         length: relative duration.
@@ -67,4 +67,4 @@ WORDS: tuple[tuple[Target, ...], ...] = (
     (_vowel(1.2, 480, 2050, 2600), _vowel(0.8, 350, 2250, 2750), _silence(0.8, 1900), _burst(0.5, 4200, 2500)),
     (_N, _AY, _vowel(1.0, 430, 1950, 2550), _N),
 )
-NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

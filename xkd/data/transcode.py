@@ -1,4 +1,4 @@
-"""One raw file becomes one training-ready clip, or a reason why not. Never another clip in its place."""
+"""Turns one raw file into one training-ready clip, or finds the reason why it cannot be used."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 
 from xkd.data import decode, encode
-from xkd.data.decode import Probe, Video
-from xkd.data.media import MediaError, faults_of, unreadable
+from xkd.data.decode import MediaFacts, Video
+from xkd.data.opening import MediaError, faults_of, unreadable
 from xkd.data.reader import ClipReader
 from xkd.files import sha256
 from xkd.made import Made
 from xkd.settings import Clips, Limits
 
 NEEDS = {"both": ("video", "audio"), "video": ("video",), "audio": ("audio",), "any": ()}
-# decord 0.6 comes with decoders of 2021, which do not know these
+# decord 0.6 ships decoders of 2021, which do not know these
 UNSUPPORTED = frozenset({"av1", "vvc", "evc", "lcevc"})
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What `prepare_clip` found: manifest columns, and the decoded clip where it is to be packed."""
+    """Holds the manifest columns of a clip, and the decoded clip where it is to be packed."""
 
     facts: dict[str, Any]
     video: np.ndarray | None = None
@@ -43,20 +43,20 @@ def prepare_clip(
 
     Args:
         raw: the raw file; never changed.
-        out: the training-ready clip, to whose name `prepare_clip` adds the hash of the raw file: other content gives another
-            clip, and a clip that was made from the same content is kept.
-        files: lists the clips.
-        require: both, video, audio or any: the streams without which the clip is unusable.
-        limits: of the raw file; by default those of the settings' defaults.
+        out: path of the clip but for its end, a hash of the raw file: other content gives another clip, and a clip that was
+            made from the same content is kept.
+        files: the journal of clips.
+        require: streams that a clip must have: both, video, audio or any.
+        limits: of the raw file; by default, the default settings.
 
     Raises:
-        OSError: a fault of the machine, such as a full disk; any fault of the file is a reason instead.
+        OSError: an error of the machine, such as a full disk; any error of the file becomes a reason instead.
         UserError: a file that xkd did not make has the name of the clip.
     """
     source, limits = Path(raw), limits or Limits()
     try:
         with faults_of(source, limits.memory_gb):
-            found = decode.probe(source, limits)
+            found = decode.probe_file(source, limits)
             _check_streams(found, require)
             target = Path(f"{out}-{_content(source)}.mp4")
             if not files.has(target):
@@ -68,12 +68,12 @@ def prepare_clip(
 
 
 def file_name(clip_id: str, path: str) -> str:
-    """Names the clip, up to the hash of its content; another id or another raw file gives another name."""
+    """Returns the name of a clip without the hash of its content; another id or raw file gives another name."""
     readable = re.sub(r"[^A-Za-z0-9._-]", "_", clip_id)[-60:]
     return f"{readable}-{hashlib.sha256(json.dumps([clip_id, path]).encode()).hexdigest()[:8]}"
 
 
-def _check_streams(found: Probe, require: str) -> None:
+def _check_streams(found: MediaFacts, require: str) -> None:
     has = {"video": found.video_codec is not None, "audio": found.audio_codec is not None}
     if not any(has.values()):
         raise MediaError("unreadable: neither video nor audio")
@@ -91,7 +91,7 @@ def _content(source: Path) -> str:
         raise unreadable(error) from None
 
 
-def _write(source: Path, target: Path, found: Probe, clips: Clips, limits: Limits) -> None:
+def _write(source: Path, target: Path, found: MediaFacts, clips: Clips, limits: Limits) -> None:
     video = Video(source, limits) if found.video_codec else None
     if video and _is_ready(source, video, found, clips):
         shutil.copyfile(source, target)
@@ -107,13 +107,13 @@ def _write(source: Path, target: Path, found: Probe, clips: Clips, limits: Limit
 
 
 def _check_complete(seconds: float, declared: float | None) -> None:
-    """Headers round, and some count subtitles: a tenth or half a second is no fault."""
+    """Checks that a file is as long as its headers say, up to a tenth or half a second: headers round, or count subtitles."""
     if declared and declared - seconds > max(0.5, 0.1 * declared):
         raise MediaError(f"truncated: {seconds:.1f} s of {declared:.1f} s")
 
 
-def _is_ready(source: Path, video: Video, found: Probe, clips: Clips) -> bool:
-    """Whether the raw file already is what training reads: it is then used as it is."""
+def _is_ready(source: Path, video: Video, found: MediaFacts, clips: Clips) -> bool:
+    """Says whether the raw file already is what training reads: it is then copied."""
     sound = (found.audio_codec, found.sample_rate, found.channels) in ((None,) * 3, ("aac", clips.sample_rate, 1))
     return bool(
         sound
@@ -128,7 +128,7 @@ def _is_ready(source: Path, video: Video, found: Probe, clips: Clips) -> bool:
 
 
 def _beside(video: Video, waveform: np.ndarray, delay: int, sample_rate: int) -> np.ndarray:
-    """The sound from the first frame to the end of the last, at most; `delay` samples of silence lie before it."""
+    """Cuts the audio to the time from the first frame to the end of the last; `delay` samples of silence come first."""
     samples = max(round(video.seconds * sample_rate), 1)
     if not -len(waveform) < delay < samples:
         raise MediaError(
@@ -138,14 +138,14 @@ def _beside(video: Video, waveform: np.ndarray, delay: int, sample_rate: int) ->
     return np.pad(waveform[: samples - delay], (delay, 0)) if delay > 0 else waveform[-delay : samples - delay]
 
 
-def _size(found: Probe, short: int) -> tuple[int, int]:
-    """Width and height with the shorter side `short`; the longer one is rounded to an even number."""
+def _size(found: MediaFacts, short: int) -> tuple[int, int]:
+    """Returns width and height with the shorter side `short`; the longer side is rounded to an even number."""
     scale = short / min(found.size)
     width, height = (2 * round(side * scale / 2) for side in found.size)
     return max(width, short), max(height, short)
 
 
-def _decoded(target: Path, found: Probe, clips: Clips, limits: Limits, pack: bool) -> Prepared:
+def _decoded(target: Path, found: MediaFacts, clips: Clips, limits: Limits, pack: bool) -> Prepared:
     """Decodes the clip exactly as training will, a part at a time unless all of it is to be packed."""
     reader, frames, samples = ClipReader(target), 0, 0
     video = audio = None
@@ -153,14 +153,14 @@ def _decoded(target: Path, found: Probe, clips: Clips, limits: Limits, pack: boo
         frames, video = _joined(reader.all_pictures(), pack)
         seconds = frames / clips.fps
     if found.audio_codec:
-        # No more than there are frames, or than the encoder was given: it fills its last block.
+        # The encoder fills its last block: read no more samples than there are frames, or than the encoder was given.
         most = round(seconds * clips.sample_rate) if video is not None else reader.declared_samples()
         samples, audio = _joined(reader.all_samples(most), pack)
         if not samples:
             raise MediaError("unreadable: no sound")
     if video is None:
         seconds = samples / clips.sample_rate
-    decode.check_seconds(seconds - 1 / clips.fps, limits)  # of a clip that was made under other limits
+    decode.check_seconds(seconds - 1 / clips.fps, limits)  # the clip may have been made under other limits
     if seconds < clips.shortest:
         raise MediaError(f"too short: {seconds:.2f} s, at least {clips.shortest:g} (clips.shortest)")
     facts = {
@@ -182,7 +182,7 @@ def _decoded(target: Path, found: Probe, clips: Clips, limits: Limits, pack: boo
 
 
 def _joined(parts: Iterator[np.ndarray], keep: bool) -> tuple[int, np.ndarray]:
-    """Returns the length of all parts together, and their content: of all where it is to be kept, else of the last."""
+    """Returns the length of all parts together, and their content: all of it if `keep`, else that of the last part."""
     length, kept = 0, deque[np.ndarray](maxlen=None if keep else 1)
     for part in parts:
         length += len(part)

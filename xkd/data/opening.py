@@ -1,4 +1,4 @@
-"""Media files are opened here and nowhere else: ordinary files, in formats that cannot make the decoder open another one."""
+"""Opens media files, for all of xkd: ordinary files, in formats that cannot make the decoder open another file."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
 # printable character are not given to it, unless they begin as one of these containers.
 PRINTABLE_STARTS = (b"RIFF", b"OggS", b"FLV", b"GIF8", b"YUV4MPEG2", b"DKIF", b".RMF", b"nut/", b"0&\xb2u", b"G")
 
-
 # Errors of the machine: they say nothing about the file that is read.
 MACHINE = (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class MediaError(Exception):
-    """A file that cannot be used; the message is the reason, before a colon its kind."""
+    """A file cannot be used; the message is the reason, its kind before a colon."""
 
 
 @contextmanager
 def faults_of(path: Path, memory_gb: float) -> Iterator[None]:
-    """Makes a MediaError of whatever goes wrong with a file, and bounds the memory that the process takes for it.
+    """Turns any error about a file into a MediaError, and bounds the memory that the process takes for it.
 
     Faults of the machine (a full disk, a folder that cannot be written) pass on: they say nothing about the file.
     """
