@@ -23,8 +23,7 @@ class Settings:
     dataset = "mine"
 
     def __init__(self, **values):
-        defaults = {name: field.default for name, field in Dataset.model_fields.items() if name != "kind"}
-        self.datasets = {"mine": Dataset(**{"kind": "speeches"} | defaults | values)}
+        self.datasets = {"mine": Dataset(**{"kind": "speeches"} | values)}
         self.clips, self.limits = CLIPS, Limits()
 
 
@@ -104,7 +103,6 @@ def test_what_is_wrong_with_a_source_of_ones_own_is_one_line(speeches, source, t
         ({"source": None}, r"datasets\.mine\.source: give the folder"),
         ({"source": str(tmp_path / "gone")}, "gone: no such file or folder"),
         ({"source": str(source / "videos")}, "the lists of mine are damaged or have another format"),
-        ({"source": str(source), "kind": "speech"}, "no data set layout 'speech'; did you mean 'speeches'"),
         ({"source": str(source / "speakers.csv"), "kind": "folder"}, "not a folder; a CSV needs kind: manifest"),
     ):
         with pytest.raises(UserError, match=message):
