@@ -6,7 +6,7 @@ All pages share one small project. It has the settings of the miniature under th
 - `snakemake` commands are planned (`--dry-run`), with their targets and their settings file; of a preset that is run as
   a whole, the settings are validated;
 - `make` and `dvc` commands are checked for their targets, benchmarks for their options, `pip` for the extras it names;
-- Python runs, the blocks of a page one after the other;
+- Python runs, the blocks of a page one after the other; a block that names a file is a plugin, which its settings load;
 - settings are merged with params.yaml and with those above them on the page, and validated;
 - the miniature stands in for data sets and weights that would have to be downloaded.
 """
@@ -245,14 +245,16 @@ def test_exported_variables_are_read_somewhere():
 def test_python_runs(page, project, monkeypatch):
     monkeypatch.chdir(project)
     names: dict = {}
-    for block in _chosen("python")[page]:
+    for block in (block for block in _chosen("python")[page] if not block.file):
         # Errors then name the page's own line.
         code = compile("\n" * block.line + block.text, str(ROOT / page), "exec")
         exec(code, names)  # noqa: S102 - our own pages
 
 
 @pytest.mark.parametrize("page", _chosen("settings"))
-def test_settings_are_valid(page, tmp_path):
+def test_settings_are_valid(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _write_files(page)
     for name in ("params.yaml", "workflow"):
         (tmp_path / name).symlink_to(ROOT / name)
     merged = {"extends": "params.yaml"}
@@ -274,6 +276,7 @@ def test_lists_can_be_read(page, tmp_path):
 def _write_files(page: str) -> None:
     for block in BLOCKS[page]:
         if block.file:
+            Path(block.file).parent.mkdir(exist_ok=True)
             Path(block.file).write_text(block.text)
 
 
