@@ -1,7 +1,8 @@
-"""Parameters of a run, and an estimate of the memory of one training process."""
+"""Counts the parameters of a run, and estimates the memory of one training process."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -9,18 +10,15 @@ import torch
 from torch import nn
 
 from xkd.models.networks import Networks
-from xkd.plan.shapes import kept_count, patch_counts, view_shapes
+from xkd.plan.networks import DecoderRun, EncoderRun, block_bytes, kept_bytes
+from xkd.plan.shapes import decoder_run, encoder_run, head_run, kept_count, patch_counts, teacher_run, view_shapes
 from xkd.recipe import Recipe
 from xkd.training.build import build_networks, modality_shapes, trainable_parameters
+from xkd.training.step import AUTOCAST
 
 FULL = 4  # bytes of a float32
-# Values of width D that one block keeps per token for its backward pass: input, both norms, q, k, v, attention's output,
-# the middle of the block, and 4 D twice in the MLP. Under autocast the residual stream stays in float32 (2 D).
-BLOCK_WIDTHS, BLOCK_FULL_WIDTHS = 16, 2
-# The same of a block that keeps nothing, while it is computed: input, norm, MLP twice, and a sum.
-WORKING_WIDTHS = 11
-HEAD_COPIES = 6  # of hidden values and of logits per row: layers, norms, activations, softmaxes of the losses
-RECONSTRUCTION_COPIES = 2  # of hidden patches: predicted and target, selected
+LOGIT_COPIES = 4  # of the logits of a row in the losses: softmaxes and their products
+RECONSTRUCTION_COPIES = 2  # of the hidden patches: predicted and true ones
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,13 @@ class Memory:
 
 @lru_cache(maxsize=32)
 def networks_without_memory(recipe: Recipe) -> Networks:
-    """The run's networks on the meta device: shapes only."""
+    """Returns the run's networks on the meta device: shapes only."""
     with torch.device("meta"):
         return build_networks(recipe, seed=0)
 
 
 def parameters(recipe: Recipe) -> dict[str, int]:
-    """Values per network, shared blocks once where they stand first; then `trainable` and `teachers` in all.
+    """Counts values per network, shared blocks once in the first network that has them; then `trainable` and `teachers` in all.
 
     The classifier of a supervised run is left out.
     """
@@ -63,23 +61,23 @@ def parameters(recipe: Recipe) -> dict[str, int]:
 
 
 def clips_at_once(recipe: Recipe, processes: int) -> int:
-    """Clips that one process runs through the networks together."""
+    """Counts the clips that one process runs through the networks together."""
     return -(-recipe.training.batch_size // (processes * recipe.training.accumulate))
 
 
 def memory(recipe: Recipe, processes: int = 1) -> Memory:
-    """Estimate for one of `processes` that share a batch; weights and optimiser are not split."""
+    """Estimates the memory of one of `processes` that share a batch; weights and optimiser are not split."""
     counts = parameters(recipe)
     trained, low = counts["trainable"], recipe.training.precision != "float32"
     clips = clips_at_once(recipe, processes)
-    kept = clips * sum(_kept_bytes(recipe, modality) for modality in view_shapes(recipe)) if trained else 0
+    kept = clips * sum(_activations(recipe, modality) for modality in view_shapes(recipe)) if trained else 0
     return Memory(
         weights=FULL * (trained + counts["teachers"]),
         gradients=FULL * trained,
         optimiser=2 * FULL * trained,
         # Under autocast the backward pass also holds a half-precision copy of the weights.
         activations=kept + (trained * FULL / 2 if low else 0),
-        working=clips * _working_bytes(recipe),
+        working=clips * _working(recipe),
     )
 
 
@@ -89,44 +87,39 @@ def _new(module: nn.Module, seen: set[int]) -> int:
     return sum(fresh.values())
 
 
-def _kept_bytes(recipe: Recipe, modality: str) -> float:
-    """What one clip's forward pass keeps for the backward pass, and its views."""
-    model, shape, counts = recipe.model, modality_shapes(recipe)[modality], patch_counts(recipe, modality)
-    tokens = [kept_count(recipe, modality) + 1] + [patches + 1 for patches in counts[1:]]
-    values = 2 * sum(counts) * shape.patch_values  # views, and the same cut into patches
-    total = FULL * values + _blocks_bytes(recipe, sum(tokens), model.width, model.depth)
+def _activations(recipe: Recipe, modality: str) -> float:
+    """Counts the bytes that one clip's forward pass keeps for the backward pass, and its views."""
+    views, precision = view_shapes(recipe)[modality], AUTOCAST.get(recipe.training.precision)
+    runs: list[EncoderRun | DecoderRun] = [encoder_run(recipe, modality, n) for n in range(len(views))]
+    total = FULL * sum(map(math.prod, views))
     if modality in recipe.reconstructed:
-        decoder, hidden = model.decoder, shape.tokens + 1 - tokens[0]
-        total += _blocks_bytes(recipe, shape.tokens + 1, decoder.width, decoder.depth)
-        total += FULL * shape.patch_values * (shape.tokens + RECONSTRUCTION_COPIES * (hidden + 1))
+        shape, kept = modality_shapes(recipe)[modality], kept_count(recipe, modality)
+        runs.append(decoder_run(recipe, modality))
+        total += FULL * shape.patch_values * (shape.tokens + RECONSTRUCTION_COPIES * (shape.tokens - kept))
     if recipe.has_teachers:
-        total += FULL * len(counts) * HEAD_COPIES * (model.head.hidden + model.head.out)
-    return total
+        total += len(views) * (kept_bytes(head_run(recipe), precision) + FULL * LOGIT_COPIES * recipe.model.head.out)
+    recompute = recipe.training.checkpoint_activations
+    total += sum(kept_bytes(run, precision, recompute) for run in runs)
+    return total + (max(block_bytes(run, precision) for run in runs) if recompute else 0)
 
 
-def _blocks_bytes(recipe: Recipe, tokens: int, width: int, depth: int) -> float:
-    low = recipe.training.precision != "float32"
-    block = FULL * BLOCK_FULL_WIDTHS + (BLOCK_WIDTHS - BLOCK_FULL_WIDTHS) * (FULL / 2 if low else FULL)
-    if recipe.training.checkpoint_activations:
-        return tokens * width * (depth * FULL + block)  # each block's input, and all of the one at work
-    return tokens * width * depth * block
+def _working(recipe: Recipe) -> float:
+    """Estimates what one clip needs for a moment: in an encoder's block, or where the backward pass begins."""
+    return max(_encoder_working(recipe), *(_decoder_working(recipe, m) for m in view_shapes(recipe)))
 
 
-def _working_bytes(recipe: Recipe) -> float:
-    """What one clip needs for a moment: in a teacher's block, or where the backward pass begins."""
-    return max(_teacher_bytes(recipe), *(_decoder_backward_bytes(recipe, m) for m in view_shapes(recipe)))
+def _encoder_working(recipe: Recipe) -> float:
+    """Estimates a block of the widest teacher, and the tokens of all; without teachers a block of a student."""
+    modalities = view_shapes(recipe)
+    if not recipe.has_teachers:
+        return max(block_bytes(encoder_run(recipe, m, 0), None) for m in modalities)
+    tokens = FULL * recipe.model.width * sum(patch_counts(recipe, m)[0] for m in modalities)
+    return tokens + max(block_bytes(teacher_run(recipe, m), None) for m in modalities)
 
 
-def _teacher_bytes(recipe: Recipe) -> float:
-    """Its widest block, which keeps nothing, and the tokens of all teachers; without teachers a student's block."""
-    teachers = recipe.has_teachers
-    tokens = [max(patch_counts(recipe, m)) if teachers else kept_count(recipe, m) for m in view_shapes(recipe)]
-    return FULL * recipe.model.width * (WORKING_WIDTHS * max(tokens) + (sum(tokens) if teachers else 0))
-
-
-def _decoder_backward_bytes(recipe: Recipe, modality: str) -> float:
-    """Gradients of the selected and of all predicted patches, and a block of the decoder."""
+def _decoder_working(recipe: Recipe, modality: str) -> float:
+    """Estimates the gradients of the selected and of all predicted patches, and a block of the decoder."""
     if modality not in recipe.reconstructed:
         return 0.0
     shape = modality_shapes(recipe)[modality]
-    return FULL * shape.tokens * (2 * shape.patch_values + WORKING_WIDTHS * recipe.model.decoder.width)
+    return 2 * FULL * shape.tokens * shape.patch_values + block_bytes(decoder_run(recipe, modality), None)

@@ -1,0 +1,141 @@
+"""The networks of a run on one view each, and what PyTorch counts when it runs them on tensors without values.
+
+Nothing here knows how a network is built: operations and kept activations of any backbone are counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from xkd.models.decoder import PatchDecoder
+from xkd.models.encoder import Backbone, Encoder, ModalityShape
+from xkd.models.head import ProjectionHead
+from xkd.models.networks import build_encoder
+
+FAKE = FakeTensorMode(allow_non_fake_inputs=True)
+FEW, MANY = 8, 16  # clips
+Blueprint = tuple[Any, ...]  # what builds a network, and its arguments
+
+
+@dataclass(frozen=True)
+class EncoderRun:
+    """An encoder on a view of the shape (channels, ...); `kept` patches are visible, or all."""
+
+    backbone: Backbone
+    shape: ModalityShape
+    view: tuple[int, ...]
+    kept: int | None = None
+    cls_attention: bool = False
+
+    @property
+    def blueprint(self) -> Blueprint:
+        return build_encoder, self.shape, self.backbone
+
+    def __call__(self, encoder: Encoder, clips: int) -> Tensor:
+        keep_BK = None if self.kept is None else torch.zeros(clips, self.kept, dtype=torch.long)
+        return encoder.encode(torch.empty(clips, *self.view), keep_BK, self.cls_attention).tokens
+
+
+@dataclass(frozen=True)
+class DecoderRun:
+    """A decoder of `sizes` (width, depth, heads) on `kept` visible patches."""
+
+    sizes: tuple[int, int, int]
+    shape: ModalityShape
+    encoder_width: int
+    kept: int
+
+    @property
+    def blueprint(self) -> Blueprint:
+        return PatchDecoder, self.shape.grid, self.shape.patch_values, self.encoder_width, *self.sizes
+
+    def __call__(self, decoder: PatchDecoder, clips: int) -> Tensor:
+        visible_BSD = torch.empty(clips, 1 + self.kept, self.encoder_width, requires_grad=True)
+        predicted_BNP: Tensor = decoder(visible_BSD, torch.zeros(clips, self.kept, dtype=torch.long))
+        return predicted_BNP
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """A projection head of `sizes` (hidden, bottleneck, out) on the mean token of one view."""
+
+    sizes: tuple[int, int, int]
+    width: int
+
+    @property
+    def blueprint(self) -> Blueprint:
+        return ProjectionHead, self.width, *self.sizes
+
+    def __call__(self, head: ProjectionHead, clips: int) -> Tensor:
+        logits: Tensor = head(torch.empty(clips, self.width, requires_grad=True))
+        return logits
+
+
+Run = EncoderRun | DecoderRun | HeadRun
+
+
+@lru_cache(maxsize=256)
+def operations(run: Run, trained: bool) -> tuple[int, int]:
+    """Counts the operations of one clip in the forward and the backward pass.
+
+    A multiply-add is 2 operations, and only matrix products count.
+    """
+    network = _without_values(run.blueprint)
+    # Fused kernels of attention compute products again in their backward pass, which no model's arithmetic includes.
+    with FAKE, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.set_grad_enabled(trained):
+        output = run(network, 1)
+        forward = counter.get_total_flops()
+        if trained:
+            output.sum().backward()
+        return forward, counter.get_total_flops() - forward
+
+
+@lru_cache(maxsize=256)
+def kept_bytes(run: Run, precision: torch.dtype | None, recompute: bool = False) -> float:
+    """Counts the bytes that the forward pass of one clip keeps for the backward pass.
+
+    Args:
+        precision: of autocast; None is float32 throughout.
+        recompute: whether blocks keep only their inputs.
+    """
+    network = _without_values(run.blueprint)
+    network.recompute = recompute
+    # The difference of two batches: weights, and copies of them in half precision, are kept once.
+    return (_kept(run, network, precision, MANY) - _kept(run, network, precision, FEW)) / (MANY - FEW)
+
+
+def block_bytes(run: EncoderRun | DecoderRun, precision: torch.dtype | None) -> float:
+    """Estimates the bytes of one clip at work within a block: those that a block would keep for the backward pass."""
+    return kept_bytes(run, precision) / max(1, len(_without_values(run.blueprint).blocks))
+
+
+def _kept(run: Run, network: Any, precision: torch.dtype | None, clips: int) -> int:
+    kept: dict[int, int] = {}  # bytes by the address of the storage, which several tensors may share
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with FAKE, saved, torch.autocast("cpu", precision, enabled=precision is not None):
+        output = run(network, clips)
+    del output  # until here it holds all that is kept, so that no address is used twice
+    return sum(kept.values())
+
+
+@lru_cache(maxsize=64)
+def _without_values(blueprint: Blueprint) -> Any:
+    make, *arguments = blueprint
+    # Weights cannot be drawn without values, but they can be copied from a device that has none.
+    with torch.device("meta"):
+        network = make(*arguments)
+    with FAKE:
+        return network.to_empty(device="cpu")
