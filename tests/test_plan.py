@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from xkd import params
 from xkd.errors import UserError
 from xkd.plan.arithmetic import encoder_forward, step_flops
-from xkd.plan.evaluation import evaluation_flops
-from xkd.plan.memory import memory, networks_without_memory, parameters
+from xkd.plan.evaluations import evaluation_flops
+from xkd.plan.footprint import memory, networks_without_memory, parameters
 from xkd.plan.shapes import patch_counts, view_shapes
-from xkd.plan.storage import ClipCounts, checkpoint_bytes, clip_counts, encoder_bytes
+from xkd.plan.storage import ClipInventory, checkpoint_bytes, clip_inventory, encoder_bytes
 from xkd.stages import plan as stage
 from xkd.training.build import build_networks, trainable_parameters
 from xkd.training.export import save_encoders
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 PAPER, MINIATURE = ROOT / "workflow" / "presets" / "paper.yaml", ROOT / "workflow" / "presets" / "miniature.yaml"
 SETTINGS = params.load(ROOT / "params.yaml")
 PICTURES = SETTINGS.tasks["linear"].model_copy(update={"modalities": ("video",)})
-CLIPS = {"talking_digits": ClipCounts({"train": 500, "test": 500}, "", ("video", "audio"), 0, 0)}
+CLIPS = {"talking_digits": ClipInventory({"train": 500, "test": 500}, "", ("video", "audio"), 0, 0)}
 HARDWARE = stage.Hardware(gpus=8, peak=312e12, utilisation=0.4)
 ROWS = ["xkd", "xkd_mas", "xkd_mats", "ae", "recon_audio", "ae_kd", "ae_da", "xkd_no_refinement", "xkd_teacher_local"]
 
@@ -226,7 +226,7 @@ def test_a_task_with_larger_views_costs_more():
 def test_a_data_set_of_its_own_size_takes_its_own_room():
     entry = SETTINGS.datasets["talking_digits"].model_copy(update={"size": 2 * SETTINGS.clips.size})
     larger = SETTINGS.model_copy(update={"datasets": {"talking_digits": entry}})
-    plain, wide = (clip_counts(settings, "talking_digits") for settings in (SETTINGS, larger))
+    plain, wide = (clip_inventory(settings, "talking_digits") for settings in (SETTINGS, larger))
     sound = plain.all * 2 * SETTINGS.clips.sample_rate
     room = [counts.packed - sound for counts in (plain, wide)]
     assert room[1] == 4 * room[0]
@@ -236,7 +236,7 @@ def test_clips_come_from_the_manifest_when_there_is_one(tmp_path, monkeypatch):
     from xkd.data import manifest
 
     monkeypatch.chdir(tmp_path)
-    assert clip_counts(SETTINGS, "talking_digits").source == "settings"
+    assert clip_inventory(SETTINGS, "talking_digits").source == "settings"
     folder = Path("data/talking_digits")
     folder.mkdir(parents=True)
     (folder / "a.mp4").write_bytes(b"x" * 1000)
@@ -244,7 +244,7 @@ def test_clips_come_from_the_manifest_when_there_is_one(tmp_path, monkeypatch):
     lines += [f"{n},a.mp4,{split},,one,1.0,8,32,32,16000,True,True,,,d,{status},"
               for n, (split, status) in enumerate([("train", "ok"), ("train", "ok"), ("test", "ok"), ("train", "unusable")])]  # fmt: skip
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
-    counts = clip_counts(SETTINGS, "talking_digits")
+    counts = clip_inventory(SETTINGS, "talking_digits")
     assert (counts.splits, counts.source) == ({"train": 2, "test": 1}, "data/talking_digits/manifest.csv")
     assert counts.prepared == 3000
     assert counts.packed == 3 * (8 * 3 * 32 * 32 + 2 * 16000)
@@ -267,7 +267,7 @@ def test_own_files_must_be_prepared_or_counted(tmp_path, monkeypatch):
 def test_a_limit_caps_the_clips_of_a_known_data_set():
     entry = SETTINGS.datasets["esc50"].model_copy(update={"limit": 3})
     limited = SETTINGS.model_copy(update={"datasets": {"esc50": entry}})
-    assert clip_counts(limited, "esc50").splits == {"train": 150, "test": 150}
+    assert clip_inventory(limited, "esc50").splits == {"train": 150, "test": 150}
 
 
 def test_tables_and_json_say_the_same(tmp_path, monkeypatch, capsys):

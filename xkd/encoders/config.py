@@ -55,7 +55,9 @@ class EncoderConfig(Settings):
     modality: Literal["video", "audio"]
     owner: Literal["student", "teacher"]
     arch: str = Field("vit", description="name of the backbone")
-    settings: dict[str, Any] = Field(default_factory=dict, description="the backbone's own settings, if it is a plugin's")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="the backbone's own settings, if it is a plugin's"
+    )
     plugin: str | None = Field(None, description="the plugin file that defines the backbone")
     width: Positive
     depth: Positive

@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from xkd import registry
-from xkd.models import rope as rope  # registers a backbone
-from xkd.models import vit as vit
+from xkd.models import rope, vit  # noqa: F401 (they register backbones)
 from xkd.models.decoder import PatchDecoder
 from xkd.models.encoder import Backbone, Encoder, ModalityShape
 from xkd.models.head import ProjectionHead

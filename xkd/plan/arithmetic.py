@@ -10,29 +10,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xkd.plan.networks import Run, operations
+from xkd.plan.counting import NetworkRun, operations
 from xkd.plan.shapes import decoder_run, encoder_run, head_run, teacher_run, view_shapes
 from xkd.recipe import Recipe
 from xkd.training.build import modalities
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkOperations:
     """Operations of a network on a view, in its forward and backward pass."""
 
     name: str
     forward: float
     backward: float = 0.0
 
-    def times(self, count: int) -> Part:
-        return Part(self.name, self.forward * count, self.backward * count)
+    def times(self, count: int) -> NetworkOperations:
+        return NetworkOperations(self.name, self.forward * count, self.backward * count)
 
 
 @dataclass(frozen=True)
 class StepFlops:
     """Operations of one training step of the whole batch; `recomputed` come on top of `total` (see `step_flops`)."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[NetworkOperations, ...]
     recomputed: float = 0.0
 
     @property
@@ -73,10 +73,12 @@ def encoder_forward(recipe: Recipe, modality: str) -> float:
     return operations(encoder_run(recipe, modality, 0, masked=False), trained=False)[0]
 
 
-def _student(recipe: Recipe, modality: str) -> list[Part]:
+def _student(recipe: Recipe, modality: str) -> list[NetworkOperations]:
     views = view_shapes(recipe)[modality]
     parts = [_counted(f"student {modality}, global view", encoder_run(recipe, modality, 0))]
-    parts += [_counted(f"student {modality}, local views", encoder_run(recipe, modality, n)) for n in range(1, len(views))]
+    parts += [
+        _counted(f"student {modality}, local views", encoder_run(recipe, modality, n)) for n in range(1, len(views))
+    ]
     if modality in recipe.reconstructed:
         parts.append(_counted(f"decoder {modality}", decoder_run(recipe, modality)))
     if recipe.has_teachers:
@@ -84,16 +86,16 @@ def _student(recipe: Recipe, modality: str) -> list[Part]:
     return parts
 
 
-def _teacher(recipe: Recipe, modality: str) -> Part:
+def _teacher(recipe: Recipe, modality: str) -> NetworkOperations:
     forward = operations(teacher_run(recipe, modality), trained=False)[0]
-    return Part(f"teacher {modality}", forward + operations(head_run(recipe), trained=False)[0])
+    return NetworkOperations(f"teacher {modality}", forward + operations(head_run(recipe), trained=False)[0])
 
 
-def _counted(name: str, run: Run) -> Part:
-    return Part(name, *operations(run, trained=True))
+def _counted(name: str, run: NetworkRun) -> NetworkOperations:
+    return NetworkOperations(name, *operations(run, trained=True))
 
 
-def _alignment(recipe: Recipe) -> list[Part]:
+def _alignment(recipe: Recipe) -> list[NetworkOperations]:
     """Products of all pairs of rows (MMD), or of all pairs of columns (CORAL)."""
     if not recipe.objective.alignment:
         return []
@@ -103,10 +105,10 @@ def _alignment(recipe: Recipe) -> list[Part]:
         cost = {rows: 2 * (2 * rows) ** 2 * logits for rows in (students, teachers)}
     else:
         cost = {rows: 2 * 2 * rows * logits**2 for rows in (students, teachers)}
-    return [_trained("alignment", cost[students]), Part("alignment", cost[teachers])]
+    return [_trained("alignment", cost[students]), NetworkOperations("alignment", cost[teachers])]
 
 
-def _recomputed(recipe: Recipe, parts: list[Part]) -> float:
+def _recomputed(recipe: Recipe, parts: list[NetworkOperations]) -> float:
     """Counts forward passes that save memory: of checkpointed networks, and of a batch in parts that alignment compares."""
     training, extra = recipe.training, 0.0
     students = [part for part in parts if part.name.startswith("student")]
@@ -117,5 +119,5 @@ def _recomputed(recipe: Recipe, parts: list[Part]) -> float:
     return extra
 
 
-def _trained(name: str, forward: float) -> Part:
-    return Part(name, forward, 2 * forward)
+def _trained(name: str, forward: float) -> NetworkOperations:
+    return NetworkOperations(name, forward, 2 * forward)

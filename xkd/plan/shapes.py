@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from xkd.models.patches import grid_of
+from xkd.plan.counting import DecoderRun, EncoderRun, HeadRun
 from xkd.recipe import Recipe
-from xkd.plan.networks import DecoderRun, EncoderRun, HeadRun
 from xkd.training.build import backbone, modalities, modality_shapes, network_sizes
 
 
@@ -34,7 +34,9 @@ def kept_count(recipe: Recipe, modality: str) -> int:
     return round(patches * (1 - masked)) if recipe.training.mode == "pretrain" else patches
 
 
-def encoder_run(recipe: Recipe, modality: str, view: int, masked: bool = True, cls_attention: bool = False) -> EncoderRun:
+def encoder_run(
+    recipe: Recipe, modality: str, view: int, masked: bool = True, cls_attention: bool = False
+) -> EncoderRun:
     """Returns a modality's encoder on one of its views, 0 the global one, which students see `masked`."""
     kept = kept_count(recipe, modality) if masked and view == 0 and recipe.training.mode == "pretrain" else None
     shape, seen = modality_shapes(recipe)[modality], view_shapes(recipe)[modality][view]

@@ -5,6 +5,7 @@ Nothing here knows how a network is built: operations and kept activations of an
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +22,7 @@ from xkd.models.head import ProjectionHead
 from xkd.models.networks import build_encoder
 
 FAKE = FakeTensorMode(allow_non_fake_inputs=True)
-FEW, MANY = 8, 16  # clips
+PRIME_CLIPS = 10_007  # a prime: only the size of a tensor with values for each clip is a multiple of it
 Blueprint = tuple[Any, ...]  # what builds a network, and its arguments
 
 
@@ -79,19 +80,20 @@ class HeadRun:
         return logits
 
 
-Run = EncoderRun | DecoderRun | HeadRun
+NetworkRun = EncoderRun | DecoderRun | HeadRun
 
 
 @lru_cache(maxsize=256)
-def operations(run: Run, trained: bool) -> tuple[int, int]:
+def operations(run: NetworkRun, trained: bool) -> tuple[int, int]:
     """Counts the operations of one clip in the forward and the backward pass.
 
     A multiply-add is 2 operations, and only matrix products count.
     """
-    network = _without_values(run.blueprint)
+    network = shapes_only(run.blueprint)
     # Fused kernels of attention compute products again in their backward pass, which no model's arithmetic includes.
-    with FAKE, sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.set_grad_enabled(trained):
-        output = run(network, 1)
+    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with torch.set_grad_enabled(trained):
+            output = run(network, 1)
         forward = counter.get_total_flops()
         if trained:
             output.sum().backward()
@@ -99,43 +101,44 @@ def operations(run: Run, trained: bool) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=256)
-def kept_bytes(run: Run, precision: torch.dtype | None, recompute: bool = False) -> float:
+def kept_bytes(run: NetworkRun, precision: torch.dtype | None, recompute: bool = False) -> int:
     """Counts the bytes that the forward pass of one clip keeps for the backward pass.
 
     Args:
         precision: of autocast; None is float32 throughout.
         recompute: whether blocks keep only their inputs.
     """
-    network = _without_values(run.blueprint)
+    network, kept = _on_fake_cpu(run.blueprint), dict[int, int]()
     network.recompute = recompute
-    # The difference of two batches: weights, and copies of them in half precision, are kept once.
-    return (_kept(run, network, precision, MANY) - _kept(run, network, precision, FEW)) / (MANY - FEW)
-
-
-def block_bytes(run: EncoderRun | DecoderRun, precision: torch.dtype | None) -> float:
-    """Estimates the bytes of one clip at work within a block: those that a block would keep for the backward pass."""
-    return kept_bytes(run, precision) / max(1, len(_without_values(run.blueprint).blocks))
-
-
-def _kept(run: Run, network: Any, precision: torch.dtype | None, clips: int) -> int:
-    kept: dict[int, int] = {}  # bytes by the address of the storage, which several tensors may share
 
     def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()  # several tensors may share one
+        kept[storage._cdata] = storage.nbytes()
         return tensor
 
     saved = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
     with FAKE, saved, torch.autocast("cpu", precision, enabled=precision is not None):
-        output = run(network, clips)
+        output = run(network, PRIME_CLIPS)
     del output  # until here it holds all that is kept, so that no address is used twice
-    return sum(kept.values())
+    return sum(size // PRIME_CLIPS for size in kept.values() if size % CLIPS == 0)
+
+
+def block_bytes(run: EncoderRun | DecoderRun, precision: torch.dtype | None) -> float:
+    """Estimates the bytes of one clip at work within a block: those that a block would keep for the backward pass."""
+    return kept_bytes(run, precision) / max(1, len(shapes_only(run.blueprint).blocks))
 
 
 @lru_cache(maxsize=64)
-def _without_values(blueprint: Blueprint) -> Any:
+def shapes_only(blueprint: Blueprint) -> Any:
+    """Builds a network on a device that stores no values."""
     make, *arguments = blueprint
-    # Weights cannot be drawn without values, but they can be copied from a device that has none.
     with torch.device("meta"):
-        network = make(*arguments)
+        return make(*arguments)
+
+
+@lru_cache(maxsize=64)
+def _on_fake_cpu(blueprint: Blueprint) -> Any:
+    """Builds a network without values that takes itself for one on a CPU, as autocast needs it."""
+    network = deepcopy(shapes_only(blueprint))
     with FAKE:
         return network.to_empty(device="cpu")

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from xkd.models.networks import Networks
-from xkd.plan.networks import DecoderRun, EncoderRun, block_bytes, kept_bytes
+from xkd.plan.counting import DecoderRun, EncoderRun, block_bytes, kept_bytes
 from xkd.plan.shapes import decoder_run, encoder_run, head_run, kept_count, patch_counts, teacher_run, view_shapes
 from xkd.recipe import Recipe
 from xkd.training.build import build_networks, modality_shapes, trainable_parameters
 from xkd.training.step import AUTOCAST
 
-FULL = 4  # bytes of a float32
+FLOAT = 4  # bytes of a float32
 LOGIT_COPIES = 4  # of the logits of a row in the losses: softmaxes and their products
 RECONSTRUCTION_COPIES = 2  # of the hidden patches: predicted and true ones
 
@@ -72,11 +72,11 @@ def memory(recipe: Recipe, processes: int = 1) -> Memory:
     clips = clips_at_once(recipe, processes)
     kept = clips * sum(_activations(recipe, modality) for modality in view_shapes(recipe)) if trained else 0
     return Memory(
-        weights=FULL * (trained + counts["teachers"]),
-        gradients=FULL * trained,
-        optimiser=2 * FULL * trained,
+        weights=FLOAT * (trained + counts["teachers"]),
+        gradients=FLOAT * trained,
+        optimiser=2 * FLOAT * trained,
         # Under autocast the backward pass also holds a half-precision copy of the weights.
-        activations=kept + (trained * FULL / 2 if low else 0),
+        activations=kept + (trained * FLOAT / 2 if low else 0),
         working=clips * _working(recipe),
     )
 
@@ -91,13 +91,13 @@ def _activations(recipe: Recipe, modality: str) -> float:
     """Counts the bytes that one clip's forward pass keeps for the backward pass, and its views."""
     views, precision = view_shapes(recipe)[modality], AUTOCAST.get(recipe.training.precision)
     runs: list[EncoderRun | DecoderRun] = [encoder_run(recipe, modality, n) for n in range(len(views))]
-    total = FULL * sum(map(math.prod, views))
+    total = FLOAT * sum(map(math.prod, views))
     if modality in recipe.reconstructed:
         shape, kept = modality_shapes(recipe)[modality], kept_count(recipe, modality)
         runs.append(decoder_run(recipe, modality))
-        total += FULL * shape.patch_values * (shape.tokens + RECONSTRUCTION_COPIES * (shape.tokens - kept))
+        total += FLOAT * shape.patch_values * (shape.tokens + RECONSTRUCTION_COPIES * (shape.tokens - kept))
     if recipe.has_teachers:
-        total += len(views) * (kept_bytes(head_run(recipe), precision) + FULL * LOGIT_COPIES * recipe.model.head.out)
+        total += len(views) * (kept_bytes(head_run(recipe), precision) + FLOAT * LOGIT_COPIES * recipe.model.head.out)
     recompute = recipe.training.checkpoint_activations
     total += sum(kept_bytes(run, precision, recompute) for run in runs)
     return total + (max(block_bytes(run, precision) for run in runs) if recompute else 0)
@@ -110,16 +110,16 @@ def _working(recipe: Recipe) -> float:
 
 def _encoder_working(recipe: Recipe) -> float:
     """Estimates a block of the widest teacher, and the tokens of all; without teachers a block of a student."""
-    modalities = view_shapes(recipe)
+    precision, modalities = AUTOCAST.get(recipe.training.precision), view_shapes(recipe)
     if not recipe.has_teachers:
-        return max(block_bytes(encoder_run(recipe, m, 0), None) for m in modalities)
-    tokens = FULL * recipe.model.width * sum(patch_counts(recipe, m)[0] for m in modalities)
-    return tokens + max(block_bytes(teacher_run(recipe, m), None) for m in modalities)
+        return max(block_bytes(encoder_run(recipe, m, 0), precision) for m in modalities)
+    tokens = FLOAT * recipe.model.width * sum(patch_counts(recipe, m)[0] for m in modalities)
+    return tokens + max(block_bytes(teacher_run(recipe, m), precision) for m in modalities)
 
 
 def _decoder_working(recipe: Recipe, modality: str) -> float:
     """Estimates the gradients of the selected and of all predicted patches, and a block of the decoder."""
     if modality not in recipe.reconstructed:
         return 0.0
-    shape = modality_shapes(recipe)[modality]
-    return 2 * FULL * shape.tokens * shape.patch_values + block_bytes(decoder_run(recipe, modality), None)
+    shape, precision = modality_shapes(recipe)[modality], AUTOCAST.get(recipe.training.precision)
+    return 2 * FLOAT * shape.tokens * shape.patch_values + block_bytes(decoder_run(recipe, modality), precision)
