@@ -67,7 +67,7 @@ def build(config: EncoderConfig) -> Encoder:
         plugin = config.plugin or "the file that registers it"
         raise UserError(
             f"an encoder of the backbone '{config.arch}', which a plugin defines; load it first: "
-            f'xkd.plugins.load(["{plugin}"])'
+            f'import xkd.plugins; xkd.plugins.load(["{plugin}"])'
         )
     own = plugin_settings(config.arch, config.settings)
     backbone = Backbone(config.arch, config.width, config.depth, config.heads, settings=own)

@@ -120,7 +120,7 @@ def kept_bytes(run: NetworkRun, precision: torch.dtype | None, recompute: bool =
     with FAKE, saved, torch.autocast("cpu", precision, enabled=precision is not None):
         output = run(network, PRIME_CLIPS)
     del output  # until here it holds all that is kept, so that no address is used twice
-    return sum(size // PRIME_CLIPS for size in kept.values() if size % CLIPS == 0)
+    return sum(size // PRIME_CLIPS for size in kept.values() if size % PRIME_CLIPS == 0)
 
 
 def block_bytes(run: EncoderRun | DecoderRun, precision: torch.dtype | None) -> float:
