@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from xkd.errors import UserError
+from xkd.models.backbones import build_encoder
 from xkd.models.encoder import Backbone, ModalityShape
-from xkd.models.networks import build_encoder
 from xkd.models.rope import BASE, SwiGlu, patch_angles, rotate
 from xkd.models.vit import Mlp
 

@@ -22,10 +22,10 @@ from xkd import registry, runs
 from xkd.encoders.config import EncoderConfig, VideoInput
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
+from xkd.models.backbones import build_encoder
 from xkd.models.decoder import PatchDecoder
 from xkd.models.encoder import Backbone, Encoder, ModalityShape
 from xkd.models.head import ProjectionHead
-from xkd.models.networks import build_encoder
 
 WEIGHTS, HEAD, DECODER = "model.safetensors", "head.safetensors", "decoder.safetensors"
 CONFIG, CARD = "config.json", "README.md"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xkd.models.encoder import Stack
-from xkd.models.vit import POSITION_STD, init_linear, initial_positions, make_blocks
+from xkd.models.vit import POSITION_STD, init_linear, initial_positions, transformer_blocks
 
 
 class PatchDecoder(Stack):
@@ -37,7 +37,7 @@ class PatchDecoder(Stack):
         self.project = nn.Identity() if encoder_width == width else nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         self.positions = nn.Parameter(initial_positions(grid, width, positions))
-        self.blocks = make_blocks(width, depth, heads)
+        self.blocks = transformer_blocks(width, depth, heads)
         self.predict = nn.Linear(width, patch_values)
         nn.init.trunc_normal_(self.mask_token, std=POSITION_STD)
         self.apply(init_linear)

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import torch
 from torch import nn
 
-from xkd import registry
-from xkd.models import rope, vit  # noqa: F401 (they register backbones)
+from xkd.models.backbones import build_encoder, make_blocks
 from xkd.models.decoder import PatchDecoder
 from xkd.models.encoder import Backbone, Encoder, ModalityShape
 from xkd.models.head import ProjectionHead
@@ -56,21 +55,9 @@ class NetworkSizes:
     share: str = "none"
 
 
-def build_encoder(shape: ModalityShape, backbone: Backbone, blocks: nn.ModuleList | None = None) -> Encoder:
-    """Draws an encoder: its blocks, unless given, then the rest.
-
-    Raises:
-        UserError: no such backbone, or sizes that it cannot have.
-    """
-    architecture = registry.backbones[backbone.arch]
-    blocks = architecture.make_blocks(backbone) if blocks is None else blocks
-    encoder: Encoder = architecture(shape, backbone, blocks)
-    return encoder
-
-
 def make_encoders(shapes: dict[str, ModalityShape], backbone: Backbone, shared: bool) -> PerModality[Encoder]:
     """Draws one encoder per modality; with `shared` they hold the same blocks."""
-    common = registry.backbones[backbone.arch].make_blocks(backbone) if shared else None
+    common = make_blocks(backbone) if shared else None
     return PerModality({m: build_encoder(shape, backbone, common) for m, shape in shapes.items()})
 
 

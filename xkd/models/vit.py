@@ -67,7 +67,7 @@ class Block(nn.Module):
         return x_BSD + self.mlp(self.norm2(x_BSD)), cls_attention
 
 
-def make_blocks(width: int, depth: int, heads: int) -> nn.ModuleList:
+def transformer_blocks(width: int, depth: int, heads: int) -> nn.ModuleList:
     """Returns `depth` transformer blocks."""
     return nn.ModuleList(Block(width, heads) for _ in range(depth))
 
@@ -88,7 +88,7 @@ class VisionTransformer(Encoder):
 
     @classmethod
     def make_blocks(cls, backbone: Backbone) -> nn.ModuleList:
-        return make_blocks(backbone.width, backbone.depth, backbone.heads)
+        return transformer_blocks(backbone.width, backbone.depth, backbone.heads)
 
     def encode_patches(
         self, patches: Patches, keep_BK: Tensor | None = None, with_cls_attention: bool = False

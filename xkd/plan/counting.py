@@ -16,10 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from xkd.models.backbones import build_encoder
 from xkd.models.decoder import PatchDecoder
 from xkd.models.encoder import Backbone, Encoder, ModalityShape
 from xkd.models.head import ProjectionHead
-from xkd.models.networks import build_encoder
 
 FAKE = FakeTensorMode(allow_non_fake_inputs=True)
 PRIME_CLIPS = 10_007  # a prime: only the size of a tensor with values for each clip is a multiple of it
