@@ -1,7 +1,4 @@
-"""The networks of a run on one view each, and what PyTorch counts when it runs them on tensors without values.
-
-Nothing here knows how a network is built: operations and kept activations of any backbone are counted.
-"""
+"""Counts the operations and kept activations of any network: PyTorch runs it on tensors without values."""
 
 from __future__ import annotations
 
@@ -16,71 +13,34 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from xkd.models.backbones import build_encoder
-from xkd.models.decoder import PatchDecoder
-from xkd.models.encoder import Backbone, Encoder, ModalityShape
-from xkd.models.head import ProjectionHead
+from xkd.models.encoder import Encoder
 
 FAKE = FakeTensorMode(allow_non_fake_inputs=True)
 PRIME_CLIPS = 10_007  # a prime: only the size of a tensor with values for each clip is a multiple of it
-Blueprint = tuple[Any, ...]  # what builds a network, and its arguments
 
 
 @dataclass(frozen=True)
-class EncoderRun:
-    """An encoder on a view of the shape (channels, ...); `kept` patches are visible, or all."""
+class NetworkRun:
+    """A network on one clip's input.
 
-    backbone: Backbone
-    shape: ModalityShape
-    view: tuple[int, ...]
+    Attributes:
+        blueprint: what builds the network, and its arguments.
+        shape: of the input.
+        kept: number of visible patches, for networks that are told which ones are.
+        cls_attention: whether an encoder is asked for the attention of CLS.
+    """
+
+    blueprint: tuple[Any, ...]
+    shape: tuple[int, ...]
     kept: int | None = None
     cls_attention: bool = False
 
-    @property
-    def blueprint(self) -> Blueprint:
-        return build_encoder, self.shape, self.backbone
-
-    def __call__(self, encoder: Encoder, clips: int) -> Tensor:
-        keep_BK = None if self.kept is None else torch.zeros(clips, self.kept, dtype=torch.long)
-        return encoder.encode(torch.empty(clips, *self.view), keep_BK, self.cls_attention).tokens
-
-
-@dataclass(frozen=True)
-class DecoderRun:
-    """A decoder of `sizes` (width, depth, heads) on `kept` visible patches."""
-
-    sizes: tuple[int, int, int]
-    shape: ModalityShape
-    encoder_width: int
-    kept: int
-
-    @property
-    def blueprint(self) -> Blueprint:
-        return PatchDecoder, self.shape.grid, self.shape.patch_values, self.encoder_width, *self.sizes
-
-    def __call__(self, decoder: PatchDecoder, clips: int) -> Tensor:
-        visible_BSD = torch.empty(clips, 1 + self.kept, self.encoder_width, requires_grad=True)
-        predicted_BNP: Tensor = decoder(visible_BSD, torch.zeros(clips, self.kept, dtype=torch.long))
-        return predicted_BNP
-
-
-@dataclass(frozen=True)
-class HeadRun:
-    """A projection head of `sizes` (hidden, bottleneck, out) on the mean token of one view."""
-
-    sizes: tuple[int, int, int]
-    width: int
-
-    @property
-    def blueprint(self) -> Blueprint:
-        return ProjectionHead, self.width, *self.sizes
-
-    def __call__(self, head: ProjectionHead, clips: int) -> Tensor:
-        logits: Tensor = head(torch.empty(clips, self.width, requires_grad=True))
-        return logits
-
-
-NetworkRun = EncoderRun | DecoderRun | HeadRun
+    def __call__(self, network: Any, clips: int) -> Tensor:
+        x = torch.empty(clips, *self.shape, requires_grad=not isinstance(network, Encoder))
+        keep_BK = () if self.kept is None else (torch.zeros(clips, self.kept, dtype=torch.long),)
+        if self.cls_attention:
+            return network.encode(x, *keep_BK, with_cls_attention=True).tokens  # type: ignore[no-any-return]
+        return network(x, *keep_BK)  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=256)
@@ -123,13 +83,13 @@ def kept_bytes(run: NetworkRun, precision: torch.dtype | None, recompute: bool =
     return sum(size // PRIME_CLIPS for size in kept.values() if size % PRIME_CLIPS == 0)
 
 
-def block_bytes(run: EncoderRun | DecoderRun, precision: torch.dtype | None) -> float:
+def block_bytes(run: NetworkRun, precision: torch.dtype | None) -> float:
     """Estimates the bytes of one clip at work within a block: those that a block would keep for the backward pass."""
     return kept_bytes(run, precision) / max(1, len(shapes_only(run.blueprint).blocks))
 
 
 @lru_cache(maxsize=64)
-def shapes_only(blueprint: Blueprint) -> Any:
+def shapes_only(blueprint: tuple[Any, ...]) -> Any:
     """Builds a network on a device that stores no values."""
     make, *arguments = blueprint
     with torch.device("meta"):
@@ -137,7 +97,7 @@ def shapes_only(blueprint: Blueprint) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _on_fake_cpu(blueprint: Blueprint) -> Any:
+def _on_fake_cpu(blueprint: tuple[Any, ...]) -> Any:
     """Builds a network without values that takes itself for one on a CPU, as autocast needs it."""
     network = deepcopy(shapes_only(blueprint))
     with FAKE:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from xkd.models.networks import Networks
-from xkd.plan.counting import DecoderRun, EncoderRun, block_bytes, kept_bytes
-from xkd.plan.shapes import decoder_run, encoder_run, head_run, kept_count, patch_counts, teacher_run, view_shapes
+from xkd.plan.counting import block_bytes, kept_bytes
+from xkd.plan.shapes import decoder_run, encoder_run, head_run, kept_count, teacher_run, view_shapes
 from xkd.recipe import Recipe
 from xkd.training.build import build_networks, modality_shapes, trainable_parameters
 from xkd.training.step import AUTOCAST
@@ -77,7 +77,7 @@ def memory(recipe: Recipe, processes: int = 1) -> Memory:
         optimiser=2 * FLOAT * trained,
         # Under autocast the backward pass also holds a half-precision copy of the weights.
         activations=kept + (trained * FLOAT / 2 if low else 0),
-        working=clips * _working(recipe),
+        working=clips * max(_working(recipe, modality) for modality in view_shapes(recipe)),
     )
 
 
@@ -90,7 +90,7 @@ def _new(module: nn.Module, seen: set[int]) -> int:
 def _activations(recipe: Recipe, modality: str) -> float:
     """Counts the bytes that one clip's forward pass keeps for the backward pass, and its views."""
     views, precision = view_shapes(recipe)[modality], AUTOCAST.get(recipe.training.precision)
-    runs: list[EncoderRun | DecoderRun] = [encoder_run(recipe, modality, n) for n in range(len(views))]
+    runs = [encoder_run(recipe, modality, n) for n in range(len(views))]
     total = FLOAT * sum(map(math.prod, views))
     if modality in recipe.reconstructed:
         shape, kept = modality_shapes(recipe)[modality], kept_count(recipe, modality)
@@ -103,23 +103,15 @@ def _activations(recipe: Recipe, modality: str) -> float:
     return total + (max(block_bytes(run, precision) for run in runs) if recompute else 0)
 
 
-def _working(recipe: Recipe) -> float:
-    """Estimates what one clip needs for a moment: in an encoder's block, or where the backward pass begins."""
-    return max(_encoder_working(recipe), *(_decoder_working(recipe, m) for m in view_shapes(recipe)))
+def _working(recipe: Recipe, modality: str) -> float:
+    """Estimates what one clip needs for a moment: in an encoder's block, or where the backward pass begins.
 
-
-def _encoder_working(recipe: Recipe) -> float:
-    """Estimates a block of the widest teacher, and the tokens of all; without teachers a block of a student."""
-    precision, modalities = AUTOCAST.get(recipe.training.precision), view_shapes(recipe)
-    if not recipe.has_teachers:
-        return max(block_bytes(encoder_run(recipe, m, 0), precision) for m in modalities)
-    tokens = FLOAT * recipe.model.width * sum(patch_counts(recipe, m)[0] for m in modalities)
-    return tokens + max(block_bytes(teacher_run(recipe, m), precision) for m in modalities)
-
-
-def _decoder_working(recipe: Recipe, modality: str) -> float:
-    """Estimates the gradients of the selected and of all predicted patches, and a block of the decoder."""
-    if modality not in recipe.reconstructed:
-        return 0.0
-    shape, precision = modality_shapes(recipe)[modality], AUTOCAST.get(recipe.training.precision)
-    return 2 * FLOAT * shape.tokens * shape.patch_values + block_bytes(decoder_run(recipe, modality), precision)
+    There the gradients of the selected and of all predicted patches are held beside a block of the decoder.
+    """
+    precision, shape = AUTOCAST.get(recipe.training.precision), modality_shapes(recipe)[modality]
+    run = teacher_run(recipe, modality) if recipe.has_teachers else encoder_run(recipe, modality, 0)
+    working = [block_bytes(run, precision)]
+    if modality in recipe.reconstructed:
+        gradients = 2 * FLOAT * shape.tokens * shape.patch_values
+        working.append(gradients + block_bytes(decoder_run(recipe, modality), precision))
+    return max(working)

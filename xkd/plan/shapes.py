@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+from xkd.models.backbones import build_encoder
+from xkd.models.decoder import PatchDecoder
+from xkd.models.head import ProjectionHead
 from xkd.models.patches import grid_of
-from xkd.plan.counting import DecoderRun, EncoderRun, HeadRun
+from xkd.plan.counting import NetworkRun
 from xkd.recipe import Recipe
 from xkd.training.build import backbone, modalities, modality_shapes, network_sizes
 
@@ -36,26 +39,26 @@ def kept_count(recipe: Recipe, modality: str) -> int:
 
 def encoder_run(
     recipe: Recipe, modality: str, view: int, masked: bool = True, cls_attention: bool = False
-) -> EncoderRun:
+) -> NetworkRun:
     """Returns a modality's encoder on one of its views, 0 the global one, which students see `masked`."""
     kept = kept_count(recipe, modality) if masked and view == 0 and recipe.training.mode == "pretrain" else None
-    shape, seen = modality_shapes(recipe)[modality], view_shapes(recipe)[modality][view]
-    return EncoderRun(backbone(recipe.model), shape, seen, kept, cls_attention)
+    blueprint = (build_encoder, modality_shapes(recipe)[modality], backbone(recipe.model))
+    return NetworkRun(blueprint, view_shapes(recipe)[modality][view], kept, cls_attention)
 
 
-def teacher_run(recipe: Recipe, modality: str) -> EncoderRun:
+def teacher_run(recipe: Recipe, modality: str) -> NetworkRun:
     """Returns a modality's teacher on the view that it sees."""
-    objective = recipe.objective
-    view, refines = 0 if objective.teacher_view == "global" else 1, objective.refinement != "none"
+    view, refines = int(recipe.objective.teacher_view == "local"), recipe.objective.refinement != "none"
     return encoder_run(recipe, modality, view, masked=False, cls_attention=refines)
 
 
-def decoder_run(recipe: Recipe, modality: str) -> DecoderRun:
+def decoder_run(recipe: Recipe, modality: str) -> NetworkRun:
     """Returns a modality's decoder on the visible patches of the global view."""
-    sizes = network_sizes(recipe.model).decoder
-    return DecoderRun(sizes, modality_shapes(recipe)[modality], recipe.model.width, kept_count(recipe, modality))
+    shape, width, kept = modality_shapes(recipe)[modality], recipe.model.width, kept_count(recipe, modality)
+    blueprint = (PatchDecoder, shape.grid, shape.patch_values, width, *network_sizes(recipe.model).decoder)
+    return NetworkRun(blueprint, (1 + kept, width), kept)
 
 
-def head_run(recipe: Recipe) -> HeadRun:
-    """Returns a projection head on one view of a clip."""
-    return HeadRun(network_sizes(recipe.model).head, recipe.model.width)
+def head_run(recipe: Recipe) -> NetworkRun:
+    """Returns a projection head on the mean token of one view."""
+    return NetworkRun((ProjectionHead, recipe.model.width, *network_sizes(recipe.model).head), (recipe.model.width,))
