@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xkd.models.decoder import Decoder
+from xkd.models.decoder import PatchDecoder
 from xkd.models.networks import MODALITIES, OTHER, Networks
-from xkd.models.vit import Attention, Block, Encoder
+from xkd.models.vit import Attention, Block, VisionTransformer
 from xkd.objectives.alignment import GAMMAS, SMALLEST_SQUARED_DISTANCE
 from xkd.objectives.reconstruction import VARIANCE_FLOOR
 from xkd.recipe import Recipe
@@ -139,7 +139,7 @@ class PlainStep:
                     teacher.mul_(momentum).add_(student, alpha=1 - momentum)
 
 
-def encode(encoder: Encoder, x: Tensor, keep_BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def encode(encoder: VisionTransformer, x: Tensor, keep_BK: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Tokens after the final norm and the last block's attention weights (B, H, S, S)."""
     grid = tuple(size // part for size, part in zip(x.shape[-len(encoder.patch) :], encoder.patch, strict=True))
     tokens = encoder.embed(cut(x, encoder.patch)) + encoder.positions_for(grid)
@@ -149,7 +149,7 @@ def encode(encoder: Encoder, x: Tensor, keep_BK: Tensor | None = None) -> tuple[
     return _blocks(encoder.blocks, torch.cat((cls, tokens), 1), encoder.norm)
 
 
-def decode(decoder: Decoder, visible_BSD: Tensor, keep_BK: Tensor) -> Tensor:
+def decode(decoder: PatchDecoder, visible_BSD: Tensor, keep_BK: Tensor) -> Tensor:
     """Predicted patches (B, N, P)."""
     x = decoder.project(visible_BSD)
     index = keep_BK.unsqueeze(-1).expand(-1, -1, x.shape[-1])

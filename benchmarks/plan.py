@@ -24,7 +24,7 @@ from rich.table import Table
 from xkd import params
 from xkd.params import merge
 from xkd.plan.arithmetic import step_flops
-from xkd.plan.memory import memory
+from xkd.plan.footprint import memory
 from xkd.recipe import Recipe
 
 PAPER, TINY = Path("workflow/presets/paper.yaml"), Path("workflow/presets/miniature.yaml")

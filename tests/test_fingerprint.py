@@ -143,7 +143,10 @@ class _OtherWords(ast.NodeTransformer):
         if called in ("UserError", "say"):
             node.args = [ast.Constant("other words") if isinstance(a, ast.JoinedStr) else a for a in node.args]
         if called == "Field":
-            node.keywords = [k if k.arg != "description" else ast.keyword("description", ast.Constant("other")) for k in node.keywords]
+            node.keywords = [
+                k if k.arg != "description" else ast.keyword("description", ast.Constant("other"))
+                for k in node.keywords
+            ]
         return self.generic_visit(node)
 
 

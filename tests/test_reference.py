@@ -15,7 +15,8 @@ import torch
 
 from xkd.data.logmel import LogMelSpectrogram
 from xkd.encoders import released
-from xkd.models.networks import MODALITIES, ModalityShape, Networks, Sizes
+from xkd.models.encoder import Backbone, ModalityShape
+from xkd.models.networks import MODALITIES, Networks, NetworkSizes
 from xkd.settings import LogMel
 from xkd.training.forward import refined_tokens, teacher_tokens_and_weights
 from xkd.training.objective import Objective
@@ -79,10 +80,8 @@ class Case:
             )
             for m in MODALITIES
         }
-        sizes = Sizes(
-            encoder["embed_dim"],
-            encoder["depth"],
-            encoder["num_heads"],
+        sizes = NetworkSizes(
+            Backbone("vit", encoder["embed_dim"], encoder["depth"], encoder["num_heads"]),
             (decoder["embed_dim"], decoder["depth"], decoder["num_heads"]),
             (head["hidden_dim"], head["bottleneck_dim"], head["out_dim"]),
             SHARE[meta["variant"]],

@@ -98,7 +98,7 @@ def suggest(word: str, known: Collection[str]) -> str:
 terms: Registry[Any] = Registry("objective term")
 discrepancies: Registry[Any] = Registry("discrepancy", ("mmd", "coral"))
 refinements: Registry[Any] = Registry("refinement", ("mean", "softmax"), reserved=("none",))
-backbones: Registry[Any] = Registry("backbone", ("vit",))
+backbones: Registry[Any] = Registry("backbone", ("vit", "rope"))
 protocols: Registry[Any] = Registry("protocol", ("linear", "svm", "layer", "retrieval", "finetune"))
 augmentations: Registry[Any] = Registry("augmentation")
 layouts: Registry[Any] = Registry(

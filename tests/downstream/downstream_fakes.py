@@ -83,6 +83,10 @@ class TinyEncoder(nn.Module):
         self.blocks = nn.ModuleList(Block(width) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
+    @property
+    def layers(self) -> list[nn.Module]:
+        return [*self.blocks, self.norm]
+
     def features(self, x: Tensor) -> Tensor:
         x = self.embed(x) + self.positions[:, 1] + self.cls_token[:, 0]
         for block in self.blocks:

@@ -1,15 +1,18 @@
 import pytest
 import torch
 
-from xkd.models.networks import MODALITIES, ModalityShape, Networks, Sizes
+from xkd.models.encoder import Backbone, ModalityShape
+from xkd.models.networks import MODALITIES, Networks, NetworkSizes
 from xkd.models.vit import Attention
 
 SHAPES = {"video": ModalityShape((2, 4, 4), (2, 3, 3), 3), "audio": ModalityShape((4, 4), (2, 6), 1)}
 
+BASE, BESIDE = Backbone("vit", 768, 12, 12), ((384, 4, 12), (2048, 256, 8192))
+
 
 def make(share="none", teachers=True):
     torch.manual_seed(0)
-    return Networks(SHAPES, Sizes(12, 2, 3, (8, 1, 2), (10, 6, 9), share), MODALITIES, teachers)
+    return Networks(SHAPES, NetworkSizes(Backbone("vit", 12, 2, 3), (8, 1, 2), (10, 6, 9), share), MODALITIES, teachers)
 
 
 def pointers(module):
@@ -101,7 +104,7 @@ def test_cls_attention_leaves_out_cls_and_belongs_to_the_last_block():
 def test_parameters_of_the_released_base_encoder():
     # ViT-B without qkv biases: 12 blocks of 12 d^2 + 10 d, final norm 2 d; then embedding, CLS and positions.
     shapes = {"video": ModalityShape((4, 16, 16), (8, 7, 7), 3)}
-    encoder = Networks(shapes, Sizes(768, 12, 12, (384, 4, 12), (2048, 256, 8192)), (), False).students["video"]
+    encoder = Networks(shapes, NetworkSizes(BASE, *BESIDE), (), False).students["video"]
     d, patch, tokens = 768, 4 * 16 * 16 * 3, 392
     blocks = 12 * (12 * d * d + 10 * d)
     assert sum(p.numel() for p in encoder.parameters()) == blocks + 2 * d + (patch + 1) * d + d + (tokens + 1) * d
@@ -114,7 +117,7 @@ def test_parameters_of_each_variant_in_millions(share, students, teachers):
     """ViT-B: 87.69 in a video encoder, 85.51 in an audio encoder, of which 85.03 are transformer blocks, shared or not."""
     shapes = {"video": ModalityShape((4, 16, 16), (8, 7, 7), 3), "audio": ModalityShape((4, 16), (20, 28), 1)}
     with torch.device("meta"):
-        networks = Networks(shapes, Sizes(768, 12, 12, (384, 4, 12), (2048, 256, 8192), share), MODALITIES, True)
+        networks = Networks(shapes, NetworkSizes(BASE, *BESIDE, share), MODALITIES, True)
     single = [sum(p.numel() for p in networks.students[m].parameters()) / 1e6 for m in MODALITIES]
     assert single == pytest.approx([87.69, 85.51], abs=0.005)
     for encoders, millions in ((networks.students, students), (networks.teachers, teachers)):

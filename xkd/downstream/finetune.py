@@ -16,7 +16,7 @@ from xkd.downstream.augment import augment, mix
 from xkd.downstream.features import device
 from xkd.downstream.labels import classes_of, several, targets
 from xkd.errors import UserError
-from xkd.models.vit import Encoder
+from xkd.models.encoder import Encoder
 from xkd.progress import track
 from xkd.settings import Finetune
 from xkd.training.schedules import cosine
@@ -120,26 +120,19 @@ def _rates(settings: Finetune, steps: int) -> np.ndarray:
 def make_optimiser(model: Classifier, settings: Finetune) -> torch.optim.AdamW:
     """AdamW whose learning rate falls by `layer_decay` per layer from the head down to the embedding.
 
-    Head and final norm learn at the full rate, the last block at `layer_decay` of it, and so on; patch
-    embedding, CLS token and positions come below the first block. Vectors are not decayed.
+    The head and the last of the encoder's `layers` learn at the full rate, the layer below at `layer_decay` of it, and so
+    on; what belongs to no layer, such as the embedding, comes below the first. Vectors are not decayed.
     """
-    top = len(model.encoder.blocks) + 1
+    layers = [*enumerate(model.encoder.layers, start=1), (len(model.encoder.layers), model.head)]
+    depths = {parameter: depth for depth, layer in layers for parameter in layer.parameters()}
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
-    for name, parameter in model.named_parameters():
-        depth, decays = _depth(name, top), parameter.ndim > 1
-        rate = settings.learning_rate * settings.layer_decay ** (top - depth)
+    for parameter in model.parameters():
+        depth, decays = depths.get(parameter, 0), parameter.ndim > 1
+        rate = settings.learning_rate * settings.layer_decay ** (len(model.encoder.layers) - depth)
         decay = settings.weight_decay if decays else 0.0
         new: dict[str, Any] = {"params": [], "lr": rate, "peak": rate, "weight_decay": decay}
         groups.setdefault((depth, decays), new)["params"].append(parameter)
     return torch.optim.AdamW(list(groups.values()))
-
-
-def _depth(name: str, top: int) -> int:
-    """0 for what comes before the blocks, 1 for the first block, ..., `top` for final norm and head."""
-    parts = name.split(".")
-    if parts[1] == "blocks":
-        return int(parts[2]) + 1
-    return top if parts[0] == "head" or parts[1] == "norm" else 0
 
 
 def _update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:

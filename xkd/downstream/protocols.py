@@ -25,9 +25,9 @@ from xkd.downstream.metrics import Retrieved, Scores
 from xkd.downstream.store import stored
 from xkd.errors import UserError
 from xkd.files import sha256
+from xkd.models.encoder import Encoder
 from xkd.models.head import ProjectionHead
 from xkd.models.networks import OTHER
-from xkd.models.vit import Encoder
 from xkd.params import canonical
 from xkd.progress import track
 from xkd.recipe import Recipe

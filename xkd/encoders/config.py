@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import Field, model_validator
 
@@ -54,6 +54,11 @@ class EncoderConfig(Settings):
     format: Literal[1] = FORMAT
     modality: Literal["video", "audio"]
     owner: Literal["student", "teacher"]
+    arch: str = Field("vit", description="name of the backbone")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="the backbone's own settings, if it is a plugin's"
+    )
+    plugin: str | None = Field(None, description="the plugin file that defines the backbone")
     width: Positive
     depth: Positive
     heads: Positive

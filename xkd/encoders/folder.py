@@ -1,6 +1,6 @@
-"""An encoder's folder: model.safetensors, config.json and README.md, the model card.
+"""Reads and writes an encoder's folder: model.safetensors, config.json and README.md, the model card.
 
-Beside them what its training had: head.safetensors, the projection head, and of a student decoder.safetensors.
+Where its training had them, head.safetensors holds the projection head and decoder.safetensors a student's decoder.
 """
 
 from __future__ import annotations
@@ -9,40 +9,77 @@ import json
 import math
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from xkd import runs
+from xkd import registry, runs
 from xkd.encoders.config import EncoderConfig, VideoInput
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
-from xkd.models.decoder import Decoder
+from xkd.models.backbones import build_encoder
+from xkd.models.decoder import PatchDecoder
+from xkd.models.encoder import Backbone, Encoder, ModalityShape
 from xkd.models.head import ProjectionHead
-from xkd.models.vit import Encoder, make_blocks
 
 WEIGHTS, HEAD, DECODER = "model.safetensors", "head.safetensors", "decoder.safetensors"
 CONFIG, CARD = "config.json", "README.md"
 
-Network = TypeVar("Network", bound=nn.Module)
+Filled = TypeVar("Filled", bound=nn.Module)
+
+
+def plugin_settings(arch: str, values: Mapping[str, Any]) -> Any:
+    """Returns a backbone's own settings, validated; None for a backbone that has none, as ours.
+
+    Raises:
+        UserError: no such backbone.
+        ValidationError: unknown keys or values.
+    """
+    own = registry.backbones[arch].Settings
+    return own.model_validate(values) if own else None
+
+
+def described(backbone: Backbone) -> dict[str, Any]:
+    """Returns the part of a config that `build` rebuilds a backbone from."""
+    plugin = registry.backbones.file(backbone.arch)
+    return {
+        "arch": backbone.arch,
+        "settings": backbone.settings.model_dump(mode="json") if backbone.settings else {},
+        "plugin": os.path.relpath(plugin) if plugin else None,
+        "width": backbone.width,
+        "depth": backbone.depth,
+        "heads": backbone.heads,
+    }
 
 
 def build(config: EncoderConfig) -> Encoder:
-    """The network that a config describes, with weights that mean nothing yet."""
-    blocks = make_blocks(config.width, config.depth, config.heads)
-    return Encoder(config.patch, config.grid, config.channels, config.width, blocks)
+    """Builds the network that a config describes, with random weights.
+
+    Raises:
+        UserError: the backbone is a plugin's, which is not loaded.
+    """
+    if config.arch not in registry.backbones:
+        plugin = config.plugin or "the file that registers it"
+        raise UserError(
+            f"an encoder of the backbone '{config.arch}', which a plugin defines; load it first: "
+            f'import xkd.plugins; xkd.plugins.load(["{plugin}"])'
+        )
+    own = plugin_settings(config.arch, config.settings)
+    backbone = Backbone(config.arch, config.width, config.depth, config.heads, settings=own)
+    return build_encoder(ModalityShape(config.patch, config.grid, config.channels), backbone)
 
 
-def build_decoder(config: EncoderConfig) -> Decoder | None:
-    """The decoder that a config describes, if it does, with weights that mean nothing yet."""
+def build_decoder(config: EncoderConfig) -> PatchDecoder | None:
+    """Builds the decoder that a config describes, with random weights; None if it describes none."""
     sizes, values = config.decoder, math.prod(config.patch) * config.channels
     if sizes is None:
         return None
-    return Decoder(config.grid, values, config.width, sizes.width, sizes.depth, sizes.heads)
+    return PatchDecoder(config.grid, values, config.width, sizes.width, sizes.depth, sizes.heads)
 
 
 def save(
@@ -50,13 +87,13 @@ def save(
     config: EncoderConfig,
     folder: Path,
     head: ProjectionHead | None = None,
-    decoder: Decoder | None = None,
+    decoder: PatchDecoder | None = None,
 ) -> None:
     """Writes the folder of an encoder; files that are there already are replaced.
 
     Args:
         head: the projection head that it was trained with, if any.
-        decoder: the one that `config.decoder` describes, if it does.
+        decoder: the one that `config.decoder` describes, if any.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name, network in ((WEIGHTS, encoder), (HEAD, head), (DECODER, decoder)):
@@ -72,7 +109,7 @@ def save(
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    """`save_file`, whose failed writes are an OSError as those of all other files."""
+    """Writes tensors; a failed write is an OSError, as for all other files."""
     try:
         save_file(tensors, path)
     except SafetensorError as error:
@@ -83,11 +120,11 @@ def _save(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
-    """The encoder of a folder, in evaluation mode, and its config.
+    """Loads the encoder of a folder, in evaluation mode, and its config.
 
     Raises:
-        UserError: no encoder there, an unknown config, or weights that do not fit it; within a run, files that are not
-            those that the run wrote.
+        UserError: no encoder there, an unknown config or backbone, or weights that do not fit it; within a run, files
+            that are not those that the run wrote.
     """
     runs.check_encoder(folder)
     config = read_config(folder)
@@ -95,7 +132,7 @@ def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
 
 
 def load_head(folder: Path) -> ProjectionHead | None:
-    """The projection head beside an encoder, in evaluation mode; None where its training had none.
+    """Loads the projection head beside an encoder, in evaluation mode; None where its training had none.
 
     Raises:
         UserError: a damaged file, or not the tensors of a head.
@@ -111,8 +148,8 @@ def load_head(folder: Path) -> ProjectionHead | None:
     return _filled(ProjectionHead(width, hidden, bottleneck, out), path)
 
 
-def load_decoder(folder: Path, config: EncoderConfig) -> Decoder | None:
-    """The decoder of a student, in evaluation mode; None for an encoder that is stored without one.
+def load_decoder(folder: Path, config: EncoderConfig) -> PatchDecoder | None:
+    """Loads the decoder of a student, in evaluation mode; None for an encoder that is stored without one.
 
     Raises:
         UserError: the file is missing, damaged, or does not fit the config.
@@ -121,7 +158,7 @@ def load_decoder(folder: Path, config: EncoderConfig) -> Decoder | None:
     return None if decoder is None else _filled(decoder, folder / DECODER)
 
 
-def _filled(network: Network, path: Path) -> Network:
+def _filled(network: Filled, path: Path) -> Filled:
     load_strictly(network, _tensors(path), path)
     return network.requires_grad_(False).eval()
 
@@ -150,7 +187,7 @@ def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path) 
 
 
 def read_config(folder: Path) -> EncoderConfig:
-    """What the encoder of a folder is.
+    """Reads the config of the encoder of a folder.
 
     Raises:
         UserError: no encoder there, or an unknown config.
@@ -172,7 +209,7 @@ def _plain(error: ValidationError) -> list[str]:
 def _card(config: EncoderConfig) -> str:
     view = config.input
     if isinstance(view, VideoInput):
-        fed = f"{view.frames} pictures at {view.fps:g} per second, {view.size} x {view.size} pixels"
+        fed = f"{view.frames} frames at {view.fps:g} per second, {view.size} x {view.size} pixels"
         call = "encoder(frames)                  # uint8 (T, H, W, 3)"
     else:
         fed = f"{view.frames} log-mel columns of {view.logmel.hop / view.sample_rate * 1000:g} ms"
@@ -185,8 +222,8 @@ license_name: {config.licence.split(" (")[0]}
 
 # XKD {config.modality} encoder ({config.owner})
 
-A transformer of width {config.width}, depth {config.depth}, {config.heads} heads and patches of \
-{" x ".join(map(str, config.patch))}; trained on views of {view.seconds:g} s: {fed}.
+Backbone `{config.arch}`{" of " + config.plugin if config.plugin else ""}: width {config.width}, depth {config.depth}, \
+{config.heads} heads, patches of {" x ".join(map(str, config.patch))}. Trained on views of {view.seconds:g} s: {fed}.
 
     from xkd import load_encoder
 

@@ -1,4 +1,4 @@
-"""Released backbones (`*.pth.tar`) as encoder folders (method section 5)."""
+"""Reads released backbones (`*.pth.tar`) as encoders (method section 5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xkd.encoders import folder
 from xkd.encoders.config import AudioInput, EncoderConfig, VideoInput
 from xkd.encoders.released import EMBEDDINGS, encoder_key
 from xkd.errors import UserError
-from xkd.models.vit import Encoder
+from xkd.models.encoder import Encoder
 from xkd.settings import AudioView, Clips, LogMel, Model, VideoView
 
 LICENCE = "CC BY-NC 4.0 (weights released by the authors of XKD)"
@@ -27,10 +27,10 @@ def import_backbone(
     patch: tuple[int, ...] | None = None,
     view: tuple[int, ...] | None = None,
 ) -> tuple[Encoder, EncoderConfig]:
-    """Reads one released file; what its tensors do not tell comes from the released settings.
+    """Reads one released file.
 
-    Width, depth and modality stand in the file. Heads, the shape of a patch and of a view do not: only
-    the number of values of a patch and the number of patches, against which they are checked.
+    Its tensors show width, depth and modality. They do not show the number of heads, nor the shape of a patch and of a
+    view, which come from the released settings and are checked against the numbers of values and patches in the file.
 
     Args:
         heads: attention heads; by default one per 64 of the width.
@@ -78,7 +78,7 @@ def import_backbone(
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a PyTorch file, which cannot run code.
+    """Reads the tensors of a PyTorch file without running code from it.
 
     Raises:
         UserError: no such file, or anything in it but named tensors.
@@ -116,7 +116,7 @@ def _depth(tensors: dict[str, Tensor]) -> int:
 def _grid(
     tensors: dict[str, Tensor], modality: str, patch: tuple[int, ...], view: tuple[int, ...], path: Path
 ) -> tuple[int, ...]:
-    """Patches along each axis, checked against the embedding and the positions of the file."""
+    """Returns the patches along each axis, checked against the embedding and the positions of the file."""
     text = {"patch": "x".join(map(str, patch)), "view": "x".join(map(str, view))}
     axes = 3 if modality == "video" else 2
     for name, value in (("patch", patch), ("view", view)):

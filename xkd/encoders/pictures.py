@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from xkd.models.decoder import Decoder
+from xkd.models.decoder import PatchDecoder
+from xkd.models.encoder import Encoder
 from xkd.models.patches import patchify, unpatchify
-from xkd.models.vit import Encoder
 from xkd.objectives.reconstruction import VARIANCE_FLOOR, masked
 
 
 @torch.no_grad()
-def reconstruction(encoder: Encoder, decoder: Decoder, view: Tensor, keep_BK: Tensor) -> dict[str, Tensor]:
+def reconstruction(encoder: Encoder, decoder: PatchDecoder, view: Tensor, keep_BK: Tensor) -> dict[str, Tensor]:
     """The true view, the view without its hidden patches, and with those that the decoder predicts, as pictures.
 
     Args:

@@ -12,7 +12,7 @@ from xkd.data.logmel import LogMelSpectrogram
 from xkd.encoders import folder
 from xkd.encoders.config import EncoderConfig
 from xkd.errors import UserError
-from xkd.models.vit import Encoder
+from xkd.models.encoder import Encoder
 
 
 class PretrainedEncoder(nn.Module):
@@ -70,7 +70,7 @@ class PretrainedEncoder(nn.Module):
             )
         settings = self.config.video
         pictures = batch[:, : self._whole_patches(batch.shape[1], axis=0)].permute(0, 1, 4, 2, 3)
-        pictures = pictures.to(self.encoder.cls_token.device)
+        pictures = pictures.to(next(self.encoder.parameters()).device)
         if min(pictures.shape[-2:]) != settings.short_side:
             pictures = tv.resize(pictures.flatten(0, 1), [settings.short_side], antialias=True).unflatten(
                 0, pictures.shape[:2]
@@ -92,7 +92,7 @@ class PretrainedEncoder(nn.Module):
         if not sample_rate:
             raise UserError("an audio encoder needs the sample rate: encoder(waveform, sample_rate)")
         settings = self.config.audio
-        samples = resample(batch.float(), sample_rate, settings.sample_rate).to(self.encoder.cls_token.device)
+        samples = resample(batch.float(), sample_rate, settings.sample_rate).to(next(self.encoder.parameters()).device)
         if samples.shape[-1] <= settings.logmel.n_fft // 2:
             raise UserError(
                 f"{samples.shape[-1] / settings.sample_rate:.3f} s of sound are too short for a spectrogram"

@@ -1,4 +1,4 @@
-"""What the released files call our tensors (method section 5)."""
+"""Maps our parameter names to those of the released files (method section 5)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ _HEAD_LAYERS = {"layer1": "mlp.0", "norm": "mlp.1", "layer2": "mlp.3", "layer3":
 
 
 def encoder_key(modality: str, name: str) -> str:
-    """Key of parameter `name` of an `xkd.models.Encoder` in a released backbone."""
+    """Returns the key in a released backbone of parameter `name` of a `VisionTransformer`."""
     first, _, rest = name.partition(".")
     if first == "embed":
         return f"{EMBEDDINGS[modality]}.{rest}"
@@ -19,7 +19,7 @@ def encoder_key(modality: str, name: str) -> str:
 
 
 def head_key(name: str) -> str:
-    """Key of parameter `name` of a `ProjectionHead`; its one LayerNorm is listed under mlp.4 too."""
+    """Returns the key of parameter `name` of a `ProjectionHead`; its one LayerNorm is listed under mlp.4 too."""
     if name == "directions":
         return "last_layer.weight_v"
     layer, _, kind = name.partition(".")
@@ -27,7 +27,7 @@ def head_key(name: str) -> str:
 
 
 def decoder_key(name: str) -> str:
-    """Key of parameter `name` of a `Decoder`."""
+    """Returns the key of parameter `name` of a `PatchDecoder`."""
     first, _, rest = name.partition(".")
     if first == "blocks":
         return f"decoder.{name}"

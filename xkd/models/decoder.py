@@ -8,17 +8,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from xkd.models.vit import POSITION_STD, init_linear, initial_positions, make_blocks
+from xkd.models.encoder import Stack
+from xkd.models.vit import POSITION_STD, init_linear, initial_positions, transformer_blocks
 
 
-class Decoder(nn.Module):
+class PatchDecoder(Stack):
     """Predicts every patch vector of the global view from the encoder's visible tokens.
 
     Args:
         grid: patches along each axis of the global view.
         patch_values: values of one patch vector (P).
         encoder_width, width, depth, heads: sizes; the input projection is the identity if the widths agree.
-        positions: see `Encoder`.
+        positions: initial positions, "normal" or "sincos".
     """
 
     def __init__(
@@ -36,13 +37,13 @@ class Decoder(nn.Module):
         self.project = nn.Identity() if encoder_width == width else nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, width))
         self.positions = nn.Parameter(initial_positions(grid, width, positions))
-        self.blocks = make_blocks(width, depth, heads)
+        self.blocks = transformer_blocks(width, depth, heads)
         self.predict = nn.Linear(width, patch_values)
         nn.init.trunc_normal_(self.mask_token, std=POSITION_STD)
         self.apply(init_linear)
 
     def forward(self, visible_BSD: Tensor, keep_BK: Tensor) -> Tensor:
-        """Predicted patches (B, N, P).
+        """Returns predicted patches (B, N, P).
 
         Args:
             visible_BSD: encoder output for CLS and the K kept patches (B, 1 + K, D).
@@ -55,6 +56,6 @@ class Decoder(nn.Module):
         filled_BNE = filled_BNE.scatter(1, keep_BK.unsqueeze(-1).expand(-1, -1, width), x_BSE[:, 1:])
         x_BSE = torch.cat((x_BSE[:, :1], filled_BNE), 1) + self.positions
         for block in self.blocks:
-            x_BSE, _ = block(x_BSE)
+            x_BSE, _ = self.run(block, x_BSE)
         predicted_BNP: Tensor = self.predict(x_BSE[:, 1:])
         return predicted_BNP

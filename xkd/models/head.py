@@ -31,7 +31,7 @@ class ProjectionHead(nn.Module):
         nn.init.kaiming_uniform_(self.directions, a=5**0.5)
 
     def forward(self, x_BD: Tensor) -> Tensor:
-        """(B, D) mean patch tokens to (B, out) logits of zero mean and unit variance per row."""
+        """Maps mean patch tokens (B, D) to logits (B, out) of zero mean and unit variance per row."""
         x = F.gelu(self.norm(self.layer1(x_BD)))
         x = F.gelu(self.norm(self.layer2(x)))
         x = F.normalize(self.layer3(x), dim=-1)

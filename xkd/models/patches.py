@@ -32,7 +32,7 @@ def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
 
 
 def unpatchify(patches_BNP: Tensor, patch: Sequence[int], grid: Sequence[int]) -> Tensor:
-    """Inverse of `patchify` for a grid of patches: (B, C, T, H, W) or (B, 1, M, F)."""
+    """Puts patches (B, N, P) together again, the inverse of `patchify`: (B, C, T, H, W) or (B, 1, M, F)."""
     inverse = " -> ".join(reversed((VIDEO if len(patch) == 3 else AUDIO).split(" -> ")))
     if len(patch) == 3:
         (t, h, w), (pt, ph, pw) = grid, patch
@@ -42,7 +42,7 @@ def unpatchify(patches_BNP: Tensor, patch: Sequence[int], grid: Sequence[int]) -
 
 
 def grid_of(shape: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
-    """Patches along each axis for a view whose last axes are `shape`.
+    """Returns the patches along each axis of a view whose last axes are `shape`.
 
     Raises:
         ValueError: an axis is not a multiple of its patch.

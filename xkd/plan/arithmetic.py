@@ -1,39 +1,38 @@
-"""Floating-point operations of a run, part by part.
+"""Counts the floating-point operations of a run, part by part.
 
 Convention: a multiply-add is 2 operations, and only matrix products count (linear layers, attention, the heads, the pairs
 of rows in domain alignment). Norms, activations, softmax, the optimiser and the teachers' moving average are left out:
-they move memory, and cost few operations. A layer's backward pass is twice its forward pass, once for the input and once
-for the weights; patch embeddings need no gradient of their input. What attention kernels compute again in their backward
-pass is no part of the model's arithmetic, as usual for model FLOP utilisation.
+they move memory, and cost few operations. Products that attention kernels compute again in their backward pass are no
+part of the model's arithmetic, as usual for model FLOP utilisation.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xkd.models.networks import ModalityShape
-from xkd.plan.shapes import kept_count, patch_counts
+from xkd.plan.counting import NetworkRun, operations
+from xkd.plan.shapes import decoder_run, encoder_run, head_run, teacher_run, view_shapes
 from xkd.recipe import Recipe
-from xkd.training.build import modalities, modality_shapes
+from xkd.training.build import modalities
 
 
 @dataclass(frozen=True)
-class Part:
-    """A network on a view: operations of its forward and backward pass."""
+class NetworkOperations:
+    """Operations of a network on a view, in its forward and backward pass."""
 
     name: str
     forward: float
     backward: float = 0.0
 
-    def times(self, count: int) -> Part:
-        return Part(self.name, self.forward * count, self.backward * count)
+    def times(self, count: int) -> NetworkOperations:
+        return NetworkOperations(self.name, self.forward * count, self.backward * count)
 
 
 @dataclass(frozen=True)
 class StepFlops:
     """Operations of one training step of the whole batch; `recomputed` come on top of `total` (see `step_flops`)."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[NetworkOperations, ...]
     recomputed: float = 0.0
 
     @property
@@ -54,7 +53,7 @@ class StepFlops:
 
 
 def step_flops(recipe: Recipe) -> StepFlops:
-    """Of one step of `training.batch_size` clips, on however many processes.
+    """Counts the operations of a step of `training.batch_size` clips, on however many processes.
 
     The classifier of a supervised run is left out: its number of labels is unknown here, and its cost small.
     """
@@ -70,55 +69,33 @@ def step_flops(recipe: Recipe) -> StepFlops:
 
 
 def encoder_forward(recipe: Recipe, modality: str) -> float:
-    """Of one clip's whole global view, as evaluations encode it."""
-    return sum(part.forward for part in _encoder("", recipe, modality, patch_counts(recipe, modality)[0]))
+    """Counts the operations of one clip's whole global view, as evaluations encode it."""
+    return operations(encoder_run(recipe, modality, 0, masked=False), trained=False)[0]
 
 
-def transformer(tokens: int, width: int, depth: int) -> float:
-    """Blocks: linear layers of 12 width^2 weights, and two products of attention."""
-    return depth * (24 * tokens * width**2 + 4 * tokens**2 * width)
-
-
-def _student(recipe: Recipe, modality: str) -> list[Part]:
-    counts, kept = patch_counts(recipe, modality), kept_count(recipe, modality)
-    parts = _encoder(f"student {modality}, global view", recipe, modality, kept)
-    for patches in counts[1:]:
-        parts += _encoder(f"student {modality}, local views", recipe, modality, patches)
+def _student(recipe: Recipe, modality: str) -> list[NetworkOperations]:
+    views = view_shapes(recipe)[modality]
+    parts = [_counted(f"student {modality}, global view", encoder_run(recipe, modality, 0))]
+    parts += [
+        _counted(f"student {modality}, local views", encoder_run(recipe, modality, n)) for n in range(1, len(views))
+    ]
     if modality in recipe.reconstructed:
-        parts.append(_decoder(recipe, modality, modality_shapes(recipe)[modality], kept))
+        parts.append(_counted(f"decoder {modality}", decoder_run(recipe, modality)))
     if recipe.has_teachers:
-        parts.append(_trained(f"student {modality}, head", len(counts) * _head(recipe)))
+        parts.append(_counted(f"student {modality}, head", head_run(recipe)).times(len(views)))
     return parts
 
 
-def _encoder(name: str, recipe: Recipe, modality: str, patches: int) -> list[Part]:
-    model, shape = recipe.model, modality_shapes(recipe)[modality]
-    embedding = 2 * patches * shape.patch_values * model.width
-    return [Part(name, embedding, embedding), _trained(name, transformer(patches + 1, model.width, model.depth))]
+def _teacher(recipe: Recipe, modality: str) -> NetworkOperations:
+    forward = operations(teacher_run(recipe, modality), trained=False)[0]
+    return NetworkOperations(f"teacher {modality}", forward + operations(head_run(recipe), trained=False)[0])
 
 
-def _decoder(recipe: Recipe, modality: str, shape: ModalityShape, kept: int) -> Part:
-    decoder, width = recipe.model.decoder, recipe.model.width
-    project = 2 * (kept + 1) * width * decoder.width if width != decoder.width else 0
-    predict = 2 * shape.tokens * decoder.width * shape.patch_values
-    return _trained(
-        f"decoder {modality}", project + transformer(shape.tokens + 1, decoder.width, decoder.depth) + predict
-    )
+def _counted(name: str, run: NetworkRun) -> NetworkOperations:
+    return NetworkOperations(name, *operations(run, trained=True))
 
 
-def _head(recipe: Recipe) -> float:
-    head = recipe.model.head
-    return 2 * (recipe.model.width * head.hidden + head.hidden**2 + (head.hidden + head.out) * head.bottleneck)
-
-
-def _teacher(recipe: Recipe, modality: str) -> Part:
-    patches = patch_counts(recipe, modality)[0 if recipe.objective.teacher_view == "global" else 1]
-    encoder = sum(part.forward for part in _encoder("", recipe, modality, patches))
-    attention = 2 * (patches + 1) * recipe.model.width if recipe.objective.refinement != "none" else 0
-    return Part(f"teacher {modality}", encoder + attention + _head(recipe))
-
-
-def _alignment(recipe: Recipe) -> list[Part]:
+def _alignment(recipe: Recipe) -> list[NetworkOperations]:
     """Products of all pairs of rows (MMD), or of all pairs of columns (CORAL)."""
     if not recipe.objective.alignment:
         return []
@@ -128,11 +105,11 @@ def _alignment(recipe: Recipe) -> list[Part]:
         cost = {rows: 2 * (2 * rows) ** 2 * logits for rows in (students, teachers)}
     else:
         cost = {rows: 2 * 2 * rows * logits**2 for rows in (students, teachers)}
-    return [_trained("alignment", cost[students]), Part("alignment", cost[teachers])]
+    return [_trained("alignment", cost[students]), NetworkOperations("alignment", cost[teachers])]
 
 
-def _recomputed(recipe: Recipe, parts: list[Part]) -> float:
-    """Forward passes that save memory: of checkpointed networks, and of a batch in parts that alignment compares."""
+def _recomputed(recipe: Recipe, parts: list[NetworkOperations]) -> float:
+    """Counts forward passes that save memory: of checkpointed networks, and of a batch in parts that alignment compares."""
     training, extra = recipe.training, 0.0
     students = [part for part in parts if part.name.startswith("student")]
     if training.checkpoint_activations:
@@ -142,5 +119,5 @@ def _recomputed(recipe: Recipe, parts: list[Part]) -> float:
     return extra
 
 
-def _trained(name: str, forward: float) -> Part:
-    return Part(name, forward, 2 * forward)
+def _trained(name: str, forward: float) -> NetworkOperations:
+    return NetworkOperations(name, forward, 2 * forward)

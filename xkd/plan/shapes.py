@@ -1,16 +1,20 @@
-"""The views of a run: their sizes, and how many tokens they make."""
+"""The views of a run: their sizes, how many tokens they make, and the networks that run on them."""
 
 from __future__ import annotations
 
 import math
 
+from xkd.models.backbones import build_encoder
+from xkd.models.decoder import PatchDecoder
+from xkd.models.head import ProjectionHead
 from xkd.models.patches import grid_of
+from xkd.plan.counting import NetworkRun
 from xkd.recipe import Recipe
-from xkd.training.build import modalities
+from xkd.training.build import backbone, modalities, modality_shapes, network_sizes
 
 
 def view_shapes(recipe: Recipe) -> dict[str, list[tuple[int, ...]]]:
-    """Per modality of the run the shape of one clip's views, global first: (3, T, H, W) or (1, mel bands, frames)."""
+    """Returns the shapes of one clip's views per modality of the run, global first: (3, T, H, W) or (1, mel bands, frames)."""
     views, count = recipe.views, recipe.views.local_views if recipe.has_teachers else 0
     video = [views.video_global] + [views.video_local] * count
     audio = [views.audio_global] + [views.audio_local] * count
@@ -22,12 +26,39 @@ def view_shapes(recipe: Recipe) -> dict[str, list[tuple[int, ...]]]:
 
 
 def patch_counts(recipe: Recipe, modality: str) -> list[int]:
-    """Patches of each view of a modality, global first; without CLS."""
+    """Counts the patches of each view of a modality, global first; without CLS."""
     patch = getattr(recipe.model, f"{modality}_patch")
     return [math.prod(grid_of(shape, patch)) for shape in view_shapes(recipe)[modality]]
 
 
 def kept_count(recipe: Recipe, modality: str) -> int:
-    """Patches of the global view that the student sees."""
+    """Counts the patches of the global view that the student sees."""
     patches, masked = patch_counts(recipe, modality)[0], getattr(recipe.objective, f"mask_{modality}")
     return round(patches * (1 - masked)) if recipe.training.mode == "pretrain" else patches
+
+
+def encoder_run(
+    recipe: Recipe, modality: str, view: int, masked: bool = True, cls_attention: bool = False
+) -> NetworkRun:
+    """Returns a modality's encoder on one of its views, 0 the global one, which students see `masked`."""
+    kept = kept_count(recipe, modality) if masked and view == 0 and recipe.training.mode == "pretrain" else None
+    blueprint = (build_encoder, modality_shapes(recipe)[modality], backbone(recipe.model))
+    return NetworkRun(blueprint, view_shapes(recipe)[modality][view], kept, cls_attention)
+
+
+def teacher_run(recipe: Recipe, modality: str) -> NetworkRun:
+    """Returns a modality's teacher on the view that it sees."""
+    view, refines = int(recipe.objective.teacher_view == "local"), recipe.objective.refinement != "none"
+    return encoder_run(recipe, modality, view, masked=False, cls_attention=refines)
+
+
+def decoder_run(recipe: Recipe, modality: str) -> NetworkRun:
+    """Returns a modality's decoder on the visible patches of the global view."""
+    shape, width, kept = modality_shapes(recipe)[modality], recipe.model.width, kept_count(recipe, modality)
+    blueprint = (PatchDecoder, shape.grid, shape.patch_values, width, *network_sizes(recipe.model).decoder)
+    return NetworkRun(blueprint, (1 + kept, width), kept)
+
+
+def head_run(recipe: Recipe) -> NetworkRun:
+    """Returns a projection head on the mean token of one view."""
+    return NetworkRun((ProjectionHead, recipe.model.width, *network_sizes(recipe.model).head), (recipe.model.width,))

@@ -1,4 +1,4 @@
-"""How many clips a data set has, and the room that clips, checkpoints and encoders take."""
+"""Counts the clips of data sets, and the bytes of clips, checkpoints and encoders on disk."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import nn
 from xkd.data import catalogue, manifest
 from xkd.data.encode import AUDIO_BIT_RATE
 from xkd.errors import UserError
-from xkd.plan.memory import FULL, networks_without_memory, parameters
+from xkd.plan.footprint import FLOAT, networks_without_memory, parameters
 from xkd.recipe import Recipe
 from xkd.settings import MODALITIES, Clips, Dataset, Params
 
 # Where the clips are not there yet. Frames as wide as most videos. Bits of a pixel at the settings of `prepare`: a rough figure.
 OTHER_SECONDS = 10.0
-ASPECT = 16 / 9
+WIDTH_TO_HEIGHT = 16 / 9
 BITS_PER_PIXEL = 0.3
 KEPT_CHECKPOINTS = 2  # the last one, and the good one before it
 
 
 @dataclass(frozen=True)
-class ClipCounts:
-    """Clips of a data set by split, where the numbers are from, and bytes after `prepare` (packed: decoded arrays)."""
+class ClipInventory:
+    """Clips of a data set by split, the origin of these numbers, and bytes after `prepare` (packed: decoded arrays)."""
 
     splits: dict[str, int]
     source: str
@@ -42,14 +42,14 @@ class ClipCounts:
         return sum(self.splits.values())
 
 
-def clip_counts(params: Params, name: str, train: int | None = None) -> ClipCounts:
-    """From data/<name>/manifest.csv if it is there, else from the catalogue or the settings.
+def clip_inventory(params: Params, name: str, train: int | None = None) -> ClipInventory:
+    """Counts the clips of data/<name>/manifest.csv if it is there, else of the catalogue or the settings.
 
     Args:
-        train: the number of training clips, to be believed instead.
+        train: the number of training clips, if it is known.
 
     Raises:
-        UserError: own files that are not prepared yet; nobody knows how many they are.
+        UserError: own files that are not prepared yet, so that their number is unknown.
     """
     entry, clips, path = (
         catalogue.entry(params, name),
@@ -65,27 +65,27 @@ def clip_counts(params: Params, name: str, train: int | None = None) -> ClipCoun
     known = catalogue.known_datasets().get(entry.kind)
     seconds = known.seconds if known else OTHER_SECONDS
     if "video" in streams:
-        wide = 1 if known and known.generated else ASPECT
+        wide = 1 if known and known.generated else WIDTH_TO_HEIGHT
         pixels = total * math.ceil(seconds * clips.fps) * clips.size**2 * wide
         prepared, packed = prepared + pixels * BITS_PER_PIXEL / 8, packed + 3 * pixels
     if "audio" in streams:
         prepared += total * seconds * AUDIO_BIT_RATE / 8
         packed += total * seconds * clips.sample_rate * 2
-    return ClipCounts(splits, source, streams, prepared, packed if clips.pack else 0.0)
+    return ClipInventory(splits, source, streams, prepared, packed if clips.pack else 0.0)
 
 
 def checkpoint_bytes(recipe: Recipe) -> float:
-    """Of one checkpoint: weights of all networks, and two values of AdamW for each that is trained."""
+    """Counts the bytes of a checkpoint: weights of all networks, and two values of AdamW for each that is trained."""
     counts = parameters(recipe)
-    return FULL * (3 * counts["trainable"] + counts["teachers"])
+    return FLOAT * (3 * counts["trainable"] + counts["teachers"])
 
 
 def encoder_bytes(recipe: Recipe) -> float:
-    """Of the encoders that a run leaves, with their heads and decoders; blocks that a variant shares are stored in each."""
+    """Counts the bytes of the encoders that a run writes, with heads and decoders; shared blocks are stored in each encoder."""
     networks = networks_without_memory(recipe)
     encoders = [*networks.students.values(), *networks.teachers.values()]
     beside: list[nn.Module] = [networks.student_heads, networks.teacher_heads, networks.decoders]
-    return FULL * sum(p.numel() for module in (*encoders, *beside) for p in module.parameters())
+    return FLOAT * sum(p.numel() for module in (*encoders, *beside) for p in module.parameters())
 
 
 def _expected(entry: Dataset, name: str) -> tuple[dict[str, int], str]:
@@ -103,12 +103,12 @@ def _expected(entry: Dataset, name: str) -> tuple[dict[str, int], str]:
     return {split: min(count, most) for split, count in known.expected.items()}, "catalogue and limit"
 
 
-def _from_manifest(path: Path, clips: Clips, streams: tuple[str, ...]) -> ClipCounts:
+def _from_manifest(path: Path, clips: Clips, streams: tuple[str, ...]) -> ClipInventory:
     rows = manifest.read_manifest(path).rows
     prepared = sum(file.stat().st_size for file in map(path.parent.joinpath, rows["path"]) if file.exists())
     packed = _decoded_bytes(rows, clips) if clips.pack else 0.0
     splits = {str(split): count for split, count in rows["split"].value_counts().to_dict().items()}
-    return ClipCounts(splits, str(path), streams, prepared, packed)
+    return ClipInventory(splits, str(path), streams, prepared, packed)
 
 
 def _decoded_bytes(rows: pd.DataFrame, clips: Clips) -> float:

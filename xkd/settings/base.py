@@ -102,7 +102,7 @@ class Open(Settings):
         for name, values in extra.items():
             if name not in self.REGISTRY.plugged:
                 raise PydanticCustomError("unknown_key", "unknown key", {"key": name})
-            extra[name] = _validated(name, self.REGISTRY.plugged[name].Settings, values)
+            extra[name] = _validated(name, self.REGISTRY.plugged[name].Settings or Settings, values)
         return self
 
 

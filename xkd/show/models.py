@@ -13,7 +13,7 @@ from xkd.encoders import folder
 from xkd.encoders.config import EncoderConfig
 from xkd.encoders.pretrained import PretrainedEncoder
 from xkd.errors import UserError
-from xkd.models.decoder import Decoder
+from xkd.models.decoder import PatchDecoder
 from xkd.models.networks import MODALITIES
 from xkd.objectives.refinement import KINDS
 
@@ -32,7 +32,7 @@ class Models:
     """
 
     encoders: dict[tuple[str, str], PretrainedEncoder]
-    decoders: dict[str, Decoder]
+    decoders: dict[str, PatchDecoder]
     refinement: str
     name: str
 
@@ -61,7 +61,7 @@ def gather(paths: tuple[Path, ...]) -> Models:
         UserError: no encoder, two of one owner and modality, or two that see clips differently.
     """
     encoders: dict[tuple[str, str], PretrainedEncoder] = {}
-    decoders: dict[str, Decoder] = {}
+    decoders: dict[str, PatchDecoder] = {}
     sources: dict[tuple[str, str], Path] = {}
     for path in (found for given in paths for found in _encoder_folders(given)):
         encoder, config = folder.load(path)

@@ -30,7 +30,7 @@ from xkd.downstream.metrics import (
 from xkd.downstream.protocols import PROTOCOLS, Job, Result
 from xkd.errors import UserError
 from xkd.files import check_output, files_in, read_json, replacing, sha256, write_json
-from xkd.models.vit import Encoder
+from xkd.models.encoder import Encoder
 from xkd.params import canonical, column, headline, with_views
 from xkd.params import protocol as params_of_protocol
 from xkd.recipe import Recipe

@@ -1,4 +1,4 @@
-"""Stage `import-weights`: released backbones to encoder folders."""
+"""Stage `import-weights`: turns released backbones into encoder folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xkd.errors import UserError
 from xkd.files import check_output
 from xkd.progress import say, track
 
-FILES = (folder.WEIGHTS, folder.HEAD, folder.DECODER, folder.CONFIG, folder.CARD)
+ENCODER_FILES = (folder.WEIGHTS, folder.HEAD, folder.DECODER, folder.CONFIG, folder.CARD)
 
 
 def run(
@@ -23,10 +23,10 @@ def run(
 ) -> None:
     """Writes `output`/<name of the file>/ for each file; all are read and checked before the first is written.
 
-    What `output` holds that `import-weights` did not write stays.
+    Other files in `output` are kept.
 
     Raises:
-        UserError: a file that is no released backbone, or two of one name.
+        UserError: a file that is not a released backbone, or two files of one name.
     """
     names = [path.name.removesuffix(".pth.tar") for path in files]
     twice = {name for name in names if names.count(name) > 1}
@@ -37,7 +37,7 @@ def run(
             raise UserError(
                 f"{output / name}: cannot be the folder of an encoder; rename the file of weights, or give another --output"
             )
-    targets = [output / name / file for name in names for file in FILES]
+    targets = [output / name / file for name in names for file in ENCODER_FILES]
     ours = made.listed_by("import-weights", targets)
     for target in targets:
         check_output(target, files, ours=target in ours)

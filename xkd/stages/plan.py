@@ -1,4 +1,4 @@
-"""Stage `plan`: what the settings will take, before anything runs."""
+"""Stage `plan`: computes what the settings will take, before anything runs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 from xkd.errors import UserError
 from xkd.params import recipe as recipe_of
 from xkd.plan.arithmetic import StepFlops, step_flops
-from xkd.plan.evaluation import evaluation_flops
-from xkd.plan.memory import clips_at_once, memory, parameters
+from xkd.plan.evaluations import evaluation_flops
+from xkd.plan.footprint import clips_at_once, memory, parameters
+from xkd.plan.printing import print_plan
 from xkd.plan.shapes import kept_count, patch_counts, view_shapes
-from xkd.plan.show import show
-from xkd.plan.storage import KEPT_CHECKPOINTS, ClipCounts, checkpoint_bytes, clip_counts, encoder_bytes
+from xkd.plan.storage import KEPT_CHECKPOINTS, ClipInventory, checkpoint_bytes, clip_inventory, encoder_bytes
 from xkd.recipe import Recipe
 from xkd.settings import Params
 
@@ -42,12 +42,12 @@ def run(
     """Prints one ablation in detail, then every ablation, all seeds and the evaluations in sum.
 
     Args:
-        ablation: by default xkd, or the first.
-        peak_tflops: of one GPU, in the precision of training.
+        ablation: the one in detail; by default xkd, or the first.
+        peak_tflops: peak of one GPU, in the precision of training.
         utilisation: share of that peak that training achieves.
-        gpus: that share a run.
-        clips: training clips, instead of those of the manifest or the catalogue.
-        as_json: prints the same as JSON; bytes, operations and hours unrounded.
+        gpus: number that share a run.
+        clips: number of training clips, instead of those of the manifest or the catalogue.
+        as_json: prints JSON, with bytes, operations and hours unrounded.
 
     Raises:
         UserError: no such ablation, or own files that are not prepared.
@@ -56,11 +56,11 @@ def run(
     if as_json:
         print(json.dumps(plan, indent=2))
     else:
-        show(plan)
+        print_plan(plan)
 
 
 def make(params: Params, ablation: str | None, hardware: Hardware, clips: int | None = None) -> dict[str, Any]:
-    """The plan as plain values: bytes, operations, hours.
+    """Computes the plan as plain values: bytes, operations, hours.
 
     Raises:
         UserError: as `run`.
@@ -68,7 +68,7 @@ def make(params: Params, ablation: str | None, hardware: Hardware, clips: int | 
     chosen = ablation or ("xkd" if "xkd" in params.ablations else next(iter(params.ablations)))
     detailed = recipe_of(params, chosen)
     used = dict.fromkeys([params.dataset, *(t.dataset for t in params.tasks.values() if t.dataset)])
-    counts = {name: clip_counts(params, name, clips if name == params.dataset else None) for name in used}
+    counts = {name: clip_inventory(params, name, clips if name == params.dataset else None) for name in used}
     rows = {name: _row(params, recipe_of(params, name), counts, hardware) for name in params.ablations}
     return {
         "dataset": params.dataset,
@@ -81,7 +81,7 @@ def make(params: Params, ablation: str | None, hardware: Hardware, clips: int | 
     }
 
 
-def _details(recipe: Recipe, clips: ClipCounts, hardware: Hardware) -> dict[str, Any]:
+def _details(recipe: Recipe, clips: ClipInventory, hardware: Hardware) -> dict[str, Any]:
     flops, steps = step_flops(recipe), _steps(recipe, clips)
     batch, total = recipe.training.batch_size, flops.total * steps
     return {
@@ -108,8 +108,8 @@ def _details(recipe: Recipe, clips: ClipCounts, hardware: Hardware) -> dict[str,
     }
 
 
-def _row(params: Params, recipe: Recipe, counts: dict[str, ClipCounts], hardware: Hardware) -> dict[str, Any]:
-    """Of one seed."""
+def _row(params: Params, recipe: Recipe, counts: dict[str, ClipInventory], hardware: Hardware) -> dict[str, Any]:
+    """Computes the row of an ablation, for one seed."""
     flops, steps = step_flops(recipe), _steps(recipe, counts[params.dataset])
     evaluations = evaluation_flops(params, recipe, counts)
     return {
@@ -125,8 +125,8 @@ def _row(params: Params, recipe: Recipe, counts: dict[str, ClipCounts], hardware
     }
 
 
-def _total(rows: dict[str, dict[str, Any]], counts: dict[str, ClipCounts], seeds: int) -> dict[str, Any]:
-    """Of all ablations and seeds, one after the other."""
+def _total(rows: dict[str, dict[str, Any]], counts: dict[str, ClipInventory], seeds: int) -> dict[str, Any]:
+    """Sums up all ablations and seeds, run one after the other."""
     return {
         "runs": seeds * len(rows),
         "flops": seeds * sum(row["flops"] + sum(row["evaluations"].values()) for row in rows.values()),
@@ -137,8 +137,8 @@ def _total(rows: dict[str, dict[str, Any]], counts: dict[str, ClipCounts], seeds
     }
 
 
-def _steps(recipe: Recipe, clips: ClipCounts) -> int:
-    """Optimiser steps of a run; a last batch that is not full is left out, as in training."""
+def _steps(recipe: Recipe, clips: ClipInventory) -> int:
+    """Counts the optimiser steps of a run; a last batch that is not full is left out, as in training."""
     if recipe.training.mode == "none":
         return 0
     steps = clips.train // recipe.training.batch_size

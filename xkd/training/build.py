@@ -5,14 +5,18 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from xkd.models.networks import ModalityShape, Networks, Sizes
+from xkd import registry
+from xkd.encoders.folder import plugin_settings
+from xkd.errors import UserError
+from xkd.models.encoder import Backbone, ModalityShape
+from xkd.models.networks import Networks, NetworkSizes
 from xkd.recipe import Recipe
 from xkd.settings import Model
 from xkd.training.start import given_encoders
 
 
 def modality_shapes(recipe: Recipe) -> dict[str, ModalityShape]:
-    """Patch, grid and channels of each modality's global view."""
+    """Returns patch, grid and channels of each modality's global view."""
     grids, model = recipe.grids, recipe.model
     return {
         "video": ModalityShape(model.video_patch, grids["video"], 3),
@@ -20,42 +24,51 @@ def modality_shapes(recipe: Recipe) -> dict[str, ModalityShape]:
     }
 
 
-def sizes(model: Model) -> Sizes:
-    """Group `model` of the settings as network sizes."""
+def backbone(model: Model) -> Backbone:
+    """Returns the name and sizes of the encoders of group `model` of the settings."""
+    given = model.plugged.get(model.arch)
+    own = plugin_settings(model.arch, given.model_dump() if given else {})
+    return Backbone(model.arch, model.width, model.depth, model.heads, model.positions, own)
+
+
+def network_sizes(model: Model) -> NetworkSizes:
+    """Returns the sizes of all networks of group `model` of the settings."""
     decoder, head = model.decoder, model.head
-    return Sizes(
-        model.width,
-        model.depth,
-        model.heads,
+    return NetworkSizes(
+        backbone(model),
         (decoder.width, decoder.depth, decoder.heads),
         (head.hidden, head.bottleneck, head.out),
         model.share,
-        model.positions,
     )
 
 
 def modalities(recipe: Recipe) -> tuple[str, ...]:
-    """The modalities of a run, video first: those it trains, or those of the encoders that it was given."""
+    """Returns the modalities of a run, video first: those it trains, or those of the encoders that it was given."""
     return recipe.modalities or tuple(given_encoders(recipe.training.weights))
 
 
 def build_networks(recipe: Recipe, seed: int) -> Networks:
-    """Networks with starting weights drawn from `seed`; the global random state is left alone.
+    """Draws networks from `seed`; the global random state is left alone.
 
     Encoders are drawn first, video before audio, whatever else a run needs: ablations of a seed that
     have both modalities and the same sharing start from the same encoders.
+
+    Raises:
+        UserError: sizes that the backbone cannot have, or refinement by attention that it does not compute.
     """
-    chosen = modalities(recipe)
+    chosen, arch = modalities(recipe), recipe.model.arch
+    if recipe.has_teachers and recipe.objective.refinement != "none" and not registry.backbones[arch].HAS_CLS_ATTENTION:
+        raise UserError(f"objective.refinement: {arch} has no CLS attention to refine with; set refinement to none")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Networks(
             {m: shape for m, shape in modality_shapes(recipe).items() if m in chosen},
-            sizes(recipe.model),
+            network_sizes(recipe.model),
             recipe.reconstructed,
             recipe.has_teachers,
         )
 
 
 def trainable_parameters(module: nn.Module) -> int:
-    """Number of values that receive gradients, shared tensors once."""
+    """Counts the values that receive gradients, shared tensors once."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,4 +1,4 @@
-"""What pretraining leaves for downstream use: each encoder as a folder, and the settings of the run."""
+"""Writes and reads what pretraining leaves for downstream use: encoder folders, and the settings of the run."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from xkd import runs
 from xkd.encoders import folder
 from xkd.encoders.config import AudioInput, DecoderConfig, EncoderConfig, VideoInput
 from xkd.files import write_json
+from xkd.models.encoder import Encoder
 from xkd.models.head import ProjectionHead
 from xkd.models.networks import Networks
-from xkd.models.vit import Encoder
 from xkd.params import read_recipe
 from xkd.recipe import Recipe
 from xkd.runs import CONFIG, ENCODERS
-from xkd.training.build import modality_shapes
+from xkd.training.build import backbone, modality_shapes
 from xkd.training.start import given_encoders
 
 
@@ -23,8 +23,8 @@ def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> N
     """Writes encoders/<modality>_<owner>/ for every encoder of the run, with its head, and config.json, its settings.
 
     Blocks that a variant shares are stored in each of its encoders, so that each can be used alone. A student's
-    decoder goes with it, for pictures of what it reconstructs. Encoders that the run was given and did not train stay
-    what they were: a given teacher is stored as a teacher.
+    decoder is stored with it, to show reconstructions. Encoders that the run was given and did not train keep their
+    configs: a given teacher is stored as a teacher.
     """
     untrained = recipe.training.mode == "none"
     given = given_encoders(recipe.training.weights) if untrained else {}
@@ -46,7 +46,7 @@ def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> N
 
 
 def encoder_config(recipe: Recipe, modality: str, owner: str, seed: int) -> EncoderConfig:
-    """How an encoder of a run is rebuilt and fed."""
+    """Returns the config of an encoder of a run."""
     shape, clips, views = modality_shapes(recipe)[modality], recipe.clips, recipe.views
     start = given_encoders(recipe.training.weights).get(modality)
     if modality == "video":
@@ -59,9 +59,7 @@ def encoder_config(recipe: Recipe, modality: str, owner: str, seed: int) -> Enco
     return EncoderConfig(
         modality=modality,
         owner=owner,
-        width=recipe.model.width,
-        depth=recipe.model.depth,
-        heads=recipe.model.heads,
+        **folder.described(backbone(recipe.model)),
         patch=shape.patch,
         grid=shape.grid,
         input=fed,
@@ -73,13 +71,13 @@ def encoder_config(recipe: Recipe, modality: str, owner: str, seed: int) -> Enco
 
 
 def decoder_config(recipe: Recipe, modality: str) -> DecoderConfig:
-    """How the decoder of a run is rebuilt, and how much was hidden from its encoder."""
+    """Returns the config of a decoder of a run."""
     mask = getattr(recipe.objective, f"mask_{modality}")
     return DecoderConfig(**recipe.model.decoder.model_dump(), mask=mask)
 
 
 def load_recipe(run: Path) -> Recipe:
-    """The effective settings a run was trained with.
+    """Reads the effective settings that a run was trained with.
 
     Raises:
         UserError: no complete run in the folder, or one whose settings this version does not know.
@@ -90,9 +88,9 @@ def load_recipe(run: Path) -> Recipe:
 
 
 def load_encoders(run: Path) -> dict[tuple[str, str], Encoder]:
-    """All encoders of a finished run, by (owner, modality): owner student or teacher, modality video or audio.
+    """Loads all encoders of a finished run, by (owner, modality): owner student or teacher, modality video or audio.
 
-    They are in evaluation mode and need no gradient. A run holds only what it trained:
+    They are in evaluation mode and need no gradient. A run has only the encoders that it trained:
     `recon_video` has one student, runs without teachers have no teacher.
 
     Raises:
@@ -103,13 +101,13 @@ def load_encoders(run: Path) -> dict[tuple[str, str], Encoder]:
 
 
 def load_heads(run: Path) -> dict[tuple[str, str], ProjectionHead]:
-    """The projection heads of a finished run's encoders, by (owner, modality); none where it had no teachers."""
+    """Loads the projection heads of a finished run's encoders, by (owner, modality); none where it had no teachers."""
     heads = {path: folder.load_head(path) for path in runs.encoder_folders(run)}
     return {_key(path): head for path, head in heads.items() if head is not None}
 
 
 def weights_files(run: Path) -> dict[tuple[str, str], Path]:
-    """The file of each encoder's weights, by (owner, modality)."""
+    """Returns the file of each encoder's weights, by (owner, modality)."""
     return {_key(path): path / folder.WEIGHTS for path in runs.encoder_folders(run)}
 
 

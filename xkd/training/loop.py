@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from xkd.errors import UserError
+from xkd.models.encoder import Stack
 from xkd.models.networks import Networks
-from xkd.models.vit import Block
 from xkd.progress import say
 from xkd.recipe import Recipe
 from xkd.settings import Training
@@ -73,9 +73,9 @@ class Trainer:
         self.on_step: Callable[[int], None] = lambda _steps: None
 
     def _set_up_blocks(self, training: Training) -> None:
-        for block in (module for module in self.objective.modules() if isinstance(module, Block)):
-            block.recompute = training.checkpoint_activations
-            if training.compile:
+        for stack in (module for module in self.objective.modules() if isinstance(module, Stack)):
+            stack.recompute = training.checkpoint_activations
+            for block in stack.blocks if training.compile else ():
                 block.compile()
 
     def epochs(self, save: Callable[[State], None] = lambda state: None) -> Iterator[tuple[Row, list[Row]]]:
@@ -194,7 +194,7 @@ class Trainer:
     def ranks(self, clips: int, step: int) -> dict[str, Tensor]:
         """A random order of each clip's patches, from (seed, step): the same after resuming, whatever the processes."""
         generator = torch.Generator().manual_seed((self.seed << 32) + step)
-        shapes = {m: (clips, encoder.positions.shape[1] - 1) for m, encoder in self.networks.students.items()}
+        shapes = {m: (clips, encoder.tokens) for m, encoder in self.networks.students.items()}
         return {m: torch.rand(shape, generator=generator).to(self.device) for m, shape in shapes.items()}
 
     def _save(self, save: Callable[[State], None]) -> None:

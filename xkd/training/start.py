@@ -10,15 +10,15 @@ from torch import nn
 from xkd.encoders import folder
 from xkd.encoders.config import EncoderConfig
 from xkd.errors import UserError
+from xkd.models.encoder import Encoder
 from xkd.models.networks import Networks
-from xkd.models.vit import Encoder
 
-SAME = ("width", "depth", "heads", "patch", "grid")
+SAME = ("arch", "settings", "width", "depth", "heads", "patch", "grid")
 SAME_INPUT = {"video": ("fps", "frames", "size"), "audio": ("sample_rate", "frames", "logmel")}
 
 
 def given_encoders(weights: tuple[str, ...]) -> dict[str, EncoderConfig]:
-    """What the encoders in these folders are, by modality, video first.
+    """Reads the configs of the encoders in these folders, by modality, video first.
 
     Raises:
         UserError: no encoder there, or two of one modality.
@@ -38,7 +38,7 @@ def start_from(networks: Networks, weights: tuple[str, ...], expected: dict[str,
     Args:
         networks: with random weights.
         weights: one encoder's folder per modality.
-        expected: per modality, what the settings make of an encoder.
+        expected: the config that the settings give, per modality.
 
     Raises:
         UserError: an encoder of another size, or trained on other views than those of the settings.

@@ -1,4 +1,4 @@
-"""A plan as tables for people."""
+"""Prints a plan as tables."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 
-def show(plan: dict[str, Any]) -> None:
-    """Prints what `xkd.stages.plan.make` gave."""
+def print_plan(plan: dict[str, Any]) -> None:
+    """Prints a plan of `xkd.stages.plan.make`."""
     console, one = Console(), plan["ablation"]
     hardware = plan["hardware"]
     console.print(

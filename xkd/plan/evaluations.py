@@ -1,27 +1,27 @@
-"""Floating-point operations of the evaluations: every task that the settings ask of a run."""
+"""Counts the floating-point operations of the evaluations of a run."""
 
 from __future__ import annotations
 
 from xkd.params import protocol, tasks_of, with_views
 from xkd.plan.arithmetic import encoder_forward
-from xkd.plan.storage import ClipCounts
+from xkd.plan.storage import ClipInventory
 from xkd.recipe import Recipe
 from xkd.settings import Finetune, Params, Task
 from xkd.training.build import modalities
 
 
-def evaluation_flops(params: Params, recipe: Recipe, counts: dict[str, ClipCounts]) -> dict[str, float]:
-    """Per task, for one seed of an ablation: passes of the encoders. What solvers of probes cost is not counted.
+def evaluation_flops(params: Params, recipe: Recipe, counts: dict[str, ClipInventory]) -> dict[str, float]:
+    """Counts the operations of the encoders per task, for one seed of an ablation. Solvers of probes are left out.
 
     Features that several tasks share are extracted once, but counted for each.
 
     Args:
-        counts: of each data set that a task names.
+        counts: clips of each data set that a task names.
     """
     return {name: _task(params, name, recipe, counts) for name in tasks_of(params, recipe.ablation)}
 
 
-def _task(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipCounts]) -> float:
+def _task(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipInventory]) -> float:
     task, settings, recipe = params.tasks[name], protocol(params, name), with_views(recipe, params, name)
     clips = counts[task.dataset or params.dataset]
     seen = [m for m in task.modalities if m in clips.streams and m in modalities(recipe)]
@@ -35,13 +35,13 @@ def _task(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipCount
     return encoders * sum(cost[m] * (views[m] * whole + augmented) for m in seen)
 
 
-def _tested(task: Task, clips: ClipCounts) -> int:
-    """Clips that finetuned classifiers are run on: of every fold all clips, from which the fold's are taken."""
+def _tested(task: Task, clips: ClipInventory) -> int:
+    """Counts the clips that finetuned classifiers are run on: all clips for every fold, of which the fold's are taken."""
     return clips.all * len(task.folds) if task.folds else clips.splits.get("test", 0)
 
 
-def _extracted(task: Task, clips: ClipCounts) -> tuple[int, int]:
-    """Clips whose test views are taken, and single views augmented as in training; folds share those of all clips."""
+def _extracted(task: Task, clips: ClipInventory) -> tuple[int, int]:
+    """Counts clips that give test views, and single views augmented as in training; folds share those of all clips."""
     train, test = (clips.all, clips.all) if task.folds else (clips.train, clips.splits.get("test", 0))
     if task.train_clips > 1:
         return test, task.train_clips * train
