@@ -15,7 +15,7 @@ from xkd.training import distributed
 from xkd.training.build import build_networks
 from xkd.training.distributed import ALONE
 from xkd.training.loop import Trainer
-from xkd.training.recorder import TIMES
+from xkd.training.recorder import STEP_TIMES
 
 VARIANTS = {
     "xkd": {},
@@ -83,7 +83,7 @@ def trainer(variant, group=ALONE, fault=None, **training):
 
 
 def result(one):
-    curves = pd.DataFrame(one.recorder.steps).drop(columns=list(TIMES))
+    curves = pd.DataFrame(one.recorder.steps).drop(columns=list(STEP_TIMES))
     return {"curves": curves.to_dict("list"), "weights": one.objective.state_dict()}
 
 
@@ -188,4 +188,4 @@ def test_a_signal_to_one_process_saves_and_ends_all(tmp_path):
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(UserError, match="8 clips cannot be shared equally by 3 processes in 2 parts"):
-        trainer("xkd", distributed.Group(rank=0, size=3), accumulate=2)
+        trainer("xkd", distributed.TrainingGroup(rank=0, size=3), accumulate=2)

@@ -13,7 +13,7 @@ from xkd.params import load, recipe
 from xkd.training.build import build_networks
 from xkd.training.export import load_encoders, save_encoders, weights_files
 from xkd.training.loop import Trainer
-from xkd.training.recorder import TIMES
+from xkd.training.recorder import STEP_TIMES
 
 MINIATURE = Path(__file__).parents[2] / "workflow" / "presets" / "miniature.yaml"
 CLASSES = ("one", "two")
@@ -88,7 +88,7 @@ def same(first, second):
 
 
 def curves(one):
-    return pd.DataFrame(one.recorder.steps).drop(columns=list(TIMES))
+    return pd.DataFrame(one.recorder.steps).drop(columns=list(STEP_TIMES))
 
 
 def test_two_runs_of_a_seed_are_identical_and_seeds_differ():
@@ -125,7 +125,7 @@ def test_half_precision_gives_nearly_the_losses_of_float32(precision):
 
 def test_curves_hold_every_term_and_diagnostic():
     row = pd.DataFrame(train(trainer(settings())).recorder.epochs).iloc[-1]
-    expected = {"loss", "learning_rate", "ema_momentum", "gradient_norm", *TIMES}
+    expected = {"loss", "learning_rate", "ema_momentum", "gradient_norm", *STEP_TIMES}
     for name in (
         "reconstruction",
         "distillation",

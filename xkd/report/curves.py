@@ -1,85 +1,100 @@
-"""losses.png, diagnostics.png and alignment.png: what training did, averaged over seeds."""
+"""Draws losses.png, diagnostics.png and alignment.png: what training did, averaged over seeds."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from pydantic import TypeAdapter
 
 from xkd import csv_files
 from xkd.errors import UserError
+from xkd.logged import LoggedColumn, unit_value
 from xkd.params import recipe
-from xkd.report.collect import Results
-from xkd.report.style import YARDSTICK, described, line_styles, message, plt
+from xkd.report.collect import Results, Run
+from xkd.report.style import described, line_styles, message, plt
+from xkd.runs import METRICS
 
-LOSSES = {
-    "reconstruction_video": "reconstruction, video",
-    "distillation_video": "distillation, video student",
-    "alignment_students": "alignment, students",
-    "reconstruction_audio": "reconstruction, audio",
-    "distillation_audio": "distillation, audio student",
-    "alignment_teachers": "alignment, teachers",
-}
-DIAGNOSTICS = {
-    "teacher_entropy_video": "teacher entropy, video",
-    "centre_norm_video": "centre norm, video",
-    "feature_spread_video": "student feature spread, video",
-    "teacher_entropy_audio": "teacher entropy, audio",
-    "centre_norm_audio": "centre norm, audio",
-    "feature_spread_audio": "student feature spread, audio",
-}
-ALIGNMENT = {"alignment_students": "students", "alignment_teachers": "teachers"}
-LIMITS = {"teacher entropy": ("log K", np.log), "centre norm": ("√K", np.sqrt)}
+COLUMNS_TYPE = TypeAdapter(list[LoggedColumn])
 EPOCHS = 10  # fewer make no curve
 WINDOW = 40
 MARKED = 6  # markers along a line
 
 
 def loss_curves(results: Results) -> Figure:
-    """Every loss term (before its weight) per epoch, or per step where there are too few epochs for a curve."""
+    """Draws every loss term (before its weight) per epoch, or per step where there are too few epochs for a curve."""
     index = "epoch" if results.params.training.epochs >= EPOCHS else "step"
-    figure = _panels(_curves(results, index), LOSSES, index)
-    return described(figure, f"Line plots of six loss terms per {index}, one line per ablation. {_last(figure)}")
+    curves = _curves(results, index)
+    titles = _titles(_logged(results, "loss", curves))
+    figure = _panels(curves, titles, index)
+    return described(
+        figure, f"Line plots of {len(titles)} loss terms per {index}, one line per ablation. {_last(figure)}"
+    )
 
 
 def diagnostic_curves(results: Results) -> Figure:
-    """Signs of collapse per step: teacher entropy, norm of the centre, spread of features over the batch.
+    """Draws signs of collapse per step: teacher entropy, norm of the centre, spread of features over the batch.
 
-    Dotted lines: entropy log K and norm sqrt(K), where a teacher says the same of every clip.
+    Dotted lines: natural limits, such as entropy log K and norm sqrt(K), where a teacher says the same of every clip.
     """
-    figure = _panels(_curves(results, "step"), DIAGNOSTICS, "step")
-    for axis in figure.axes:
-        kind = axis.get_title(loc="left").split(",")[0]
-        limits = {recipe(results.params, name).model.head.out for name in results.runs}
-        if kind in LIMITS and axis.lines and len(limits) == 1:
-            name, limit = LIMITS[kind]
-            value = limit(limits.pop())
+    curves = _curves(results, "step")
+    columns = _logged(results, "diagnostic", curves)
+    figure = _panels(curves, _titles(columns), "step")
+    logits = {recipe(results.params, name).model.head.out for name in results.runs}
+    for axis, column in zip(figure.axes, columns):
+        if column.limit and len(logits) == 1:
+            value = unit_value(column.limit, *logits)
             axis.axhline(value, color="black", linewidth=1, linestyle=(0, (1, 2)))
-            axis.annotate(
-                name, (1, value), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right"
-            )
+            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
+            axis.annotate(column.limit, (1, value), (-2, 3), **place)
             axis.margins(y=0.1)
+    kinds = [column.title.split(",")[0] for column in columns]
     return described(
         figure,
-        "Line plots per step of teacher entropy, centre norm and feature spread, video above, audio below, one line per "
-        f"ablation; the verdicts stand in the table. {_last(figure)}",
+        f"Line plots per step of {', '.join(dict.fromkeys(kinds))}, video above, audio below, one line per ablation; the "
+        f"verdicts stand in the table. {_last(figure)}",
     )
 
 
 def alignment_curves(results: Results) -> Figure:
-    """Discrepancy between the modalities over the steps, one panel for students and one for teachers."""
-    figure = _panels(_curves(results, "step"), ALIGNMENT, "step")
+    """Draws the discrepancy between the modalities over the steps, one panel for students and one for teachers."""
+    curves = _curves(results, "step")
+    titles = {
+        column.name: column.title.partition(", ")[2]
+        for column in _logged(results, "loss", curves)
+        if column.name.startswith("alignment_")
+    }
+    figure = _panels(curves, titles, "step")
     what = (
         "Line plots of the discrepancy between the video and the audio logits per step, for students and for teachers"
     )
     return described(figure, f"{what}, one line per ablation that aligns. {_last(figure)}")
 
 
+def read_columns(run: Run) -> list[LoggedColumn]:
+    """Returns what a run says about the columns of its curves.
+
+    Raises:
+        UserError: it says nothing that this version understands.
+    """
+    path = run.folder / METRICS
+    try:
+        return COLUMNS_TYPE.validate_python(json.loads(path.read_bytes())["columns"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: the run does not say what it logs ({error}); pretrain that run again") from error
+
+
+def described_columns(results: Results) -> list[LoggedColumn]:
+    """Returns the columns of all runs, each once."""
+    return list({one.name: one for runs in results.runs.values() for run in runs for one in read_columns(run)}.values())
+
+
 def read_curve(path: Path) -> pd.DataFrame:
-    """history.csv or steps.csv.
+    """Reads history.csv or steps.csv.
 
     Raises:
         UserError: it is unreadable.
@@ -90,8 +105,21 @@ def read_curve(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: unreadable ({error}); remove it and pretrain that run again") from error
 
 
+def _logged(results: Results, kind: str, curves: dict[str, pd.DataFrame]) -> list[LoggedColumn]:
+    """Returns the columns of a kind that some ablation has values of, in the order of their panels."""
+    columns = [one for one in described_columns(results) if one.kind == kind]
+    there = [
+        one for one in columns if any(one.name in frame and frame[one.name].notna().any() for frame in curves.values())
+    ]
+    return sorted(there, key=lambda one: one.row)
+
+
+def _titles(columns: list[LoggedColumn]) -> dict[str, str]:
+    return {column.name: column.title for column in columns}
+
+
 def _curves(results: Results, index: str) -> dict[str, pd.DataFrame]:
-    """Mean over seeds of every column, per ablation; steps as running means."""
+    """Averages every column over seeds, per ablation; steps as running means."""
     file = {"epoch": "history.csv", "step": "steps.csv"}[index]
     curves = {
         name: pd.concat([read_curve(run.folder / file) for run in runs]).groupby(index).mean()
@@ -103,7 +131,9 @@ def _curves(results: Results, index: str) -> dict[str, pd.DataFrame]:
 
 
 def _panels(curves: dict[str, pd.DataFrame], titles: dict[str, str], index: str) -> Figure:
-    """Small plots, three in a row, with one legend; an ablation appears where it has values."""
+    """Draws small plots, three in a row, with one legend; an ablation appears where it has values."""
+    if not titles:
+        return message("No ablation of this table logs what would be drawn here.")
     styles = line_styles(curves)
     rows, columns = -(-len(titles) // 3), min(3, len(titles))
     figure, axes = plt.subplots(rows, columns, figsize=(11.5, 0.6 + 2.5 * rows), sharex=True, squeeze=False)
@@ -118,19 +148,14 @@ def _panels(curves: dict[str, pd.DataFrame], titles: dict[str, str], index: str)
                 )[0]
         axis.set_title(title)
         axis.grid(axis="y")
-        if not axis.lines:
-            axis.text(0.5, 0.5, "no values", transform=axis.transAxes, ha="center", color=YARDSTICK)
     for axis in axes[-1]:
         axis.set_xlabel(index)
-    if not shown:
-        plt.close(figure)
-        return message(f"No ablation of this table logs any of: {', '.join(titles.values())}.")
     figure.legend(handles=[shown[name] for name in curves if name in shown], loc="outside right center")
     return figure
 
 
 def _last(figure: Figure) -> str:
-    """Where the lines end, in words."""
+    """Says where the lines end."""
     panels = []
     for axis in figure.axes:
         ends = [
