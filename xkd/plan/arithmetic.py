@@ -11,10 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from xkd import registry
 from xkd.models.networks import ModalityShape
+from xkd.objectives.term import Outputs, RunSizes, Term
 from xkd.plan.shapes import kept_count, patch_counts
 from xkd.recipe import Recipe
 from xkd.training.build import modalities, modality_shapes
+from xkd.training.objective import make_terms
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def step_flops(recipe: Recipe) -> StepFlops:
         parts += [part.times(batch) for part in _student(recipe, modality)]
     if recipe.has_teachers:
         parts += [_teacher(recipe, modality).times(batch) for modality in modalities(recipe)]
-        parts += _alignment(recipe)
+    parts += _terms(recipe)
     return StepFlops(tuple(parts), _recomputed(recipe, parts))
 
 
@@ -118,26 +124,61 @@ def _teacher(recipe: Recipe, modality: str) -> Part:
     return Part(f"teacher {modality}", encoder + attention + _head(recipe))
 
 
-def _alignment(recipe: Recipe) -> list[Part]:
-    """Products of all pairs of rows (MMD), or of all pairs of columns (CORAL)."""
-    if not recipe.objective.alignment:
+def _terms(recipe: Recipe) -> list[Part]:
+    """Counts the products in the terms of the objective themselves, such as those of all pairs of rows in domain alignment.
+
+    PyTorch counts them on tensors without memory. What a term of a plugin does with values, it cannot do on these: such a term
+    is left out.
+    """
+    if recipe.training.mode != "pretrain":
         return []
-    batch, logits = recipe.training.batch_size, recipe.model.head.out
-    students, teachers = (1 + recipe.views.local_views) * batch, batch
-    if recipe.objective.discrepancy == "mmd":
-        cost = {rows: 2 * (2 * rows) ** 2 * logits for rows in (students, teachers)}
-    else:
-        cost = {rows: 2 * 2 * rows * logits**2 for rows in (students, teachers)}
-    return [_trained("alignment", cost[students]), Part("alignment", cost[teachers])]
+    with torch.device("meta"):
+        outputs = _outputs_without_memory(recipe)
+        sizes = RunSizes(modalities(recipe), recipe.model.width, recipe.model.head.out)
+        terms = make_terms(recipe.objective, recipe.weights, sizes)
+        return [part for name, term in terms.items() if (part := _counted(name, term, outputs)).forward]
+
+
+def _counted(name: str, term: Term, outputs: Outputs) -> Part:
+    forward, backward = (FlopCounterMode(display=False) for _ in range(2))
+    try:
+        with forward:
+            loss = term(outputs).loss
+        with backward:
+            loss.backward()
+    except (RuntimeError, NotImplementedError):
+        return Part(name, 0)
+    return Part(name, forward.get_total_flops(), backward.get_total_flops())
+
+
+def _outputs_without_memory(recipe: Recipe) -> Outputs:
+    """Returns the shapes that a term gets of a whole batch; to be called on the meta device."""
+    clips, (width, logits) = recipe.training.batch_size, (recipe.model.width, recipe.model.head.out)
+    outputs = Outputs(
+        temperatures=dict.fromkeys(modalities(recipe), 1.0), labels_B=torch.zeros(clips, dtype=torch.long)
+    )
+    for modality in modalities(recipe):
+        counts = patch_counts(recipe, modality)
+        outputs.features_BD[modality] = torch.zeros(clips, width, requires_grad=True)
+        if modality in recipe.reconstructed:
+            shape = (clips, counts[0], modality_shapes(recipe)[modality].patch_values)
+            outputs.patches_BNP[modality] = torch.zeros(shape)
+            outputs.predicted_BNP[modality] = torch.zeros(shape, requires_grad=True)
+            hidden = counts[0] - kept_count(recipe, modality)
+            outputs.hidden_BM[modality] = torch.zeros(clips, hidden, dtype=torch.long)
+        if recipe.has_teachers:
+            outputs.student_RK[modality] = torch.zeros(len(counts) * clips, logits, requires_grad=True)
+            outputs.teacher_BK[modality] = torch.zeros(clips, logits)
+    return outputs
 
 
 def _recomputed(recipe: Recipe, parts: list[Part]) -> float:
-    """Forward passes that save memory: of checkpointed networks, and of a batch in parts that alignment compares."""
+    """Forward passes that save memory: of checkpointed networks, and of a batch in parts that a term compares."""
     training, extra = recipe.training, 0.0
     students = [part for part in parts if part.name.startswith("student")]
     if training.checkpoint_activations:
         extra += sum(part.forward for part in parts if part.backward and part.name.startswith(("student", "decoder")))
-    if training.accumulate > 1 and recipe.has_teachers and recipe.objective.alignment:
+    if training.accumulate > 1 and any(registry.terms[name].compares_clips for name in recipe.weights):
         extra += sum(part.forward for part in students)
     return extra
 

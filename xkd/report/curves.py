@@ -49,8 +49,9 @@ def diagnostic_curves(results: Results) -> Figure:
         if column.limit and len(logits) == 1:
             value = unit_value(column.limit, *logits)
             axis.axhline(value, color="black", linewidth=1, linestyle=(0, (1, 2)))
-            place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
-            axis.annotate(column.limit, (1, value), (-2, 3), **place)
+            axis.annotate(
+                column.limit, (1, value), (-2, 3), ("axes fraction", "data"), textcoords="offset points", ha="right"
+            )
             axis.margins(y=0.1)
     kinds = [column.title.split(",")[0] for column in columns]
     return described(

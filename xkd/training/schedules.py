@@ -34,7 +34,6 @@ def schedules(training: Training, objective: ObjectiveSettings, steps_per_epoch:
     warmup = min(steps, round(training.warmup_epochs * steps_per_epoch))
     temperature_warmup = min(steps, round(objective.temperature_warmup_epochs * steps_per_epoch))
     rate, momentum = cosine(training.learning_rate, 0.0, steps, warmup), cosine(*training.ema, steps)
-    temperatures = [
-        linear_then_constant(*getattr(objective, name), steps, temperature_warmup) for name in SCHEDULED[2:]
-    ]
+    ranges: list[tuple[float, float]] = [getattr(objective, name) for name in SCHEDULED[2:]]
+    temperatures = [linear_then_constant(*ends, steps, temperature_warmup) for ends in ranges]
     return dict(zip(SCHEDULED, (rate, momentum, *temperatures), strict=True))

@@ -6,6 +6,7 @@ Shapes: B clips, R rows (clips of all student views), K logits, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -91,11 +92,11 @@ class Whole:
         averaged over parts, so that of its rows is multiplied by the number of parts. Parameters of a term get the gradient of
         the whole batch in every part, and are right as they are.
         """
-        outputs = {
+        changes: dict[str, Any] = {
             name: {m: self._joined(blocks, getattr(own, name)[m]) for m, blocks in of.items()}
             for name, of in self.blocks.items()
         }
-        return replace(own, **outputs)
+        return replace(own, **changes)
 
     def _joined(self, blocks: list[Tensor], rows: Tensor) -> Tensor:
         if rows.requires_grad:
