@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from forks import code_of, fork
-from test_loop import curves, same, settings, train, trainer
+from tiny_runs import curves, same, settings, train, trainer
 
 from xkd.errors import UserError
 from xkd.training import checkpoint

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_loop import curves, same, settings, train, trainer
+from tiny_runs import curves, same, settings, train, trainer
 
 from xkd.errors import UserError
 from xkd.models.vit import Block

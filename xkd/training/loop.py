@@ -55,7 +55,7 @@ class Trainer:
         gpu = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.device = gpu if group is ALONE else group.device
         self.networks = networks
-        self.objective = run_objective(recipe, networks, len(loader.classes)).to(self.device).train()
+        self.objective = run_objective(recipe, networks, len(loader.classes), seed).to(self.device).train()
         training = recipe.training
         if training.batch_size % (group.size * training.accumulate):
             raise UserError(

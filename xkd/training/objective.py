@@ -66,6 +66,7 @@ class Objective(nn.Module):
             }
             weighted = [weight * values[name].loss for name, weight in self.weights.items()]
             total = reduce(Tensor.add, weighted) / sum(self.weights.values())
+        _check_declared(self.terms, values)
         losses = {"loss": total} | {column: loss for one in values.values() for column, loss in one.losses.items()}
         return total, Values(losses, {k: v for one in values.values() for k, v in one.diagnostics.items()})
 
@@ -96,17 +97,27 @@ def make_terms(settings: ObjectiveSettings, weights: Mapping[str, float], sizes:
     return {name: registry.terms[name](settings.plugged.get(name, settings), sizes) for name in weights}
 
 
-def run_objective(recipe: Recipe, networks: Networks, classes: int) -> Objective:
+def run_objective(recipe: Recipe, networks: Networks, classes: int, seed: int = 0) -> Objective:
     """Makes the objective of a run.
 
     Args:
         classes: number of labels in the data.
+        seed: of parameters that terms have themselves; the global random state is left alone.
     """
     sizes = RunSizes(tuple(networks.students), recipe.model.width, recipe.model.head.out, classes)
-    return Objective(networks, recipe.objective, recipe.weights, sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Objective(networks, recipe.objective, recipe.weights, sizes)
 
 
 def _check_columns(columns: tuple[LoggedColumn, ...]) -> None:
     twice = [name for name, count in Counter(["loss", *(column.name for column in columns)]).items() if count > 1]
     if twice:
         raise UserError(f"objective: two terms log a column '{twice[0]}'; rename that of your term")
+
+
+def _check_declared(terms: dict[str, Term], values: dict[str, Values]) -> None:
+    for name, one in values.items():
+        unknown = {*one.losses, *one.diagnostics} - {column.name for column in terms[name].columns}
+        if unknown:
+            raise UserError(f"objective term {name}: logs '{min(unknown)}', which is none of its `columns`")
