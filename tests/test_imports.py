@@ -12,7 +12,8 @@ LAYERS = (
     *("tracking", "models", "objectives", "data", "encoders", "training"),
     *("downstream", "plan", "report", "show", "stages"),
 )
-EVERYWHERE = {"xkd.errors", "xkd.files", "xkd.params", "xkd.settings"}  # params reads what settings describes
+# params reads what settings describes; networks name the modalities
+EVERYWHERE = {"xkd.errors", "xkd.files", "xkd.models.networks", "xkd.params", "xkd.settings"}
 
 
 @pytest.fixture(scope="module")

@@ -149,8 +149,11 @@ def _panels(curves: dict[str, pd.DataFrame], titles: dict[str, str], index: str)
                 )[0]
         axis.set_title(title)
         axis.grid(axis="y")
-    for axis in axes[-1]:
+    for unused in axes.flat[len(titles) :]:
+        unused.remove()
+    for axis in axes.flat[max(0, len(titles) - columns) : len(titles)]:  # the lowest of each column
         axis.set_xlabel(index)
+        axis.tick_params(labelbottom=True)
     figure.legend(handles=[shown[name] for name in curves if name in shown], loc="outside right center")
     return figure
 
