@@ -57,7 +57,7 @@ class LoggedColumn:
     """A column of steps.csv and history.csv.
 
     Attributes:
-        title: heading of its panel in the report; of two panels of a figure with one title before the comma, the same kind.
+        title: heading of its panel in the report; before the comma it names what several panels show, say of each modality.
         kind: a loss is minimised, a diagnostic is only logged.
         row: row of panels in the report's figure.
         limit: a value of which a curve should stay clear, drawn as a dotted line.

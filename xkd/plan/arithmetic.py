@@ -16,11 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from xkd import registry
 from xkd.models.networks import ModalityShape
-from xkd.objectives.term import Outputs, RunSizes, Term
-from xkd.plan.shapes import kept_count, patch_counts
+from xkd.objectives.term import Outputs, Term
+from xkd.plan.memory import networks_without_memory
+from xkd.plan.shapes import kept_count, patch_counts, view_shapes
 from xkd.recipe import Recipe
 from xkd.training.build import modalities, modality_shapes
-from xkd.training.objective import make_terms
+from xkd.training.objective import run_objective
+from xkd.training.sharing import Inputs, objective_outputs
 
 
 @dataclass(frozen=True)
@@ -127,49 +129,31 @@ def _teacher(recipe: Recipe, modality: str) -> Part:
 def _terms(recipe: Recipe) -> list[Part]:
     """Counts the products in the terms of the objective themselves, such as those of all pairs of rows in domain alignment.
 
-    PyTorch counts them on tensors without memory. What a term of a plugin does with values, it cannot do on these: such a term
-    is left out.
+    PyTorch counts them on tensors without memory. A term of a plugin that looks at values cannot be counted and is left out.
     """
     if recipe.training.mode != "pretrain":
         return []
-    with torch.device("meta"):
-        outputs = _outputs_without_memory(recipe)
-        sizes = RunSizes(modalities(recipe), recipe.model.width, recipe.model.head.out)
-        terms = make_terms(recipe.objective, recipe.weights, sizes)
-        return [part for name, term in terms.items() if (part := _counted(name, term, outputs)).forward]
+    with torch.device("meta"), torch.no_grad():
+        clips, shapes = recipe.training.batch_size, view_shapes(recipe)
+        views = {m: [torch.zeros(clips, *shape) for shape in of] for m, of in shapes.items()}
+        ranks = {m: torch.zeros(clips, patch_counts(recipe, m)[0]) for m in views}
+        labels_B = torch.zeros(clips, dtype=torch.long)
+        objective = run_objective(recipe, networks_without_memory(recipe), classes=1)
+        outputs = objective_outputs(objective, Inputs(views, ranks, dict.fromkeys(views, 1.0), labels_B))
+    for of in (outputs.predicted_BNP, outputs.features_BD, outputs.student_RK):
+        of |= {m: x.requires_grad_() for m, x in of.items()}
+    return [part for name, term in objective.terms.items() if (part := _counted(name, term, outputs)).forward]
 
 
 def _counted(name: str, term: Term, outputs: Outputs) -> Part:
-    forward, backward = (FlopCounterMode(display=False) for _ in range(2))
     try:
-        with forward:
+        with FlopCounterMode(display=False) as forward:
             loss = term(outputs).loss
-        with backward:
+        with FlopCounterMode(display=False) as backward:
             loss.backward()
     except (RuntimeError, NotImplementedError):
         return Part(name, 0)
     return Part(name, forward.get_total_flops(), backward.get_total_flops())
-
-
-def _outputs_without_memory(recipe: Recipe) -> Outputs:
-    """Returns the shapes that a term gets of a whole batch; to be called on the meta device."""
-    clips, (width, logits) = recipe.training.batch_size, (recipe.model.width, recipe.model.head.out)
-    outputs = Outputs(
-        temperatures=dict.fromkeys(modalities(recipe), 1.0), labels_B=torch.zeros(clips, dtype=torch.long)
-    )
-    for modality in modalities(recipe):
-        counts = patch_counts(recipe, modality)
-        outputs.features_BD[modality] = torch.zeros(clips, width, requires_grad=True)
-        if modality in recipe.reconstructed:
-            shape = (clips, counts[0], modality_shapes(recipe)[modality].patch_values)
-            outputs.patches_BNP[modality] = torch.zeros(shape)
-            outputs.predicted_BNP[modality] = torch.zeros(shape, requires_grad=True)
-            hidden = counts[0] - kept_count(recipe, modality)
-            outputs.hidden_BM[modality] = torch.zeros(clips, hidden, dtype=torch.long)
-        if recipe.has_teachers:
-            outputs.student_RK[modality] = torch.zeros(len(counts) * clips, logits, requires_grad=True)
-            outputs.teacher_BK[modality] = torch.zeros(clips, logits)
-    return outputs
 
 
 def _recomputed(recipe: Recipe, parts: list[Part]) -> float:

@@ -28,22 +28,18 @@ MARKED = 6  # markers along a line
 def loss_curves(results: Results) -> Figure:
     """Draws every loss term (before its weight) per epoch, or per step where there are too few epochs for a curve."""
     index = "epoch" if results.params.training.epochs >= EPOCHS else "step"
-    curves = _curves(results, index)
-    titles = _titles(_logged(results, "loss", curves))
-    figure = _panels(curves, titles, index)
+    figure, columns = _panels(results, "loss", index)
     return described(
-        figure, f"Line plots of {len(titles)} loss terms per {index}, one line per ablation. {_last(figure)}"
+        figure, f"Line plots of {len(columns)} loss terms per {index}, one line per ablation. {_last(figure)}"
     )
 
 
 def diagnostic_curves(results: Results) -> Figure:
-    """Draws signs of collapse per step: teacher entropy, norm of the centre, spread of features over the batch.
+    """Draws diagnostics per step: teacher entropy, norm of the centre, spread of features over the batch.
 
     Dotted lines: natural limits, such as entropy log K and norm sqrt(K), where a teacher says the same of every clip.
     """
-    curves = _curves(results, "step")
-    columns = _logged(results, "diagnostic", curves)
-    figure = _panels(curves, _titles(columns), "step")
+    figure, columns = _panels(results, "diagnostic", "step")
     logits = {recipe(results.params, name).model.head.out for name in results.runs}
     for axis, column in zip(figure.axes, columns):
         if column.limit and len(logits) == 1:
@@ -53,23 +49,17 @@ def diagnostic_curves(results: Results) -> Figure:
                 column.limit, (1, value), (-2, 3), ("axes fraction", "data"), textcoords="offset points", ha="right"
             )
             axis.margins(y=0.1)
-    kinds = [column.title.split(",")[0] for column in columns]
+    kinds = dict.fromkeys(column.title.split(",")[0] for column in columns)
     return described(
         figure,
-        f"Line plots per step of {', '.join(dict.fromkeys(kinds))}, video above, audio below, one line per ablation; the "
-        f"verdicts stand in the table. {_last(figure)}",
+        f"Line plots per step of {', '.join(kinds)}, video above, audio below, one line per ablation; the verdicts stand in "
+        f"the table. {_last(figure)}",
     )
 
 
 def alignment_curves(results: Results) -> Figure:
     """Draws the discrepancy between the modalities over the steps, one panel for students and one for teachers."""
-    curves = _curves(results, "step")
-    titles = {
-        column.name: column.title.partition(", ")[2]
-        for column in _logged(results, "loss", curves)
-        if column.name.startswith("alignment_")
-    }
-    figure = _panels(curves, titles, "step")
+    figure, _ = _panels(results, "loss", "step", group="alignment")
     what = (
         "Line plots of the discrepancy between the video and the audio logits per step, for students and for teachers"
     )
@@ -106,19 +96,6 @@ def read_curve(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: unreadable ({error}); remove it and pretrain that run again") from error
 
 
-def _logged(results: Results, kind: str, curves: dict[str, pd.DataFrame]) -> list[LoggedColumn]:
-    """Returns the columns of a kind that some ablation has values of, in the order of their panels."""
-    columns = [one for one in described_columns(results) if one.kind == kind]
-    there = [
-        one for one in columns if any(one.name in frame and frame[one.name].notna().any() for frame in curves.values())
-    ]
-    return sorted(there, key=lambda one: one.row)
-
-
-def _titles(columns: list[LoggedColumn]) -> dict[str, str]:
-    return {column.name: column.title for column in columns}
-
-
 def _curves(results: Results, index: str) -> dict[str, pd.DataFrame]:
     """Averages every column over seeds, per ablation; steps as running means."""
     file = {"epoch": "history.csv", "step": "steps.csv"}[index]
@@ -131,10 +108,18 @@ def _curves(results: Results, index: str) -> dict[str, pd.DataFrame]:
     return {name: frame.rolling(max(1, len(frame) // WINDOW), min_periods=1).mean() for name, frame in curves.items()}
 
 
-def _panels(curves: dict[str, pd.DataFrame], titles: dict[str, str], index: str) -> Figure:
-    """Draws small plots, three in a row, with one legend; an ablation appears where it has values."""
-    if not titles:
-        return message("No ablation of this table logs what would be drawn here.")
+def _panels(results: Results, kind: str, index: str, group: str = "") -> tuple[Figure, list[LoggedColumn]]:
+    """Draws small plots, three in a row, with one legend; a column or an ablation appears where it has values.
+
+    Args:
+        group: draws only the columns whose titles begin with this word, and leaves the word out.
+    """
+    curves, asked = _curves(results, index), [one for one in described_columns(results) if one.kind == kind]
+    there = {name for frame in curves.values() for name in frame.columns[frame.notna().any()]}
+    found = sorted((one for one in asked if one.name in there and one.title.startswith(group)), key=lambda one: one.row)
+    if not found:
+        return message(f"No ablation of this table logs any of: {', '.join(one.title for one in asked)}."), []
+    titles = {one.name: one.title.removeprefix(f"{group}, ") for one in found}
     styles = line_styles(curves)
     rows, columns = -(-len(titles) // 3), min(3, len(titles))
     figure, axes = plt.subplots(rows, columns, figsize=(11.5, 0.6 + 2.5 * rows), sharex=True, squeeze=False)
@@ -155,7 +140,7 @@ def _panels(curves: dict[str, pd.DataFrame], titles: dict[str, str], index: str)
         axis.set_xlabel(index)
         axis.tick_params(labelbottom=True)
     figure.legend(handles=[shown[name] for name in curves if name in shown], loc="outside right center")
-    return figure
+    return figure, found
 
 
 def _last(figure: Figure) -> str:

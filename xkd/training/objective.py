@@ -47,7 +47,9 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.networks, self.settings, self.weights = networks, settings, weights
-        self.terms = cast(dict[str, Term], nn.ModuleDict(make_terms(settings, weights, sizes)))
+        # A plugin's term gets its own settings, ours get the whole group.
+        terms = {name: registry.terms[name](settings.plugged.get(name, settings), sizes) for name in weights}
+        self.terms = cast(dict[str, Term], nn.ModuleDict(terms))
         _check_columns(self.columns)
 
     def forward(self, outputs: Outputs, whole: Outputs | None = None) -> tuple[Tensor, Values]:
@@ -90,11 +92,6 @@ class Objective(nn.Module):
         """Everything that a run logs beside its schedules: our own terms' columns, whichever it has, then those of plugins."""
         plugged = [term for name, term in self.terms.items() if name not in registry.terms.own]
         return (*OWN_COLUMNS, *(column for term in plugged for column in term.columns))
-
-
-def make_terms(settings: ObjectiveSettings, weights: Mapping[str, float], sizes: RunSizes) -> dict[str, Term]:
-    """Makes the terms that have a weight; a plugin's term gets its own settings, ours get the whole group."""
-    return {name: registry.terms[name](settings.plugged.get(name, settings), sizes) for name in weights}
 
 
 def run_objective(recipe: Recipe, networks: Networks, classes: int, seed: int = 0) -> Objective:
