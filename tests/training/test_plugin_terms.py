@@ -138,6 +138,14 @@ def test_columns_of_a_plugin_stand_after_ours_in_the_curves(recipe, tmp_path):
         assert table["guess"].notna().all() and table["distillation_video"].isna().all()
 
 
+def test_a_row_has_what_the_terms_of_its_plugins_need(recipe, monkeypatch):
+    alone = recipe("barlow_alone")
+    assert alone.has_teachers and alone.reconstructed == ()
+    assert not recipe("guess").has_teachers
+    monkeypatch.setattr(terms["barlow"], "needs_decoders", True)
+    assert alone.reconstructed == ("video", "audio")
+
+
 def test_its_arithmetic_is_planned(recipe):
     chosen = recipe("barlow", batch_size=4)
     part = next(part for part in step_flops(chosen).parts if part.name == "barlow")

@@ -18,11 +18,10 @@ from xkd import registry
 from xkd.models.networks import ModalityShape
 from xkd.objectives.term import Outputs, Term
 from xkd.plan.memory import networks_without_memory
-from xkd.plan.shapes import kept_count, patch_counts, view_shapes
+from xkd.plan.shapes import kept_count, patch_counts
 from xkd.recipe import Recipe
 from xkd.training.build import modalities, modality_shapes
 from xkd.training.objective import run_objective
-from xkd.training.sharing import Inputs, objective_outputs
 
 
 @dataclass(frozen=True)
@@ -133,16 +132,29 @@ def _terms(recipe: Recipe) -> list[Part]:
     """
     if recipe.training.mode != "pretrain":
         return []
-    with torch.device("meta"), torch.no_grad():
-        clips, shapes = recipe.training.batch_size, view_shapes(recipe)
-        views = {m: [torch.zeros(clips, *shape) for shape in of] for m, of in shapes.items()}
-        ranks = {m: torch.zeros(clips, patch_counts(recipe, m)[0]) for m in views}
-        labels_B = torch.zeros(clips, dtype=torch.long)
-        objective = run_objective(recipe, networks_without_memory(recipe), classes=1)
-        outputs = objective_outputs(objective, Inputs(views, ranks, dict.fromkeys(views, 1.0), labels_B))
-    for of in (outputs.predicted_BNP, outputs.features_BD, outputs.student_RK):
-        of |= {m: x.requires_grad_() for m, x in of.items()}
-    return [part for name, term in objective.terms.items() if (part := _counted(name, term, outputs)).forward]
+    with torch.device("meta"):
+        outputs = _outputs_without_memory(recipe)
+        terms = run_objective(recipe, networks_without_memory(recipe), classes=1).terms
+    return [part for name, term in terms.items() if (part := _counted(name, term, outputs)).forward]
+
+
+def _outputs_without_memory(recipe: Recipe) -> Outputs:
+    """Returns what terms get of a whole batch; to be called on the meta device."""
+    clips, labels_B = recipe.training.batch_size, torch.zeros(recipe.training.batch_size, dtype=torch.long)
+    outputs = Outputs(temperatures=dict.fromkeys(modalities(recipe), 1.0), labels_B=labels_B)
+    for modality in modalities(recipe):
+        counts, kept = patch_counts(recipe, modality), kept_count(recipe, modality)
+        patches_BNP = torch.zeros(clips, counts[0], modality_shapes(recipe)[modality].patch_values)
+        outputs.features_BD[modality] = torch.zeros(clips, recipe.model.width, requires_grad=True)
+        if modality in recipe.reconstructed:
+            outputs.patches_BNP[modality] = patches_BNP
+            outputs.predicted_BNP[modality] = torch.zeros_like(patches_BNP, requires_grad=True)
+            outputs.hidden_BM[modality] = torch.zeros(clips, counts[0] - kept, dtype=torch.long)
+        if recipe.has_teachers:
+            logits = recipe.model.head.out
+            outputs.student_RK[modality] = torch.zeros(len(counts) * clips, logits, requires_grad=True)
+            outputs.teacher_BK[modality] = torch.zeros(clips, logits)
+    return outputs
 
 
 def _counted(name: str, term: Term, outputs: Outputs) -> Part:
