@@ -31,11 +31,10 @@ from xkd.models.networks import Networks
 from xkd.plan.shapes import patch_counts, view_shapes
 from xkd.recipe import Recipe
 from xkd.training.build import build_networks
-from xkd.training.objective import Objective
+from xkd.training.objective import run_objective
 from xkd.training.optimiser import make_optimiser
 from xkd.training.sharing import Inputs
 from xkd.training.step import Step
-from xkd.training.supervised import SupervisedObjective
 
 ROUNDING = {"float32": 1e-4, "bfloat16": 1e-2}
 
@@ -45,10 +44,7 @@ class OurStep:
 
     def __init__(self, networks: Networks, recipe: Recipe):
         training, chosen = recipe.training, recipe.objective
-        objective: Objective | SupervisedObjective = Objective(networks, chosen, recipe.model.head.out)
-        if training.mode == "supervised":
-            objective = SupervisedObjective(networks, recipe.model.width, 10)
-        objective.to(next(networks.parameters()).device).train()
+        objective = run_objective(recipe, networks, classes=10).to(next(networks.parameters()).device).train()
         optimiser = make_optimiser(objective, training.learning_rate, training.betas, training.weight_decay)
         self.update = Step(objective, optimiser, training.clip_gradient, training.precision)
         self.momentum = {m: training.ema[0] for m in networks.teachers}
@@ -56,7 +52,9 @@ class OurStep:
 
     def __call__(self, views: dict[str, list[Tensor]], ranks: dict[str, Tensor]) -> Tensor:
         """The loss of a batch before the update that it makes."""
-        labels_B = torch.arange(len(next(iter(ranks.values()))), device=next(iter(ranks.values())).device) % 10
+        ranks = ranks if self.update.objective.masks else {}
+        first = next(iter(views.values()))[0]
+        labels_B = torch.arange(len(first), device=first.device) % 10
         return self.update(Inputs(views, ranks, self.temperatures, labels_B), self.momentum)["loss"]
 
 

@@ -18,7 +18,13 @@ import xkd
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(xkd.__file__).parent
 FOLDERS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"settings"}  # which stands beside them
-EVERYWHERE = {"xkd.errors", "xkd.files", "xkd.params", "xkd.settings"}  # params reads what settings describes
+EVERYWHERE = {
+    "xkd.errors",
+    "xkd.files",
+    "xkd.models.networks",
+    "xkd.params",
+    "xkd.settings",
+}  # params reads what settings describes
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import yaml
 
 from xkd import params
 from xkd.errors import UserError
-from xkd.settings import Clips, LogMel, Model, Objective, Training, Views
+from xkd.settings import Clips, LogMel, Model, ObjectiveSettings, Training, Views
 
 ROOT = Path(__file__).parents[1]
 PRESETS = sorted((ROOT / "workflow" / "presets").glob("*.yaml"))
@@ -154,7 +154,7 @@ def test_paper_preset_is_the_released_setting():
     paper = params.load(ROOT / "workflow" / "presets" / "paper.yaml")
     for group, model in (("clips", Clips), ("logmel", LogMel), ("views", Views)):
         assert getattr(paper, group) == model()
-    assert (paper.model, paper.objective) == (Model(), Objective())
+    assert (paper.model, paper.objective) == (Model(), ObjectiveSettings())
     machine = {"precision", "workers"}
     assert paper.training.model_dump(exclude=machine) == Training().model_dump(exclude=machine)
     mas = params.recipe(paper, "xkd_mas")

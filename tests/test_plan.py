@@ -18,11 +18,10 @@ from xkd.plan.storage import ClipInventory, checkpoint_bytes, clip_inventory, en
 from xkd.stages import plan as stage
 from xkd.training.build import build_networks, trainable_parameters
 from xkd.training.export import save_encoders
-from xkd.training.objective import Objective
+from xkd.training.objective import run_objective
 from xkd.training.optimiser import make_optimiser
-from xkd.training.sharing import Inputs
+from xkd.training.sharing import Inputs, objective_outputs
 from xkd.training.step import Step as TrainingStep
-from xkd.training.supervised import SupervisedObjective
 
 ROOT = Path(__file__).parents[1]
 PAPER, MINIATURE = ROOT / "workflow" / "presets" / "paper.yaml", ROOT / "workflow" / "presets" / "miniature.yaml"
@@ -44,20 +43,17 @@ class Step:
 
     def __init__(self, recipe):
         self.recipe, self.networks = recipe, build_networks(recipe, 0)
-        if recipe.training.mode == "supervised":
-            self.objective = SupervisedObjective(self.networks, recipe.model.width, 10)
-        else:
-            self.objective = Objective(self.networks, recipe.objective, recipe.model.head.out)
+        self.objective = run_objective(recipe, self.networks, classes=10)
         self.optimiser = make_optimiser(self.objective.train(), 1e-3, (0.9, 0.95), 0.1)
         size = recipe.training.batch_size
         views = {m: [torch.randn(size, *s) for s in shapes] for m, shapes in view_shapes(recipe).items()}
-        ranks = {m: torch.rand(size, patch_counts(recipe, m)[0]) for m in views}
+        ranks = {m: torch.rand(size, patch_counts(recipe, m)[0]) for m in views if self.objective.masks}
         self.inputs = Inputs(views, ranks, {"video": 0.1, "audio": 0.1}, torch.arange(size))
         self.update = TrainingStep(self.objective, self.optimiser, 0.3, recipe.training.precision)
 
     def loss(self):
         with self.update.autocast():
-            return self.objective.part(self.inputs).total
+            return self.objective(objective_outputs(self.objective, self.inputs))[0]
 
     def __call__(self):
         self.update(self.inputs, {m: 0.9 for m in self.networks.teachers})

@@ -17,6 +17,7 @@ from xkd.data.logmel import LogMelSpectrogram
 from xkd.encoders import released
 from xkd.models.encoder import Backbone, ModalityShape
 from xkd.models.networks import MODALITIES, Networks, NetworkSizes
+from xkd.objectives.term import RunSizes
 from xkd.settings import LogMel
 from xkd.training.forward import refined_tokens, teacher_tokens_and_weights
 from xkd.training.objective import Objective
@@ -88,9 +89,6 @@ class Case:
         )
         self.networks = Networks(shapes, sizes, MODALITIES, teachers=True).double()
         self.settings = SimpleNamespace(
-            reconstruction=meta["loss_weights"]["reconstruct"],
-            distillation=meta["loss_weights"]["distill"],
-            alignment=meta["loss_weights"]["align"],
             mask_video=meta["mask_ratio"]["video"],
             mask_audio=meta["mask_ratio"]["audio"],
             refinement=meta["cross_modal_attention"] or "none",
@@ -98,8 +96,13 @@ class Case:
             discrepancy="mmd",
             student_temperature=meta["student_temperature"],
             centre_momentum=meta["center_momentum"],
+            plugged={},
         )
-        self.objective = Objective(self.networks, self.settings, head["out_dim"]).double()
+        names = {"reconstruct": "reconstruction", "distill": "distillation", "align": "alignment"}
+        weights = {ours: meta["loss_weights"][theirs] for theirs, ours in names.items()}
+        weights = {name: weight for name, weight in weights.items() if weight or name == "reconstruction"}
+        run_sizes = RunSizes(MODALITIES, encoder["embed_dim"], head["out_dim"])
+        self.objective = Objective(self.networks, self.settings, weights, run_sizes).double()
         self.tensors = dict(tensors_of(self.networks)) | {
             "vt2as_ce_loss.center": self.objective.terms["distillation"].directions["audio"].centre,
             "at2vs_ce_loss.center": self.objective.terms["distillation"].directions["video"].centre,

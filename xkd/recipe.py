@@ -23,17 +23,30 @@ class Recipe(Base):
         return plugin_files(self)
 
     @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each term of the objective that the run computes, our own terms first."""
+        if self.training.mode == "pretrain":
+            return self._weights
+        return {"supervised": 1.0} if self.training.mode == "supervised" else {}
+
+    @property
+    def _weights(self) -> dict[str, float]:
+        objective = self.objective
+        weights = {
+            "reconstruction": objective.reconstruction if objective.reconstruct else 0.0,
+            "distillation": objective.distillation,
+            "alignment": objective.alignment,
+            **{name: settings.weight for name, settings in objective.plugged.items()},
+        }
+        return {name: weight for name, weight in weights.items() if weight}
+
+    @property
     def has_teachers(self) -> bool:
         """Whether there are heads, local views and teachers: distillation and alignment need them, reconstruction does not."""
-        objective = self.objective
-        needed = (
-            objective.distillation
-            or objective.alignment
-            or any(
-                settings.weight and registry.terms[name].needs_teachers for name, settings in objective.plugged.items()
-            )
-        )
-        return self.training.mode == "pretrain" and bool(needed)
+        return bool(self.weights.keys() & {"distillation", "alignment"}) or self._plugin_needs("needs_teachers")
+
+    def _plugin_needs(self, what: str) -> bool:
+        return any(getattr(registry.terms[name], what) for name in self.weights if name in registry.terms.plugged)
 
     @property
     def modalities(self) -> tuple[str, ...] | None:
@@ -61,7 +74,7 @@ class Recipe(Base):
     @property
     def reconstructed(self) -> tuple[str, ...]:
         """The modalities that get a decoder."""
-        reconstructs = self.training.mode == "pretrain" and self.objective.reconstruction > 0
+        reconstructs = "reconstruction" in self.weights or self._plugin_needs("needs_decoders")
         return self.objective.reconstruct if reconstructs else ()
 
     @model_validator(mode="after")
@@ -96,9 +109,7 @@ class Recipe(Base):
     @model_validator(mode="after")
     def _something_to_learn(self) -> Recipe:
         objective = self.objective
-        reconstructs = objective.reconstruction and objective.reconstruct
-        plugged = any(settings.weight for settings in objective.plugged.values())
-        if not (reconstructs or objective.distillation or objective.alignment or plugged):
+        if not self._weights:
             raise ValueError("objective: every term is switched off; set training.mode to none for random weights")
         if objective.teacher_view == "local" and not self.views.local_views:
             raise ValueError("objective.teacher_view is local, but views.local_views is 0")

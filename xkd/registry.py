@@ -95,7 +95,7 @@ def suggest(word: str, known: Collection[str]) -> str:
     return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"
 
 
-terms: Registry[Any] = Registry("objective term")
+terms: Registry[Any] = Registry("objective term", ("reconstruction", "distillation", "alignment", "supervised"))
 discrepancies: Registry[Any] = Registry("discrepancy", ("mmd", "coral"))
 refinements: Registry[Any] = Registry("refinement", ("mean", "softmax"), reserved=("none",))
 backbones: Registry[Any] = Registry("backbone", ("vit", "rope"))

@@ -3,7 +3,7 @@
 import torch
 
 from xkd.recipe import Recipe
-from xkd.settings import AudioView, Clips, LogMel, Model, Objective, Training, VideoView, Views
+from xkd.settings import AudioView, Clips, LogMel, Model, ObjectiveSettings, Training, VideoView, Views
 
 FPS, RATE = 8, 16000
 ENVELOPE = 0.8  # the tone of a coded clip is this much louder in each video frame than in the next
@@ -23,7 +23,7 @@ def recipe(video_global=None, video_local=None, audio_global=None, audio_local=N
         "logmel": LogMel(n_fft=512, hop=160, n_mels=40, f_min=40, floor=1e-12, mean=0, std=1),
         "views": views,
         "model": Model(width=16, heads=2, video_patch=(2, 8, 8), audio_patch=(8, 8), decoder={"width": 12}),
-        "objective": Objective(),
+        "objective": ObjectiveSettings(),
         "training": Training(batch_size=4),
     }
     return Recipe(ablation="test", dataset="test", **{**defaults, **groups})

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from xkd.objectives.refinement import patch_weights, refine, relevance
+from xkd.objectives.refinement import head_relevance, patch_weights, refine
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def test_mean_weights_equal_the_outer_product_of_the_paper(attention):
     own, other = attention
     product = np.einsum("bhn,bhm->bhnm", own.numpy(), other.numpy())
     expected = product.mean(3) / own.numpy().mean(2)[..., None]
-    np.testing.assert_allclose(relevance(own, other).numpy(), expected, rtol=1e-12)
+    np.testing.assert_allclose(head_relevance(own, other).numpy(), expected, rtol=1e-12)
     np.testing.assert_allclose(patch_weights(own, other, "mean").numpy(), expected.mean(1), rtol=1e-12)
 
 

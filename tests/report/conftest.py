@@ -1,6 +1,7 @@
 """Fabricated runs and evaluations: files as `pretrain` and `evaluate` write them, with figures chosen by hand."""
 
 import json
+from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from xkd.report.dataset import facts
 from xkd.report.table import table
 from xkd.settings import Params
 from xkd.stages import table as stage
+from xkd.training.objective import OWN_COLUMNS
 
 
 class Project:
@@ -81,7 +83,8 @@ class Project:
 
     def write_run(self, ablation: str, seed: int) -> None:
         folder = self.run_folder(ablation, seed)
-        write_json(folder / "metrics.json", {"ablation": ablation, "manifest": "abc123", "trainable_parameters": 1000})
+        about = {"ablation": ablation, "manifest": "abc123", "trainable_parameters": 1000}
+        write_json(folder / "metrics.json", {**about, "columns": [asdict(column) for column in OWN_COLUMNS]})
         write_json(folder / "times.json", {"seconds": 10.0 + seed, "clips_per_second": 5.0})
         write_json(folder / "mlflow.json", {"run_id": f"{ablation}-{seed}", "experiment_id": "1"})
         history(ablation, seed, "epoch").to_csv(folder / "history.csv", index=False)

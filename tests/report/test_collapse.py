@@ -8,8 +8,13 @@ import pytest
 
 from xkd.report import collapse
 from xkd.report.collect import collect
+from xkd.training.objective import OWN_COLUMNS
 
 K = 64
+
+
+def readings(table, logits=K):
+    return collapse.readings(table, OWN_COLUMNS, logits)
 
 
 def steps(**ends):
@@ -43,24 +48,24 @@ def steps(**ends):
     ],
 )
 def test_verdict_of_a_run(ends, word, reason):
-    verdict = collapse.Verdict(None, collapse.readings(steps(**ends), K))
+    verdict = collapse.Verdict(None, readings(steps(**ends)))
     assert verdict.word == word
     assert verdict.sentence == f"{word}: {reason}"
 
 
 def test_the_same_entropy_is_judged_by_the_number_of_logits():
     table = steps(teacher_entropy_video=0.995)
-    assert collapse.Verdict(None, collapse.readings(table, K)).word == "collapsed"
-    assert collapse.Verdict(None, collapse.readings(table, 4 * K)).word == "healthy"
+    assert collapse.Verdict(None, readings(table)).word == "collapsed"
+    assert collapse.Verdict(None, readings(table, 4 * K)).word == "healthy"
 
 
 def test_a_run_that_logs_nothing_is_not_called_healthy():
-    verdict = collapse.Verdict(None, collapse.readings(steps().iloc[:0], K))
+    verdict = collapse.Verdict(None, readings(steps().iloc[:0]))
     assert verdict.sentence == "nothing to judge: this row logs no indicator"
 
 
 def test_every_run_has_one_line(project):
-    table = collapse.table(collect(project.params))
+    table = collapse.verdict_table(collect(project.params))
     assert [row[:2] for row in table.rows] == [
         [name, str(seed)] for name in project.values["ablations"] for seed in (0, 1, 2)
     ]

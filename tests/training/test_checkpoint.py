@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 from forks import code_of, fork
-from test_loop import curves, same, settings, train, trainer
+from tiny_runs import curves, same, settings, train, trainer
 
 from xkd.errors import UserError
 from xkd.training import checkpoint
@@ -23,7 +23,7 @@ IDENTITY = {"training.epochs": 3, "seed": 0, "data": "abc", "code": "def"}
 
 
 def save(folder, number=1, identity=IDENTITY):
-    checkpoint.save(folder, identity, {}, {"number": number, "weights": torch.full((50_000,), float(number))})
+    checkpoint.keep(folder, identity, {}, {"number": number, "weights": torch.full((50_000,), float(number))})
 
 
 def flip(path, place):
@@ -49,7 +49,7 @@ def stop_before(step, folder):
 
     def save(state):
         if 2 * state["epoch"] + state["batch"] == step:
-            checkpoint.save(folder, IDENTITY, {}, state)
+            checkpoint.keep(folder, IDENTITY, {}, state)
             raise Stopped
 
     return save
@@ -63,7 +63,7 @@ def test_a_run_goes_on_at_any_step_as_if_nothing_had_been(tmp_path, step, traini
     with pytest.raises(Stopped):
         train(trainer(settings(checkpoint_minutes=1e-9, **training)), save=stop_before(step, tmp_path))
     resumed = trainer(settings(**training))
-    resumed.load_state_dict(checkpoint.load(tmp_path, IDENTITY))
+    resumed.load_state_dict(checkpoint.unfinished(tmp_path, IDENTITY))
     assert resumed.step == step
     train(resumed)
     assert same(whole, resumed)
@@ -81,7 +81,7 @@ def test_global_generators_go_on_too(tmp_path):
 
     found = []
     for _ in range(2):
-        trainer(settings()).load_state_dict(checkpoint.load(tmp_path, IDENTITY))
+        trainer(settings()).load_state_dict(checkpoint.unfinished(tmp_path, IDENTITY))
         found.append(draws())
     assert found[0] == found[1]
     assert all(a != b for a, b in zip(found[0], draws(), strict=True))
@@ -111,7 +111,7 @@ def test_the_newest_two_are_kept_and_readable_by_anyone(tmp_path):
     assert (state["number"], state["format"], state["identity"]) == (2, checkpoint.FORMAT, IDENTITY)
     checkpoint.remove(tmp_path)
     assert files(tmp_path) == []
-    assert checkpoint.load(tmp_path, IDENTITY) is None
+    assert checkpoint.unfinished(tmp_path, IDENTITY) is None
 
 
 @pytest.mark.parametrize("damage", [flip, cut])
@@ -120,21 +120,21 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(tmp_path, capsy
     save(tmp_path, 1)
     save(tmp_path, 2)
     damage(tmp_path / "last.pt", place)
-    assert checkpoint.load(tmp_path, IDENTITY)["number"] == 1
+    assert checkpoint.unfinished(tmp_path, IDENTITY)["number"] == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "last.pt is damaged" in said
     save(tmp_path, 3)
     damage(tmp_path / "last.pt", place)
-    assert checkpoint.load(tmp_path, IDENTITY)["number"] == 1, "the damaged file took the place of a good one"
+    assert checkpoint.unfinished(tmp_path, IDENTITY)["number"] == 1, "the damaged file took the place of a good one"
 
 
 def test_no_good_checkpoint_is_said_and_can_be_put_aside(tmp_path):
     save(tmp_path)
     cut(tmp_path / "last.pt", 0.5)
     with pytest.raises(UserError, match="no good one before it; set XKD_RESUME=anew"):
-        checkpoint.load(tmp_path, IDENTITY)
-    assert checkpoint.load(tmp_path, IDENTITY, "anew") is None
+        checkpoint.unfinished(tmp_path, IDENTITY)
+    assert checkpoint.unfinished(tmp_path, IDENTITY, "anew") is None
     assert files(tmp_path / "set-aside-1") == ["last.pt"]
 
 
@@ -143,7 +143,7 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
     os.replace(tmp_path / "last.pt", tmp_path / "previous.pt")
     (tmp_path / ".last.pt.123.part").write_bytes(b"half")
     with checkpoint.exclusive(tmp_path):
-        assert checkpoint.load(tmp_path, IDENTITY)["number"] == 1
+        assert checkpoint.unfinished(tmp_path, IDENTITY)["number"] == 1
     assert files(tmp_path) == ["last.pt", "lock"]
 
 
@@ -151,26 +151,28 @@ def test_another_identity_is_refused_with_the_difference_unless_asked_for(tmp_pa
     save(tmp_path)
     changed = IDENTITY | {"training.epochs": 5, "code": "new"}
     with pytest.raises(UserError) as raised:
-        checkpoint.load(tmp_path, changed)
+        checkpoint.unfinished(tmp_path, changed)
     message = str(raised.value)
     assert "training.epochs was 3, is 5" in message
     assert "code was def, is new" in message
     assert "seed" not in message
     assert "XKD_RESUME=changed" in message and "XKD_RESUME=anew" in message
-    assert checkpoint.load(tmp_path, changed, "changed")["number"] == 1
+    assert checkpoint.unfinished(tmp_path, changed, "changed")["number"] == 1
     assert "training.epochs was 3, is 5" in capsys.readouterr().err
     for number in (1, 2):
         save(tmp_path)
-        assert checkpoint.load(tmp_path, changed, "anew") is None
+        assert checkpoint.unfinished(tmp_path, changed, "anew") is None
         assert (tmp_path / f"set-aside-{number}" / "last.pt").exists()
     save(tmp_path, 4, changed)
-    assert checkpoint.load(tmp_path, changed, "anew")["number"] == 4, "a requeued job must not start over each time"
+    assert checkpoint.unfinished(tmp_path, changed, "anew")["number"] == 4, (
+        "a requeued job must not start over each time"
+    )
 
 
 def test_a_checkpoint_of_an_older_version_is_refused(tmp_path):
     torch.save({"digest": "x", "epoch": 1}, tmp_path / "last.pt")
     with pytest.raises(UserError, match="its format is older"):
-        checkpoint.load(tmp_path, IDENTITY, "changed")
+        checkpoint.unfinished(tmp_path, IDENTITY, "changed")
 
 
 @contextmanager
@@ -205,7 +207,7 @@ def test_a_sync_that_fails_leaves_old_checkpoints(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="No space left on device"):
         save(tmp_path, 2)
     assert files(tmp_path) == ["last.pt"]
-    assert checkpoint.load(tmp_path, IDENTITY)["number"] == 1
+    assert checkpoint.unfinished(tmp_path, IDENTITY)["number"] == 1
 
 
 def test_a_second_trainer_on_the_same_run_is_refused(tmp_path):

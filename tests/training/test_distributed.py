@@ -4,18 +4,15 @@ import os
 import signal
 import time
 
-import pandas as pd
 import pytest
 import torch
 from forks import code_of, group
-from test_loop import Batch, settings, train
+from shared_runs import assert_same, result, shared_trainer
+from tiny_runs import settings, train
 
 from xkd.errors import UserError
 from xkd.training import distributed
-from xkd.training.build import build_networks
 from xkd.training.distributed import ALONE
-from xkd.training.loop import Trainer
-from xkd.training.recorder import TIMES
 
 VARIANTS = {
     "xkd": {},
@@ -28,39 +25,8 @@ VARIANTS = {
 }
 
 
-class SharedLoader:
-    """Five random batches of eight clips an epoch, in float64; each process gets its share."""
-
-    classes = ("one", "two")
-
-    def __init__(self, recipe, group, fault=None):
-        self.views, self.mels, self.group, self.fault = recipe.views, recipe.logmel.n_mels, group, fault
-        self.local = 2 if recipe.has_teachers else 1
-
-    def __len__(self):
-        return 5
-
-    def set_epoch(self, epoch, first=0):
-        self.epoch, self.first = epoch, first
-
-    def __iter__(self):
-        for index in range(self.first, 5):
-            draws = torch.Generator().manual_seed(10 * self.epoch + index)
-            options = {"generator": draws, "dtype": torch.float64}
-            names = ("global", "local")[: self.local]
-            films, sounds = ([getattr(self.views, f"{m}_{n}") for n in names] for m in ("video", "audio"))
-            video = [torch.randn(8, 3, v.frames, v.size, v.size, **options) for v in films]
-            audio = [torch.randn(8, 1, self.mels, v.frames, **options) for v in sounds]
-            if self.fault == "value" and index == 2:
-                video[0][6, 0, 0, 0, 0] = float("nan")
-            if self.fault == "clip" and index == 2 and self.group.rank == 1:
-                raise UserError("clip7: cannot be read")
-            if self.fault == "slow":
-                time.sleep(0.05)
-            labels = torch.arange(8) % 2
-            share = self.group.share
-            ids = [f"clip{n}" for n in share(torch.arange(8)).tolist()]
-            yield Batch(ids, share(labels), [share(v) for v in video], [share(v) for v in audio])
+def trainer(variant, group=ALONE, fault=None, **training):
+    return shared_trainer(recipe_of(variant, **training), group, fault)
 
 
 def recipe_of(variant, **training):
@@ -71,20 +37,6 @@ def recipe_of(variant, **training):
         of = getattr(chosen, name)
         update[name] = of.model_copy(update={k: v for k, v in changes.items() if k in type(of).model_fields})
     return chosen.model_copy(update=update)
-
-
-def trainer(variant, group=ALONE, fault=None, **training):
-    recipe = recipe_of(variant, **training)
-    torch.set_default_dtype(torch.float64)
-    try:
-        return Trainer(recipe, build_networks(recipe, 0), SharedLoader(recipe, group, fault), 0, group)
-    finally:
-        torch.set_default_dtype(torch.float32)
-
-
-def result(one):
-    curves = pd.DataFrame(one.recorder.steps).drop(columns=list(TIMES))
-    return {"curves": curves.to_dict("list"), "weights": one.objective.state_dict()}
 
 
 @pytest.fixture(scope="module")
@@ -103,15 +55,6 @@ def shared(tmp_path_factory):
     children = group(work, folder)
     assert [code_of(child) for child in children] == [0, 0], (folder / "rank0.txt").read_text()
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
-
-
-def assert_same(got, wanted):
-    assert got["curves"].keys() == wanted["curves"].keys()
-    assert len(got["curves"]["loss"]) == 10
-    for name, values in wanted["curves"].items():
-        assert got["curves"][name] == pytest.approx(values, rel=1e-6, abs=1e-9), name
-    for name, value in wanted["weights"].items():
-        torch.testing.assert_close(got["weights"][name], value, rtol=1e-6, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -188,4 +131,4 @@ def test_a_signal_to_one_process_saves_and_ends_all(tmp_path):
 
 def test_a_batch_that_cannot_be_shared_is_refused():
     with pytest.raises(UserError, match="8 clips cannot be shared equally by 3 processes in 2 parts"):
-        trainer("xkd", distributed.Group(rank=0, size=3), accumulate=2)
+        trainer("xkd", distributed.TrainingGroup(rank=0, size=3), accumulate=2)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from test_loop import settings, trainer
+from tiny_runs import settings, trainer
 
 from xkd.training import embeddings
 from xkd.training.build import build_networks

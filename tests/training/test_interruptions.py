@@ -23,7 +23,7 @@ from xkd.stages import download, prepare
 from xkd.stages import pretrain as _pretrain
 from xkd.training import checkpoint
 from xkd.training.loop import Trainer
-from xkd.training.recorder import TIMES
+from xkd.training.recorder import STEP_TIMES
 
 ROOT = Path(__file__).parents[2]
 MINIATURE = ROOT / "workflow" / "presets" / "miniature.yaml"
@@ -117,7 +117,7 @@ def assert_same(name: str) -> None:
     for folder in Path("peace/encoders").iterdir():
         file = f"{folder.name}/model.safetensors"
         assert (folder / "model.safetensors").read_bytes() == Path(name, "encoders", file).read_bytes(), file
-    steps = [pd.read_csv(f"{run}/steps.csv").drop(columns=list(TIMES)) for run in ("peace", name)]
+    steps = [pd.read_csv(f"{run}/steps.csv").drop(columns=list(STEP_TIMES)) for run in ("peace", name)]
     assert len(steps[0]) == STEPS
     pd.testing.assert_frame_equal(*steps, check_exact=True)
 
@@ -143,7 +143,7 @@ def test_ctrl_c_saves_too(root):
     assert kill_fork("ctrl_c", signal.SIGINT, random.Random(1)) == 130
     said = Path("ctrl_c.txt").read_text()
     assert "stopped by SIGINT; saved" in said and said.endswith("xkd: interrupted\n")
-    state = checkpoint.read(Path("checkpoints/miniature/xkd/seed0/last.pt"))
+    state = checkpoint.content(Path("checkpoints/miniature/xkd/seed0/last.pt"))
     assert state["settings"]["training"]["batch_size"] == 10
     assert 6 * state["epoch"] + state["batch"] == len(state["recorder"]["steps"]["values"]) + len(
         state["recorder"]["pending"]["values"]

@@ -76,7 +76,7 @@ def test_processes_end_when_their_torchrun_is_killed(root, monkeypatch):
     for process in alive:
         process.kill()
     assert not alive
-    state = checkpoint.read(CHECKPOINT)
+    state = checkpoint.content(CHECKPOINT)
     assert state["epoch"] < 40
     in_two_processes("killed")
     assert "continuing at step" in Path("killed/rank0.txt").read_text()

@@ -2,7 +2,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
-from test_loop import settings, trainer
+from tiny_runs import settings, trainer
 
 from xkd.training.samples import save_samples
 

@@ -57,6 +57,7 @@ def test_given_encoders_are_evaluated_as_they_are():
     weights = ["trained/encoders/video_teacher", "trained/encoders/audio_student"]
     metrics = run("given", mode="none", weights=weights)
     assert metrics["steps"] == 0 and metrics["trainable_parameters"] == 0
+    assert {column["title"] for column in metrics["columns"]} >= {"reconstruction, video", "centre norm, audio"}
     assert equal(encoder("given", "video_teacher"), encoder("trained", "video_teacher"))
     assert equal(encoder("given", "audio_student"), encoder("trained", "audio_student"))
     assert len(list(Path("given/encoders").iterdir())) == 2

@@ -1,1 +1,1 @@
-"""The terms of the training objective: one file, one formula."""
+"""The terms of the training objective, each with its formula in one file."""

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed, nn
 
+from xkd import registry
+from xkd.logged import CollapseSign, LoggedColumn, Threshold, each
+from xkd.models.networks import MODALITIES, OTHER, PerModality
+from xkd.objectives.term import Outputs, RunSizes, Term, Values
+
+UNIFORM = CollapseSign(
+    "teacher entropy / log K, {}",
+    "{} teacher",
+    "log K",
+    (
+        Threshold(
+            *("collapsed", 0.99, "targets uniform"),
+            "a teacher’s targets have an entropy of at least {level:g} log K (uniform targets say nothing)",
+        ),
+        Threshold("suspect", 0.9, "targets almost uniform", "entropy at least {level:g} log K"),
+        Threshold("suspect", 0.05, "targets one-hot", "entropy at most {level:g} log K (one-hot)", below=True),
+    ),
+)
+# Logits have zero mean and unit variance per clip, hence length √K. The centre, their running mean, is as long as that
+# only if all clips have the same logits.
+ALIKE = CollapseSign(
+    "centre norm / √K, {}",
+    "{} teacher",
+    "√K",
+    (
+        Threshold(
+            *("collapsed", 0.995, "outputs the same for all clips"),
+            "the centre of its outputs has a norm of at least {level:g} √K (each output has norm √K, so all are then alike)",
+        ),
+        Threshold("suspect", 0.97, "outputs almost the same for all clips", "centre norm at least {level:g} √K"),
+    ),
+)
+
 
 class CrossModalDistillation(nn.Module):
-    """One direction: cross-entropy of a student against the other modality's centred, sharpened teacher.
+    """One direction of distillation: cross-entropy of a student against the other modality's centred, sharpened teacher.
 
     Args:
         out: number of logits (columns of the projection head).
@@ -24,11 +59,11 @@ class CrossModalDistillation(nn.Module):
         self.register_buffer("centre", torch.zeros(1, out))
 
     def targets(self, teacher_BK: Tensor, teacher_temperature: float) -> Tensor:
-        """softmax((teacher - centre) / temperature), without gradient: (B, K)."""
+        """Returns softmax((teacher - centre) / temperature), without gradient: (B, K)."""
         return ((teacher_BK.detach() - self.centre) / teacher_temperature).softmax(-1)
 
     def forward(self, student_RK: Tensor, targets_BK: Tensor) -> Tensor:
-        """Mean cross-entropy over all pairs of a student view and the teacher view of the same clip.
+        """Returns the mean cross-entropy over all pairs of a student view and the teacher view of the same clip.
 
         Args:
             student_RK: student logits, one block of B rows per view: (views * B, K).
@@ -48,5 +83,49 @@ class CrossModalDistillation(nn.Module):
 
 
 def entropy(targets_BK: Tensor) -> Tensor:
-    """Mean entropy of the targets in nats; log K means the teacher says nothing (collapse)."""
+    """Returns the mean entropy of the targets in nats; log K means that the teacher says nothing (collapse)."""
     return -torch.xlogy(targets_BK, targets_BK).sum(-1).mean()
+
+
+@registry.terms.register("distillation")
+class Distillation(Term):
+    """L_kd: cross-entropy of each student against the other modality's teacher."""
+
+    columns = (
+        *each(MODALITIES, LoggedColumn("distillation_{}", "distillation, {} student")),
+        *each(
+            MODALITIES,
+            LoggedColumn("teacher_entropy_{}", "teacher entropy, {}", "diagnostic", limit="log K", sign=UNIFORM),
+        ),
+        *each(MODALITIES, LoggedColumn("centre_norm_{}", "centre norm, {}", "diagnostic", limit="√K", sign=ALIKE)),
+    )
+    needs_teachers = True
+
+    def __init__(self, settings: Any, sizes: RunSizes) -> None:
+        super().__init__(settings, sizes)
+        # Named after the student that learns; the centre is that of the other modality's teacher.
+        self.directions = PerModality(
+            {
+                m: CrossModalDistillation(sizes.logits, settings.student_temperature, settings.centre_momentum)
+                for m in sizes.modalities
+            }
+        )
+
+    def forward(self, outputs: Outputs) -> Values:
+        found = Values({})
+        for student, direction in self.directions.items():
+            teacher = OTHER[student]
+            targets_BK = direction.targets(outputs.teacher_BK[teacher], outputs.temperatures[teacher])
+            found.losses[f"distillation_{student}"] = direction(outputs.student_RK[student], targets_BK)
+            found.diagnostics[f"teacher_entropy_{teacher}"] = entropy(targets_BK)
+        return found
+
+    @torch.no_grad()
+    def finish(self, teacher_BK: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Moves the centres."""
+        norms = {}
+        for student, direction in self.directions.items():
+            teacher = OTHER[student]
+            direction.update_centre(teacher_BK[teacher])
+            norms[f"centre_norm_{teacher}"] = direction.centre.norm()
+        return norms

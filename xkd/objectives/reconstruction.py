@@ -6,11 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xkd import registry
+from xkd.logged import LoggedColumn, each
+from xkd.models.networks import MODALITIES
+from xkd.objectives.term import Outputs, Term, Values
+
 VARIANCE_FLOOR = 1e-6
 
 
 def split_patches(rank_BN: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor]:
-    """Indices of the patches that stay visible and of those that are hidden from the encoder.
+    """Returns the indices of the patches that stay visible and of those that are hidden from the encoder.
 
     Returns:
         (B, K) of the lowest ranks, K = round(N (1 - mask_ratio)); (B, M) of the others, in ascending order.
@@ -20,18 +25,18 @@ def split_patches(rank_BN: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor]:
 
 
 def kept_patches(rank_BN: Tensor, mask_ratio: float) -> Tensor:
-    """Indices (B, K) of the patches that stay visible, as `split_patches` gives them."""
+    """Returns the indices (B, K) of the patches that stay visible, as `split_patches` does."""
     return split_patches(rank_BN, mask_ratio)[0]
 
 
 def masked(keep_BK: Tensor, patches: int) -> Tensor:
-    """(B, N) booleans, True where a patch is hidden from the encoder."""
+    """Returns (B, N) booleans, True where a patch is hidden from the encoder."""
     hidden = torch.ones(len(keep_BK), patches, dtype=torch.bool, device=keep_BK.device)
     return hidden.scatter(1, keep_BK, False)
 
 
 def normalised_targets(patches_BNP: Tensor) -> Tensor:
-    """Each patch to zero mean and unit variance: (x - mean) / sqrt(var + 1e-6), var unbiased.
+    """Scales each patch to zero mean and unit variance: (x - mean) / sqrt(var + 1e-6), var unbiased.
 
     Written as a LayerNorm, whose variance is the biased one: one fused pass instead of five.
     """
@@ -42,10 +47,26 @@ def normalised_targets(patches_BNP: Tensor) -> Tensor:
 
 
 def reconstruction_loss(predicted_BNP: Tensor, patches_BNP: Tensor, hidden_BM: Tensor) -> Tensor:
-    """Mean squared error on the hidden patches against per-patch normalised targets; a scalar.
+    """Returns the mean squared error of the hidden patches against per-patch normalised targets; a scalar.
 
     Args:
         hidden_BM: as `split_patches` gives them; indices, since a GPU would have to be waited for to count booleans.
     """
     index_BMP = hidden_BM.unsqueeze(-1).expand(-1, -1, predicted_BNP.shape[-1])
     return F.mse_loss(predicted_BNP.gather(1, index_BMP), normalised_targets(patches_BNP.gather(1, index_BMP)))
+
+
+@registry.terms.register("reconstruction")
+class Reconstruction(Term):
+    """L_ae: the mean over modalities of the error on hidden patches."""
+
+    columns = each(MODALITIES, LoggedColumn("reconstruction_{}", "reconstruction, {}"))
+    needs_decoders = True
+
+    def forward(self, outputs: Outputs) -> Values:
+        return Values(
+            {
+                f"reconstruction_{m}": reconstruction_loss(predicted, outputs.patches_BNP[m], outputs.hidden_BM[m])
+                for m, predicted in outputs.predicted_BNP.items()
+            }
+        )

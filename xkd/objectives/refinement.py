@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-KINDS = ("mean", "softmax", "none")
+from xkd import registry
 
 
-def relevance(own_BHN: Tensor, other_BHM: Tensor) -> Tensor:
-    """Weights (B, H, N) of the mean form, before heads are averaged.
+def head_relevance(own_BHN: Tensor, other_BHM: Tensor) -> Tensor:
+    """Returns the weights (B, H, N) of the mean form, before heads are averaged.
 
     The paper builds M = own (outer) other and takes mean_M(M) / mean_N(own), which is
     own * mean(other) / mean(own): the N x M matrix is never needed.
@@ -19,21 +19,32 @@ def relevance(own_BHN: Tensor, other_BHM: Tensor) -> Tensor:
     return own_BHN * other_BHM.mean(-1, keepdim=True) / own_BHN.mean(-1, keepdim=True)
 
 
+@registry.refinements.register("mean")
+def mean_refinement(own_BHN: Tensor, other_BHM: Tensor) -> Tensor:
+    """Returns the paper's weights, averaged over heads: (B, N)."""
+    return head_relevance(own_BHN, other_BHM).mean(1)
+
+
+@registry.refinements.register("softmax")
+def softmax_refinement(own_BHN: Tensor, other_BHM: Tensor) -> Tensor:
+    """Returns the softmax over patches of the mean of M, averaged over heads: (B, N)."""
+    return (own_BHN * other_BHM.mean(-1, keepdim=True)).softmax(-1).mean(1)
+
+
 def patch_weights(own_BHN: Tensor, other_BHM: Tensor, kind: str) -> Tensor:
-    """Weight of each patch, averaged over heads: (B, N).
+    """Returns the weight of each patch: (B, N).
 
     Args:
         own_BHN: CLS attention to the patches of the modality being refined.
         other_BHM: CLS attention of the other modality.
-        kind: "mean" (paper) or "softmax" (over patches, of the mean of M).
+        kind: a name of `xkd.registry.refinements`.
     """
-    if kind == "softmax":
-        return (own_BHN * other_BHM.mean(-1, keepdim=True)).softmax(-1).mean(1)
-    return relevance(own_BHN, other_BHM).mean(1)
+    weights_BN: Tensor = registry.refinements[kind](own_BHN, other_BHM)
+    return weights_BN
 
 
 def refine(tokens_BND: Tensor, weights_BN: Tensor) -> Tensor:
-    """Weighted tokens, rescaled so that the mean token keeps its energy (squared norm): (B, N, D)."""
+    """Returns weighted tokens, scaled so that the mean token keeps its energy (squared norm): (B, N, D)."""
     weighted = weights_BN.unsqueeze(-1) * tokens_BND
     before = tokens_BND.mean(1).square().sum(-1)
     after = weighted.mean(1).square().sum(-1)

@@ -10,10 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from xkd import registry
+from xkd.objectives.term import Outputs, Term
 from xkd.plan.counting import NetworkRun, operations
-from xkd.plan.shapes import decoder_run, encoder_run, head_run, teacher_run, view_shapes
+from xkd.plan.footprint import networks_without_memory
+from xkd.plan.shapes import decoder_run, encoder_run, head_run, kept_count, patch_counts, teacher_run, view_shapes
 from xkd.recipe import Recipe
-from xkd.training.build import modalities
+from xkd.training.build import modalities, modality_shapes
+from xkd.training.objective import run_objective
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def step_flops(recipe: Recipe) -> StepFlops:
         parts += [part.times(batch) for part in _student(recipe, modality)]
     if recipe.has_teachers:
         parts += [_teacher(recipe, modality).times(batch) for modality in modalities(recipe)]
-        parts += _alignment(recipe)
+    parts += _terms(recipe)
     return StepFlops(tuple(parts), _recomputed(recipe, parts))
 
 
@@ -95,26 +102,56 @@ def _counted(name: str, run: NetworkRun) -> NetworkOperations:
     return NetworkOperations(name, *operations(run, trained=True))
 
 
-def _alignment(recipe: Recipe) -> list[NetworkOperations]:
-    """Products of all pairs of rows (MMD), or of all pairs of columns (CORAL)."""
-    if not recipe.objective.alignment:
+def _terms(recipe: Recipe) -> list[NetworkOperations]:
+    """Counts the products in the terms of the objective themselves, such as those of all pairs of rows in domain alignment.
+
+    PyTorch counts them on tensors without memory. A term of a plugin that looks at values cannot be counted and is left out.
+    """
+    if recipe.training.mode != "pretrain":
         return []
-    batch, logits = recipe.training.batch_size, recipe.model.head.out
-    students, teachers = (1 + recipe.views.local_views) * batch, batch
-    if recipe.objective.discrepancy == "mmd":
-        cost = {rows: 2 * (2 * rows) ** 2 * logits for rows in (students, teachers)}
-    else:
-        cost = {rows: 2 * 2 * rows * logits**2 for rows in (students, teachers)}
-    return [_trained("alignment", cost[students]), NetworkOperations("alignment", cost[teachers])]
+    with torch.device("meta"):
+        outputs = _outputs_without_memory(recipe)
+        terms = run_objective(recipe, networks_without_memory(recipe), classes=1).terms
+    return [part for name, term in terms.items() if (part := _counted_term(name, term, outputs)).forward]
+
+
+def _outputs_without_memory(recipe: Recipe) -> Outputs:
+    """Returns what terms get of a whole batch; to be called on the meta device."""
+    clips, labels_B = recipe.training.batch_size, torch.zeros(recipe.training.batch_size, dtype=torch.long)
+    outputs = Outputs(temperatures=dict.fromkeys(modalities(recipe), 1.0), labels_B=labels_B)
+    for modality in modalities(recipe):
+        counts, kept = patch_counts(recipe, modality), kept_count(recipe, modality)
+        patches_BNP = torch.zeros(clips, counts[0], modality_shapes(recipe)[modality].patch_values)
+        outputs.features_BD[modality] = torch.zeros(clips, recipe.model.width, requires_grad=True)
+        if modality in recipe.reconstructed:
+            outputs.patches_BNP[modality] = patches_BNP
+            outputs.predicted_BNP[modality] = torch.zeros_like(patches_BNP, requires_grad=True)
+            outputs.hidden_BM[modality] = torch.zeros(clips, counts[0] - kept, dtype=torch.long)
+        if recipe.has_teachers:
+            logits = recipe.model.head.out
+            outputs.student_RK[modality] = torch.zeros(len(counts) * clips, logits, requires_grad=True)
+            outputs.teacher_BK[modality] = torch.zeros(clips, logits)
+    return outputs
+
+
+def _counted_term(name: str, term: Term, outputs: Outputs) -> NetworkOperations:
+    try:
+        with FlopCounterMode(display=False) as forward:
+            loss = term(outputs).loss
+        with FlopCounterMode(display=False) as backward:
+            loss.backward()
+    except (RuntimeError, NotImplementedError):
+        return NetworkOperations(name, 0)
+    return NetworkOperations(name, forward.get_total_flops(), backward.get_total_flops())
 
 
 def _recomputed(recipe: Recipe, parts: list[NetworkOperations]) -> float:
-    """Counts forward passes that save memory: of checkpointed networks, and of a batch in parts that alignment compares."""
+    """Forward passes that save memory: of checkpointed networks, and of a batch in parts that a term compares."""
     training, extra = recipe.training, 0.0
     students = [part for part in parts if part.name.startswith("student")]
     if training.checkpoint_activations:
         extra += sum(part.forward for part in parts if part.backward and part.name.startswith(("student", "decoder")))
-    if training.accumulate > 1 and recipe.has_teachers and recipe.objective.alignment:
+    if training.accumulate > 1 and any(registry.terms[name].compares_clips for name in recipe.weights):
         extra += sum(part.forward for part in students)
     return extra
 

@@ -1,60 +1,34 @@
-"""Did teachers or features collapse? A stated rule, applied to every run.
-
-Logits of the projection heads have zero mean and unit variance per clip, hence length sqrt(K). The centre, their running
-mean, is as long as that only if all clips have the same logits: its length over sqrt(K) says how alike a teacher's
-outputs are.
-"""
+"""Judges by a stated rule whether teachers or features collapsed: the signs that the terms of the objective declare."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 
 import pandas as pd
 
+from xkd.logged import CollapseSign, LoggedColumn, unit_value
 from xkd.params import recipe
 from xkd.report.collect import Results, Run
-from xkd.report.curves import read_curve
+from xkd.report.curves import described_columns, read_columns, read_curve
 from xkd.report.text import EMPTY, TextTable
-from xkd.settings import MODALITIES
-
-KINDS = {"entropy": "teacher entropy / log K", "centre": "centre norm / √K", "spread": "feature spread / start"}
 
 EDGE = 0.05  # share of the steps that counts as the start, and as the end
-UNIFORM, NEARLY_UNIFORM, ONE_HOT = 0.99, 0.9, 0.05  # entropy over log K
-ALIKE, NEARLY_ALIKE = 0.995, 0.97  # centre's length over sqrt(K)
-FLAT, SHRUNK = 0.1, 0.5  # spread of features over that of the start
-COLLAPSED, SUSPECT, HEALTHY, NONE = "collapsed", "suspect", "healthy", "nothing to judge"
+HEALTHY, NONE = "healthy", "nothing to judge"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One indicator of one modality, relative to its natural scale; `start` and `end` are means over `EDGE` of the steps.
+    """One sign, in its unit; `start` and `end` are means over `EDGE` of the steps."""
 
-    Attributes:
-        kind: "entropy" (over log K), "centre" (over √K) or "spread" (over its start).
-    """
-
-    kind: str
-    modality: str
+    sign: CollapseSign
     start: float
     end: float
 
     @property
     def finding(self) -> tuple[str, str]:
         """Verdict and, unless healthy, what is wrong."""
-        value = self.end
-        if self.kind == "entropy" and value <= ONE_HOT:
-            return SUSPECT, "targets one-hot"
-        if self.kind == "entropy" and value >= NEARLY_UNIFORM:
-            return _graded(value >= UNIFORM, "targets {}uniform")
-        if self.kind == "centre" and value >= NEARLY_ALIKE:
-            return _graded(value >= ALIKE, "outputs {}the same for all clips")
-        if self.kind == "spread" and value <= SHRUNK:
-            return _graded(value <= FLAT, "features {}the same for all clips")
-        return HEALTHY, ""
+        crossed = [threshold for threshold in self.sign.thresholds if threshold.crossed(self.end)]
+        return (crossed[0].verdict, crossed[0].words) if crossed else (HEALTHY, "")
 
 
 @dataclass(frozen=True)
@@ -68,7 +42,7 @@ class Verdict:
     def word(self) -> str:
         """The worst finding."""
         found = {reading.finding[0] for reading in self.readings}
-        return next((word for word in (COLLAPSED, SUSPECT, HEALTHY) if word in found), NONE)
+        return next((word for word in ("collapsed", "suspect", HEALTHY) if word in found), NONE)
 
     @property
     def sentence(self) -> str:
@@ -78,69 +52,56 @@ class Verdict:
         reasons: dict[str, list[str]] = {}
         for reading in self.readings:
             if reading.finding[1]:
-                owner = "student" if reading.kind == "spread" else "teacher"
-                reasons.setdefault(f"{reading.modality} {owner}", []).append(reading.finding[1])
+                reasons.setdefault(reading.sign.owner, []).append(reading.finding[1])
         said = "; ".join(f"{who}: {', '.join(found)}" for who, found in reasons.items())
         return f"{self.word}: {said or 'no sign of collapse'}"
 
-    def cell(self, kind: str, modality: str) -> str:
-        """ "start → end" of one indicator, or a dash."""
-        for one in self.readings:
-            if (one.kind, one.modality) == (kind, modality):
-                return f"{one.start:.2f} → {one.end:.2f}"
-        return EMPTY
+    def cell(self, sign: CollapseSign) -> str:
+        """Returns "start → end" of one sign, or a dash."""
+        return next((f"{one.start:.2f} → {one.end:.2f}" for one in self.readings if one.sign == sign), EMPTY)
 
 
-def verdicts(results: Results) -> list[Verdict]:
-    """One per ablation and seed, in the order of the settings."""
-    found = []
+def verdict_table(results: Results) -> TextTable:
+    """Returns one line per ablation and seed, in the order of the settings."""
+    signs = _signs(results)
+    rows = []
     for name, runs in results.runs.items():
         logits = recipe(results.params, name).model.head.out
-        found += [Verdict(run, readings(read_curve(run.folder / "steps.csv"), logits)) for run in runs]
-    return found
+        for run in runs:
+            one = Verdict(run, readings(read_curve(run.folder / "steps.csv"), read_columns(run), logits))
+            rows.append([run.ablation, str(run.seed), one.sentence, *(one.cell(sign) for sign in signs)])
+    return TextTable(["ablation", "seed", "verdict", *(sign.title for sign in signs)], rows)
 
 
-def table(results: Results) -> TextTable:
-    """One line per run."""
-    header = ["ablation", "seed", "verdict"]
-    header += [f"{KINDS[kind]}, {modality}" for kind in KINDS for modality in MODALITIES]
-    rows = [
-        [one.run.ablation, str(one.run.seed), one.sentence, *(one.cell(k, m) for k in KINDS for m in MODALITIES)]
-        for one in verdicts(results)
-    ]
-    return TextTable(header, rows)
+def verdict_rules(results: Results) -> dict[str, list[str]]:
+    """Returns the rules by which a run is collapsed, and by which it is suspect, each once."""
+    thresholds = [threshold for sign in _signs(results) for threshold in sign.thresholds]
+    rules: dict[str, list[str]] = {"collapsed": [], "suspect": []}
+    for threshold in thresholds:
+        rule = threshold.rule.format(level=threshold.level)
+        if rule not in rules[threshold.verdict]:
+            rules[threshold.verdict].append(rule)
+    return rules
 
 
-def readings(steps: pd.DataFrame, logits: int) -> list[Reading]:
-    """What the columns of steps.csv say; those that a run does not log are left out.
+def readings(steps: pd.DataFrame, columns: list[LoggedColumn], logits: int) -> list[Reading]:
+    """Returns what the columns of steps.csv say; those that a run does not log are left out.
 
     Args:
         logits: columns of the projection heads, K.
     """
-    scales = {
-        "entropy": ("teacher_entropy", lambda start: math.log(logits)),
-        "centre": ("centre_norm", lambda start: math.sqrt(logits)),
-        "spread": ("feature_spread", lambda start: start),
-    }
-    return [
-        one
-        for (kind, (column, scale)), modality in product(scales.items(), MODALITIES)
-        if (one := _reading(steps, kind, modality, f"{column}_{modality}", scale))
-    ]
+    return [one for column in columns if (one := _reading(steps, column, logits))]
 
 
-def _reading(
-    steps: pd.DataFrame, kind: str, modality: str, column: str, scale: Callable[[float], float]
-) -> Reading | None:
-    values = steps[column].dropna() if column in steps else pd.Series(dtype=float)
-    if values.empty:
+def _signs(results: Results) -> list[CollapseSign]:
+    return [column.sign for column in described_columns(results) if column.sign]
+
+
+def _reading(steps: pd.DataFrame, column: LoggedColumn, logits: int) -> Reading | None:
+    values = steps[column.name].dropna() if column.name in steps else pd.Series(dtype=float)
+    if values.empty or column.sign is None:
         return None
     count = max(1, round(EDGE * len(values)))
     start, end = float(values.head(count).mean()), float(values.tail(count).mean())
-    unit = scale(start)
-    return Reading(kind, modality, start / unit, end / unit) if unit else None
-
-
-def _graded(extreme: bool, words: str) -> tuple[str, str]:
-    """Verdict, and the words with what weakens them in place of the braces."""
-    return (COLLAPSED, words.format("")) if extreme else (SUSPECT, words.format("almost "))
+    unit = unit_value(column.sign.unit, logits, start)
+    return Reading(column.sign, start / unit, end / unit) if unit else None

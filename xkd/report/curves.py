@@ -1,85 +1,91 @@
-"""losses.png, diagnostics.png and alignment.png: what training did, averaged over seeds."""
+"""Draws losses.png, diagnostics.png and alignment.png: what training did, averaged over seeds."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from pydantic import TypeAdapter
 
 from xkd import csv_files
 from xkd.errors import UserError
+from xkd.logged import LoggedColumn, unit_value
 from xkd.params import recipe
-from xkd.report.collect import Results
-from xkd.report.style import YARDSTICK, described, line_styles, message, plt
+from xkd.report.collect import Results, Run
+from xkd.report.style import described, line_styles, message, plt
+from xkd.runs import METRICS
 
-LOSSES = {
-    "reconstruction_video": "reconstruction, video",
-    "distillation_video": "distillation, video student",
-    "alignment_students": "alignment, students",
-    "reconstruction_audio": "reconstruction, audio",
-    "distillation_audio": "distillation, audio student",
-    "alignment_teachers": "alignment, teachers",
-}
-DIAGNOSTICS = {
-    "teacher_entropy_video": "teacher entropy, video",
-    "centre_norm_video": "centre norm, video",
-    "feature_spread_video": "student feature spread, video",
-    "teacher_entropy_audio": "teacher entropy, audio",
-    "centre_norm_audio": "centre norm, audio",
-    "feature_spread_audio": "student feature spread, audio",
-}
-ALIGNMENT = {"alignment_students": "students", "alignment_teachers": "teachers"}
-LIMITS = {"teacher entropy": ("log K", np.log), "centre norm": ("√K", np.sqrt)}
+COLUMNS_TYPE = TypeAdapter(list[LoggedColumn])
 EPOCHS = 10  # fewer make no curve
 WINDOW = 40
 MARKED = 6  # markers along a line
 
 
 def loss_curves(results: Results) -> Figure:
-    """Every loss term (before its weight) per epoch, or per step where there are too few epochs for a curve."""
+    """Draws every loss term (before its weight) per epoch, or per step where there are too few epochs for a curve."""
     index = "epoch" if results.params.training.epochs >= EPOCHS else "step"
-    figure = _panels(_curves(results, index), LOSSES, index)
-    return described(figure, f"Line plots of six loss terms per {index}, one line per ablation. {_last(figure)}")
+    figure, columns = _panels(results, "loss", index)
+    return described(
+        figure, f"Line plots of {len(columns)} loss terms per {index}, one line per ablation. {_last(figure)}"
+    )
 
 
 def diagnostic_curves(results: Results) -> Figure:
-    """Signs of collapse per step: teacher entropy, norm of the centre, spread of features over the batch.
+    """Draws diagnostics per step: teacher entropy, norm of the centre, spread of features over the batch.
 
-    Dotted lines: entropy log K and norm sqrt(K), where a teacher says the same of every clip.
+    Dotted lines: natural limits, such as entropy log K and norm sqrt(K), where a teacher says the same of every clip.
     """
-    figure = _panels(_curves(results, "step"), DIAGNOSTICS, "step")
-    for axis in figure.axes:
-        kind = axis.get_title(loc="left").split(",")[0]
-        limits = {recipe(results.params, name).model.head.out for name in results.runs}
-        if kind in LIMITS and axis.lines and len(limits) == 1:
-            name, limit = LIMITS[kind]
-            value = limit(limits.pop())
+    figure, columns = _panels(results, "diagnostic", "step")
+    logits = {recipe(results.params, name).model.head.out for name in results.runs}
+    for axis, column in zip(figure.axes, columns):
+        if column.limit and len(logits) == 1:
+            value = unit_value(column.limit, *logits)
             axis.axhline(value, color="black", linewidth=1, linestyle=(0, (1, 2)))
             axis.annotate(
-                name, (1, value), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right"
+                column.limit, (1, value), (-2, 3), ("axes fraction", "data"), textcoords="offset points", ha="right"
             )
             axis.margins(y=0.1)
+    kinds = dict.fromkeys(column.title.split(",")[0] for column in columns)
     return described(
         figure,
-        "Line plots per step of teacher entropy, centre norm and feature spread, video above, audio below, one line per "
-        f"ablation; the verdicts stand in the table. {_last(figure)}",
+        f"Line plots per step of {', '.join(kinds)}, video above, audio below, one line per ablation; the verdicts stand in "
+        f"the table. {_last(figure)}",
     )
 
 
 def alignment_curves(results: Results) -> Figure:
-    """Discrepancy between the modalities over the steps, one panel for students and one for teachers."""
-    figure = _panels(_curves(results, "step"), ALIGNMENT, "step")
+    """Draws the discrepancy between the modalities over the steps, one panel for students and one for teachers."""
+    figure, _ = _panels(results, "loss", "step", group="alignment")
     what = (
         "Line plots of the discrepancy between the video and the audio logits per step, for students and for teachers"
     )
     return described(figure, f"{what}, one line per ablation that aligns. {_last(figure)}")
 
 
+def read_columns(run: Run) -> list[LoggedColumn]:
+    """Returns what a run says about the columns of its curves.
+
+    Raises:
+        UserError: it says nothing that this version understands.
+    """
+    path = run.folder / METRICS
+    try:
+        return COLUMNS_TYPE.validate_python(json.loads(path.read_bytes())["columns"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: the run does not say what it logs ({error}); pretrain that run again") from error
+
+
+def described_columns(results: Results) -> list[LoggedColumn]:
+    """Returns the columns of all runs, each once."""
+    return list({one.name: one for runs in results.runs.values() for run in runs for one in read_columns(run)}.values())
+
+
 def read_curve(path: Path) -> pd.DataFrame:
-    """history.csv or steps.csv.
+    """Reads history.csv or steps.csv.
 
     Raises:
         UserError: it is unreadable.
@@ -91,7 +97,7 @@ def read_curve(path: Path) -> pd.DataFrame:
 
 
 def _curves(results: Results, index: str) -> dict[str, pd.DataFrame]:
-    """Mean over seeds of every column, per ablation; steps as running means."""
+    """Averages every column over seeds, per ablation; steps as running means."""
     file = {"epoch": "history.csv", "step": "steps.csv"}[index]
     curves = {
         name: pd.concat([read_curve(run.folder / file) for run in runs]).groupby(index).mean()
@@ -102,8 +108,18 @@ def _curves(results: Results, index: str) -> dict[str, pd.DataFrame]:
     return {name: frame.rolling(max(1, len(frame) // WINDOW), min_periods=1).mean() for name, frame in curves.items()}
 
 
-def _panels(curves: dict[str, pd.DataFrame], titles: dict[str, str], index: str) -> Figure:
-    """Small plots, three in a row, with one legend; an ablation appears where it has values."""
+def _panels(results: Results, kind: str, index: str, group: str = "") -> tuple[Figure, list[LoggedColumn]]:
+    """Draws small plots, three in a row, with one legend; a column or an ablation appears where it has values.
+
+    Args:
+        group: draws only the columns whose titles begin with this word, and leaves the word out.
+    """
+    curves, asked = _curves(results, index), [one for one in described_columns(results) if one.kind == kind]
+    there = {name for frame in curves.values() for name in frame.columns[frame.notna().any()]}
+    found = sorted((one for one in asked if one.name in there and one.title.startswith(group)), key=lambda one: one.row)
+    if not found:
+        return message(f"No ablation of this table logs any of: {', '.join(one.title for one in asked)}."), []
+    titles = {one.name: one.title.removeprefix(f"{group}, ") for one in found}
     styles = line_styles(curves)
     rows, columns = -(-len(titles) // 3), min(3, len(titles))
     figure, axes = plt.subplots(rows, columns, figsize=(11.5, 0.6 + 2.5 * rows), sharex=True, squeeze=False)
@@ -118,19 +134,17 @@ def _panels(curves: dict[str, pd.DataFrame], titles: dict[str, str], index: str)
                 )[0]
         axis.set_title(title)
         axis.grid(axis="y")
-        if not axis.lines:
-            axis.text(0.5, 0.5, "no values", transform=axis.transAxes, ha="center", color=YARDSTICK)
-    for axis in axes[-1]:
+    for unused in axes.flat[len(titles) :]:
+        unused.remove()
+    for axis in axes.flat[max(0, len(titles) - columns) : len(titles)]:  # the lowest of each column
         axis.set_xlabel(index)
-    if not shown:
-        plt.close(figure)
-        return message(f"No ablation of this table logs any of: {', '.join(titles.values())}.")
+        axis.tick_params(labelbottom=True)
     figure.legend(handles=[shown[name] for name in curves if name in shown], loc="outside right center")
-    return figure
+    return figure, found
 
 
 def _last(figure: Figure) -> str:
-    """Where the lines end, in words."""
+    """Says where the lines end."""
     panels = []
     for axis in figure.axes:
         ends = [

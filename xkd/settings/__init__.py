@@ -25,7 +25,7 @@ from xkd.settings.evaluation import Task as Task
 from xkd.settings.model import Decoder as Decoder
 from xkd.settings.model import Head as Head
 from xkd.settings.model import Model as Model
-from xkd.settings.objective import Objective as Objective
+from xkd.settings.objective import ObjectiveSettings as ObjectiveSettings
 from xkd.settings.params import Ablation as Ablation
 from xkd.settings.params import Base as Base
 from xkd.settings.params import Params as Params

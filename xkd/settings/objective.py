@@ -11,12 +11,12 @@ from xkd.settings.base import Epochs, Fraction, Known, Open, Settings, Temperatu
 
 
 class TermSettings(Settings):
-    """Base of the settings of a plugin's objective term."""
+    """Base class of the settings of a plugin's objective term."""
 
     weight: Weight = Field(1.0, description="of the term in the objective; 0 leaves it out")
 
 
-class Objective(Open):
+class ObjectiveSettings(Open):
     """The training objective (paper section 3; weights 5/1/1). A weight of 0 leaves the term out of training.
 
     Terms of plugins stand here by their names, e.g. `barlow: {weight: 0.5}`.

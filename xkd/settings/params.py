@@ -10,7 +10,7 @@ from xkd.settings.base import Folder, Name, Place, Seed, Settings, Text
 from xkd.settings.data import Clips, Dataset, Limits, LogMel
 from xkd.settings.evaluation import Evaluate, Task
 from xkd.settings.model import Model
-from xkd.settings.objective import Objective
+from xkd.settings.objective import ObjectiveSettings
 from xkd.settings.resources import Resources
 from xkd.settings.training import Training
 from xkd.settings.views import Views
@@ -40,7 +40,7 @@ class Base(Settings):
     logmel: LogMel
     views: Views
     model: Model
-    objective: Objective
+    objective: ObjectiveSettings
     training: Training
 
 

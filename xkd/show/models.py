@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xkd import runs
+from xkd import registry, runs
 from xkd.data.windows import Cut
 from xkd.encoders import folder
 from xkd.encoders.config import EncoderConfig
@@ -15,7 +15,6 @@ from xkd.encoders.pretrained import PretrainedEncoder
 from xkd.errors import UserError
 from xkd.models.decoder import PatchDecoder
 from xkd.models.networks import MODALITIES
-from xkd.objectives.refinement import KINDS
 
 PAPER_REFINEMENT = "mean"
 
@@ -108,4 +107,4 @@ def _refinement_of(given: Path) -> str | None:
         kind = json.loads((given / folder.CONFIG).read_text())["recipe"]["objective"]["refinement"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return kind if kind in KINDS else None
+    return kind if kind in (*registry.refinements.names, *registry.refinements.reserved) else None

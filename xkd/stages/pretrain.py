@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from xkd import fingerprint, runs, tracking
+from xkd import fingerprint, plugins, runs, tracking
 from xkd.data import manifest as manifests
 from xkd.data.loader import eval_loader, train_loader
 from xkd.errors import UserError
@@ -28,18 +28,17 @@ from xkd.training.build import build_networks, modalities, modality_shapes, trai
 from xkd.training.embeddings import held_out, save_embeddings
 from xkd.training.export import encoder_config, save_encoders
 from xkd.training.loop import Trainer
-from xkd.training.recorder import DIAGNOSTICS, LOSSES
 from xkd.training.samples import CLIPS, save_samples
 from xkd.training.start import given_encoders, start_from
 from xkd.versions import versions
 
-SHOWN = (CONFIG, METRICS, TIMES, HISTORY, STEPS, SAMPLES, PICTURE, ENCODERS)
+BROWSED_FILES = (CONFIG, METRICS, TIMES, HISTORY, STEPS, SAMPLES, PICTURE, ENCODERS)
 VARIANTS = {"none": "XKD", "students": "XKD-MAS", "all": "XKD-MATS"}
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a run is: its settings, data and seed, and where it keeps its files."""
+class PretrainJob:
+    """A run: its settings, data and seed, and where it keeps its files."""
 
     recipe: Recipe
     manifest: Path
@@ -57,8 +56,9 @@ class Job:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that decides the result: settings, seed, data and code."""
+        """All that decides the result: settings, seed, data and code, that of the plugins in use too."""
         code = {"code": fingerprint.stage("pretrain"), "torch": str(torch.__version__)}
+        code |= {f"plugin {name}": value for name, value in plugins.code(self.recipe.plugins).items()}
         return {**flat(decisive(self.recipe)), "seed": self.seed, "data": self.data.hash, **code}
 
     @property
@@ -76,7 +76,7 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
     process trains on its share of every batch, and the first one writes.
 
     Args:
-        resume: what to do with a checkpoint of other settings, data or code: see `checkpoint.load`.
+        resume: what to do with a checkpoint of other settings, data or code: see `checkpoint.unfinished`.
 
     Raises:
         UserError: bad settings or data, given encoders that do not fit the settings, a checkpoint of another run or one
@@ -92,15 +92,15 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
             group = group.alone()
         state = folder = None
         with group.together():
-            job = Job(recipe, manifest, manifests.read_manifest(manifest), seed, out)
+            job = PretrainJob(recipe, manifest, manifests.read_manifest(manifest), seed, out)
             if group.first:
                 stack.enter_context(checkpoint.exclusive(job.checkpoints))
-                state = checkpoint.load(job.checkpoints, job.identity, resume)
+                state = checkpoint.unfinished(job.checkpoints, job.identity, resume)
         (goes_on,) = group.most(state is not None)
         with group.together():
             trainer = _trainer(job, group)
             if goes_on:
-                trainer.load_state_dict(state or checkpoint.read(job.checkpoints / checkpoint.NEWEST))
+                trainer.load_state_dict(state or checkpoint.content(job.checkpoints / checkpoint.NEWEST))
             if group.first:
                 folder = stack.enter_context(runs.reserved(out, job.name))
         del state
@@ -113,7 +113,7 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
             checkpoint.remove(job.checkpoints)
 
 
-def _trainer(job: Job, group: distributed.Group) -> Trainer:
+def _trainer(job: PretrainJob, group: distributed.TrainingGroup) -> Trainer:
     recipe, seed = job.recipe, job.seed
     networks = _starting_networks(recipe, seed)
     chosen, teachers = modalities(recipe), recipe.has_teachers
@@ -127,8 +127,8 @@ def _trainer(job: Job, group: distributed.Group) -> Trainer:
     return Trainer(recipe, networks, loader, seed, group)
 
 
-def _check_clips(job: Job, chosen: tuple[str, ...]) -> None:
-    """Refuses before training what would fail in it, or after it, where held-out clips are looked at."""
+def _check_clips(job: PretrainJob, chosen: tuple[str, ...]) -> None:
+    """Refuses data before training that would fail in it, or after it, where held-out clips are looked at."""
     for split in ("train", "test"):
         rows = job.data.split(split).rows
         if rows.empty:
@@ -144,7 +144,7 @@ def _check_clips(job: Job, chosen: tuple[str, ...]) -> None:
                 )
 
 
-def _tracked(job: Job, hypothesis: str) -> tracking.TrackedRun:
+def _tracked(job: PretrainJob, hypothesis: str) -> tracking.TrackedRun:
     recipe = job.recipe
     return tracking.start(
         experiment=tracking.PRETRAINING,
@@ -156,12 +156,12 @@ def _tracked(job: Job, hypothesis: str) -> tracking.TrackedRun:
     )
 
 
-def _train(job: Job, trainer: Trainer, tracked: tracking.TrackedRun | None) -> None:
-    """Every process's part; the first one shows and logs what comes of it."""
+def _train(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun | None) -> None:
+    """Trains in every process; the first one shows and logs what comes of it."""
     if job.recipe.training.mode == "none":
         return
     settings = job.recipe.model_dump(mode="json")
-    epochs = trainer.epochs(lambda state: checkpoint.save(job.checkpoints, job.identity, settings, state))
+    epochs = trainer.epochs(lambda state: checkpoint.keep(job.checkpoints, job.identity, settings, state))
     if tracked is None:
         for _ in epochs:
             pass
@@ -169,14 +169,14 @@ def _train(job: Job, trainer: Trainer, tracked: tracking.TrackedRun | None) -> N
     skipped, steps = trainer.update.skipped, len(trainer.loader) * job.recipe.training.epochs
     with counter(f"{job.recipe.ablation} seed {job.seed}", steps, trainer.step) as trainer.on_step:
         for summary, rows in epochs:
-            say(_line(summary))
+            say(_line(summary, trainer.recorder.losses))
             if trainer.update.skipped > skipped:
                 say(f"epoch {summary['epoch']}: {trainer.update.skipped - skipped} of {len(rows)} steps were skipped")
                 skipped = trainer.update.skipped
             tracked.log_steps(rows, key="step")
 
 
-def _finish(job: Job, trainer: Trainer, tracked: tracking.TrackedRun, folder: runs.Folder) -> None:
+def _finish(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, folder: runs.Folder) -> None:
     try:
         with folder.writing() as out:
             _write(job, trainer, tracked, out)
@@ -188,12 +188,12 @@ def _finish(job: Job, trainer: Trainer, tracked: tracking.TrackedRun, folder: ru
         ) from error
     times = {f"run_{name}": value for name, value in trainer.times().items()}  # the plain names are those of curves
     tracked.log_metrics({"trainable_parameters": _trainable(job, trainer), **times})
-    tracked.log_files([job.out / name for name in SHOWN])
+    tracked.log_files([job.out / name for name in BROWSED_FILES])
 
 
-def _write(job: Job, trainer: Trainer, tracked: tracking.TrackedRun, out: Path) -> None:
-    recipe = job.recipe
-    trainer.recorder.write(out)
+def _write(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, out: Path) -> None:
+    recipe, recorder = job.recipe, trainer.recorder
+    recorder.write(out)
     chosen = modalities(recipe)
     save_samples(trainer, _held_out(recipe, job.manifest, chosen), out)
     moments = {"before": _starting_networks(recipe, job.seed).to(trainer.device), "after": trainer.networks}
@@ -204,9 +204,10 @@ def _write(job: Job, trainer: Trainer, tracked: tracking.TrackedRun, out: Path) 
         "clips": len(job.data.split("train").rows),
         "given": {m: config.origin for m, config in given_encoders(recipe.training.weights).items()},
         "trainable_parameters": _trainable(job, trainer),
-        "steps": len(trainer.recorder.steps),
-        "losses": trainer.recorder.last_epoch(LOSSES),
-        "diagnostics": trainer.recorder.last_epoch(DIAGNOSTICS),
+        "steps": len(recorder.steps),
+        "losses": recorder.last_epoch(recorder.losses),
+        "diagnostics": recorder.last_epoch(recorder.diagnostics),
+        "columns": [asdict(column) for column in trainer.objective.columns],
     }
     write_json(out / METRICS, metrics)
     write_json(out / TIMES, trainer.times())
@@ -214,12 +215,12 @@ def _write(job: Job, trainer: Trainer, tracked: tracking.TrackedRun, out: Path) 
     write_json(out / TRACKING, {"run_id": tracked.id, "experiment_id": tracked.experiment_id})
 
 
-def _trainable(job: Job, trainer: Trainer) -> int:
+def _trainable(job: PretrainJob, trainer: Trainer) -> int:
     return trainable_parameters(trainer.objective) if job.recipe.training.mode != "none" else 0
 
 
 def _starting_networks(recipe: Recipe, seed: int) -> Networks:
-    """Weights drawn from the seed, or those that the settings name."""
+    """Returns networks with weights drawn from the seed, or with those that the settings name."""
     networks = build_networks(recipe, seed)
     if recipe.training.weights:
         configs = {m: encoder_config(recipe, m, "student", seed) for m in modality_shapes(recipe)}
@@ -228,12 +229,12 @@ def _starting_networks(recipe: Recipe, seed: int) -> Networks:
 
 
 def _held_out(recipe: Recipe, manifest: Path, chosen: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Evaluation views of the first held-out clips, by modality."""
+    """Returns evaluation views of the first held-out clips, by modality."""
     batch = next(iter(eval_loader(recipe, manifest, "test", CLIPS, chosen)))
     return {m: getattr(batch, m)[0] for m in chosen}
 
 
-def _line(summary: dict[str, Any]) -> str:
-    shown = (*LOSSES, "gradient_norm", "data_wait_seconds", "clips_per_second")
+def _line(summary: dict[str, Any], losses: tuple[str, ...]) -> str:
+    shown = (*losses, "gradient_norm", "data_wait_seconds", "clips_per_second")
     parts = [f"{name} {value:.4g}" for name, value in summary.items() if name in shown]
     return f"epoch {summary['epoch']}: " + ", ".join(parts)

@@ -24,7 +24,7 @@ from xkd.files import locked, replacing, sync
 NEWEST, PREVIOUS, DAMAGED, ASIDE = "last.pt", "previous.pt", "damaged.pt", "set-aside"
 LOG = "log.txt"
 FORMAT = 1
-SHOWN = 6  # differences in an error message
+DIFFERENCES_SHOWN = 6  # differences in an error message
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def _keep_log(folder: Path) -> None:
             os.link(os.readlink("/proc/self/fd/2"), folder / LOG)
 
 
-def save(folder: Path, identity: dict[str, Any], settings: dict[str, Any], state: dict[str, Any]) -> None:
+def keep(folder: Path, identity: dict[str, Any], settings: dict[str, Any], state: dict[str, Any]) -> None:
     """Writes the newest checkpoint whole or not at all; the one that was newest is kept.
 
     Args:
@@ -79,8 +79,8 @@ def save(folder: Path, identity: dict[str, Any], settings: dict[str, Any], state
         ) from error
 
 
-def load(folder: Path, identity: dict[str, Any], resume: str = "same") -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None where there is none.
+def unfinished(folder: Path, identity: dict[str, Any], resume: str = "same") -> dict[str, Any] | None:
+    """Returns the newest checkpoint that can be read, or None where there is none.
 
     Where the newest is damaged, the one before takes its place, and a line on standard error says so.
 
@@ -119,8 +119,8 @@ def load(folder: Path, identity: dict[str, Any], resume: str = "same") -> dict[s
     )
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A checkpoint's content.
+def content(path: Path) -> dict[str, Any]:
+    """Returns what a checkpoint holds.
 
     Raises:
         ValueError: it is damaged or cut short.
@@ -130,8 +130,8 @@ def read(path: Path) -> dict[str, Any]:
             record = archive.testzip()  # torch.load does not compare the checksums that torch.save writes
         if record is not None:
             raise ValueError(f"checksum of {record}")
-        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        return content
+        held: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        return held
     except OSError:
         raise
     except Exception as error:  # damaged bytes raise almost anything
@@ -149,7 +149,7 @@ def _newest_good(folder: Path) -> dict[str, Any] | None:
     problem = None
     if newest.exists():
         try:
-            return read(newest)
+            return content(newest)
         except ValueError as error:
             problem = str(error)
     if not previous.exists():
@@ -157,7 +157,7 @@ def _newest_good(folder: Path) -> dict[str, Any] | None:
             raise _unreadable(newest, problem)
         return None
     try:
-        state = read(previous)
+        state = content(previous)
     except ValueError as error:
         raise _unreadable(previous if problem is None else newest, problem or str(error)) from None
     if problem:
@@ -194,12 +194,12 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
 
 
 def _listed(differences: list[str]) -> str:
-    more = len(differences) - SHOWN
-    return "; ".join(differences[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    more = len(differences) - DIFFERENCES_SHOWN
+    return "; ".join(differences[:DIFFERENCES_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _reason(error: BaseException) -> str:
-    """What went wrong below: torch reports a failed write as an assertion about positions."""
+    """Returns what went wrong below: torch reports a failed write as an assertion about positions."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__context__

@@ -20,7 +20,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Group:
+class TrainingGroup:
     """This process among those of a run.
 
     Attributes:
@@ -39,9 +39,9 @@ class Group:
         """Whether this process writes files."""
         return self.rank == 0
 
-    def alone(self) -> Group:
+    def alone(self) -> TrainingGroup:
         """This process by itself."""
-        return Group(device=self.device)
+        return TrainingGroup(device=self.device)
 
     def share(self, rows: Tensor) -> Tensor:
         """This process's rows of a whole batch's."""
@@ -115,11 +115,11 @@ class Group:
             raise SystemExit(code)
 
 
-ALONE = Group()
+ALONE = TrainingGroup()
 
 
 @contextmanager
-def joined() -> Iterator[Group]:
+def joined() -> Iterator[TrainingGroup]:
     """The processes that torchrun started together with this one; a group of one without torchrun.
 
     Raises:
@@ -133,9 +133,9 @@ def joined() -> Iterator[Group]:
     if gpus:
         torch.cuda.set_device(device)
     if size == 1:
-        yield Group(device=device)
+        yield TrainingGroup(device=device)
         return
     distributed.init_process_group("nccl" if gpus else "gloo")
     control = cast(distributed.ProcessGroup, distributed.new_group(backend="gloo"))  # a number for who is no member
-    yield Group(distributed.get_rank(), size, device, control)
+    yield TrainingGroup(distributed.get_rank(), size, device, control)
     distributed.destroy_process_group()  # after an error others may be gone, and this would wait for them

@@ -5,7 +5,6 @@ Shapes: B clips, N patches, M of them hidden, P values of a patch, R rows (clips
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,47 +14,44 @@ from xkd.models.encoder import Patches
 from xkd.models.networks import OTHER, Networks
 from xkd.objectives.reconstruction import split_patches
 from xkd.objectives.refinement import patch_weights, refine
+from xkd.objectives.term import Outputs
 
 if TYPE_CHECKING:  # the step runs in other projects, which may lack pydantic
-    from xkd.settings import Objective as Settings
+    from xkd.settings import ObjectiveSettings
 
-Views = dict[str, list[Tensor]]
+ViewTensors = dict[str, list[Tensor]]
 CutViews = dict[str, list[Patches]]
-
-
-@dataclass
-class Outputs:
-    """What the networks gave for one batch, per modality, in float32."""
-
-    patches_BNP: dict[str, Tensor] = field(default_factory=dict)
-    predicted_BNP: dict[str, Tensor] = field(default_factory=dict)
-    hidden_BM: dict[str, Tensor] = field(default_factory=dict)
-    features_BD: dict[str, Tensor] = field(default_factory=dict)
-    student_RK: dict[str, Tensor] = field(default_factory=dict)
-    teacher_BK: dict[str, Tensor] = field(default_factory=dict)
 
 
 def run_networks(
     networks: Networks,
-    settings: Settings,
-    views: Views,
+    settings: ObjectiveSettings,
+    views: ViewTensors,
     ranks: dict[str, Tensor],
     reconstruct: bool = True,
     teacher_BK: dict[str, Tensor] | None = None,
 ) -> Outputs:
-    """Runs students on all views, and teachers on theirs unless their logits are known; may run under autocast."""
+    """Runs students on all views, and teachers on theirs unless their logits are known; may run under autocast.
+
+    Args:
+        ranks: per modality an order of the global view's patches, of which the lowest stay visible; empty where students see
+            all patches.
+        reconstruct: whether decoders run, where there are any.
+        teacher_BK: the teachers' logits, if they are known.
+    """
     outputs = Outputs()
     # Student, teacher and reconstruction target read the same global view: cut it once.
     cut = {m: [encoder.cut(view) for view in views[m]] for m, encoder in networks.students.items()}
     for modality, encoder in networks.students.items():
-        keep_BK, hidden_BM = split_patches(ranks[modality], getattr(settings, f"mask_{modality}"))
+        keep_BK = None
+        if ranks:
+            keep_BK, outputs.hidden_BM[modality] = split_patches(ranks[modality], getattr(settings, f"mask_{modality}"))
         visible_BSD = encoder.encode_patches(cut[modality][0], keep_BK).tokens
         means = [visible_BSD[:, 1:].mean(1)]
-        outputs.features_BD[modality] = full_precision(means[0].detach())
-        if reconstruct and modality in networks.decoders:
+        outputs.features_BD[modality] = full_precision(means[0])
+        if reconstruct and keep_BK is not None and modality in networks.decoders:
             outputs.patches_BNP[modality] = cut[modality][0].values
             outputs.predicted_BNP[modality] = full_precision(networks.decoders[modality](visible_BSD, keep_BK))
-            outputs.hidden_BM[modality] = hidden_BM
         if modality in networks.student_heads:
             means += [encoder.encode_patches(patches).tokens[:, 1:].mean(1) for patches in cut[modality][1:]]
             outputs.student_RK[modality] = full_precision(networks.student_heads[modality](torch.cat(means)))
@@ -64,13 +60,13 @@ def run_networks(
 
 
 @torch.no_grad()
-def teacher_logits(networks: Networks, settings: Settings, cut: CutViews) -> dict[str, Tensor]:
+def teacher_logits(networks: Networks, settings: ObjectiveSettings, cut: CutViews) -> dict[str, Tensor]:
     """Computes the logits (B, K) of each teacher's refined tokens."""
     refined = refined_tokens(networks, settings, cut)
     return {m: full_precision(networks.teacher_heads[m](tokens_BND.mean(1))) for m, tokens_BND in refined.items()}
 
 
-def refined_tokens(networks: Networks, settings: Settings, cut: CutViews) -> dict[str, Tensor]:
+def refined_tokens(networks: Networks, settings: ObjectiveSettings, cut: CutViews) -> dict[str, Tensor]:
     """Computes the teachers' patch tokens (B, N, D) after cross-modal refinement."""
     tokens, weights = teacher_tokens_and_weights(networks, settings, cut)
     return {m: refine(tokens[m], weights[m]) if weights else tokens[m] for m in tokens}
@@ -78,7 +74,7 @@ def refined_tokens(networks: Networks, settings: Settings, cut: CutViews) -> dic
 
 @torch.no_grad()
 def teacher_tokens_and_weights(
-    networks: Networks, settings: Settings, cut: CutViews
+    networks: Networks, settings: ObjectiveSettings, cut: CutViews
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Computes the teachers' patch tokens (B, N, D) and refinement weights (B, N); none with refinement "none"."""
     seen = 0 if settings.teacher_view == "global" else 1

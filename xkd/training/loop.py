@@ -1,4 +1,4 @@
-"""The training loop: one class for pretraining and for the supervised yardstick."""
+"""The training loop of every objective, the supervised yardstick's too."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from xkd.models.networks import Networks
 from xkd.progress import say
 from xkd.recipe import Recipe
 from xkd.settings import Training
-from xkd.training.distributed import ALONE, Group
-from xkd.training.objective import Objective
+from xkd.training.distributed import ALONE, TrainingGroup
+from xkd.training.objective import run_objective
 from xkd.training.optimiser import make_optimiser
 from xkd.training.random_state import random_state, set_random_state
-from xkd.training.recorder import Recorder, Row
+from xkd.training.recorder import CurveRow, Recorder
 from xkd.training.schedules import schedules
-from xkd.training.sharing import Inputs
+from xkd.training.sharing import Inputs, faulty_clips
 from xkd.training.step import NotFinite, Step
 from xkd.training.stop import StopRequests, leave
-from xkd.training.supervised import SupervisedObjective
 
 if TYPE_CHECKING:
     from xkd.data.loader import Batch, Loader
@@ -49,12 +48,14 @@ class Trainer:
         on_step: called after every step with the number of steps that were done, 1: for showing progress.
     """
 
-    def __init__(self, recipe: Recipe, networks: Networks, loader: Loader, seed: int, group: Group = ALONE) -> None:
+    def __init__(
+        self, recipe: Recipe, networks: Networks, loader: Loader, seed: int, group: TrainingGroup = ALONE
+    ) -> None:
         self.recipe, self.loader, self.seed, self.group = recipe, loader, seed, group
         gpu = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.device = gpu if group is ALONE else group.device
         self.networks = networks
-        self.objective = _objective(recipe, networks, len(loader.classes)).to(self.device).train()
+        self.objective = run_objective(recipe, networks, len(loader.classes), seed).to(self.device).train()
         training = recipe.training
         if training.batch_size % (group.size * training.accumulate):
             raise UserError(
@@ -67,7 +68,7 @@ class Trainer:
             self.objective, self.optimiser, training.clip_gradient, training.precision, training.accumulate, group
         )
         self.schedules = schedules(training, recipe.objective, len(loader))
-        self.recorder = Recorder()
+        self.recorder = Recorder(self.objective.columns)
         self.epoch = self.batch = 0
         self.seconds = 0.0
         self.on_step: Callable[[int], None] = lambda _steps: None
@@ -78,7 +79,7 @@ class Trainer:
             for block in stack.blocks if training.compile else ():
                 block.compile()
 
-    def epochs(self, save: Callable[[State], None] = lambda state: None) -> Iterator[tuple[Row, list[Row]]]:
+    def epochs(self, save: Callable[[State], None] = lambda state: None) -> Iterator[tuple[CurveRow, list[CurveRow]]]:
         """Trains to the end, yielding each epoch's averages and its steps' rows.
 
         Args:
@@ -123,7 +124,7 @@ class Trainer:
         return self.epoch * len(self.loader) + self.batch
 
     def _next(self, batches: Iterator[Batch], requests: StopRequests, save: Callable[[State], None]) -> Batch:
-        """The next batch; between two steps is also where processes agree to save or to stop."""
+        """Returns the next batch; between two steps is also where processes agree to save or to stop."""
         problem = None
         try:
             batch = next(batches)
@@ -166,21 +167,20 @@ class Trainer:
         return {**scheduled, **logged}
 
     def inputs(self, batch: Batch, step: int) -> Inputs:
-        """What the objective gets of this process's share of a batch."""
+        """Returns what the objective gets of this process's share of a batch."""
         views = {
             m: [view.to(self.device, non_blocking=True) for view in getattr(batch, m)] for m in self.networks.students
         }
-        if self.objective.uses_labels:
-            return Inputs(views, labels_B=batch.labels.to(self.device))
-        ranks = self.ranks(len(batch.ids) * self.group.size, step)
-        temperatures = {m: float(self.schedules[f"teacher_temperature_{m}"][step]) for m in ("video", "audio")}
-        return Inputs(views, {m: self.group.share(of) for m, of in ranks.items()}, temperatures)
+        ranks = self.ranks(len(batch.ids) * self.group.size, step) if self.objective.masks else {}
+        temperatures = {m: float(self.schedules[f"teacher_temperature_{m}"][step]) for m in views}
+        labels_B = batch.labels.to(self.device)
+        return Inputs(views, {m: self.group.share(of) for m, of in ranks.items()}, temperatures, labels_B)
 
     def _stop(self, batch: Batch, inputs: Inputs, step: int, problem: NotFinite) -> None:
         """Ends the run with the names of the clips that are at fault."""
         with self.update.autocast():
             parts = inputs.parts(self.recipe.training.accumulate)
-            rows = torch.cat([self.objective.faulty(part) for part in parts]).tolist()
+            rows = torch.cat([faulty_clips(self.objective, part) for part in parts]).tolist()
         found = [name for name, faulty in zip(batch.ids, rows, strict=True) if faulty]
         own, everyones = self.group.gather(found), self.group.gather(batch.ids)
         clips = [name for names in (own if any(own) else everyones) for name in names]
@@ -192,7 +192,7 @@ class Trainer:
             )
 
     def ranks(self, clips: int, step: int) -> dict[str, Tensor]:
-        """A random order of each clip's patches, from (seed, step): the same after resuming, whatever the processes."""
+        """Draws an order of each clip's patches from (seed, step): the same after resuming, whatever the processes."""
         generator = torch.Generator().manual_seed((self.seed << 32) + step)
         shapes = {m: (clips, encoder.tokens) for m, encoder in self.networks.students.items()}
         return {m: torch.rand(shape, generator=generator).to(self.device) for m, shape in shapes.items()}
@@ -242,7 +242,7 @@ class Trainer:
             set_random_state(draws[self.group.rank])
 
     def times(self) -> dict[str, float]:
-        """Seconds of training, of them waiting for data, and clips per second."""
+        """Returns the seconds of training, of them those waiting for data, and the clips per second."""
         steps = self.recorder.steps
         waited = sum(row["data_wait_seconds"] for row in steps)
         clips = len(steps) * self.recipe.training.batch_size
@@ -251,9 +251,3 @@ class Trainer:
             "data_wait_seconds": round(waited, 2),
             "clips_per_second": round(clips / self.seconds, 1) if self.seconds else 0.0,
         }
-
-
-def _objective(recipe: Recipe, networks: Networks, classes: int) -> Objective | SupervisedObjective:
-    if recipe.training.mode == "supervised":
-        return SupervisedObjective(networks, recipe.model.width, classes)
-    return Objective(networks, recipe.objective, recipe.model.head.out)

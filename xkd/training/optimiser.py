@@ -11,7 +11,7 @@ from torch import Tensor, nn
 def make_optimiser(
     model: nn.Module, learning_rate: float, betas: tuple[float, float], weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW with weight decay on tensors of two or more dimensions that are not called bias."""
+    """Returns AdamW with weight decay on tensors of two or more dimensions that are not called bias."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("bias")]
     others = [p for name, p in named if p.ndim < 2 or name.endswith("bias")]

@@ -1,9 +1,9 @@
-"""What a run leaves as curves: one row per step, one per epoch, times kept in their own columns."""
+"""The curves of a run: one row per step and one per epoch, with times in columns of their own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -12,49 +12,50 @@ import torch
 from torch import Tensor
 
 from xkd import csv_files
-from xkd.models.networks import MODALITIES
+from xkd.logged import LoggedColumn
 from xkd.runs import HISTORY, STEPS
-from xkd.training.supervised import SupervisedObjective
-from xkd.training.terms import TERMS
+from xkd.training.objective import OWN_COLUMNS
+from xkd.training.schedules import SCHEDULED
 
-LOSSES = ("loss", *(name for term in TERMS.values() for name in term.losses), *SupervisedObjective.losses)
-SCHEDULED = ("learning_rate", "ema_momentum", "teacher_temperature_video", "teacher_temperature_audio")
-DIAGNOSTICS = (
-    "gradient_norm",
-    *(name for term in TERMS.values() for name in term.diagnostics),
-    *(f"feature_spread_{modality}" for modality in MODALITIES),
-)
-TIMES = ("data_wait_seconds", "clips_per_second")
-COLUMNS = (*LOSSES, *SCHEDULED, *DIAGNOSTICS, *TIMES)
+STEP_TIMES = ("data_wait_seconds", "clips_per_second")
 COUNTS = ("step", "epoch")
 
-Row = dict[str, float]
+CurveRow = dict[str, float]
 
 
-class Table(TypedDict):
-    """Rows as columns' names and values (rows, columns), NaN where a row has none."""
+class CurveTable(TypedDict):
+    """Rows as the columns' names and values (rows, columns), NaN where a row has none."""
 
     names: list[str]
     values: Tensor
 
 
 class Recorder:
-    """Collects rows; scalars stay tensors until an epoch ends, so that a GPU is not waited for each step."""
+    """Collects rows; scalars stay tensors until an epoch ends, so that a GPU is not waited for each step.
 
-    def __init__(self) -> None:
-        self.steps: list[Row] = []
-        self.epochs: list[Row] = []
+    Args:
+        columns: what the objective logs, our own columns first.
+
+    Attributes:
+        losses, diagnostics: names of those columns, and of the objective and its gradient's norm.
+    """
+
+    def __init__(self, columns: Sequence[LoggedColumn]) -> None:
+        self.losses = ("loss", *(column.name for column in columns if column.kind == "loss"))
+        self.diagnostics = ("gradient_norm", *(column.name for column in columns if column.kind == "diagnostic"))
+        self.steps: list[CurveRow] = []
+        self.epochs: list[CurveRow] = []
         self._pending: list[Mapping[str, float | Tensor]] = []
 
     def add(self, step: int, epoch: int, values: Mapping[str, float | Tensor]) -> None:
-        """One step's scalars under names of `COLUMNS`."""
+        """Adds one step's scalars by the names of their columns."""
         self._pending.append({"step": step, "epoch": epoch, **values})
 
-    def end_epoch(self, epoch: int) -> tuple[Row, list[Row]]:
+    def end_epoch(self, epoch: int) -> tuple[CurveRow, list[CurveRow]]:
         """Averages the epoch's steps; returns its row and the rows of its steps."""
         rows = self._numbers()
         frame = pd.DataFrame(rows).drop(columns=["step", "epoch"])
-        summary: Row = {"epoch": epoch, **{str(name): float(mean) for name, mean in frame.mean().items()}}
+        summary: CurveRow = {"epoch": epoch, **{str(name): float(mean) for name, mean in frame.mean().items()}}
         summary["data_wait_seconds"] = float(frame["data_wait_seconds"].sum())
         self.steps += rows
         self.epochs.append(summary)
@@ -62,40 +63,45 @@ class Recorder:
         return summary, rows
 
     def write(self, out: Path) -> None:
-        """history.csv (per epoch) and steps.csv (per step); columns a run does not have are empty."""
-        for name, rows, index in (
-            (HISTORY, self.epochs, ["epoch"]),
-            (STEPS, self.steps, ["step", "epoch"]),
-        ):
-            csv_files.write_csv(out / name, pd.DataFrame(rows, columns=[*index, *COLUMNS]), float_format="%.9g")
+        """Writes history.csv (per epoch) and steps.csv (per step).
+
+        Our own columns are always there, empty where a run has no values, so that files of all runs are alike; those of
+        plugins come last.
+        """
+        columns = (*self.losses, *SCHEDULED, *self.diagnostics, *STEP_TIMES)
+        own = {"loss", "gradient_norm", *SCHEDULED, *STEP_TIMES, *(column.name for column in OWN_COLUMNS)}
+        columns = tuple(sorted(columns, key=lambda name: name not in own))
+        for name, rows, index in ((HISTORY, self.epochs, ["epoch"]), (STEPS, self.steps, ["step", "epoch"])):
+            csv_files.write_csv(out / name, pd.DataFrame(rows, columns=[*index, *columns]), float_format="%.9g")
 
     def last_epoch(self, columns: tuple[str, ...]) -> dict[str, float]:
         """Returns the last epoch's averages of those columns that the run has."""
         last = self.epochs[-1] if self.epochs else {}
         return {name: last[name] for name in columns if name in last}
 
-    def state_dict(self) -> dict[str, Table]:
-        """Rows as tables, those of the unfinished epoch too: a million rows must load in no time."""
+    def state_dict(self) -> dict[str, CurveTable]:
+        """Returns rows as tables, those of the unfinished epoch too: a million rows must load in no time."""
         pending = self._numbers()
         self._pending = [*pending]
         rows = {"steps": self.steps, "epochs": self.epochs, "pending": pending}
         return {name: _as_table(of) for name, of in rows.items()}
 
-    def load_state_dict(self, state: dict[str, Table]) -> None:
+    def load_state_dict(self, state: dict[str, CurveTable]) -> None:
+        """Takes up what `state_dict` gave."""
         self.steps, self.epochs = _as_rows(state["steps"]), _as_rows(state["epochs"])
         self._pending = [*_as_rows(state["pending"])]
 
-    def _numbers(self) -> list[Row]:
+    def _numbers(self) -> list[CurveRow]:
         return [{k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()} for row in self._pending]
 
 
-def _as_table(rows: list[Row]) -> Table:
+def _as_table(rows: list[CurveRow]) -> CurveTable:
     names = list(dict.fromkeys(name for row in rows for name in row))
     values = [[row.get(name, math.nan) for name in names] for row in rows]
     return {"names": names, "values": torch.tensor(values, dtype=torch.float64)}
 
 
-def _as_rows(table: Table) -> list[Row]:
+def _as_rows(table: CurveTable) -> list[CurveRow]:
     rows = []
     for values in table["values"].tolist():
         row = {name: value for name, value in zip(table["names"], values, strict=True) if not math.isnan(value)}

@@ -1,14 +1,16 @@
-"""Every schedule as one array over steps, computed before training starts (method: "Schedule")."""
+"""Schedules, each as one array over steps that is computed before training starts (method: "Schedule")."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from xkd.settings import Objective, Training
+from xkd.settings import MODALITIES, ObjectiveSettings, Training
+
+SCHEDULED = ("learning_rate", "ema_momentum", *(f"teacher_temperature_{modality}" for modality in MODALITIES))
 
 
 def cosine(first: float, last: float, steps: int, warmup: int = 0) -> np.ndarray:
-    """`steps` values: a linear rise from 0 over `warmup` steps, then a cosine from `first` to `last`."""
+    """Returns `steps` values: a linear rise from 0 over `warmup` steps, then a cosine from `first` to `last`."""
     rise = np.linspace(0, first, warmup, endpoint=False)
     progress = np.arange(steps - warmup) / max(1, steps - warmup)
     fall = last + 0.5 * (first - last) * (1 + np.cos(np.pi * progress))
@@ -16,13 +18,13 @@ def cosine(first: float, last: float, steps: int, warmup: int = 0) -> np.ndarray
 
 
 def linear_then_constant(first: float, last: float, steps: int, warmup: int) -> np.ndarray:
-    """`steps` values: linear from `first` to `last` over `warmup` steps, `last` afterwards."""
+    """Returns `steps` values: linear from `first` to `last` over `warmup` steps, `last` afterwards."""
     rise = np.linspace(first, last, warmup, endpoint=False)
     return np.concatenate([rise, np.full(max(0, steps - warmup), last)])[:steps]
 
 
-def schedules(training: Training, objective: Objective, steps_per_epoch: int) -> dict[str, np.ndarray]:
-    """One array per scheduled quantity, indexed by step.
+def schedules(training: Training, objective: ObjectiveSettings, steps_per_epoch: int) -> dict[str, np.ndarray]:
+    """Returns one array per scheduled quantity, indexed by step.
 
     Args:
         training, objective: groups of that name in `xkd.settings`.
@@ -31,13 +33,7 @@ def schedules(training: Training, objective: Objective, steps_per_epoch: int) ->
     steps = training.epochs * steps_per_epoch
     warmup = min(steps, round(training.warmup_epochs * steps_per_epoch))
     temperature_warmup = min(steps, round(objective.temperature_warmup_epochs * steps_per_epoch))
-    return {
-        "learning_rate": cosine(training.learning_rate, 0.0, steps, warmup),
-        "ema_momentum": cosine(*training.ema, steps),
-        "teacher_temperature_video": linear_then_constant(
-            *objective.teacher_temperature_video, steps, temperature_warmup
-        ),
-        "teacher_temperature_audio": linear_then_constant(
-            *objective.teacher_temperature_audio, steps, temperature_warmup
-        ),
-    }
+    rate, momentum = cosine(training.learning_rate, 0.0, steps, warmup), cosine(*training.ema, steps)
+    ranges: list[tuple[float, float]] = [getattr(objective, name) for name in SCHEDULED[2:]]
+    temperatures = [linear_then_constant(*ends, steps, temperature_warmup) for ends in ranges]
+    return dict(zip(SCHEDULED, (rate, momentum, *temperatures), strict=True))

@@ -1,39 +1,22 @@
 """The training step: from a batch to new weights (method section 3, "Update").
 
-`pretrain`, the tests against reference numbers and the benchmarks all take this one.
+`pretrain`, the tests against reference numbers, the benchmarks and the check of `xkd plan` all take this one.
 """
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from xkd.models.networks import Networks
-from xkd.training.distributed import ALONE, Group
-from xkd.training.forward import Outputs
+from xkd.training.distributed import ALONE, TrainingGroup
+from xkd.training.objective import Objective
 from xkd.training.optimiser import clip_each
-from xkd.training.sharing import Inputs, PartLosses, Whole, gathered
+from xkd.training.sharing import Inputs, SharedObjective
 
 AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class TrainingObjective(Protocol):
-    """What a step needs of an objective: a module with these methods; see `xkd.training.objective.Objective`."""
-
-    networks: Networks
-
-    @property
-    def compares_clips(self) -> bool: ...
-
-    def survey(self, inputs: Inputs) -> Outputs: ...
-
-    def part(self, inputs: Inputs, whole: Whole | None, group: Group, parts: int) -> PartLosses: ...
-
-    def finish(self, parts: list[PartLosses], group: Group) -> dict[str, Tensor]: ...
 
 
 class NotFinite(Exception):
@@ -53,7 +36,7 @@ class Step:
     """Gradients, clipping of each tensor of encoders and heads, AdamW, then the teachers follow.
 
     Args:
-        objective: an `nn.Module`; its networks are changed by every step.
+        objective: its networks are changed by every step.
         optimiser: of the objective's parameters.
         clip_gradient: limit of each student tensor's gradient norm.
         precision: of the networks; losses are in float32.
@@ -66,25 +49,24 @@ class Step:
 
     def __init__(
         self,
-        objective: Any,  # an nn.Module that is a TrainingObjective
+        objective: Objective,
         optimiser: torch.optim.Optimizer,
         clip_gradient: float,
         precision: str = "float32",
         accumulate: int = 1,
-        group: Group = ALONE,
+        group: TrainingGroup = ALONE,
     ) -> None:
-        self.objective: TrainingObjective = objective
-        self.networks: Networks = objective.networks
-        self.optimiser, self.clip_gradient, self.accumulate, self.group = optimiser, clip_gradient, accumulate, group
-        self._module: nn.Module = objective
+        self.objective, self.networks, self.optimiser = objective, objective.networks, optimiser
+        self.clip_gradient, self.accumulate = clip_gradient, accumulate
         self._device = next(objective.parameters()).device.type
         self._precision = AUTOCAST.get(precision)
         self.scaler = torch.amp.GradScaler(self._device, enabled=precision == "float16")
-        self._part: nn.Module = _PartOf(objective)
+        self._shared = SharedObjective(objective, group)
+        self._part: nn.Module = self._shared
         if group.size > 1:
             # Its buckets travel while the backward pass goes on, and blocks that networks share are reduced once. A
             # bucket at a time by hand would need the same list of parameters, and wait at the end.
-            self._part = DistributedDataParallel(self._part, gradient_as_bucket_view=True)
+            self._part = DistributedDataParallel(self._shared, gradient_as_bucket_view=True)
         clipped = set(self.networks.clipped_parameters())
         self._unclipped = [p for p in objective.parameters() if p.requires_grad and p not in clipped]
         self.skipped = 0
@@ -104,7 +86,7 @@ class Step:
         Raises:
             NotFinite: before any weight was changed.
         """
-        centres = {name: centre.clone() for name, centre in self._module.named_buffers()}
+        kept = {name: buffer.clone() for name, buffer in self.objective.named_buffers()}
         logged = self._backward(inputs.parts(self.accumulate))
         self.scaler.unscale_(self.optimiser)
         if hold_last_layer:
@@ -114,8 +96,8 @@ class Step:
         if not finite_gradients(norm, self._unclipped) & logged["loss"].isfinite():
             if not self.scaler.is_enabled() or not logged["loss"].isfinite() or self.scaler.get_scale() < 1:
                 raise NotFinite("gradient" if logged["loss"].isfinite() else "loss", logged)
-            for name, centre in self._module.named_buffers():
-                centre.copy_(centres[name])
+            for name, buffer in self.objective.named_buffers():
+                buffer.copy_(kept[name])
             self.skipped += 1
             norm = norm.new_tensor(float("nan"))
         else:
@@ -125,47 +107,26 @@ class Step:
         return {**logged, "gradient_norm": norm}
 
     def autocast(self) -> torch.autocast:
-        """Inside, networks run in the precision of training."""
+        """Returns a context in which networks run in the precision of training."""
         return torch.autocast(self._device, self._precision, enabled=self._precision is not None)
 
     def _backward(self, parts: list[Inputs]) -> dict[str, Tensor]:
         """Computes the gradients of the whole batch, part by part; returns what is logged."""
         self.optimiser.zero_grad()
-        wholes, done = self._survey(parts), []
+        with self.autocast():
+            wholes, done = self._shared.survey(parts), []
         for number, (inputs, whole) in enumerate(zip(parts, wholes, strict=True), start=1):
             with self._no_sync() if number < len(parts) else nullcontext():
                 with self.autocast():
-                    losses = self._part(inputs, whole, self.group, len(parts))
+                    losses = self._part(inputs, whole, len(parts))
                 self.scaler.scale(losses.total).backward()
             losses.total = losses.total.detach()
             done.append(losses)
-        return self.objective.finish(done, self.group)
-
-    def _survey(self, parts: list[Inputs]) -> list[Whole] | list[None]:
-        """Runs a first pass for all clips' outputs, where a term compares clips and a part holds but some of them."""
-        if len(parts) == 1 or not self.objective.compares_clips:
-            return [None] * len(parts)
-        outputs = []
-        for inputs in parts:
-            with self.autocast():
-                outputs.append(self.objective.survey(inputs))
-        return gathered(outputs, self.group)
+        return self._shared.finish(done)
 
     def _no_sync(self) -> AbstractContextManager[None]:
-        """Inside, processes do not share gradients."""
+        """Returns a context in which processes do not share gradients."""
         return self._part.no_sync() if isinstance(self._part, DistributedDataParallel) else nullcontext()
-
-
-class _PartOf(nn.Module):
-    """The objective of a part of a batch as a module's `forward`, which DistributedDataParallel needs."""
-
-    def __init__(self, objective: nn.Module) -> None:
-        super().__init__()
-        self.objective = objective
-
-    def forward(self, inputs: Inputs, whole: Whole | None, group: Group, parts: int) -> PartLosses:
-        losses: PartLosses = self.objective.part(inputs, whole, group, parts)  # type: ignore[operator]
-        return losses
 
 
 def finite_gradients(norm: Tensor, others: list[nn.Parameter]) -> Tensor:

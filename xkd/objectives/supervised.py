@@ -1,0 +1,37 @@
+"""The supervised yardstick: the same encoders trained with labels (not part of the paper's objective)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import nn
+
+from xkd import registry
+from xkd.logged import LoggedColumn, each
+from xkd.models.networks import MODALITIES, PerModality
+from xkd.objectives.term import Outputs, RunSizes, Term, Values
+
+
+@registry.terms.register("supervised")
+class Supervised(Term):
+    """Cross-entropy of a linear layer on each modality's mean patch token of the unmasked global view."""
+
+    columns = each(MODALITIES, LoggedColumn("cross_entropy_{}", "cross-entropy of labels, {}"))
+    masks = False
+
+    def __init__(self, settings: Any, sizes: RunSizes) -> None:
+        super().__init__(settings, sizes)
+        self.classifiers = PerModality({m: nn.Linear(sizes.width, sizes.classes) for m in sizes.modalities})
+        for classifier in self.classifiers.values():  # nothing is drawn: a run depends on its seed alone
+            nn.init.zeros_(classifier.weight)
+            nn.init.zeros_(classifier.bias)
+
+    def forward(self, outputs: Outputs) -> Values:
+        assert outputs.labels_B is not None
+        return Values(
+            {
+                f"cross_entropy_{m}": F.cross_entropy(classifier(outputs.features_BD[m]), outputs.labels_B)
+                for m, classifier in self.classifiers.items()
+            }
+        )
