@@ -34,7 +34,7 @@ from xkd.data import augment, colours, decode
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
 from xkd.data.loader import collate
-from xkd.data.logmel import LogMelSpectrogram
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.data.memory import keep_freed_memory
 from xkd.data.views import TrainViews, clip_generator
 from xkd.recipe import Recipe

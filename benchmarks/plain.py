@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xkd.models.decoder import Decoder
-from xkd.models.networks import MODALITIES, OTHER, Networks
+from xkd.modalities import MODALITIES, OTHER
+from xkd.models.networks import Networks
 from xkd.models.vit import Attention, Block, Encoder
 from xkd.objectives.alignment import GAMMAS, SMALLEST_SQUARED_DISTANCE
 from xkd.objectives.reconstruction import VARIANCE_FLOOR

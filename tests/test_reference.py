@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from xkd.data.logmel import LogMelSpectrogram
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.encoders import released
-from xkd.models.networks import MODALITIES, ModalityShape, Networks, Sizes
+from xkd.modalities import MODALITIES
+from xkd.models.networks import ModalityShape, Networks, Sizes
 from xkd.settings import LogMel
 from xkd.training.forward import refined_tokens, teacher_tokens_and_weights
 from xkd.training.objective import Objective

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from xkd.data.encode import write_clip
-from xkd.data.logmel import LogMelSpectrogram
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.data.windows import Cut
 from xkd.encoders import folder
 from xkd.encoders.config import AudioInput, DecoderConfig, EncoderConfig, VideoInput

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchaudio.transforms import MelSpectrogram
 
-from xkd.data.logmel import LogMelSpectrogram
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.errors import UserError
 from xkd.settings import LogMel
 

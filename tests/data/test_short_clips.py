@@ -12,7 +12,7 @@ from xkd.data import encode, manifest, windows
 from xkd.data.clips import open_clips
 from xkd.data.contact_sheet import draw
 from xkd.data.loader import eval_loader, train_loader
-from xkd.data.logmel import LogMelSpectrogram
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.data.padding import padded
 from xkd.data.views import EvalViews, TrainViews, clip_generator
 from xkd.data.windows import Cut

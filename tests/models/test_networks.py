@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from xkd.models.networks import MODALITIES, ModalityShape, Networks, Sizes
+from xkd.modalities import MODALITIES
+from xkd.models.networks import ModalityShape, Networks, Sizes
 from xkd.models.vit import Attention
 
 SHAPES = {"video": ModalityShape((2, 4, 4), (2, 3, 3), 3), "audio": ModalityShape((4, 4), (2, 6), 1)}

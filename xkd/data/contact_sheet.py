@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from xkd.data.clips import ClipStore
-from xkd.data.logmel import LogMelSpectrogram
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.files import replacing
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from xkd.modalities.video import IMAGENET_MEAN, IMAGENET_STD
 from xkd.settings import Finetune
 
 SWITCH = 0.5  # where both are on: how often cutmix takes the place of mixup (paper)

@@ -91,7 +91,7 @@ def outputs_of(networks: Networks, batches: Iterable[Batch]) -> Iterator[tuple[l
         for batch in batches:
             outputs = {}
             for (owner, modality), network in networks.items():
-                views = [network(view.to(device())).float().cpu() for view in getattr(batch, modality)]
+                views = [network(view.to(device())).float().cpu() for view in batch.views[modality]]
                 outputs[owner, modality] = check_finite(torch.stack(views, 1).numpy(), batch.ids, f"{owner} {modality}")
             yield batch.ids, outputs
 

@@ -26,7 +26,7 @@ from xkd.downstream.store import stored
 from xkd.errors import UserError
 from xkd.files import sha256
 from xkd.models.head import ProjectionHead
-from xkd.models.networks import OTHER
+from xkd.modalities import OTHER
 from xkd.models.vit import Encoder
 from xkd.params import canonical
 from xkd.progress import track

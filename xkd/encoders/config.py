@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pydantic import Field, model_validator
 
-from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from xkd.modalities.video import IMAGENET_MEAN, IMAGENET_STD
 from xkd.errors import UserError
 from xkd.settings import Decoder, Fraction, LogMel, Positive, Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from xkd.modalities.video import IMAGENET_MEAN, IMAGENET_STD
 from xkd.models.decoder import Decoder
 from xkd.models.patches import patchify, unpatchify
 from xkd.models.vit import Encoder

@@ -19,9 +19,6 @@ from xkd.models.decoder import Decoder
 from xkd.models.head import ProjectionHead
 from xkd.models.vit import Encoder, make_blocks
 
-MODALITIES = ("video", "audio")
-OTHER = {"video": "audio", "audio": "video"}
-
 Network = TypeVar("Network", bound=nn.Module)
 
 

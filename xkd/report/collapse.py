@@ -18,7 +18,7 @@ from xkd.params import recipe
 from xkd.report.collect import Results, Run
 from xkd.report.curves import read_curve
 from xkd.report.text import EMPTY, TextTable
-from xkd.settings import MODALITIES
+from xkd.modalities import MODALITIES
 
 KINDS = {"entropy": "teacher entropy / log K", "centre": "centre norm / √K", "spread": "feature spread / start"}
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.contact_sheet import draw
-from xkd.data.logmel import LogMelSpectrogram
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.errors import UserError
 from xkd.report import style
 from xkd.settings import Params

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xkd.encoders.pictures import as_picture, reconstruction, relative_weights
 from xkd.errors import UserError
-from xkd.models.networks import OTHER
+from xkd.modalities import OTHER
 from xkd.objectives.reconstruction import kept_patches
 from xkd.objectives.refinement import patch_weights
 from xkd.show.media import Cuttings

@@ -14,7 +14,7 @@ from xkd.encoders.config import EncoderConfig
 from xkd.encoders.pretrained import PretrainedEncoder
 from xkd.errors import UserError
 from xkd.models.decoder import Decoder
-from xkd.models.networks import MODALITIES
+from xkd.modalities import MODALITIES
 from xkd.objectives.refinement import KINDS
 
 PAPER_REFINEMENT = "mean"

@@ -11,7 +11,7 @@ from xkd import made
 from xkd.data import catalogue, manifest
 from xkd.data.clips import open_clips
 from xkd.data.contact_sheet import draw, draw_histograms
-from xkd.data.logmel import LogMelSpectrogram
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.errors import UserError
 from xkd.progress import counter
 from xkd.settings import Params

@@ -230,7 +230,7 @@ def _starting_networks(recipe: Recipe, seed: int) -> Networks:
 def _held_out(recipe: Recipe, manifest: Path, chosen: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """Evaluation views of the first held-out clips, by modality."""
     batch = next(iter(eval_loader(recipe, manifest, "test", CLIPS, chosen)))
-    return {m: getattr(batch, m)[0] for m in chosen}
+    return {m: batch.views[m][0] for m in chosen}
 
 
 def _line(summary: dict[str, Any]) -> str:

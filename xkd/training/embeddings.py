@@ -38,7 +38,7 @@ def held_out(recipe: Recipe, manifest: Path, modalities: tuple[str, ...]) -> Ite
     for first in range(0, len(picked), BATCH):
         numbers = picked[first : first + BATCH]
         batch = collate([(store.ids[i], 0, seen(store, i)) for i in numbers])
-        yield HeldOut(batch.ids, [store.labels[i] for i in numbers], {m: getattr(batch, m)[0] for m in modalities})
+        yield HeldOut(batch.ids, [store.labels[i] for i in numbers], {m: batch.views[m][0] for m in modalities})
 
 
 @torch.no_grad()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from xkd.models.networks import OTHER, Networks
+from xkd.modalities import OTHER
+from xkd.models.networks import Networks
 from xkd.models.vit import Patches
 from xkd.objectives.reconstruction import split_patches
 from xkd.objectives.refinement import patch_weights, refine

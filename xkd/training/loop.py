@@ -168,7 +168,7 @@ class Trainer:
     def inputs(self, batch: Batch, step: int) -> Inputs:
         """What the objective gets of this process's share of a batch."""
         views = {
-            m: [view.to(self.device, non_blocking=True) for view in getattr(batch, m)] for m in self.networks.students
+            m: [view.to(self.device, non_blocking=True) for view in batch.views[m]] for m in self.networks.students
         }
         if self.objective.uses_labels:
             return Inputs(views, labels_B=batch.labels.to(self.device))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from xkd import csv_files
-from xkd.models.networks import MODALITIES
+from xkd.modalities import MODALITIES
 from xkd.runs import HISTORY, STEPS
 from xkd.training.supervised import SupervisedObjective
 from xkd.training.terms import TERMS

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from xkd.models.networks import MODALITIES, OTHER, Networks, PerModality
+from xkd.modalities import MODALITIES, OTHER
+from xkd.models.networks import Networks, PerModality
 from xkd.objectives.alignment import DISCREPANCIES
 from xkd.objectives.distillation import CrossModalDistillation, entropy
 from xkd.objectives.reconstruction import reconstruction_loss
