@@ -27,6 +27,7 @@ from rich.table import Table
 from torch import Tensor
 from torchaudio.transforms import MelSpectrogram
 from torchvision.transforms.v2 import functional as tv
+from xkd.data.memory import keep_freed_memory
 
 from benchmarks.film import write_film
 from xkd import params
@@ -34,9 +35,8 @@ from xkd.data import augment, colours, decode
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
 from xkd.data.loader import collate
-from xkd.modalities.logmel import LogMelSpectrogram
-from xkd.data.memory import keep_freed_memory
 from xkd.data.views import TrainViews, clip_generator
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.recipe import Recipe
 from xkd.settings import Dataset, VideoView
 from xkd.stages import prepare

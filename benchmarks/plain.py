@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xkd.models.decoder import Decoder
 from xkd.modalities import MODALITIES, OTHER
+from xkd.models.decoder import Decoder
 from xkd.models.networks import Networks
 from xkd.models.vit import Attention, Block, Encoder
 from xkd.objectives.alignment import GAMMAS, SMALLEST_SQUARED_DISTANCE

@@ -9,7 +9,7 @@ import pytest
 from xkd import fingerprint
 
 LAYERS = (
-    *("tracking", "objectives", "models", "data", "encoders", "training"),
+    *("modalities", "tracking", "objectives", "models", "data", "encoders", "training"),
     *("downstream", "plan", "report", "show", "stages"),
 )
 EVERYWHERE = {"xkd.errors", "xkd.files", "xkd.params", "xkd.settings"}  # params reads what settings describes

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.encoders import released
 from xkd.modalities import MODALITIES
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.models.networks import ModalityShape, Networks, Sizes
 from xkd.settings import LogMel
 from xkd.training.forward import refined_tokens, teacher_tokens_and_weights

@@ -359,7 +359,7 @@ def test_features_that_are_not_finite_name_encoder_and_clip(project, monkeypatch
     def with_an_odd_clip(self):
         for batch in views(self):
             if "testclip0005" in batch.ids:
-                batch.video[0][batch.ids.index("testclip0005")] = float("nan")
+                batch.views["video"][0][batch.ids.index("testclip0005")] = float("nan")
             yield batch
 
     monkeypatch.setattr(Views, "__iter__", with_an_odd_clip)

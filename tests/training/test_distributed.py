@@ -60,7 +60,8 @@ class SharedLoader:
             labels = torch.arange(8) % 2
             share = self.group.share
             ids = [f"clip{n}" for n in share(torch.arange(8)).tolist()]
-            yield Batch(ids, share(labels), [share(v) for v in video], [share(v) for v in audio])
+            views = {"video": [share(v) for v in video], "audio": [share(v) for v in audio]}
+            yield Batch(ids, share(labels), views)
 
 
 def recipe_of(variant, **training):

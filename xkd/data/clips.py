@@ -130,6 +130,7 @@ class ClipStore:
     def _packed_numbers(self, pack: Pack, digests: list[str]) -> list[int]:
         for clip_id, digest in zip(self.ids, digests, strict=True):
             if pack.digest.get(clip_id) != digest:
-                raise UserError(f"{self._folder}: does not hold clip {clip_id} of {self.manifest.path}; run prepare again")
+                raise UserError(
+                    f"{self._folder}: does not hold clip {clip_id} of {self.manifest.path}; run prepare again"
+                )
         return [pack.number[clip_id] for clip_id in self.ids]
-

@@ -184,7 +184,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Stacks single clips into a batch, in a worker straight into shared memory."""
     ids, labels, clips = zip(*samples, strict=True)
     views = [clip.views if isinstance(clip, Cuts) else clip for clip in clips]
-    stacked = {m: [default_collate(list(of)) for of in zip(*(view[m] for view in views), strict=True)] for m in views[0]}
+    stacked = {
+        m: [default_collate(list(of)) for of in zip(*(view[m] for view in views), strict=True)] for m in views[0]
+    }
     draws = torch.stack([clip.draws for clip in clips]) if isinstance(clips[0], Cuts) else None
     return Batch(list(ids), torch.tensor(labels), stacked, draws)
 

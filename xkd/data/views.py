@@ -15,7 +15,7 @@ from torch import Tensor
 from xkd import registry
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
-from xkd.modalities.base import COLUMNS, Augmentation, Cutter, Draw, clip_generator, draw_table
+from xkd.modalities.base import COLUMNS, Augmentation, Cutter, Draw, draw_table
 from xkd.modalities.video import VideoCutter
 from xkd.recipe import Recipe
 from xkd.settings import Clips

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xkd.errors import UserError
+from xkd.modalities import MODALITIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,7 +114,7 @@ def check_finite(outputs: np.ndarray, ids: Sequence[str] | np.ndarray, name: str
 
 def of_rows(rows: pd.DataFrame, outputs: dict[Key, np.ndarray]) -> Clips:
     """Outputs in the order of a manifest's rows, with what the rows say."""
-    items = {m: _items(rows, f"{m}_source") for m in ("video", "audio")}
+    items = {m: _items(rows, f"{m}_source") for m in MODALITIES}
     return Clips(rows["id"].to_numpy(dtype=str), rows["label"].to_numpy(dtype=str), items, outputs)
 
 

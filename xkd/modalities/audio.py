@@ -101,7 +101,13 @@ class Audio(Modality):
         return LogMelSpectrogram(fed.logmel, fed.sample_rate)
 
     def fed(
-        self, batch: Tensor, fed: Any, transform: Any, device: torch.device, whole: Callable[[int], int], rate: int | None
+        self,
+        batch: Tensor,
+        fed: Any,
+        transform: Any,
+        device: torch.device,
+        whole: Callable[[int], int],
+        rate: int | None,
     ) -> Tensor:
         from torchaudio.functional import resample
 

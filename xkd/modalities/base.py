@@ -211,7 +211,13 @@ class Modality(ABC):
 
     @abstractmethod
     def fed(
-        self, batch: Tensor, fed: Any, transform: Any, device: torch.device, whole: Callable[[int], int], rate: int | None
+        self,
+        batch: Tensor,
+        fed: Any,
+        transform: Any,
+        device: torch.device,
+        whole: Callable[[int], int],
+        rate: int | None,
     ) -> Tensor:
         """Converts raw clips to an encoder's input (B, channels, ...).
 

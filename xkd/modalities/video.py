@@ -91,7 +91,13 @@ class Video(Modality):
         return None
 
     def fed(
-        self, batch: Tensor, fed: Any, transform: Any, device: torch.device, whole: Callable[[int], int], rate: int | None
+        self,
+        batch: Tensor,
+        fed: Any,
+        transform: Any,
+        device: torch.device,
+        whole: Callable[[int], int],
+        rate: int | None,
     ) -> Tensor:
         if batch.ndim != 5 or batch.shape[-1] != 3 or batch.dtype != torch.uint8:
             raise UserError(
@@ -114,7 +120,7 @@ class Video(Modality):
         return images[:, images.shape[1] // 2].permute(0, 3, 1, 2).clamp(0, 1)
 
 
-def framesbetween(first: int, count: int | None, length: int) -> range:
+def frames_between(first: int, count: int | None, length: int) -> range:
     """Lists the numbers of `count` frames of `length` from `first` on (None: all of them); at least the last frame."""
     last = length if count is None else min(first + count, length)
     return range(min(first, last - 1), last)

@@ -12,15 +12,16 @@ from torch import nn
 from xkd.data import catalogue, manifest
 from xkd.data.encode import AUDIO_BIT_RATE
 from xkd.errors import UserError
+from xkd.modalities import MODALITIES
 from xkd.plan.memory import FULL, networks_without_memory, parameters
 from xkd.recipe import Recipe
-from xkd.settings import MODALITIES, Clips, Dataset, Params
+from xkd.settings import Clips, Dataset, Params
 
 # Where the clips are not there yet. Mean length of a data set's clips in seconds, from their descriptions; embedded clips
-# last one second. Pictures as wide as most films. Bits of a pixel at the settings of `prepare`: a rough figure.
-SECONDS = {"ucf101": 7.2, "hmdb51": 3.1, "esc50": 5.0, "fsd50k": 7.6}
+# last one second. Frames as wide as those of most videos. Bits of a pixel at the settings of `prepare`: a rough figure.
+TYPICAL_SECONDS = {"ucf101": 7.2, "hmdb51": 3.1, "esc50": 5.0, "fsd50k": 7.6}
 OTHER_SECONDS = 10.0
-ASPECT = 16 / 9
+FRAME_ASPECT = 16 / 9
 BITS_PER_PIXEL = 0.3
 KEPT_CHECKPOINTS = 2  # the last one, and the good one before it
 
@@ -59,19 +60,16 @@ def clip_counts(params: Params, name: str, train: int | None = None) -> ClipCoun
         Path("data") / name / "manifest.csv",
     )
     required = catalogue.required(entry)
-    streams = (required,) if required in MODALITIES else MODALITIES
+    streams = (required,) if required in MODALITIES else tuple(MODALITIES)
     if train is None and path.exists():
         return _from_manifest(path, clips, streams)
     splits, source = ({"train": train}, "--clips") if train is not None else _expected(entry, name)
-    total, prepared, packed = sum(splits.values()), 0.0, 0.0
-    seconds = clips.seconds if entry.kind in catalogue.EMBEDDED else SECONDS.get(entry.kind, OTHER_SECONDS)
-    if "video" in streams:
-        wide = 1 if entry.kind in catalogue.EMBEDDED else ASPECT
-        pixels = total * math.ceil(seconds * clips.fps) * clips.size**2 * wide
-        prepared, packed = prepared + pixels * BITS_PER_PIXEL / 8, packed + 3 * pixels
-    if "audio" in streams:
-        prepared += total * seconds * AUDIO_BIT_RATE / 8
-        packed += total * seconds * clips.sample_rate * 2
+    seconds = clips.seconds if entry.kind in catalogue.EMBEDDED else TYPICAL_SECONDS.get(entry.kind, OTHER_SECONDS)
+    wide = 1 if entry.kind in catalogue.EMBEDDED else FRAME_ASPECT
+    pixels = math.ceil(seconds * clips.fps) * clips.size**2 * wide
+    sizes = ((pixels * BITS_PER_PIXEL / 8, 3 * pixels), (seconds * AUDIO_BIT_RATE / 8, seconds * clips.sample_rate * 2))
+    of_streams = [size for modality, size in zip(MODALITIES, sizes, strict=True) if modality in streams]
+    prepared, packed = (sum(splits.values()) * sum(parts) for parts in zip(*of_streams, strict=True))
     return ClipCounts(splits, source, streams, prepared, packed if clips.pack else 0.0)
 
 

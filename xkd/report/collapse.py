@@ -14,11 +14,11 @@ from itertools import product
 
 import pandas as pd
 
+from xkd.modalities import MODALITIES
 from xkd.params import recipe
 from xkd.report.collect import Results, Run
 from xkd.report.curves import read_curve
 from xkd.report.text import EMPTY, TextTable
-from xkd.modalities import MODALITIES
 
 KINDS = {"entropy": "teacher entropy / log K", "centre": "centre norm / √K", "spread": "feature spread / start"}
 

@@ -29,7 +29,7 @@ from xkd.training.embeddings import held_out, save_embeddings
 from xkd.training.export import encoder_config, save_encoders
 from xkd.training.loop import Trainer
 from xkd.training.recorder import DIAGNOSTICS, LOSSES
-from xkd.training.samples import CLIPS, save_samples
+from xkd.training.samples import SAMPLE_CLIPS, save_samples
 from xkd.training.start import given_encoders, start_from
 from xkd.versions import versions
 
@@ -229,7 +229,7 @@ def _starting_networks(recipe: Recipe, seed: int) -> Networks:
 
 def _held_out(recipe: Recipe, manifest: Path, chosen: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """Evaluation views of the first held-out clips, by modality."""
-    batch = next(iter(eval_loader(recipe, manifest, "test", CLIPS, chosen)))
+    batch = next(iter(eval_loader(recipe, manifest, "test", SAMPLE_CLIPS, chosen)))
     return {m: batch.views[m][0] for m in chosen}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from xkd.modalities import MODALITIES
 from xkd.models.networks import ModalityShape, Networks, Sizes
 from xkd.recipe import Recipe
 from xkd.settings import Model
@@ -13,11 +14,7 @@ from xkd.training.start import given_encoders
 
 def modality_shapes(recipe: Recipe) -> dict[str, ModalityShape]:
     """Patch, grid and channels of each modality's global view."""
-    grids, model = recipe.grids, recipe.model
-    return {
-        "video": ModalityShape(model.video_patch, grids["video"], 3),
-        "audio": ModalityShape(model.audio_patch, grids["audio"], 1),
-    }
+    return {m: ModalityShape(recipe.model.patch(m), grid, MODALITIES[m].channels) for m, grid in recipe.grids.items()}
 
 
 def sizes(model: Model) -> Sizes:

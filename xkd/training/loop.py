@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xkd.errors import UserError
+from xkd.modalities import MODALITIES
 from xkd.models.networks import Networks
 from xkd.models.vit import Block
 from xkd.progress import say
@@ -173,7 +174,7 @@ class Trainer:
         if self.objective.uses_labels:
             return Inputs(views, labels_B=batch.labels.to(self.device))
         ranks = self.ranks(len(batch.ids) * self.group.size, step)
-        temperatures = {m: float(self.schedules[f"teacher_temperature_{m}"][step]) for m in ("video", "audio")}
+        temperatures = {m: float(self.schedules[f"teacher_temperature_{m}"][step]) for m in MODALITIES}
         return Inputs(views, {m: self.group.share(of) for m, of in ranks.items()}, temperatures)
 
     def _stop(self, batch: Batch, inputs: Inputs, step: int, problem: NotFinite) -> None:
