@@ -207,7 +207,7 @@ def test_a_clip_that_cannot_be_read_is_one_line(clips, monkeypatch, workers):
 
 def test_moving_a_batch_moves_every_tensor():
     batch = next(iter(loader.train_loader(augmented(), "m", seed=0))).to("meta")
-    assert all(tensor.device.type == "meta" for tensor in [batch.labels, *batch.video, *batch.views["audio"]])
+    assert all(tensor.device.type == "meta" for tensor in [batch.labels, *all_views(batch)])
 
 
 @pytest.mark.parametrize(
