@@ -16,7 +16,7 @@ def clips(monkeypatch):
     """Ten clips; the manifest knows one label that the opened split does not hold, and is read once for each loader."""
     store = FakeClips(10)
     rows = pd.DataFrame({"label": [*store.labels, "3"]})
-    monkeypatch.setattr(loader, "clips_of", lambda whole, split, fold: store if split != "empty" else FakeClips(0))
+    monkeypatch.setattr(loader, "open_rows", lambda whole, split, fold: store if split != "empty" else FakeClips(0))
     monkeypatch.setattr(loader.manifest, "read", lambda path: SimpleNamespace(rows=rows))
     return store
 

@@ -27,7 +27,9 @@ def plugin():
 
 def noisy(**training):
     return recipe(
-        {"jitter": (0.4, 0.4, 0, 0)}, audio_global={"noise": {"strength": 0.5}}, training=Training(batch_size=4, **training)
+        {"jitter": (0.4, 0.4, 0, 0)},
+        audio_global={"noise": {"strength": 0.5}},
+        training=Training(batch_size=4, **training),
     )
 
 
@@ -67,7 +69,7 @@ def test_evaluation_leaves_it_out():
 @pytest.mark.parametrize("augment", ["cpu", "device"])
 def test_batches_are_the_same_wherever_it_runs(monkeypatch, augment, workers):
     store = FakeClips(4)
-    monkeypatch.setattr(loader, "clips_of", lambda whole, split, fold: store)
+    monkeypatch.setattr(loader, "open_rows", lambda whole, split, fold: store)
     monkeypatch.setattr(loader.manifest, "read", lambda path: type("Whole", (), {"rows": {"label": _Labels()}})())
     batches = loader.train_loader(noisy(augment=augment, workers=workers), "m", seed=3)
     batches.set_epoch(2)

@@ -17,6 +17,7 @@ from xkd.data.media import MediaError
 from xkd.data.packed import INDEX, Pack
 from xkd.data.reader import ClipReader
 from xkd.errors import UserError
+from xkd.modalities import MODALITIES
 from xkd.modalities.video import frames_between
 
 
@@ -26,10 +27,10 @@ def open_clips(manifest_path: str | Path, split: str | None = None, fold: str | 
     Raises:
         UserError: no manifest, no such fold; packed arrays that belong to another manifest.
     """
-    return clips_of(manifest.read(manifest_path), split, fold)
+    return open_rows(manifest.read(manifest_path), split, fold)
 
 
-def clips_of(whole: Manifest, split: str | None = None, fold: str | None = None) -> ClipStore:
+def open_rows(whole: Manifest, split: str | None = None, fold: str | None = None) -> ClipStore:
     """Opens clips of a manifest that was read already, see `open_clips`."""
     return ClipStore(whole.split(split, fold) if split else whole)
 
@@ -48,7 +49,7 @@ class ClipStore:
         self._paths = [rows.path.parent / path for path in table["path"]]
         self._seconds: list[float] = table["seconds"].tolist()
         self._fps, self._rates = table["fps"].tolist(), table["sample_rate"].tolist()
-        self._has: dict[str, list[bool]] = {"video": table["has_video"].tolist(), "audio": table["has_audio"].tolist()}
+        self._has: dict[str, list[bool]] = {m: table[f"has_{m}"].tolist() for m in MODALITIES}
         # The views of a clip are cut one after the other from one open file.
         self._last: tuple[tuple[int, int], ClipReader] | None = None
         self._folder = rows.path.parent / "packed"

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
-from xkd.data.clips import clips_of
+from xkd.data.clips import open_rows
 from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
@@ -233,7 +233,7 @@ class _ClipViews(Dataset[Sample]):
         seed: int = 0,
     ):
         whole = manifest.read(manifest_path)
-        self.views, self.seed, self.store = views, seed, clips_of(whole, *chosen)
+        self.views, self.seed, self.store = views, seed, open_rows(whole, *chosen)
         self.ids = list(self.store.ids)
         self.classes = sorted(set(whole.rows["label"].astype(str)))
         numbers = {label: number for number, label in enumerate(self.classes)}

@@ -15,7 +15,7 @@ from torch import Tensor
 from xkd import registry
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
-from xkd.modalities.base import COLUMNS, Augmentation, Cutter, Draw, draw_table
+from xkd.modalities.base import DRAWS, Augmentation, Cutter, Draw, draw_table
 from xkd.modalities.video import VideoCutter
 from xkd.recipe import Recipe
 from xkd.settings import Clips
@@ -113,7 +113,7 @@ class TrainViews(_Views):
         }
         for place, modality in enumerate(MODALITIES):
             for i, view in enumerate(views.get(modality, [])):
-                views[modality][i] = _augmented(view, self.settings[modality][i], draws[:, i, place, COLUMNS:])
+                views[modality][i] = _augmented(view, self.settings[modality][i], draws[:, i, place, DRAWS:])
         return views
 
 
@@ -202,7 +202,7 @@ def _evenly(count: int) -> list[float]:
 
 def _named(row: Tensor) -> Mapping[str, Draw]:
     """Names the draws of one view, a row of `draw_table`, by modality."""
-    return {m: Draw.split(numbers) for m, numbers in zip(MODALITIES, row[:, :COLUMNS].tolist(), strict=True)}
+    return {m: Draw.split(numbers) for m, numbers in zip(MODALITIES, row[:, :DRAWS].tolist(), strict=True)}
 
 
 def _plugged(view: View) -> list[tuple[type[Augmentation], object]]:

@@ -26,7 +26,7 @@ class PretrainedEncoder(nn.Module):
     def __init__(self, encoder: Encoder, config: EncoderConfig) -> None:
         super().__init__()
         self.encoder, self.config, self.modality = encoder, config, MODALITIES[config.modality]
-        self.transform = self.modality.transform(config.input)
+        self.feeder = self.modality.feeder(config.input, self._whole_patches)
 
     @torch.inference_mode()
     def forward(self, clip: Tensor | np.ndarray, sample_rate: int | None = None) -> Tensor:
@@ -63,8 +63,8 @@ class PretrainedEncoder(nn.Module):
         Raises:
             UserError: another shape or type, no sample rate, or less than one patch in time.
         """
-        device = self.encoder.cls_token.device
-        return self.modality.fed(batch, self.config.input, self.transform, device, self._whole_patches, sample_rate)
+        view: Tensor = self.feeder(batch, self.encoder.cls_token.device, sample_rate)
+        return view
 
     def _whole_patches(self, length: int) -> int:
         patch = self.config.patch[self.modality.time_axis]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xkd.errors import UserError
-from xkd.modalities.base import ClipSource, Cutter, Draw, Modality, between, per_clip, position
+from xkd.modalities.base import ClipSource, Cutter, Draw, Feeder, Modality, between, per_clip, position
 from xkd.modalities.logmel import LogMelSpectrogram
 
 if TYPE_CHECKING:
@@ -83,32 +83,14 @@ class AudioCutter(Cutter):
         return self.logmel.power(torch.from_numpy(Audio().padded(samples.numpy(), length, self.clips.pad)))
 
 
-class Audio(Modality):
-    """Mono waveforms; a view is a log-mel (1, bands, columns), normalised by the data set's mean and deviation."""
+class AudioFeeder(Feeder):
+    """Resamples mono samples (B, S) in [-1, 1] and takes their log-mel: (B, 1, bands, columns)."""
 
-    name, channels, words, unit = "audio", 1, "log-mel", "log-mel columns"
-    time_axis, clip_axes, cropped = 1, 1, False
-    filled = "the rest is silent"
-    cutter = AudioCutter
+    def __init__(self, fed: Any, whole: Callable[[int], int]) -> None:
+        super().__init__(fed, whole)
+        self.logmel = LogMelSpectrogram(fed.logmel, fed.sample_rate)
 
-    def held(self, values: np.ndarray, missing: int) -> np.ndarray:
-        return np.pad(values, (0, missing))
-
-    def frames(self, settings: Base) -> int:
-        return round(settings.clips.seconds * settings.clips.sample_rate) // settings.logmel.hop + 1
-
-    def transform(self, fed: Any) -> LogMelSpectrogram:
-        return LogMelSpectrogram(fed.logmel, fed.sample_rate)
-
-    def fed(
-        self,
-        batch: Tensor,
-        fed: Any,
-        transform: Any,
-        device: torch.device,
-        whole: Callable[[int], int],
-        rate: int | None,
-    ) -> Tensor:
+    def forward(self, batch: Tensor, device: torch.device, rate: int | None = None) -> Tensor:
         from torchaudio.functional import resample
 
         if batch.ndim != 2 or not batch.is_floating_point():
@@ -118,11 +100,27 @@ class Audio(Modality):
             )
         if not rate:
             raise UserError("an audio encoder needs the sample rate: encoder(waveform, sample_rate)")
+        fed = self.settings
         samples = resample(batch.float(), rate, fed.sample_rate).to(device)
         if samples.shape[-1] <= fed.logmel.n_fft // 2:
             raise UserError(f"{samples.shape[-1] / fed.sample_rate:.3f} s of audio are too short for a spectrogram")
-        logmel: Tensor = transform(samples)
-        return logmel[..., : whole(logmel.shape[-1])]
+        logmel: Tensor = self.logmel(samples)
+        return logmel[..., : self.whole(logmel.shape[-1])]
+
+
+class Audio(Modality):
+    """Mono waveforms; a view is a log-mel (1, bands, columns), normalised by the data set's mean and deviation."""
+
+    name, channels, words, unit = "audio", 1, "log-mel", "log-mel columns"
+    time_axis, clip_axes, cropped = 1, 1, False
+    filled = "the rest is silent"
+    cutter, feeder = AudioCutter, AudioFeeder
+
+    def held(self, values: np.ndarray, missing: int) -> np.ndarray:
+        return np.pad(values, (0, missing))
+
+    def frames(self, settings: Base) -> int:
+        return round(settings.clips.seconds * settings.clips.sample_rate) // settings.logmel.hop + 1
 
     def images(self, view: Tensor) -> Tensor:
         return view[:, 0]

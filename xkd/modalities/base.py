@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # models import this package in projects that may lack pydant
     from xkd.settings.params import Base
 
 ATTEMPTS = 10  # candidates of a random crop
-COLUMNS = 18 + 2 * ATTEMPTS  # draws of a view
+DRAWS = 18 + 2 * ATTEMPTS  # draws of a view
 
 
 class Draw(NamedTuple):
@@ -59,7 +59,7 @@ def draw_table(views: int, generator: torch.Generator, plugged: int = 0) -> Tens
         plugged: further columns for augmentations of plugins. Their generator is seeded by `generator`, but is another one:
             plugins change neither our draws nor what `generator` gives next.
     """
-    table = torch.rand(views, 2, COLUMNS, generator=generator)
+    table = torch.rand(views, 2, DRAWS, generator=generator)
     if not plugged:
         return table
     others = clip_generator(generator.initial_seed(), 0, "plugins")
@@ -74,7 +74,7 @@ class Augmentation(ABC):
     Attributes:
         Settings: class of its settings, a subclass of `xkd.settings.base.Settings`.
         modalities: names of those whose views it can change.
-        draws: how many uniform numbers it takes for a view.
+        draws: number of uniform numbers that it takes for a view.
     """
 
     Settings: ClassVar[type]
@@ -90,32 +90,22 @@ class Augmentation(ABC):
             view: (B, 3, T, H, W) for video, (B, 1, M, F) for audio.
             draws: (B, draws) in [0, 1), all the randomness there may be.
             settings: instance of `Settings`.
-
-        Returns:
-            Views of the same shape.
         """
 
 
 class ClipSource(Protocol):
-    """One clip as cutters read it; frames (T, 3, H, W) uint8 or samples (S,) float32, counted from 0.
+    """One clip as cutters read it: frames (T, 3, H, W) uint8 or samples (S,) float32, counted from 0.
 
-    Attributes:
-        id: of the clip.
-        seconds: its length.
-        nominal: whether it is about as long as the settings say; then it is read as a whole.
+    A `nominal` clip is about as long as the settings say, and read as a whole.
     """
 
     id: str
     seconds: float
     nominal: bool
 
-    def whole(self, modality: str) -> Tensor:
-        """Returns all of the clip."""
-        ...
+    def whole(self, modality: str) -> Tensor: ...
 
-    def part(self, modality: str, rate: float, first: int, count: int) -> Tensor:
-        """Returns at most `count` values from number `first` on, at `rate` per second."""
-        ...
+    def part(self, modality: str, rate: float, first: int, count: int) -> Tensor: ...
 
 
 class Cutter(ABC):
@@ -155,6 +145,22 @@ class Cutter(ABC):
         """
 
 
+class Feeder(nn.Module):
+    """Prepares raw clips as an encoder's config says: `feeder(clips, device, rate)`; `rate` is that of samples.
+
+    Args:
+        fed: `input` of the config.
+        whole: rounds a number of frames or columns down to whole patches.
+
+    Raises:
+        UserError: when called with another shape or type, too short clips or without a rate that is needed.
+    """
+
+    def __init__(self, fed: Any, whole: Callable[[int], int]) -> None:
+        super().__init__()
+        self.settings, self.whole = fed, whole
+
+
 class Modality(ABC):
     """What the rest of the code must know of a modality.
 
@@ -164,10 +170,11 @@ class Modality(ABC):
         words: name of what one sees of a clip.
         unit: name of what `time_axis` of a view counts.
         time_axis: the axis of time of a patch.
-        clip_axes: of a raw clip as `fed` takes it, without the batch.
+        clip_axes: axes of a raw clip as a feeder takes it.
         filled: says what `padded` does with a clip that is too short.
         cropped: whether an evaluation may take several crops of one moment.
         cutter: makes the views of a run.
+        feeder: makes the input (B, channels, ...) of an encoder of raw clips, uint8 frames (B, T, H, W, 3) or samples (B, S).
     """
 
     name: ClassVar[str]
@@ -179,6 +186,7 @@ class Modality(ABC):
     filled: ClassVar[str]
     cropped: ClassVar[bool]
     cutter: ClassVar[type[Cutter]]
+    feeder: ClassVar[type[Feeder]]
 
     def padded(self, values: np.ndarray, length: int, pad: str = "hold") -> np.ndarray:
         """Fills frames (T, ...) or samples (S,) up to `length` where there are fewer.
@@ -200,38 +208,6 @@ class Modality(ABC):
     @abstractmethod
     def frames(self, settings: Base) -> int:
         """Computes how many frames (video) or log-mel columns (audio) a clip of nominal length has."""
-
-    @abstractmethod
-    def transform(self, fed: Any) -> nn.Module | None:
-        """Returns a module that `fed` needs, if any.
-
-        Args:
-            fed: `input` of an encoder's config.
-        """
-
-    @abstractmethod
-    def fed(
-        self,
-        batch: Tensor,
-        fed: Any,
-        transform: Any,
-        device: torch.device,
-        whole: Callable[[int], int],
-        rate: int | None,
-    ) -> Tensor:
-        """Converts raw clips to an encoder's input (B, channels, ...).
-
-        Args:
-            batch: uint8 frames (B, T, H, W, 3), or samples (B, S) in [-1, 1].
-            fed: `input` of the encoder's config.
-            transform: of the method of that name.
-            device: of the encoder.
-            whole: rounds a number of frames or columns down to whole patches.
-            rate: samples per second.
-
-        Raises:
-            UserError: another shape or type, or too short.
-        """
 
     @abstractmethod
     def images(self, view: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from xkd.errors import UserError
 from xkd.modalities import colours
-from xkd.modalities.base import ClipSource, Cutter, Draw, Modality, between, per_clip, position
+from xkd.modalities.base import ClipSource, Cutter, Draw, Feeder, Modality, between, per_clip, position
 
 if TYPE_CHECKING:
     from xkd.settings import VideoView
@@ -73,42 +73,36 @@ class VideoCutter(Cutter):
         return torch.from_numpy(Video().padded(frames.numpy(), view.frames, self.clips.pad))
 
 
+class VideoFeeder(Feeder):
+    """Resizes, crops and normalises uint8 frames (B, T, H, W, 3): (B, 3, T', size, size)."""
+
+    def forward(self, batch: Tensor, device: torch.device, rate: int | None = None) -> Tensor:
+        if batch.ndim != 5 or batch.shape[-1] != 3 or batch.dtype != torch.uint8:
+            raise UserError(
+                f"a video encoder takes uint8 frames (T, H, W, 3), not {batch.dtype} {tuple(batch.shape[1:])}"
+            )
+        fed = self.settings
+        frames = batch[:, : self.whole(batch.shape[1])].permute(0, 1, 4, 2, 3).to(device)
+        if min(frames.shape[-2:]) != fed.short_side:
+            frames = resized(frames.flatten(0, 1), [fed.short_side]).unflatten(0, frames.shape[:2])
+        frames = _square(frames, fed.size, 0.5).float().div_(255)
+        mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (fed.mean, fed.std))
+        return ((frames - mean) / std).transpose(1, 2)
+
+
 class Video(Modality):
     """Frames; a view is (3, T, H, W) with ImageNet's mean and standard deviation."""
 
     name, channels, words, unit = "video", 3, "frames", "frames"
     time_axis, clip_axes, cropped = 0, 4, True
     filled = "the last frame is held"
-    cutter = VideoCutter
+    cutter, feeder = VideoCutter, VideoFeeder
 
     def held(self, values: np.ndarray, missing: int) -> np.ndarray:
         return np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])
 
     def frames(self, settings: Base) -> int:
         return round(settings.clips.seconds * settings.clips.fps)
-
-    def transform(self, fed: Any) -> None:
-        return None
-
-    def fed(
-        self,
-        batch: Tensor,
-        fed: Any,
-        transform: Any,
-        device: torch.device,
-        whole: Callable[[int], int],
-        rate: int | None,
-    ) -> Tensor:
-        if batch.ndim != 5 or batch.shape[-1] != 3 or batch.dtype != torch.uint8:
-            raise UserError(
-                f"a video encoder takes uint8 frames (T, H, W, 3), not {batch.dtype} {tuple(batch.shape[1:])}"
-            )
-        frames = batch[:, : whole(batch.shape[1])].permute(0, 1, 4, 2, 3).to(device)
-        if min(frames.shape[-2:]) != fed.short_side:
-            frames = resized(frames.flatten(0, 1), [fed.short_side]).unflatten(0, frames.shape[:2])
-        frames = _square(frames, fed.size, 0.5).float().div_(255)
-        mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (fed.mean, fed.std))
-        return ((frames - mean) / std).transpose(1, 2)
 
     def images(self, view: Tensor) -> Tensor:
         return (view * _STD.to(view.device) + _MEAN.to(view.device)).clamp(0, 1).permute(0, 2, 3, 4, 1)

@@ -78,5 +78,5 @@ def _write_video(
     samples = moment.clips.get(Audio.name)
     rate = round(models.windows()[Audio.name].rate) if samples is not None else 0
     height, width = draw(0).shape[:2]
-    frames = (draw(number) for number in track(range(count), "video"))
+    frames = (draw(number) for number in track(range(count), "frames"))
     encode.write_clip(path, frames, fps, (width, height), samples, rate)
