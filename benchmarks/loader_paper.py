@@ -62,7 +62,7 @@ def main(films: int, clips: int, rounds: int) -> None:
         paths, stores = _prepared(settings, Path(folder), films)
         views, plain = TrainViews(recipe), Plain(recipe, paths)
         cases: dict[str, Callable[[], None]] = {
-            "the plain way, from the films": lambda: _batches(plain, stores["files"], clips),
+            "the plain way, from the videos": lambda: _batches(plain, stores["files"], clips),
             "prepared files": lambda: _batches(views, stores["files"], clips),
             "prepared files, training.augment: device": lambda: _batches(views.cut, stores["files"], clips),
             "packed arrays": lambda: _batches(views, stores["packed"], clips),

@@ -36,25 +36,25 @@ class Track(ABC):
     Args:
         path: the file.
         rate: frames or samples per second.
-        found: what the file holds; None: it was checked before.
+        found: contents of the file; None: it was checked before.
         together: whether times count from the file's first frame, where it has frames, instead of the track's own beginning.
 
     Raises:
         MediaError: the file has no such track, or it cannot be decoded; by every method.
     """
 
-    seconds_at_once: ClassVar[float]
+    seconds_at_once: ClassVar[float]  # most that one task reads
 
-    @abstractmethod
-    def __init__(self, path: Path, rate: float, found: Probe | None = None, together: bool = False) -> None: ...
+    def __init__(self, path: Path, rate: float, found: Probe | None = None, together: bool = False) -> None:
+        self._path, self._rate = path, rate
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @property
-    @abstractmethod
     def seconds(self) -> float:
         """Length of the track."""
+        return len(self) / self._rate
 
     @abstractmethod
     def part(self, first: int, count: int, hold: bool = False) -> np.ndarray:
@@ -73,15 +73,12 @@ class VideoTrack(Track):
             raise MediaError("no video")
         if found and found.video_codec in UNSUPPORTED:
             raise MediaError(f"codec {found.video_codec} is not supported")
-        self._video, self._rate = Video(path, FILE_LIMITS), rate
+        super().__init__(path, rate)
+        self._video = Video(path, FILE_LIMITS)
         self._numbers = self._video.at_rate(rate)
 
     def __len__(self) -> int:
         return len(self._numbers)
-
-    @property
-    def seconds(self) -> float:
-        return len(self) / self._rate
 
     def part(self, first: int, count: int, hold: bool = False) -> np.ndarray:
         if not hold and first >= len(self):
@@ -97,22 +94,22 @@ class AudioTrack(Track):
     def __init__(self, path: Path, rate: float, found: Probe | None = None, together: bool = False) -> None:
         if found and found.audio_codec is None:
             raise MediaError("no audio")
-        self._path, self._rate = path, round(rate)
+        super().__init__(path, round(rate))
         self._declared = found.declared_seconds if found else None
-        self._late = round(found.audio_delay * self._rate) if found and found.video_codec and together else 0
+        self._late = round(found.audio_delay * round(rate)) if found and found.video_codec and together else 0
 
     def __len__(self) -> int:
-        return sum(len(piece) for piece in decode.sound(self._path, self._rate, FILE_LIMITS))
+        return sum(len(piece) for piece in decode.sound(self._path, round(self._rate), FILE_LIMITS))
 
     @property
     def seconds(self) -> float:
-        return self._declared or len(self) / self._rate
+        return self._declared or super().seconds
 
     def part(self, first: int, count: int, hold: bool = False) -> np.ndarray:
         """Decodes from the start, since seeking is inexact in compressed audio, and keeps what was asked for."""
         begin, position, kept = first - self._late, 0, []
         end = max(begin + count, 0)
-        for piece in decode.sound(self._path, self._rate):
+        for piece in decode.sound(self._path, round(self._rate)):
             kept.append(piece[max(max(begin, 0) - position, 0) : max(end - position, 0)])
             position += len(piece)
             if position >= end:
