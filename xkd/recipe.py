@@ -37,7 +37,7 @@ class Recipe(Base):
 
     @property
     def modalities(self) -> tuple[str, ...] | None:
-        """What a run trains, video first; None where that follows from encoders that it is given.
+        """Modalities that a run trains, video first; None where they follow from encoders that it is given.
 
         Where nothing is distilled or aligned, `objective.reconstruct` names them, for the yardsticks too.
         """

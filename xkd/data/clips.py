@@ -36,7 +36,7 @@ def open_rows(whole: Manifest, split: str | None = None, fold: str | None = None
 
 
 class ClipStore:
-    """Frames and audio of clips; packed and decoded values are identical. A copy in another process opens its own files.
+    """Reads frames and audio of clips; packed and decoded values are identical. A copy in another process opens its own files.
 
     Attributes:
         ids, labels: of each clip, in manifest order.

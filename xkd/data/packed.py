@@ -1,4 +1,4 @@
-"""Decoded clips as two flat files that are mapped into memory: nothing to decode while training."""
+"""Keeps decoded clips in two flat files that are mapped into memory: nothing to decode while training."""
 
 from __future__ import annotations
 

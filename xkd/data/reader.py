@@ -96,8 +96,8 @@ class ClipReader:
                 if begin >= first + count:
                     break
                 if begin + frame.samples > first:
-                    sound: np.ndarray = frame.to_ndarray()
-                    pieces.append(sound[0, max(first - begin, 0) : first + count - begin])
+                    decoded: np.ndarray = frame.to_ndarray()
+                    pieces.append(decoded[0, max(first - begin, 0) : first + count - begin])
         except av.FFmpegError as error:
             raise unreadable(error, "damaged audio") from None
         samples: np.ndarray = np.clip(finite(np.concatenate(pieces)), -1, 1) if pieces else np.empty(0, np.float32)

@@ -59,7 +59,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Of one run, among `clips` held-out ones."""
+    """Queries and neighbours of one run, among `clips` held-out clips."""
 
     run: Run
     clips: int
@@ -98,7 +98,7 @@ def shared_space_table(results: Results) -> TextTable | None:
 
 
 def rates(arrays: Arrays, moment: str) -> tuple[float, float, float]:
-    """Computes the percentages of queries whose other half is nearest, is among the `TOP` nearest, whose nearest has their label."""
+    """Computes the percentages of queries whose other half is nearest, is among the `TOP` nearest, and whose nearest clip has their label."""
     labels, found = arrays["labels"], []
     for source, target in DIRECTIONS:
         similarity_NN = similarities(arrays[f"{source}_{moment}"], arrays[f"{target}_{moment}"])

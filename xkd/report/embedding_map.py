@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
+from sklearn.decomposition import PCA
 
 from xkd.modalities import MODALITIES
 from xkd.params import recipe
@@ -78,11 +79,8 @@ def principal_plane(points_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     A direction's sign is arbitrary; here its largest weight is positive.
     """
-    centred = points_ND - points_ND.mean(0)
-    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-    largest = np.abs(directions[:2]).argmax(1)
-    signs = np.sign(directions[[0, 1], largest])
-    return centred @ directions[:2].T * signs, lengths[:2] ** 2 / (lengths**2).sum()
+    analysis = PCA(2, svd_solver="full")
+    return analysis.fit_transform(points_ND), analysis.explained_variance_ratio_
 
 
 def _panel(axis: Axes, arrays: Arrays, moment: str, colours: dict[str, ColorType]) -> float:
