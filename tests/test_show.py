@@ -63,7 +63,7 @@ def run_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """Three seconds in which picture and sound get louder and brighter together: brightness = seconds / 3, loudness half of that."""
+    """Three seconds in which frames and audio get louder and brighter together: brightness = seconds / 3, loudness half of that."""
     path = tmp_path_factory.mktemp("media") / "clip.mp4"
     levels = np.arange(round(SECONDS * FPS)) / (SECONDS * FPS)
     frames = [np.full((32, 32, 3), 255 * level, np.uint8) for level in levels]
@@ -171,8 +171,8 @@ def test_a_damaged_decoder_is_named(run_folder, tmp_path):
 
 
 def test_colour_grows_with_the_weight_of_a_patch():
-    pictures, weights = np.full((2, 4, 4, 3), 0.5), np.array([[[0.0, 1.0], [2.0, 2.0]]])
-    shown = heat(pictures, weights, top=2.0)
+    frames, weights = np.full((2, 4, 4, 3), 0.5), np.array([[[0.0, 1.0], [2.0, 2.0]]])
+    shown = heat(frames, weights, top=2.0)
     np.testing.assert_allclose(shown[:, :2, :2], 0.5)
     redness = shown[..., 0] - shown[..., 2]
     assert redness[0, 0, 0] < redness[0, 0, 3] < redness[0, 3, 0] == redness[1, 3, 3]
@@ -183,12 +183,12 @@ def test_image_and_video(run_folder, clip, tmp_path, capsys):
     show.run(clip, (run_folder,), out, video=True, start=None, seed=0)
     assert capsys.readouterr().out.split() == [str(out), str(out.with_suffix(".mp4"))]
     assert matplotlib.image.imread(out).std() > 0.05
-    with av.open(str(out.with_suffix(".mp4"))) as film:
-        pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in film.decode(video=0)]
-        assert len(pictures) == 8 and film.streams.video[0].average_rate == FPS
-        assert np.abs(pictures[0] - pictures[-1]).max() > 50
-    with av.open(str(out.with_suffix(".mp4"))) as film:
-        assert sum(frame.samples for frame in film.decode(audio=0)) >= 0.9 * RATE
+    with av.open(str(out.with_suffix(".mp4"))) as video:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)]
+        assert len(frames) == 8 and video.streams.video[0].average_rate == FPS
+        assert np.abs(frames[0] - frames[-1]).max() > 50
+    with av.open(str(out.with_suffix(".mp4"))) as video:
+        assert sum(frame.samples for frame in video.decode(audio=0)) >= 0.9 * RATE
     with pytest.raises(UserError, match="ends in .png"):
         show.run(clip, (run_folder,), tmp_path / "seen.jpg", video=False, start=None, seed=0)
     with pytest.raises(UserError, match="no such file"):

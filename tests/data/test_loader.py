@@ -59,6 +59,14 @@ def test_classes_are_the_sorted_labels_of_the_whole_manifest():
     assert loader.train_loader(augmented(), "m", seed=0).classes == ["0", "1", "2", "3"]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_manifest_is_read_once(monkeypatch, workers):
+    read, reads = loader.manifest.read, []
+    monkeypatch.setattr(loader.manifest, "read", lambda path: reads.append(path) or read(path))
+    assert len(list(loader.train_loader(augmented(workers), "m", seed=0))) == 2
+    assert reads == ["m"]
+
+
 def test_only_the_modalities_asked_for_are_in_a_batch():
     batch = next(iter(loader.train_loader(augmented(), "m", seed=0, modalities=("audio",), local_views=False)))
     assert list(batch.views) == ["audio"] and len(batch.views["audio"]) == 1

@@ -1,5 +1,6 @@
 """Clips that are shorter than a view: kept, and padded in one way everywhere."""
 
+import pickle
 from itertools import product
 from pathlib import Path
 
@@ -108,6 +109,16 @@ def test_short_clips_make_batches_for_training_and_evaluation(short):
         assert batch.views["video"][0].shape == (3, 3, 8, 32, 32) and batch.views["audio"][1].shape == (3, 1, 40, 24)
     (batch,) = eval_loader(asked, path, None, 3)
     assert all(view.isfinite().all() for views in batch.views.values() for view in views)
+
+
+def test_a_store_in_another_process_reads_the_same_without_the_manifest(short, monkeypatch):
+    store = open_clips(short)
+    monkeypatch.setattr(manifest, "read", lambda path: pytest.fail("the manifest was read again"))
+    before = [store.video(1), store.audio(1, 0.1)]  # opens a file
+    copy = pickle.loads(pickle.dumps(store))
+    assert (copy.ids, copy.labels, copy.seconds(1)) == (store.ids, store.labels, store.seconds(1))
+    for one, other in zip(before, [copy.video(1), copy.audio(1, 0.1)], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("pad", ["hold", "loop"])
