@@ -94,14 +94,7 @@ def _panel(axis: Axes, arrays: Arrays, moment: str, colours: dict[str, ColorType
             face = colour if look.filled else "none"
             across, up = points[own].T
             axis.scatter(
-                across,
-                up,
-                s=15,
-                marker=look.marker,
-                facecolors=face,
-                edgecolors=colour,
-                linewidths=0.8,
-                alpha=0.65,
+                across, up, s=15, marker=look.marker, facecolors=face, edgecolors=colour, linewidths=0.8, alpha=0.65
             )
     if len(set(labels)) <= COLOURED:
         _name_labels(axis, plane, labels)
