@@ -82,7 +82,7 @@ class Views:
             labels = torch.tensor([self.classes.index(label) for label in part["label"]])
             video = labels.view(-1, 1, 1, 1, 1) + 0.3 * torch.randn(len(part), 3, 4, 16, 16, generator=generator)
             audio = labels.view(-1, 1, 1, 1) + 0.3 * torch.randn(len(part), 1, 8, 16, generator=generator)
-            yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, video=[video], audio=[audio])
+            yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, views={"video": [video], "audio": [audio]})
 
 
 class Tracking:
