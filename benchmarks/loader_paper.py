@@ -30,13 +30,15 @@ from torchvision.transforms.v2 import functional as tv
 
 from benchmarks.film import write_film
 from xkd import params
-from xkd.data import augment, colours, decode
+from xkd.data import decode
+from xkd.data.allocator import keep_freed_memory
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
 from xkd.data.loader import collate
-from xkd.data.logmel import LogMelSpectrogram
-from xkd.data.memory import keep_freed_memory
-from xkd.data.views import TrainViews, clip_generator
+from xkd.data.views import TrainViews
+from xkd.modalities import audio, colours, video
+from xkd.modalities.base import Draw, clip_generator, draw_table
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.recipe import Recipe
 from xkd.settings import Dataset, VideoView
 from xkd.stages import prepare
@@ -60,7 +62,7 @@ def main(films: int, clips: int, rounds: int) -> None:
         paths, stores = _prepared(settings, Path(folder), films)
         views, plain = TrainViews(recipe), Plain(recipe, paths)
         cases: dict[str, Callable[[], None]] = {
-            "the plain way, from the films": lambda: _batches(plain, stores["files"], clips),
+            "the plain way, from the videos": lambda: _batches(plain, stores["files"], clips),
             "prepared files": lambda: _batches(views, stores["files"], clips),
             "prepared files, training.augment: device": lambda: _batches(views.cut, stores["files"], clips),
             "packed arrays": lambda: _batches(views, stores["packed"], clips),
@@ -82,25 +84,23 @@ class Plain:
         )
 
     def __call__(self, store: ClipStore, index: int, generator: torch.Generator) -> dict[str, list[Tensor]]:
-        draws, path = augment.named(augment.draw_table(2, generator)), self.paths[index]
-        together = draws[0]["video"].time
-        return {
-            "video": [
-                self._video(path, view, draw["video"], draw["video"].time if number else together)
-                for number, (view, draw) in enumerate(zip(self.views.video, draws, strict=True))
-            ],
-            "audio": [
-                self._audio(path, view, draw["audio"], draw["audio"].time if number else together)
-                for number, (view, draw) in enumerate(zip(self.views.audio, draws, strict=True))
-            ],
-        }
+        rows, path = draw_table(2, generator).tolist(), self.paths[index]
+        together = Draw.split(rows[0][0]).time
+        views = {}
+        for place, (modality, make) in enumerate((("video", self._video), ("audio", self._audio))):
+            draws = [Draw.split(row[place]) for row in rows]
+            views[modality] = [
+                make(path, view, draw, draw.time if number else together)
+                for number, (view, draw) in enumerate(zip(self.views.settings[modality], draws, strict=True))
+            ]
+        return views
 
-    def _video(self, path: Path, view: VideoView, draw: augment.Draw, place: float) -> Tensor:
-        video = Video(path)
-        shown = video.at_rate(self.recipe.clips.fps)
+    def _video(self, path: Path, view: VideoView, draw: Draw, place: float) -> Tensor:
+        whole = Video(path)
+        shown = whole.at_rate(self.recipe.clips.fps)
         first = int(place * (len(shown) - view.frames))
-        frames = torch.from_numpy(video.frames(shown[first : first + view.frames])).permute(0, 3, 1, 2).contiguous()
-        picture = augment.crop(frames, view, draw).float() / 255
+        frames = torch.from_numpy(whole.frames(shown[first : first + view.frames])).permute(0, 3, 1, 2).contiguous()
+        picture = video.crop(frames, view, draw).float() / 255
         for kind in sorted(range(4), key=draw.order.__getitem__):
             shift = view.jitter[kind] * (2 * draw.jitter[kind] - 1)
             picture = COLOURS[kind](picture, shift if kind == 3 else 1 + shift)
@@ -109,16 +109,16 @@ class Plain:
         if draw.blur < view.blur:
             sigma = 0.1 + 1.9 * draw.sigma
             picture = tv.gaussian_blur(picture, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma] * 2)
-        return tv.normalize(picture, augment.IMAGENET_MEAN, augment.IMAGENET_STD).transpose(0, 1).contiguous()
+        return tv.normalize(picture, video.IMAGENET_MEAN, video.IMAGENET_STD).transpose(0, 1).contiguous()
 
-    def _audio(self, path: Path, view, draw: augment.Draw, place: float) -> Tensor:
+    def _audio(self, path: Path, view, draw: Draw, place: float) -> Tensor:
         settings = self.recipe.logmel
         sound = torch.from_numpy(decode.read_audio(path, self.recipe.clips.sample_rate))
         samples = min(view.frames * settings.hop, round(self.recipe.clips.seconds * self.recipe.clips.sample_rate))
         first = int(place * (len(sound) - samples))
-        power = self.mel(sound[None, first : first + samples] * augment.volume_gain(view, draw))[..., : view.frames]
+        power = self.mel(sound[None, first : first + samples] * audio.volume_gain(view, draw))[..., : view.frames]
         logmel = ((power + settings.floor).log() - settings.mean) / settings.std
-        return augment.resized_crop_logmel(logmel[None], [draw])[0] if view.resized_crop else logmel
+        return audio.resized_crop_logmel(logmel[None], [draw])[0] if view.resized_crop else logmel
 
 
 def _prepared(settings: params.Params, folder: Path, films: int) -> tuple[list[Path], dict[str, ClipStore]]:
@@ -181,19 +181,17 @@ def _parts(case: Callable[[], None]) -> dict[str, float]:
 
         return wrapper
 
-    jitter = tuple(timed(f"  {change.__name__}", change) for change in augment.JITTER)
+    jitter = tuple(timed(f"  {change.__name__}", change) for change in video.JITTER)
     watched = [(ClipStore, "video", "decode video"), (ClipStore, "audio", "decode sound")]
-    watched += [(augment, "crop", "crop, resize, flip"), (augment, "augment_video", "to float, colours, normalise")]
+    watched += [(video, "crop", "crop, resize, flip"), (video, "augment_frames", "to float, colours, normalise")]
     watched += [(colours, "grey", "  grey"), (colours, "blur", "  blur")]
-    watched += [(augment, "augment_audio", "volume, logarithm, resized crop of log-mel")]
+    watched += [(audio, "augment_power", "volume, logarithm, resized crop of log-mel")]
     watched.append((LogMelSpectrogram, "power", "mel power"))
-    originals = [(where, name, getattr(where, name)) for where, name, _ in watched] + [
-        (augment, "JITTER", augment.JITTER)
-    ]
+    originals = [(where, name, getattr(where, name)) for where, name, _ in watched] + [(video, "JITTER", video.JITTER)]
     try:
         for where, name, title in watched:
             setattr(where, name, timed(title, getattr(where, name)))
-        augment.JITTER = jitter
+        video.JITTER = jitter
         started = time.process_time()
         case()
         spent["all"] = time.process_time() - started

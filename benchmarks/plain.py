@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xkd.modalities import MODALITIES, OTHER
 from xkd.models.decoder import PatchDecoder
-from xkd.models.networks import MODALITIES, OTHER, Networks
+from xkd.models.networks import Networks
 from xkd.models.vit import Attention, Block, VisionTransformer
 from xkd.objectives.alignment import GAMMAS, SMALLEST_SQUARED_DISTANCE
 from xkd.objectives.reconstruction import VARIANCE_FLOOR

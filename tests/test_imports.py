@@ -21,8 +21,8 @@ FOLDERS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"setti
 EVERYWHERE = {
     "xkd.errors",
     "xkd.files",
-    "xkd.models.networks",
     "xkd.params",
+    "xkd.registry",
     "xkd.settings",
 }  # params reads what settings describes
 

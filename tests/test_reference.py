@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from xkd.data.logmel import LogMelSpectrogram
 from xkd.encoders import released
+from xkd.modalities import MODALITIES
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.models.encoder import Backbone, ModalityShape
-from xkd.models.networks import MODALITIES, Networks, NetworkSizes
+from xkd.models.networks import Networks, NetworkSizes
 from xkd.objectives.term import RunSizes
 from xkd.settings import LogMel
 from xkd.training.forward import refined_tokens, teacher_tokens_and_weights

@@ -15,7 +15,7 @@ from xkd import plugins, registry, settings_file
 from xkd.errors import UserError
 from xkd.recipe import Recipe
 from xkd.registry import suggest
-from xkd.settings import MODALITIES, Params, PretrainRequest, Task
+from xkd.settings import MODALITY_NAMES, Params, PretrainRequest, Task
 from xkd.settings.explain import shown, validated
 
 CHANGEABLE = ("views", "model", "objective", "training")
@@ -178,9 +178,9 @@ def _given(weights: tuple[str, ...]) -> tuple[str, ...] | None:
 def _can_judge(params: Params, task: Task, trained: tuple[str, ...] | None) -> bool:
     """Whether a run of these modalities (None: not known yet) has an encoder for the task, for retrieval both."""
     require = params.datasets[task.dataset or params.dataset].require
-    there = [m for m in task.modalities if require not in MODALITIES or m == require]
+    there = [m for m in task.modalities if require not in MODALITY_NAMES or m == require]
     seen = [m for m in there if trained is None or m in trained]
-    return len(seen) >= (len(MODALITIES) if task.protocol == "retrieval" else 1)
+    return len(seen) >= (len(MODALITY_NAMES) if task.protocol == "retrieval" else 1)
 
 
 def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> Recipe:

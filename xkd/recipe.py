@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import model_validator
 
 from xkd import registry
-from xkd.settings.base import MODALITIES, Name, plugin_files
+from xkd.settings.base import MODALITY_NAMES, Name, plugin_files
 from xkd.settings.params import Base
 
 
@@ -50,26 +50,21 @@ class Recipe(Base):
 
     @property
     def modalities(self) -> tuple[str, ...] | None:
-        """What a run trains, video first; None where that follows from encoders that it is given.
+        """Modalities that a run trains, video first; None where they follow from encoders that it is given.
 
         Where nothing is distilled or aligned, `objective.reconstruct` names them, for the yardsticks too.
         """
         if self.training.mode == "none" and self.training.weights:
             return None
         if self.has_teachers:
-            return MODALITIES
-        return tuple(m for m in MODALITIES if m in self.objective.reconstruct) or MODALITIES
+            return MODALITY_NAMES
+        return tuple(m for m in MODALITY_NAMES if m in self.objective.reconstruct) or MODALITY_NAMES
 
     @property
     def grids(self) -> dict[str, tuple[int, ...]]:
         """Patches of each modality's global view along each axis: frames, rows, columns; mel bands, steps of time."""
-        video, audio = self.views.video_global, self.views.audio_global
-        frames, rows, columns = self.model.video_patch
-        bands, steps = self.model.audio_patch
-        return {
-            "video": (video.frames // frames, video.size // rows, video.size // columns),
-            "audio": (self.logmel.n_mels // bands, audio.frames // steps),
-        }
+        shapes = {m: next(iter(self.views.of(m).values())).shape(self.logmel) for m in MODALITY_NAMES}
+        return {m: tuple(a // p for a, p in zip(shape, self.model.patch(m))) for m, shape in shapes.items()}
 
     @property
     def reconstructed(self) -> tuple[str, ...]:
@@ -79,15 +74,13 @@ class Recipe(Base):
 
     @model_validator(mode="after")
     def _patches_tile_views(self) -> Recipe:
-        frames, rows, columns = self.model.video_patch
-        bands, steps = self.model.audio_patch
-        for name in ("video_global", "video_local"):
-            view = getattr(self.views, name)
-            if view.frames % frames or view.size % rows or view.size % columns:
-                raise ValueError(f"views.{name} ({view.frames} x {view.size}) is not a multiple of model.video_patch")
-        for name in ("audio_global", "audio_local"):
-            if getattr(self.views, name).frames % steps or self.logmel.n_mels % bands:
-                raise ValueError(f"views.{name} or logmel.n_mels is not a multiple of model.audio_patch")
+        for modality in MODALITY_NAMES:
+            patch = self.model.patch(modality)
+            for name, view in self.views.of(modality).items():
+                shape = view.shape(self.logmel)
+                if any(size % step for size, step in zip(shape, patch)):
+                    axes = " x ".join(map(str, shape))
+                    raise ValueError(f"views.{name} ({axes}) is not a multiple of model.{modality}_patch")
         for width, heads in (
             (self.model.width, self.model.heads),
             (self.model.decoder.width, self.model.decoder.heads),
@@ -100,7 +93,7 @@ class Recipe(Base):
     def _some_patches_stay_visible(self) -> Recipe:
         for modality, grid in self.grids.items() if self.training.mode == "pretrain" else ():
             patches = math.prod(grid)
-            ratio = getattr(self.objective, f"mask_{modality}")
+            ratio = self.objective.mask(modality)
             if not 0 < round(patches * (1 - ratio)) < patches:
                 left = "hides none" if ratio < 0.5 else "leaves none visible"
                 raise ValueError(f"objective.mask_{modality}: {ratio:g} of {patches} patches {left}")

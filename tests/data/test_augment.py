@@ -7,24 +7,25 @@ import torch.nn.functional as nnf
 from scipy.ndimage import gaussian_filter
 from torchvision.transforms.v2 import functional as tv
 
-from xkd.data import augment
+from xkd.modalities import audio, video
+from xkd.modalities.base import Draw, draw_table
 from xkd.settings import AudioView, VideoView
 
 
-def draws(count: int) -> list[augment.Draw]:
+def draws(count: int) -> list[Draw]:
     generator = torch.Generator().manual_seed(0)
-    return [row["video"] for row in augment.named(augment.draw_table(count, generator))]
+    return [Draw.split(row[0].tolist()) for row in draw_table(count, generator)]
 
 
 def view(**changes) -> VideoView:
     return VideoView(**{"frames": 2, "size": 32, "crop_area": (0, 0), "flip": 0, "jitter": (0, 0, 0, 0), **changes})
 
 
-def normalised(frames: torch.Tensor, settings: VideoView, draw: augment.Draw) -> torch.Tensor:
-    return augment.augment_video(augment.crop(frames, settings, draw)[None], settings, [draw])[0]
+def normalised(frames: torch.Tensor, settings: VideoView, draw: Draw) -> torch.Tensor:
+    return video.augment_frames(video.crop(frames, settings, draw)[None], settings, [draw])[0]
 
 
-def augmented(frames: torch.Tensor, settings: VideoView, draw: augment.Draw) -> torch.Tensor:
+def augmented(frames: torch.Tensor, settings: VideoView, draw: Draw) -> torch.Tensor:
     """The view with normalisation undone: (T, 3, size, size) in [0, 1]."""
     mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     return (normalised(frames, settings, draw) * std + mean).transpose(0, 1)
@@ -32,10 +33,10 @@ def augmented(frames: torch.Tensor, settings: VideoView, draw: augment.Draw) -> 
 
 def coordinates(rows: int = 40, columns: int = 48, frames: int = 2) -> torch.Tensor:
     """Red is the column, green the row, each times 4."""
-    picture = torch.zeros(frames, 3, rows, columns, dtype=torch.uint8)
-    picture[:, 0] = 4 * torch.arange(columns)
-    picture[:, 1] = 4 * torch.arange(rows)[:, None]
-    return picture
+    frame = torch.zeros(frames, 3, rows, columns, dtype=torch.uint8)
+    frame[:, 0] = 4 * torch.arange(columns)
+    frame[:, 1] = 4 * torch.arange(rows)[:, None]
+    return frame
 
 
 def noise(frames: int = 2, size: int = 32) -> torch.Tensor:
@@ -66,7 +67,7 @@ def test_resized_crop_areas_and_aspects_stay_in_bounds_and_fill_them():
     assert sum(areas) / len(areas) == pytest.approx(0.4, abs=0.03)
 
 
-def test_resized_crop_of_a_narrow_picture_still_fits():
+def test_resized_crop_of_a_narrow_frame_still_fits():
     for draw in draws(20):
         assert augmented(coordinates(16, 60), view(crop_area=(0.9, 1)), draw).shape == (2, 3, 32, 32)
 
@@ -80,39 +81,39 @@ def test_one_draw_serves_all_frames():
 
 
 def test_flip_mirrors_columns_as_often_as_asked():
-    picture, flipped = noise(), 0
+    frame, flipped = noise(), 0
     for draw in draws(400):
-        result = augmented(picture, view(flip=0.3), draw) * 255
-        mirrored = torch.allclose(result, picture.flip(-1).float(), atol=1e-2)
-        assert mirrored or torch.allclose(result, picture.float(), atol=1e-2)
+        result = augmented(frame, view(flip=0.3), draw) * 255
+        mirrored = torch.allclose(result, frame.flip(-1).float(), atol=1e-2)
+        assert mirrored or torch.allclose(result, frame.float(), atol=1e-2)
         flipped += mirrored
     assert 0.23 < flipped / 400 < 0.37
 
 
-def shift(draw: augment.Draw, kind: int, strength: float) -> float:
+def shift(draw: Draw, kind: int, strength: float) -> float:
     return strength * (2 * draw.jitter[kind] - 1)
 
 
 def test_brightness_scales_and_clips():
-    picture = noise().float() / 255
+    frame = noise().float() / 255
     for draw in draws(10):
-        expected = (picture * (1 + shift(draw, 0, 0.4))).clamp(0, 1)
+        expected = (frame * (1 + shift(draw, 0, 0.4))).clamp(0, 1)
         torch.testing.assert_close(augmented(noise(), view(jitter=(0.4, 0, 0, 0)), draw), expected, atol=1e-5, rtol=0)
 
 
 def test_contrast_blends_with_the_mean_grey_of_each_frame():
-    picture = noise().float() / 255
-    grey = (picture * torch.tensor([0.2989, 0.587, 0.114]).view(3, 1, 1)).sum(1).mean((1, 2)).view(-1, 1, 1, 1)
+    frame = noise().float() / 255
+    grey = (frame * torch.tensor([0.2989, 0.587, 0.114]).view(3, 1, 1)).sum(1).mean((1, 2)).view(-1, 1, 1, 1)
     for draw in draws(10):
-        expected = (grey + (picture - grey) * (1 + shift(draw, 1, 0.4))).clamp(0, 1)
+        expected = (grey + (frame - grey) * (1 + shift(draw, 1, 0.4))).clamp(0, 1)
         torch.testing.assert_close(augmented(noise(), view(jitter=(0, 0.4, 0, 0)), draw), expected, atol=1e-4, rtol=0)
 
 
 def test_saturation_blends_with_grey():
-    picture = noise().float() / 255
-    grey = (picture * torch.tensor([0.2989, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
+    frame = noise().float() / 255
+    grey = (frame * torch.tensor([0.2989, 0.587, 0.114]).view(3, 1, 1)).sum(1, keepdim=True)
     for draw in draws(10):
-        expected = (grey + (picture - grey) * (1 + shift(draw, 2, 0.4))).clamp(0, 1)
+        expected = (grey + (frame - grey) * (1 + shift(draw, 2, 0.4))).clamp(0, 1)
         torch.testing.assert_close(augmented(noise(), view(jitter=(0, 0, 0.4, 0)), draw), expected, atol=1e-4, rtol=0)
 
 
@@ -128,7 +129,7 @@ def test_hue_turns_the_colour_wheel():
 def test_jitter_steps_come_in_random_order():
     settings, orders = view(jitter=(0.4, 0.4, 0, 0)), set()
     for draw in draws(50):
-        picture = noise().float() / 255
+        frame = noise().float() / 255
         both = augmented(noise(), settings, draw)
         bright, contrast = 1 + shift(draw, 0, 0.4), 1 + shift(draw, 1, 0.4)
 
@@ -139,7 +140,7 @@ def test_jitter_steps_come_in_random_order():
             grey = (x * torch.tensor([0.2989, 0.587, 0.114]).view(3, 1, 1)).sum(1).mean((1, 2)).view(-1, 1, 1, 1)
             return (grey + (x - grey) * factor).clamp(0, 1)
 
-        candidates = {"bright first": stretch(brighten(picture)), "contrast first": brighten(stretch(picture))}
+        candidates = {"bright first": stretch(brighten(frame)), "contrast first": brighten(stretch(frame))}
         matches = [name for name, value in candidates.items() if torch.allclose(both, value, atol=1e-4)]
         assert matches
         orders.update(matches if len(matches) == 1 else [])
@@ -149,33 +150,33 @@ def test_jitter_steps_come_in_random_order():
 def test_grey_makes_channels_equal_as_often_as_asked():
     grey = 0
     for draw in draws(200):
-        picture = augmented(noise(), view(grey=0.2), draw)
-        grey += torch.allclose(picture[:, 0], picture[:, 1], atol=1e-5)
+        frame = augmented(noise(), view(grey=0.2), draw)
+        grey += torch.allclose(frame[:, 0], frame[:, 1], atol=1e-5)
     assert 0.12 < grey / 200 < 0.28
 
 
 def test_blur_is_gaussian_with_the_drawn_sigma():
     for draw in draws(10):
         sigma = 0.1 + 1.9 * draw.sigma
-        picture = noise().float().numpy() / 255
-        expected = gaussian_filter(picture, (0, 0, sigma, sigma), mode="mirror", radius=math.ceil(3 * sigma))
+        frame = noise().float().numpy() / 255
+        expected = gaussian_filter(frame, (0, 0, sigma, sigma), mode="mirror", radius=math.ceil(3 * sigma))
         blurred = augmented(noise(), view(blur=1), draw)
         torch.testing.assert_close(blurred, torch.from_numpy(expected), atol=1e-4, rtol=0)
 
 
-def plain(frames: torch.Tensor, settings: VideoView, draw: augment.Draw) -> torch.Tensor:
-    """The same view by torchvision's operations, one after the other, on whole float pictures."""
-    picture = augment.crop(frames, settings, draw).contiguous().float() / 255
+def plain(frames: torch.Tensor, settings: VideoView, draw: Draw) -> torch.Tensor:
+    """The same view by torchvision's operations, one after the other, on whole float frames."""
+    frame = video.crop(frames, settings, draw).contiguous().float() / 255
     operations = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
     for kind in sorted(range(4), key=draw.order.__getitem__):
         change = shift(draw, kind, settings.jitter[kind])
-        picture = operations[kind](picture, change if kind == 3 else 1 + change)
+        frame = operations[kind](frame, change if kind == 3 else 1 + change)
     if draw.grey < settings.grey:
-        picture = tv.rgb_to_grayscale(picture, num_output_channels=3)
+        frame = tv.rgb_to_grayscale(frame, num_output_channels=3)
     if draw.blur < settings.blur:
         sigma = 0.1 + 1.9 * draw.sigma
-        picture = tv.gaussian_blur(picture, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma] * 2)
-    return tv.normalize(picture, augment.IMAGENET_MEAN, augment.IMAGENET_STD).transpose(0, 1)
+        frame = tv.gaussian_blur(frame, [2 * math.ceil(3 * sigma) + 1] * 2, [sigma] * 2)
+    return tv.normalize(frame, video.IMAGENET_MEAN, video.IMAGENET_STD).transpose(0, 1)
 
 
 @pytest.mark.parametrize("settings", [VideoView(), VideoView(size=96, crop_area=(0.08, 0.4), grey=0.2, blur=0.5)])
@@ -191,23 +192,23 @@ def test_released_views_are_those_of_plain_torchvision(settings):
 def test_default_jitter_is_bit_equal_to_torchvision():
     settings = view(jitter=(0.2, 0.2, 0, 0))
     for draw in draws(20):
-        picture = noise(8).float() / 255
+        frame = noise(8).float() / 255
         for kind in sorted((0, 1), key=draw.order.__getitem__):
             operation = (tv.adjust_brightness, tv.adjust_contrast)[kind]
-            picture = operation(picture, 1 + (-0.2 + draw.jitter[kind] * 0.4))
-        assert torch.equal(normalised(noise(8), settings, draw), augment.normalise(picture))
+            frame = operation(frame, 1 + (-0.2 + draw.jitter[kind] * 0.4))
+        assert torch.equal(normalised(noise(8), settings, draw), video.normalise(frame))
 
 
 def test_a_batch_gets_for_each_clip_what_it_would_get_alone():
     settings = view(size=32, jitter=(0.4, 0.4, 0.4, 0.2), grey=0.3, blur=0.5)
     clips, chosen = torch.stack([noise(3), noise(3).flip(0), noise(3).flip(-1), noise(3).flip(-2)] * 4), draws(16)
-    together = augment.augment_video(clips, settings, chosen)
+    together = video.augment_frames(clips, settings, chosen)
     for clip, draw, result in zip(clips, chosen, together, strict=True):
-        torch.testing.assert_close(result, augment.augment_video(clip[None], settings, [draw])[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(result, video.augment_frames(clip[None], settings, [draw])[0], atol=1e-5, rtol=0)
 
 
 def test_volume_gain_is_uniform_within_its_bounds():
-    gains = [augment.volume_gain(AudioView(volume=0.2), draw) for draw in draws(400)]
+    gains = [audio.volume_gain(AudioView(volume=0.2), draw) for draw in draws(400)]
     assert 0.8 <= min(gains) < 0.82 and 1.18 < max(gains) <= 1.2
     assert sum(gains) / 400 == pytest.approx(1, abs=0.02)
 
@@ -216,12 +217,12 @@ def test_logmel_crop_of_the_middle_box_is_the_identity():
     logmel = torch.randn(1, 40, 48, generator=torch.Generator().manual_seed(0))
     same = (1 - 0.6) / 0.9 + 1e-9  # a scale of 1 on both axes
     draw = draws(1)[0]._replace(height=same, width=same, row=0.0, column=0.5)
-    torch.testing.assert_close(augment.resized_crop_logmel(logmel[None], [draw])[0], logmel, atol=1e-5, rtol=0)
+    torch.testing.assert_close(audio.resized_crop_logmel(logmel[None], [draw])[0], logmel, atol=1e-5, rtol=0)
 
 
 def test_logmel_crop_is_bicubic_interpolation_of_a_padded_canvas():
     logmels, chosen = torch.randn(12, 1, 80, 112, generator=torch.Generator().manual_seed(0)), draws(12)
-    cropped = augment.resized_crop_logmel(logmels, chosen)
+    cropped = audio.resized_crop_logmel(logmels, chosen)
     for logmel, draw, result in zip(logmels, chosen, cropped, strict=True):
         height, width = min(int((0.6 + 0.9 * draw.height) * 80), 80), min(int((0.6 + 0.9 * draw.width) * 112), 168)
         top, left = int(draw.row * (80 - height + 1)), int(draw.column * (168 - width + 1))
@@ -235,7 +236,7 @@ def test_logmel_crop_resizes_a_box_of_a_longer_canvas():
     ramp = torch.arange(1.0, bands + 1).view(1, -1, 1).expand(1, bands, steps)  # >= 1, so zeros are canvas
     saw_canvas = saw_inside = False
     for draw in draws(100):
-        crop = augment.resized_crop_logmel(ramp[None], [draw])[0]
+        crop = audio.resized_crop_logmel(ramp[None], [draw])[0]
         assert crop.shape == ramp.shape
         height = min(int((0.6 + 0.9 * draw.height) * bands), bands)
         width = min(int((0.6 + 0.9 * draw.width) * steps), 72)

@@ -57,10 +57,10 @@ def test_a_folder_becomes_one_row_per_clip(encoders, media, tmp_path):
 def test_vectors_are_those_of_the_encoder_called_directly(encoders, media, tmp_path):
     model = load_encoder(encoders / "video")
     video = Video(media / "a.mp4")
-    pictures = video.frames(video.at_rate(8))
+    frames = video.frames(video.at_rate(8))
     table = embedded(encoders / "video", media / "a.mp4", output=tmp_path / "v.parquet", batch_size=1)
     for row, first in zip(table["vector"], (0, 8), strict=True):
-        np.testing.assert_allclose(row, model(pictures[first : first + 8]).numpy(), atol=1e-5)
+        np.testing.assert_allclose(row, model(frames[first : first + 8]).numpy(), atol=1e-5)
     model = load_encoder(encoders / "audio")
     samples = read_audio(media / "a.mp4", 16000)
     table = embedded(encoders / "audio", media / "a.mp4", output=tmp_path / "a.parquet")
@@ -86,7 +86,8 @@ def test_files_of_a_csv(encoders, media, tmp_path):
 
 def test_a_long_file_is_read_in_parts_and_loses_nothing(encoders, media, tmp_path, monkeypatch):
     whole = {m: embedded(encoders / m, media, output=tmp_path / f"{m}.parquet") for m in ("video", "audio")}
-    monkeypatch.setattr(embed, "SECONDS_PER_TASK", {"video": 0.1, "audio": 0.1})
+    for track in windows.TRACKS.values():
+        monkeypatch.setattr(track, "seconds_at_once", 0.1)
     for modality, expected in whole.items():
         parts = embedded(encoders / modality, media, output=tmp_path / "parts.parquet", batch_size=2)
         pd.testing.assert_frame_equal(parts.drop(columns="vector"), expected.drop(columns="vector"))
@@ -96,7 +97,7 @@ def test_a_long_file_is_read_in_parts_and_loses_nothing(encoders, media, tmp_pat
 def test_a_file_that_fails_on_the_way_gets_no_rows(encoders, media, tmp_path, monkeypatch, capsys):
     longer = tmp_path / "c.mp4"
     write_media(longer, seconds=2.4)
-    monkeypatch.setattr(embed, "SECONDS_PER_TASK", {"video": 1.0, "audio": 1.0})
+    monkeypatch.setattr(windows.AudioTrack, "seconds_at_once", 1.0)
     monkeypatch.setattr(embed, "run_guarded", _second_part_fails(longer))
     table = embedded(encoders / "audio", longer, media, output=tmp_path / "out.parquet", batch_size=2)
     assert table["file"].tolist() == ["a.mp4"] * 3 + ["b.mp4"]
@@ -106,7 +107,7 @@ def test_a_file_that_fails_on_the_way_gets_no_rows(encoders, media, tmp_path, mo
 def _second_part_fails(path):
     def in_this_process(function, tasks, seconds, **options):
         for task in tasks:
-            failing = function is windows.read and task[0] == str(path) and task[2] == 1
+            failing = function is windows.read_clips and task[0] == str(path) and task[2] == 1
             yield Failure("decoder crashed") if failing else function(*task)
 
     return in_this_process
@@ -147,19 +148,19 @@ def test_nothing_readable_leaves_an_earlier_output(encoders, media, tmp_path):
     assert len(pd.read_parquet(output)) == len(before)
 
 
-def test_pictures_of_any_size_and_length(encoders):
+def test_frames_of_any_size_and_length(encoders):
     model = load_encoder(encoders / "video")
     frames = np.random.default_rng(0).integers(0, 256, (11, 50, 70, 3), dtype=np.uint8)
     assert model(frames).shape == (24,)
-    torch.testing.assert_close(model(frames), model(frames[:10]))  # a patch lasts two pictures
+    torch.testing.assert_close(model(frames), model(frames[:10]))  # a patch lasts two frames
     torch.testing.assert_close(model(np.stack([frames, frames]))[1], model(frames))
     with pytest.raises(UserError, match="fewer than one patch of 2"):
         model(frames[:1])
-    with pytest.raises(UserError, match="uint8 pictures"):
+    with pytest.raises(UserError, match="uint8 frames"):
         model(frames / 255)
 
 
-def test_sound_of_any_rate(encoders):
+def test_audio_of_any_rate(encoders):
     model = load_encoder(encoders / "audio")
     tone = {rate: 0.3 * np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32) for rate in (16000, 44100)}
     same = torch.cosine_similarity(model(tone[16000], 16000), model(tone[44100], 44100), dim=0)
@@ -186,7 +187,7 @@ def test_clips_without_finite_features_are_listed_and_get_no_rows(encoders, tmp_
     (tmp_path / "media").mkdir()
     for name in ("a", "b"):
         write_media(tmp_path / "media" / f"{name}.mp4", seconds=3)
-    read = windows.read
+    read = windows.read_clips
 
     def with_an_odd_clip(file, cut, first, count):
         clips = read(file, cut, first, count)

@@ -13,12 +13,10 @@ from xkd.settings import Training
 
 @pytest.fixture(autouse=True)
 def clips(monkeypatch):
-    """Ten clips; the manifest knows one label that the opened split does not hold."""
+    """Ten clips; the manifest knows one label that the opened split does not hold, and is read once for each loader."""
     store = FakeClips(10)
     rows = pd.DataFrame({"label": [*store.labels, "3"]})
-    monkeypatch.setattr(
-        loader, "open_clips", lambda path, split=None, fold=None: store if split != "empty" else FakeClips(0)
-    )
+    monkeypatch.setattr(loader, "open_rows", lambda whole, split, fold: store if split != "empty" else FakeClips(0))
     monkeypatch.setattr(loader.manifest, "read", lambda path: SimpleNamespace(rows=rows))
     return store
 
@@ -32,9 +30,11 @@ def augmented(workers: int = 0, batch_size: int = 4, augment: str = "cpu") -> Re
 
 
 def by_clip(batches) -> dict[str, list[torch.Tensor]]:
-    return {
-        clip: [view[i] for view in batch.video + batch.audio] for batch in batches for i, clip in enumerate(batch.ids)
-    }
+    return {clip: [view[i] for view in all_views(batch)] for batch in batches for i, clip in enumerate(batch.ids)}
+
+
+def all_views(batch) -> list[torch.Tensor]:
+    return [view for views in batch.views.values() for view in views]
 
 
 def assert_same_views(one: dict, other: dict, atol: float = 0) -> None:
@@ -49,9 +49,9 @@ def test_batches_are_stacked_with_their_labels(clips):
     batches = list(loader.train_loader(augmented(), "m", seed=0))
     assert len(batches) == len(loader.train_loader(augmented(), "m", seed=0)) == 2
     for batch in batches:
-        assert [tuple(view.shape) for view in batch.video] == [(4, 3, 8, 32, 32), (4, 3, 2, 24, 24)]
-        assert [tuple(view.shape) for view in batch.audio] == [(4, 1, 40, 96), (4, 1, 40, 24)]
-        assert all(view.is_contiguous() for view in batch.video + batch.audio)
+        assert [tuple(view.shape) for view in batch.views["video"]] == [(4, 3, 8, 32, 32), (4, 3, 2, 24, 24)]
+        assert [tuple(view.shape) for view in batch.views["audio"]] == [(4, 1, 40, 96), (4, 1, 40, 24)]
+        assert all(view.is_contiguous() for view in all_views(batch))
         assert batch.labels.tolist() == [int(clips.labels[clips.ids.index(clip)]) for clip in batch.ids]
 
 
@@ -59,9 +59,17 @@ def test_classes_are_the_sorted_labels_of_the_whole_manifest():
     assert loader.train_loader(augmented(), "m", seed=0).classes == ["0", "1", "2", "3"]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_manifest_is_read_once(monkeypatch, workers):
+    read, reads = loader.manifest.read, []
+    monkeypatch.setattr(loader.manifest, "read", lambda path: reads.append(path) or read(path))
+    assert len(list(loader.train_loader(augmented(workers), "m", seed=0))) == 2
+    assert reads == ["m"]
+
+
 def test_only_the_modalities_asked_for_are_in_a_batch():
     batch = next(iter(loader.train_loader(augmented(), "m", seed=0, modalities=("audio",), local_views=False)))
-    assert batch.video == [] and len(batch.audio) == 1
+    assert list(batch.views) == ["audio"] and len(batch.views["audio"]) == 1
 
 
 @pytest.mark.parametrize("augment", ["cpu", "device"])
@@ -100,18 +108,18 @@ def test_augmenting_on_the_device_gives_the_views_of_the_workers(clips, modaliti
             batches.set_epoch(epoch)
             seen[where] += list(batches)
     for cpu, device in zip(seen["cpu"], seen["device"], strict=True):
-        assert cpu.ids == device.ids and len(cpu.video) == len(device.video)
-        for one, other in zip(cpu.video + cpu.audio, device.video + device.audio, strict=True):
+        assert cpu.ids == device.ids and list(cpu.views) == list(device.views) == list(modalities)
+        for one, other in zip(all_views(cpu), all_views(device), strict=True):
             assert one.dtype == other.dtype == torch.float32 and other.is_contiguous()
             torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
 
 
 def test_workers_hand_over_bytes_where_the_device_augments(clips):
-    """A quarter of the bytes of float pictures."""
+    """A quarter of the bytes of float frames."""
     dataset = loader.train_loader(augmented(augment="device"), "m", seed=0)._loader.dataset
     cuts = loader.collate([dataset[0, 0], dataset[0, 1]])
-    assert [view.dtype for view in cuts.video] == [torch.uint8] * 2
-    assert [tuple(view.shape) for view in cuts.video] == [(2, 8, 3, 32, 32), (2, 2, 3, 24, 24)]
+    assert [view.dtype for view in cuts.views["video"]] == [torch.uint8] * 2
+    assert [tuple(view.shape) for view in cuts.views["video"]] == [(2, 8, 3, 32, 32), (2, 2, 3, 24, 24)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -174,7 +182,7 @@ def test_evaluation_gives_every_clip_once_in_manifest_order(clips):
     batches = list(loader.eval_loader(augmented(), "m", "test", batch_size=4))
     assert [clip for batch in batches for clip in batch.ids] == clips.ids
     assert [len(batch) for batch in batches] == [4, 4, 2]
-    assert len(batches[0].video) == len(batches[0].audio) == 1
+    assert [len(views) for views in batches[0].views.values()] == [1, 1]
 
 
 def test_evaluation_is_not_augmented():
@@ -207,7 +215,7 @@ def test_a_clip_that_cannot_be_read_is_one_line(clips, monkeypatch, workers):
 
 def test_moving_a_batch_moves_every_tensor():
     batch = next(iter(loader.train_loader(augmented(), "m", seed=0))).to("meta")
-    assert all(tensor.device.type == "meta" for tensor in [batch.labels, *batch.video, *batch.audio])
+    assert all(tensor.device.type == "meta" for tensor in [batch.labels, *all_views(batch)])
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchaudio.transforms import MelSpectrogram
 
-from xkd.data.logmel import LogMelSpectrogram
 from xkd.errors import UserError
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.settings import LogMel
 
 REFERENCE = Path(__file__).parents[1] / "reference" / "log-mel.npz"

@@ -16,14 +16,14 @@ import xkd
 from xkd.data import manifest, transcode, windows
 from xkd.data.opening import MediaError, faults_of, open_decord
 from xkd.data.transcode import prepare_clip
-from xkd.data.windows import Cut
+from xkd.data.windows import Window
 from xkd.made import Made
 from xkd.settings import Clips, Dataset, Limits
-from xkd.show.media import read
+from xkd.show.moment import read_moment
 from xkd.stages import prepare
 
 CLIPS = Clips(seconds=1, fps=8, size=32, sample_rate=16000)
-CUTS = {"video": Cut("video", 8, 8), "audio": Cut("audio", 16000, 16000)}
+CUTS = {"video": Window("video", 8, 8), "audio": Window("audio", 16000, 16000)}
 PLAYLIST = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:9\n#EXTINF:1.0,\nsibling.ts\n#EXT-X-ENDLIST\n"
 
 
@@ -82,9 +82,9 @@ def seen_by_all(path: Path) -> list[str]:
         str(path), str(path.absolute().parent / "clip"), Made(path.absolute().parent, "prepare"), CLIPS, "any", False
     ).facts
     assert facts["status"] == "unusable"
-    said = [facts["reason"], read(str(path), CUTS, None)]
+    said = [facts["reason"], read_moment(str(path), CUTS, None)]
     for cut in CUTS.values():
-        said += [windows.survey(str(path), cut), windows.read(str(path), cut, 0, 1)]
+        said += [windows.survey(str(path), cut), windows.read_clips(str(path), cut, 0, 1)]
     assert all(isinstance(one, str) and one for one in said), said
     return said
 

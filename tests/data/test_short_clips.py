@@ -1,10 +1,11 @@
 """Clips that are shorter than a view: kept, and padded in one way everywhere."""
 
+import pickle
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from clip_fakes import recipe
 from media_files import write_media
 
@@ -12,12 +13,13 @@ from xkd.data import encode, manifest, windows
 from xkd.data.clips import open_clips
 from xkd.data.contact_sheet import draw_contact_sheet
 from xkd.data.loader import eval_loader, train_loader
-from xkd.data.logmel import LogMelSpectrogram
-from xkd.data.padding import padded
-from xkd.data.views import EvalViews, TrainViews, clip_generator
-from xkd.data.windows import Cut
+from xkd.data.views import EvalViews, TrainViews
+from xkd.data.windows import Window
+from xkd.modalities import MODALITIES
+from xkd.modalities.base import clip_generator
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.settings import Clips, Dataset, Limits, LogMel, Training
-from xkd.show.media import read
+from xkd.show.moment import read_moment
 from xkd.stages import prepare
 
 CLIPS = Clips(seconds=1, fps=8, size=40, sample_rate=16000)
@@ -35,9 +37,9 @@ class Settings:
 
 def write_clip(path: Path, frames: int, samples: int) -> Path:
     """Frames of rising brightness and a tone, at the rates of `CLIPS`."""
-    pictures = [np.full((40, 48, 3), 60 + 40 * number, np.uint8) for number in range(frames)]
+    frames_ = [np.full((40, 48, 3), 60 + 40 * number, np.uint8) for number in range(frames)]
     tone = 0.5 * np.sin(np.arange(samples) / 4)
-    encode.write_clip(path, pictures if frames else None, 8, (48, 40), tone if samples else None, 16000)
+    encode.write_clip(path, frames_ if frames else None, 8, (48, 40), tone if samples else None, 16000)
     return path
 
 
@@ -104,29 +106,39 @@ def test_short_clips_make_batches_for_training_and_evaluation(short):
     for augment in ("cpu", "device"):
         asked = recipe(clips=CLIPS, training=Training(batch_size=3, augment=augment))
         (batch,) = train_loader(asked, path, seed=0)
-        assert batch.video[0].shape == (3, 3, 8, 32, 32) and batch.audio[1].shape == (3, 1, 40, 24)
+        assert batch.views["video"][0].shape == (3, 3, 8, 32, 32) and batch.views["audio"][1].shape == (3, 1, 40, 24)
     (batch,) = eval_loader(asked, path, None, 3)
-    assert batch.video[0].isfinite().all() and batch.audio[0].isfinite().all()
+    assert all(view.isfinite().all() for views in batch.views.values() for view in views)
+
+
+def test_a_store_in_another_process_reads_the_same_without_the_manifest(short, monkeypatch):
+    store = open_clips(short)
+    monkeypatch.setattr(manifest, "read", lambda path: pytest.fail("the manifest was read again"))
+    before = [store.video(1), store.audio(1, 0.1)]  # opens a file
+    copy = pickle.loads(pickle.dumps(store))
+    assert (copy.ids, copy.labels, copy.seconds(1)) == (store.ids, store.labels, store.seconds(1))
+    for one, other in zip(before, [copy.video(1), copy.audio(1, 0.1)], strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("pad", ["hold", "loop"])
 def test_embed_and_show_fill_short_files_in_the_same_way(tmp_path, pad):
     path = write_clip(tmp_path / "three.mp4", 3, 6000)
-    cuts = {"video": Cut("video", 8, 8, pad), "audio": Cut("audio", 16000, 16000, pad)}
-    shown = read(str(path), cuts, None)
+    cuts = {"video": Window("video", 8, 8, pad), "audio": Window("audio", 16000, 16000, pad)}
+    shown = read_moment(str(path), cuts, None)
     assert all(("starts again" in note) == (pad == "loop") for note in shown.notes) and len(shown.notes) == 2
     for modality, cut in cuts.items():
         assert windows.survey(str(path), cut).clips == 1
-        (clip,) = windows.read(str(path), cut, 0, 1)
+        (clip,) = windows.read_clips(str(path), cut, 0, 1)
         np.testing.assert_array_equal(clip, shown.clips[modality])
         assert len(clip) == cut.length
     order = [0, 1, 2, 2, 2, 2, 2, 2] if pad == "hold" else [0, 1, 2, 0, 1, 2, 0, 1]
-    pictures = shown.clips["video"]
-    np.testing.assert_array_equal(pictures, pictures[order])
+    held = shown.clips["video"]
+    np.testing.assert_array_equal(held, held[order])
     assert (np.abs(shown.clips["audio"][-1000:]).max() > 0.3) == (pad == "loop")
 
 
-def test_the_pictures_of_a_data_set_show_short_clips(short, tmp_path):
+def test_the_contact_sheet_of_a_data_set_show_short_clips(short, tmp_path):
     for n_fft in (512, 8192):
         draw_contact_sheet(
             open_clips(short), 5, LogMelSpectrogram(LogMel(n_fft=n_fft, n_mels=8), 16000), tmp_path / "sheet.png"
@@ -136,8 +148,9 @@ def test_the_pictures_of_a_data_set_show_short_clips(short, tmp_path):
 
 def test_what_is_long_enough_is_not_changed():
     for modality, values in (("video", np.arange(24).reshape(4, 2, 3)), ("audio", np.arange(4.0))):
-        for pad in ("hold", "loop"):
-            assert padded(values, 4, modality, pad) is values and padded(values, 3, modality, pad) is values
-    assert padded(np.arange(3.0), 7, "audio").tolist() == [0, 1, 2, 0, 0, 0, 0]
-    assert padded(np.arange(3.0), 7, "audio", "loop").tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert torch.from_numpy(padded(np.arange(3), 5, "video")).tolist() == [0, 1, 2, 2, 2]
+        for pad, length in product(("hold", "loop"), (3, 4)):
+            assert MODALITIES[modality].padded(values, length, pad) is values
+    audio, video = MODALITIES["audio"], MODALITIES["video"]
+    assert audio.padded(np.arange(3.0), 7).tolist() == [0, 1, 2, 0, 0, 0, 0]
+    assert audio.padded(np.arange(3.0), 7, "loop").tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert video.padded(np.arange(3), 5).tolist() == [0, 1, 2, 2, 2]

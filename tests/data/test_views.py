@@ -4,8 +4,9 @@ import pytest
 import torch
 from clip_fakes import ENVELOPE, FPS, RATE, FakeClips, recipe
 
-from xkd.data.views import EvalViews, TrainViews, clip_generator
+from xkd.data.views import EvalViews, TrainViews
 from xkd.errors import UserError
+from xkd.modalities.base import clip_generator
 from xkd.settings import Clips, LogMel
 
 MEAN, STD = (torch.tensor(v).view(3, 1, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -26,7 +27,7 @@ def frames_seen(view: torch.Tensor) -> list[int]:
 
 def frame_heard(view: torch.Tensor, store: FakeClips, hop: int, column: int) -> int:
     """The video frame during which a column of the log-mel sounded, from the loudness of the tone."""
-    steady = TrainViews(recipe()).logmel(store.tone[:RATE].float())
+    steady = TrainViews(recipe()).cutters["audio"].logmel(store.tone[:RATE].float())
     fade = steady.max() - view[0, :, column].max()
     return round(float(fade) / (-2 * math.log(ENVELOPE)))
 
@@ -108,7 +109,7 @@ def test_volume_scales_the_waveform():
 
 def test_logmel_of_a_view_is_columns_of_that_of_its_clip():
     store = FakeClips()
-    whole = TrainViews(recipe()).logmel(store.audio(0))
+    whole = TrainViews(recipe()).cutters["audio"].logmel(store.audio(0))
     seen, local = views_of(recipe(), store, 0)["audio"]
     torch.testing.assert_close(seen, whole[..., : seen.shape[-1]])
     cuts = whole.unfold(-1, local.shape[-1], 1).movedim(-2, 0)
@@ -116,7 +117,7 @@ def test_logmel_of_a_view_is_columns_of_that_of_its_clip():
     assert len(starts) == 1
 
 
-def test_remembered_sound_is_the_same_in_the_next_epoch():
+def test_remembered_audio_is_the_same_in_the_next_epoch():
     store, settings = FakeClips(), recipe(audio_global={"volume": 0.2})
     packed = settings.model_copy(update={"clips": settings.clips.model_copy(update={"pack": True})})
     views = TrainViews(packed)
@@ -137,7 +138,7 @@ def test_released_view_takes_every_sample_of_a_clip_of_four_seconds():
     )
     store = FakeClips(seconds=4)
     view = EvalViews(settings)(store, 0)["audio"][0]
-    assert torch.equal(view, EvalViews(settings).logmel(store.audio(0)))
+    assert torch.equal(view, EvalViews(settings).cutters["audio"].logmel(store.audio(0)))
 
 
 def test_resized_crop_of_the_logmel_is_applied_where_asked():
@@ -147,7 +148,7 @@ def test_resized_crop_of_the_logmel_is_applied_where_asked():
     assert plain[1].shape == cropped[1].shape and not torch.allclose(plain[1], cropped[1])
 
 
-def test_tracks_that_end_early_hold_the_last_picture_and_go_silent():
+def test_tracks_that_end_early_hold_the_last_frame_and_go_silent():
     store = FakeClips()
     store._video, store._audio = store._video[:6], store._audio[:8000]
     views = views_of(recipe(), store, 0)
@@ -166,7 +167,7 @@ def test_evaluation_takes_the_middle_and_never_changes():
     assert torch.equal(view["video"][0], views(store, 3)["video"][0])
 
 
-def test_evaluation_enlarges_a_picture_smaller_than_the_view():
+def test_evaluation_enlarges_frames_smaller_than_the_view():
     view = EvalViews(recipe())(FakeClips(rows=16, columns=20), 0)["video"][0]
     assert view.shape == (3, 8, 32, 32)
     assert 0.75 < float(pixels(view)[1, 0, -1, 0]) / 15 <= 1
@@ -216,7 +217,7 @@ def test_a_clip_smaller_than_a_plain_crop_is_named():
 
 
 @pytest.mark.parametrize("shape", [(40, 100), (100, 40)], ids=["wide", "tall"])
-def test_several_clips_and_crops_of_a_long_film(shape):
+def test_several_clips_and_crops_of_a_long_video(shape):
     """Moments from the first to the last; places from one end of the longer side to the other."""
     store = FakeClips(seconds=3.0, rows=shape[0], columns=shape[1])
     views = EvalViews(recipe(), clips=3, crops=3)(store, 0)
@@ -253,7 +254,7 @@ def test_what_a_global_view_already_read_is_not_read_again():
     assert saved > 60
 
 
-def test_sound_that_overlaps_is_that_of_the_clip():
+def test_audio_that_overlaps_is_that_of_the_clip():
     settings = recipe(audio_global={"frames": 96}, audio_local={"frames": 48})
     store = FakeClips(seconds=2.5)
     store._audio = torch.randn(40000, generator=torch.Generator().manual_seed(0)) * 0.2
@@ -263,4 +264,6 @@ def test_sound_that_overlaps_is_that_of_the_clip():
         draw = torch.rand(2, 2, 38, generator=start)[1, 1, 0].item()
         first = round(draw * (2.5 - 48 * 160 / RATE) * RATE)
         cut = store._audio[first : first + 48 * 160]
-        torch.testing.assert_close(local, TrainViews(settings).logmel(cut)[..., :48], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            local, TrainViews(settings).cutters["audio"].logmel(cut)[..., :48], atol=1e-5, rtol=0
+        )

@@ -57,7 +57,7 @@ class Loader:
             labels = torch.tensor([self.classes.index(label) for label in part["label"]])
             one_hot = nn.functional.one_hot(labels, len(LABELS)).float()
             video, audio = (one_hot + self.noise * torch.randn(one_hot.shape, generator=generator) for _ in range(2))
-            yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, video=[video], audio=[audio])
+            yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, views={"video": [video], "audio": [audio]})
 
 
 class Block(nn.Module):

@@ -82,7 +82,7 @@ class Views:
             labels = torch.tensor([self.classes.index(label) for label in part["label"]])
             video = labels.view(-1, 1, 1, 1, 1) + 0.3 * torch.randn(len(part), 3, 4, 16, 16, generator=generator)
             audio = labels.view(-1, 1, 1, 1) + 0.3 * torch.randn(len(part), 1, 8, 16, generator=generator)
-            yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, video=[video], audio=[audio])
+            yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, views={"video": [video], "audio": [audio]})
 
 
 class Tracking:
@@ -359,7 +359,7 @@ def test_features_that_are_not_finite_name_encoder_and_clip(project, monkeypatch
     def with_an_odd_clip(self):
         for batch in views(self):
             if "testclip0005" in batch.ids:
-                batch.video[0][batch.ids.index("testclip0005")] = float("nan")
+                batch.views["video"][0][batch.ids.index("testclip0005")] = float("nan")
             yield batch
 
     monkeypatch.setattr(Views, "__iter__", with_an_odd_clip)

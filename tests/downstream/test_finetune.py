@@ -18,7 +18,7 @@ def train(encoders, seed=0, settings=SETTINGS, clips=48, noise=0.3):
 def loss_of(model, modality="video"):
     batches = list(Loader(rows(48), batch_size=8, noise=0.3))
     with torch.no_grad():
-        logits = torch.cat([model(getattr(batch, modality)[0]) for batch in batches])
+        logits = torch.cat([model(batch.views[modality][0]) for batch in batches])
     return F.cross_entropy(logits, torch.arange(48) % 3).item()
 
 

@@ -242,7 +242,7 @@ def test_run_without_heads_is_searched_by_features_and_one_of_one_modality_is_re
 def test_other_resolution_and_length_than_in_pretraining(project, params, task, tmp_path):
     job = job_of(project, params, task)
     batch = next(iter(job.loader(["video", "audio"], "test")))
-    assert batch.video[0].shape[2:] == (8, 48, 48) and batch.audio[0].shape[2:] == (40, 48)
+    assert batch.views["video"][0].shape[2:] == (8, 48, 48) and batch.views["audio"][0].shape[2:] == (40, 48)
     evaluate.run(params, project / "manifest.csv", project / "run", task, tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["clips"]["test"] == 20
 

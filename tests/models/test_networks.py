@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from xkd.modalities import MODALITIES
 from xkd.models.encoder import Backbone, ModalityShape
-from xkd.models.networks import MODALITIES, Networks, NetworkSizes
+from xkd.models.networks import Networks, NetworkSizes
 from xkd.models.vit import Attention
 
 SHAPES = {"video": ModalityShape((2, 4, 4), (2, 3, 3), 3), "audio": ModalityShape((4, 4), (2, 6), 1)}

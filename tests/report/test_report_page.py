@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from invented import AUDIO, SEEDS, VIDEO
 from run_folders import seal
-from sklearn.decomposition import PCA
 
-from xkd.report import bars, confusion, curves, embedding_map, page, pictures, style
+from xkd.report import bars, confusion, curves, embedding_map, page, sample_figures, style
 from xkd.report.agreement import Agreement
 from xkd.report.collect import collect
 from xkd.report.paper import PaperResults, mirrored
@@ -29,7 +28,7 @@ def rows(markdown, heading):
 
 def drawn(figure, folder):
     """A saved figure as (height, width, 3) in 0..1."""
-    style.save(figure, folder / "figure.png")
+    style.save_figure(figure, folder / "figure.png")
     return matplotlib.image.imread(folder / "figure.png")[..., :3]
 
 
@@ -239,7 +238,7 @@ def test_reconstructions_show_the_samples(project, tmp_path):
     arrays["video_predicted"] = np.broadcast_to(np.float32([0.0, 1.0, 0.0]), arrays["video_true"].shape)
     np.savez(path, **arrays)
     seal(path.parent)
-    image = drawn(pictures.reconstructions(collect(project.params)), tmp_path)
+    image = drawn(sample_figures.reconstructions(collect(project.params)), tmp_path)
     green = np.isclose(image, [0, 1, 0], atol=0.01).all(axis=2)
     assert 0.1 < green.mean() < 0.2, "one of six rows"
 
@@ -249,7 +248,12 @@ def test_without_what_it_shows_a_figure_says_so(project, tmp_path):
     project.values["tasks"]["finetune"]["ablations"] = []
     project.values["report"]["baseline"] = "recon_video"
     results = collect(project.params)
-    for draw in (pictures.reconstructions, pictures.refinement, embedding_map.embedding_map, curves.alignment_curves):
+    for draw in (
+        sample_figures.reconstructions,
+        sample_figures.refinement,
+        embedding_map.embedding_map,
+        curves.alignment_curves,
+    ):
         figure = draw(results)
         assert "No ablation of this table" in figure.texts[0].get_text() == figure.get_label()
         assert drawn(figure, tmp_path).min() < 0.5
@@ -266,7 +270,7 @@ def test_weights_lie_over_the_patches_that_they_belong_to(project, tmp_path):
     arrays["weights_audio"][:, 1, 0] = 2.5
     np.savez(path, **arrays)
     seal(path.parent)
-    figure = pictures.refinement(collect(project.params))
+    figure = sample_figures.refinement(collect(project.params))
     for axis, brightest in ((figure.axes[2], "upper right"), (figure.axes[5], "upper left")):
         plain, over = axis.images
         assert plain.get_extent() == over.get_extent() and 0 < over.get_alpha() < 1
@@ -293,9 +297,10 @@ def test_evaluations_without_confusions_are_no_error(project):
 def test_plane_is_that_of_a_principal_component_analysis():
     points = np.random.default_rng(0).standard_normal((40, 7)) @ np.diag([5, 3, 1, 1, 1, 1, 1])
     plane, shares = embedding_map.principal_plane(points)
-    oracle = PCA(2).fit(points)
-    np.testing.assert_allclose(np.abs(plane), np.abs(oracle.transform(points)), atol=1e-8)
-    np.testing.assert_allclose(shares, oracle.explained_variance_ratio_)
+    variances, directions = np.linalg.eigh(np.cov(points.T))
+    coordinates = (points - points.mean(0)) @ directions[:, [-1, -2]]
+    np.testing.assert_allclose(np.abs(plane), np.abs(coordinates), atol=1e-8)
+    np.testing.assert_allclose(shares, variances[[-1, -2]] / variances.sum())
 
 
 def test_map_shows_the_full_method_beside_a_row_that_does_not_align(project):

@@ -34,9 +34,9 @@ class SharedLoader:
             draws = torch.Generator().manual_seed(10 * self.epoch + index)
             options = {"generator": draws, "dtype": torch.float64}
             names = ("global", "local")[: self.local]
-            films, sounds = ([getattr(self.views, f"{m}_{n}") for n in names] for m in ("video", "audio"))
-            video = [torch.randn(8, 3, v.frames, v.size, v.size, **options) for v in films]
-            audio = [torch.randn(8, 1, self.mels, v.frames, **options) for v in sounds]
+            videos, spectrograms = ([getattr(self.views, f"{m}_{n}") for n in names] for m in ("video", "audio"))
+            video = [torch.randn(8, 3, v.frames, v.size, v.size, **options) for v in videos]
+            audio = [torch.randn(8, 1, self.mels, v.frames, **options) for v in spectrograms]
             if self.fault == "value" and index == 2:
                 video[0][6, 0, 0, 0, 0] = float("nan")
             if self.fault == "clip" and index == 2 and self.group.rank == 1:
@@ -46,7 +46,8 @@ class SharedLoader:
             labels = torch.arange(8) % 2
             share = self.group.share
             ids = [f"clip{n}" for n in share(torch.arange(8)).tolist()]
-            yield Batch(ids, share(labels), [share(v) for v in video], [share(v) for v in audio])
+            views = {"video": [share(v) for v in video], "audio": [share(v) for v in audio]}
+            yield Batch(ids, share(labels), views)
 
 
 def shared_trainer(recipe, group=ALONE, fault=None):

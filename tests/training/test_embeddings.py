@@ -31,7 +31,7 @@ class Store:
 
 @pytest.fixture
 def clips(monkeypatch):
-    monkeypatch.setattr(embeddings, "CLIPS", 21)
+    monkeypatch.setattr(embeddings, "HELD_OUT_CLIPS", 21)
     opened = []
     monkeypatch.setattr(embeddings, "open_clips", lambda path, split: opened.append(split) or Store(CLIPS))
     return opened

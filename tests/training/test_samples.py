@@ -35,4 +35,4 @@ def test_a_run_without_decoders_has_no_reconstructions(tmp_path):
     chosen = settings(mode="none")
     save_samples(trainer(chosen), views(chosen), tmp_path)
     assert list(np.load(tmp_path / "samples.npz")) == []
-    assert (tmp_path / "samples.png").stat().st_size, "every run has the picture: the views as they are"
+    assert (tmp_path / "samples.png").stat().st_size, "every run has the image: the views as they are"

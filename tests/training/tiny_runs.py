@@ -19,8 +19,7 @@ CLASSES = ("one", "two")
 class Batch:
     ids: list
     labels: torch.Tensor
-    video: list
-    audio: list
+    views: dict
 
 
 class StubLoader:
@@ -55,7 +54,7 @@ class StubLoader:
             for view in (video[0], audio[0]):
                 view[labels == 1] += 1.0
             ids = [f"clip{self.epoch}{index}{n}" for n in range(4)]
-            yield Batch(ids, labels, video, audio)
+            yield Batch(ids, labels, {"video": video, "audio": audio})
 
 
 def settings(ablation="xkd", **training):

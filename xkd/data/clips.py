@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,20 +17,26 @@ from xkd.data.opening import MediaError
 from xkd.data.packed import INDEX, Pack
 from xkd.data.reader import ClipReader
 from xkd.errors import UserError
+from xkd.modalities import MODALITIES
+from xkd.modalities.video import frames_between
 
 
 def open_clips(manifest_path: str | Path, split: str | None = None, fold: str | None = None) -> ClipStore:
-    """The usable clips of a manifest, or of one of its splits, as an official fold has it if one is named.
+    """Opens the usable clips of a manifest, or of one of its splits, as an official fold has it if one is named.
 
     Raises:
         UserError: no manifest, no such fold; packed arrays that belong to another manifest.
     """
-    whole = manifest.read_manifest(manifest_path)
+    return open_rows(manifest.read_manifest(manifest_path), split, fold)
+
+
+def open_rows(whole: Manifest, split: str | None = None, fold: str | None = None) -> ClipStore:
+    """Opens clips of a manifest that was read already, see `open_clips`."""
     return ClipStore(whole.split(split, fold) if split else whole)
 
 
 class ClipStore:
-    """Pictures and sound of clips; packed and decoded values are identical.
+    """Reads frames and audio of clips; packed and decoded values are identical. A copy in another process opens its own files.
 
     Attributes:
         ids, labels: of each clip, in manifest order.
@@ -42,28 +49,35 @@ class ClipStore:
         self._paths = [rows.path.parent / path for path in table["path"]]
         self._seconds: list[float] = table["seconds"].tolist()
         self._fps, self._rates = table["fps"].tolist(), table["sample_rate"].tolist()
-        self._has: dict[str, list[bool]] = {"video": table["has_video"].tolist(), "audio": table["has_audio"].tolist()}
+        self._has: dict[str, list[bool]] = {m: table[f"has_{m}"].tolist() for m in MODALITIES}
         # The views of a clip are cut one after the other from one open file.
         self._last: tuple[tuple[int, int], ClipReader] | None = None
-        folder = rows.path.parent / "packed"
-        self._pack = Pack(folder) if (folder / INDEX).exists() and len(table) else None
-        self._numbers = self._packed_numbers(self._pack, folder, table["digest"].tolist()) if self._pack else []
+        self._folder = rows.path.parent / "packed"
+        self._pack = Pack(self._folder) if (self._folder / INDEX).exists() and len(table) else None
+        self._numbers = self._packed_numbers(self._pack, table["digest"].tolist()) if self._pack else []
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_last": None, "_pack": self._pack is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pack = Pack(self._folder) if state["_pack"] else None
+
     def seconds(self, i: int) -> float:
-        """How long clip `i` is."""
+        """Returns the length of clip `i`."""
         return self._seconds[i]
 
     def has(self, modality: str, i: int) -> bool:
-        """Whether clip `i` has video or audio."""
+        """Tells whether clip `i` has video or audio."""
         return self._has[modality][i]
 
     def video(self, i: int, start_seconds: float = 0.0, seconds: float | None = None) -> Tensor:
-        """Pictures (T, 3, H, W) uint8, at clips.fps: all, or `seconds` from `start_seconds` on.
+        """Reads frames (T, 3, H, W) uint8, at clips.fps: all, or `seconds` from `start_seconds` on.
 
-        A cut that reaches past the end is shorter, but holds at least the last picture.
+        A cut that reaches past the end is shorter, but holds at least the last frame.
 
         Raises:
             UserError: the clip has no video, or its file is missing or damaged.
@@ -73,23 +87,24 @@ class ClipStore:
         count = None if seconds is None else round(seconds * self._fps[i])
         if self._pack:
             every = self._pack.video(self._numbers[i])
-            pictures = np.array(_cut(every, min(first, len(every) - 1), count))
+            wanted = frames_between(first, count, len(every))
+            frames = np.array(every[wanted.start : wanted.stop])
         else:
-            pictures = self._decoded(i, lambda reader: reader.pictures(first, count)).transpose(0, 3, 1, 2)
-        return torch.from_numpy(pictures)
+            frames = self._decoded(i, lambda reader: reader.frames(first, count)).transpose(0, 3, 1, 2)
+        return torch.from_numpy(frames)
 
     def audio(self, i: int, start_seconds: float = 0.0, seconds: float | None = None) -> Tensor:
-        """Sound (samples,) float32 in [-1, 1]: all, or `seconds` from `start_seconds` on.
+        """Reads audio (samples,) float32 in [-1, 1]: all, or `seconds` from `start_seconds` on.
 
         Raises:
-            UserError: the clip has no sound, or its file is missing or damaged.
+            UserError: the clip has no audio, or its file is missing or damaged.
         """
         self._need("audio", i)
         rate = self._rates[i]
         first, last = round(start_seconds * rate), round(self._seconds[i] * rate)
         count = last - first if seconds is None else min(round(seconds * rate), last - first)
         if self._pack:
-            cut = _cut(self._pack.audio(self._numbers[i]), first, count)
+            cut = self._pack.audio(self._numbers[i])[first : first + count]
         else:
             cut = self._decoded(i, lambda reader: reader.samples(first, count))
         return torch.from_numpy(cut.astype(np.float32) / np.float32(32767))
@@ -113,12 +128,10 @@ class ClipStore:
                 f"clip {self.ids[i]} has no {modality}; leave such clips out: datasets.<name>.require: {modality} or both"
             )
 
-    def _packed_numbers(self, pack: Pack, folder: Path, digests: list[str]) -> list[int]:
+    def _packed_numbers(self, pack: Pack, digests: list[str]) -> list[int]:
         for clip_id, digest in zip(self.ids, digests, strict=True):
             if pack.digest.get(clip_id) != digest:
-                raise UserError(f"{folder}: does not hold clip {clip_id} of {self.manifest.path}; run prepare again")
+                raise UserError(
+                    f"{self._folder}: does not hold clip {clip_id} of {self.manifest.path}; run prepare again"
+                )
         return [pack.number[clip_id] for clip_id in self.ids]
-
-
-def _cut(values: np.ndarray, first: int, count: int | None) -> np.ndarray:
-    return values[first:] if count is None else values[first : first + count]

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 
 from xkd.data.clips import ClipStore
-from xkd.data.logmel import LogMelSpectrogram
 from xkd.files import replacing
+from xkd.modalities.logmel import LogMelSpectrogram
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

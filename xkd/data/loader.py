@@ -9,56 +9,54 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from xkd.data import manifest
-from xkd.data.clips import open_clips
-from xkd.data.memory import keep_freed_memory
-from xkd.data.views import Cuts, EvalViews, TrainViews, clip_generator
+from xkd.data.allocator import keep_freed_memory
+from xkd.data.clips import open_rows
+from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
 from xkd.errors import UserError
+from xkd.modalities import MODALITIES
+from xkd.modalities.base import clip_generator
 from xkd.recipe import Recipe
-from xkd.settings import MODALITIES
 
 SHARED_MEMORY = "/dev/shm"
-Item = tuple[str, int, dict[str, list[Tensor]] | Cuts]  # id, label, views or cuts of a clip
+Sample = tuple[str, int, ClipViews | Cuts]  # id, label, views or cuts of a clip
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B clips: `video` views (B, 3, T, H, W) and `audio` views (B, 1, n_mels, frames), global first.
+    """B clips.
 
-    `labels` (B,) index `loader.classes`. A modality that was not asked for is an empty list.
     Between worker and device, where `training.augment` says so, the views are cuts that still wait for their `draws`.
+
+    Attributes:
+        labels: (B,), they index `loader.classes`.
+        views: of each modality that was asked for, global first: (B, 3, T, H, W) or (B, 1, n_mels, frames).
     """
 
     ids: list[str]
     labels: Tensor
-    video: list[Tensor]
-    audio: list[Tensor]
+    views: ClipViews
     draws: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The batch with its tensors on `device`; copies from pinned memory do not block."""
+        """Copies the batch to `device`; copies from pinned memory do not block."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """Called by DataLoader where a GPU will read the batch."""
+        """Copies the batch to pinned memory; called by DataLoader where a GPU will read it."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        return replace(
-            self,
-            labels=change(self.labels),
-            video=[change(view) for view in self.video],
-            audio=[change(view) for view in self.audio],
-        )
+        views = {modality: [change(view) for view in views] for modality, views in self.views.items()}
+        return replace(self, labels=change(self.labels), views=views)
 
 
 class Loader:
@@ -103,19 +101,18 @@ class Loader:
             raise UserError(problem) from error
 
     def _finished(self, batch: Batch) -> Batch:
-        """Cuts are augmented on the GPU, if there is one; views are finished."""
+        """Augments cuts on the GPU, if there is one; views are finished already."""
         if batch.draws is None or isinstance(self._views, EvalViews):
             return batch
         cuts = batch.to("cuda" if torch.cuda.is_available() else "cpu")
-        views = self._views.finish(cuts.video, cuts.audio, batch.draws)
-        return replace(cuts, draws=None, video=views.get("video", []), audio=views.get("audio", []))
+        return replace(cuts, draws=None, views=self._views.finish(cuts.views, batch.draws))
 
 
 def train_loader(
     recipe: Recipe,
     manifest_path: str | Path,
     seed: int,
-    modalities: Sequence[str] = MODALITIES,
+    modalities: Sequence[str] = tuple(MODALITIES),
     local_views: bool = True,
     *,
     split: str = "train",
@@ -123,10 +120,10 @@ def train_loader(
     batch_size: int | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> Loader:
-    """Shuffled, augmented batches of full size; call `set_epoch` before each epoch.
+    """Makes shuffled, augmented batches of full size; call `set_epoch` before each epoch.
 
     Args:
-        modalities: which of video and audio to read; the others cost nothing.
+        modalities: names of those to read; the others cost nothing.
         local_views: whether local views are made beside the global one.
         fold: official fold whose split is meant.
         batch_size: instead of training.batch_size.
@@ -155,14 +152,14 @@ def eval_loader(
     manifest_path: str | Path,
     split: str | None,
     batch_size: int,
-    modalities: Sequence[str] = MODALITIES,
+    modalities: Sequence[str] = tuple(MODALITIES),
     *,
     clips: int = 1,
     crops: int = 1,
     augmented: int | None = None,
     first: int = 0,
 ) -> Loader:
-    """All clips of a split (None: of the manifest) in manifest order, always the same views of each.
+    """Makes batches of all clips of a split (None: of the manifest) in manifest order, always the same views of each.
 
     Args:
         clips, crops: views of each clip, see `EvalViews`.
@@ -183,22 +180,19 @@ def eval_loader(
     return Loader(dataset, recipe.training.workers, order)
 
 
-def collate(items: Sequence[Item]) -> Batch:
+def collate(samples: Sequence[Sample]) -> Batch:
     """Stacks single clips into a batch, in a worker straight into shared memory."""
-    ids, labels, clips = zip(*items, strict=True)
-    views = [clip._asdict() if isinstance(clip, Cuts) else clip for clip in clips]
+    ids, labels, clips = zip(*samples, strict=True)
+    views = [clip.views if isinstance(clip, Cuts) else clip for clip in clips]
     stacked = {
-        modality: [
-            default_collate(list(view)) for view in zip(*(clip.get(modality, []) for clip in views), strict=True)
-        ]
-        for modality in MODALITIES
+        m: [default_collate(list(of)) for of in zip(*(view[m] for view in views), strict=True)] for m in views[0]
     }
-    draws = torch.stack([clip["draws"] for clip in views]) if "draws" in views[0] else None
-    return Batch(list(ids), torch.tensor(labels), **stacked, draws=draws)
+    draws = torch.stack([clip.draws for clip in clips]) if isinstance(clips[0], Cuts) else None
+    return Batch(list(ids), torch.tensor(labels), stacked, draws)
 
 
 def _of_the_machine(message: str) -> str | None:
-    """Says what the user can do where loader processes ran out of memory; None for any other error."""
+    """Returns what the user can do where loader processes ran out of memory; None for any other error."""
     if (
         "shared memory" in message
         or re.search(r"(unable to|could not) \w+ .*</torch_", message)
@@ -214,7 +208,7 @@ def _of_the_machine(message: str) -> str | None:
 
 
 def _obey_parent_alone(_worker: int) -> None:
-    """A signal that reaches all of a job is for the process that trains: it finishes its step, then ends its workers."""
+    """Ignores signals of others: one that reaches all of a job is for the process that trains, which then ends its workers."""
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
@@ -228,8 +222,8 @@ def _obey_parent_alone(_worker: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-class _ClipViews(Dataset[Item]):
-    """Items for keys (epoch, index); each worker opens the store for itself. `seed` is that of training views."""
+class _ClipViews(Dataset[Sample]):
+    """Samples for keys (epoch, index); a worker gets the rows that were read. `seed` is that of training views."""
 
     def __init__(
         self,
@@ -238,47 +232,38 @@ class _ClipViews(Dataset[Item]):
         views: TrainViews | EvalViews,
         seed: int = 0,
     ):
-        self.manifest_path, self.chosen, self.views, self.seed = Path(manifest_path), chosen, views, seed
-        self.store = open_clips(self.manifest_path, *chosen)
+        whole = manifest.read_manifest(manifest_path)
+        self.views, self.seed, self.store = views, seed, open_rows(whole, *chosen)
         self.ids = list(self.store.ids)
-        self.classes = sorted(set(manifest.read_manifest(self.manifest_path).rows["label"].astype(str)))
+        self.classes = sorted(set(whole.rows["label"].astype(str)))
         numbers = {label: number for number, label in enumerate(self.classes)}
         self.labels = [numbers[str(label)] for label in self.store.labels]
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, index = key
         if get_worker_info() is not None:
             keep_freed_memory()
         return self.ids[index], self.labels[index], self._seen(epoch, index)
 
-    def _seen(self, epoch: int, index: int) -> dict[str, list[Tensor]] | Cuts:
+    def _seen(self, epoch: int, index: int) -> ClipViews | Cuts:
         if isinstance(self.views, EvalViews):
             return self.views(self.store, index)
         generator = clip_generator(self.seed, epoch, self.ids[index])
-        if self.views.on_device:
-            return self.views.cut(self.store, index, generator)
-        return self.views(self.store, index, generator)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "store": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.store = open_clips(self.manifest_path, *self.chosen)
+        return (self.views.cut if self.views.on_device else self.views)(self.store, index, generator)
 
 
 class _Order(Sampler[list[tuple[int, int]]]):
-    """Batches of keys (epoch, index) of one epoch, so that workers learn the epoch with each clip.
+    """Lists batches of keys (epoch, index) of one epoch, so that workers learn the epoch with each clip.
 
     Args:
         clips: number of clips.
         batch: clips of a batch, over all ranks.
         seed: of the order.
-        shuffle: a new order each epoch, and no batch that is not full.
-        shard: rank and number of ranks; each rank gets an equal run of neighbours of every batch.
+        shuffle: a new order each epoch, and full batches only.
+        shard: rank and number of ranks; each rank gets an equal share of every batch, clips that follow each other.
         begin: number of clips to leave out at the beginning; for orders that are not shuffled.
     """
 

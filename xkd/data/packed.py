@@ -1,4 +1,4 @@
-"""Decoded clips as two flat files that are mapped into memory: nothing to decode while training."""
+"""Keeps decoded clips in two flat files that are mapped into memory: nothing to decode while training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class PackWriter:
         self._rows: list[tuple[str, str, tuple[int, ...], int]] = []
 
     def add(self, clip_id: str, digest: str, video: np.ndarray | None, audio: np.ndarray | None) -> None:
-        """Adds pictures (T, 3, H, W) uint8 and samples (n,) int16; an absent stream takes no room."""
+        """Adds frames (T, 3, H, W) uint8 and samples (n,) int16; an absent stream takes no room."""
         if video is not None:
             self._video.write(np.ascontiguousarray(video).data)
         if audio is not None:
@@ -30,7 +30,7 @@ class PackWriter:
         self._rows.append((clip_id, digest, shape, len(audio) if audio is not None else 0))
 
     def close(self) -> None:
-        """Ends the pack."""
+        """Writes INDEX and ends the pack."""
         self._video.close()
         self._audio.close()
         ids, digests, shapes, samples = zip(*self._rows, strict=True)
@@ -38,7 +38,7 @@ class PackWriter:
 
 
 class Pack:
-    """Clips by number, in the order in which they were added.
+    """Reads clips by number, in the order in which they were added.
 
     Attributes:
         number: id -> number.
@@ -61,12 +61,12 @@ class Pack:
         self.digest = dict(zip(ids, digests, strict=True))
 
     def video(self, number: int) -> np.ndarray:
-        """Pictures (T, 3, H, W) uint8, a view of the file."""
+        """Returns frames (T, 3, H, W) uint8, a view of the file."""
         shape, end = self._shapes[number], self._video_ends[number]
         return self._video[end - shape.prod() : end].reshape(shape)
 
     def audio(self, number: int) -> np.ndarray:
-        """Samples (n,) int16, a view of the file."""
+        """Returns samples (n,) int16, a view of the file."""
         start = self._audio_ends[number - 1] if number else 0
         return self._audio[start : self._audio_ends[number]]
 

@@ -13,16 +13,17 @@ from av.video.reformatter import VideoReformatter
 
 from xkd.data.decode import CHUNK_PIXELS, Video, best_audio, best_video, finite
 from xkd.data.opening import MediaError, open_media, unreadable
+from xkd.modalities.video import frames_between
 
 AAC_FRAME = 1024  # samples
 CHUNK_SAMPLES = 2**23
-UNSPECIFIED = 2  # colours of files that `encode` wrote; decord reads those of others in its own way
+UNSPECIFIED = 2  # the colour space of files that `encode` wrote; decord reads those of others in its own way
 
 
 class ClipReader:
-    """Pictures and samples of a clip by number; the same values however it is cut.
+    """Reads frames and samples of a clip by number; the same values however it is cut.
 
-    Pictures of files that `encode` wrote are found by their time stamps, which are exact, and decoded by PyAV: the
+    Frames of files that `encode` wrote are found by their time stamps, which are exact, and decoded by PyAV: the
     values are those of decord, in two thirds of its time. Files of other makers are left to decord.
 
     Raises:
@@ -38,30 +39,28 @@ class ClipReader:
         self._other: Video | None = None
         self._open()
 
-    def pictures(self, first: int = 0, count: int | None = None) -> np.ndarray:
-        """Pictures (T, H, W, 3) uint8, `count` from number `first` on; at least the last one."""
+    def frames(self, first: int = 0, count: int | None = None) -> np.ndarray:
+        """Reads frames (T, H, W, 3) uint8, `count` from number `first` on; at least the last one."""
         exact = self._exact()
         length = exact[0].frames if exact else 0
-        last = length if count is None else min(first + count, length)
-        wanted = range(min(first, last - 1), last)
+        wanted = frames_between(first, count, length)
         found = dict(self._decoded(*exact, wanted)) if exact and length else {}
         if list(found) == list(wanted):
             return np.stack(list(found.values()))
         video = self._by_decord()
-        last = len(video) if count is None else min(first + count, len(video))
-        return video.frames(np.arange(min(first, last - 1), last))
+        return video.frames(np.array(frames_between(first, count, len(video))))
 
-    def all_pictures(self) -> Iterator[np.ndarray]:
-        """All pictures, some at a time, so that long clips fit in memory."""
+    def all_frames(self) -> Iterator[np.ndarray]:
+        """Reads all frames, some at a time, so that long clips fit in memory."""
         exact = self._exact()
         length = (exact[0].frames if exact else 0) or len(self._by_decord())
         pixels = self._video.width * self._video.height if self._video else 0
         step = max(CHUNK_PIXELS // max(pixels, 1), 1)
         for first in range(0, length, step):
-            yield self.pictures(first, step)
+            yield self.frames(first, step)
 
     def all_samples(self, most: int | None) -> Iterator[np.ndarray]:
-        """All samples, or the first `most` of them, some at a time."""
+        """Reads all samples, or the first `most` of them, some at a time."""
         first, wanted = 0, 0
         while first == wanted and (most is None or first < most):
             wanted = first + CHUNK_SAMPLES if most is None else min(first + CHUNK_SAMPLES, most)
@@ -70,14 +69,14 @@ class ClipReader:
             first += len(part)
 
     def declared_samples(self) -> int | None:
-        """How many samples the file says that it has, without those that fill the encoder's last block."""
+        """Returns how many samples the file declares, without those that fill the encoder's last block."""
         stream = best_audio(self._container)
         if stream is None or stream.duration is None or stream.time_base is None:
             return None
         return max(round(stream.duration * stream.time_base * stream.rate), 1)
 
     def samples(self, first: int, count: int) -> np.ndarray:
-        """Sound (samples,) int16, at most `count` samples from number `first` on, without decoding what lies before.
+        """Reads audio (samples,) int16, at most `count` samples from number `first` on, without decoding what lies before.
 
         A frame of AAC overlaps with the one before only; the first one needs what comes before it in the file, which
         seeking skips. A decoder that is used again remembers more than that, so each cut gets a new one.
@@ -97,8 +96,8 @@ class ClipReader:
                 if begin >= first + count:
                     break
                 if begin + frame.samples > first:
-                    sound: np.ndarray = frame.to_ndarray()
-                    pieces.append(sound[0, max(first - begin, 0) : first + count - begin])
+                    decoded: np.ndarray = frame.to_ndarray()
+                    pieces.append(decoded[0, max(first - begin, 0) : first + count - begin])
         except av.FFmpegError as error:
             raise unreadable(error, "damaged audio") from None
         samples: np.ndarray = np.clip(finite(np.concatenate(pieces)), -1, 1) if pieces else np.empty(0, np.float32)
@@ -113,7 +112,7 @@ class ClipReader:
         self._seen = self._heard = False
 
     def _exact(self) -> tuple[av.VideoStream, Fraction] | None:
-        """The stream of pictures that `encode` wrote, and its pictures per tick; None for those of others."""
+        """Returns the video stream that `encode` wrote and its frames per tick; None for those of others."""
         stream = self._video
         if stream is None or stream.codec_context is None or stream.start_time != 0 or not stream.average_rate:
             return None
@@ -125,7 +124,7 @@ class ClipReader:
     def _decoded(
         self, stream: av.VideoStream, per_tick: Fraction, wanted: range
     ) -> Iterator[tuple[Fraction, np.ndarray]]:
-        """Number and picture, from the key frame at or before the first."""
+        """Decodes numbers and frames, from the key frame at or before the first."""
         self._seen = True
         try:
             self._container.seek(int(wanted.start / per_tick), stream=stream)
@@ -145,7 +144,7 @@ class ClipReader:
 
 
 def _time(frame: Frame) -> int:
-    """When it begins, in ticks of its stream."""
+    """Returns when a frame begins, in ticks of its stream."""
     if frame.pts is None:
         raise MediaError("unreadable: no time stamps")
     return frame.pts

@@ -150,7 +150,7 @@ def _decoded(target: Path, found: MediaFacts, clips: Clips, limits: Limits, pack
     reader, frames, samples = ClipReader(target), 0, 0
     video = audio = None
     if found.video_codec:
-        frames, video = _joined(reader.all_pictures(), pack)
+        frames, video = _joined(reader.all_frames(), pack)
         seconds = frames / clips.fps
     if found.audio_codec:
         # The encoder fills its last block: read no more samples than there are frames, or than the encoder was given.

@@ -9,18 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from xkd.modalities import MODALITIES
+from xkd.modalities.video import IMAGENET_MEAN, IMAGENET_STD
 from xkd.settings import Finetune
 
 SWITCH = 0.5  # where both are on: how often cutmix takes the place of mixup (paper)
 
 
 def augment(view: Tensor, modality: str, settings: Finetune) -> Tensor:
-    """Each clip by itself: RandAugment and erasing of pictures (B, 3, T, H, W), time warp and masks of log-mels (B, 1, M, F)."""
-    if modality == "video":
-        if settings.rand_augment[0]:
-            view = torch.stack([_rand_augmented(clip, settings) for clip in view])
-        return torch.stack([_erased(clip, settings.erasing) for clip in view]) if settings.erasing else view
+    """Augments each clip by itself: frames (B, 3, T, H, W) by RandAugment and erasing, log-mels (B, 1, M, F) by time warp and masks."""
+    changes = dict(zip(MODALITIES, (_frames_augmented, _log_mels_augmented), strict=True))
+    return changes[modality](view, settings)
+
+
+def _frames_augmented(view: Tensor, settings: Finetune) -> Tensor:
+    if settings.rand_augment[0]:
+        view = torch.stack([_rand_augmented(clip, settings) for clip in view])
+    return torch.stack([_erased(clip, settings.erasing) for clip in view]) if settings.erasing else view
+
+
+def _log_mels_augmented(view: Tensor, settings: Finetune) -> Tensor:
     if settings.time_warp:
         view = torch.stack([_warped(clip, settings.time_warp) for clip in view])
     if settings.mel_masks[0] or settings.time_masks[0]:

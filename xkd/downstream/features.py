@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from xkd.errors import UserError
+from xkd.modalities import MODALITIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +92,7 @@ def outputs_of(networks: Networks, batches: Iterable[Batch]) -> Iterator[tuple[l
         for batch in batches:
             outputs = {}
             for (owner, modality), network in networks.items():
-                views = [network(view.to(device())).float().cpu() for view in getattr(batch, modality)]
+                views = [network(view.to(device())).float().cpu() for view in batch.views[modality]]
                 outputs[owner, modality] = check_finite(torch.stack(views, 1).numpy(), batch.ids, f"{owner} {modality}")
             yield batch.ids, outputs
 
@@ -113,7 +114,7 @@ def check_finite(outputs: np.ndarray, ids: Sequence[str] | np.ndarray, name: str
 
 def of_rows(rows: pd.DataFrame, outputs: dict[Key, np.ndarray]) -> Clips:
     """Outputs in the order of a manifest's rows, with what the rows say."""
-    items = {m: _items(rows, f"{m}_source") for m in ("video", "audio")}
+    items = {m: _items(rows, f"{m}_source") for m in MODALITIES}
     return Clips(rows["id"].to_numpy(dtype=str), rows["label"].to_numpy(dtype=str), items, outputs)
 
 

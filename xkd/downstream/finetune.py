@@ -84,7 +84,7 @@ def finetune(encoders: dict[str, Encoder], loader: Loader, settings: Finetune, s
         for batch in loader:
             step, rate = next(schedule)
             for number, (modality, model) in enumerate(models.items()):
-                view, label = getattr(batch, modality)[0].to(device()), batch.labels.to(device())
+                view, label = batch.views[modality][0].to(device()), batch.labels.to(device())
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed((seed << 32) + 2 * step + number)
                     loss = _loss(model, augment(view, modality, settings), label, table, settings)

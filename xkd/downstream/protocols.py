@@ -25,9 +25,9 @@ from xkd.downstream.metrics import Retrieved, Scores
 from xkd.downstream.store import stored
 from xkd.errors import UserError
 from xkd.files import sha256
+from xkd.modalities import MODALITIES, OTHER
 from xkd.models.encoder import Encoder
 from xkd.models.head import ProjectionHead
-from xkd.models.networks import OTHER
 from xkd.params import canonical
 from xkd.progress import track
 from xkd.recipe import Recipe
@@ -259,7 +259,7 @@ PROTOCOLS: dict[str, Callable[[Job[Any]], Iterator[tuple[str | None, Result]]]] 
 def _feature_sets(train: dict[Key, np.ndarray], test: dict[Key, np.ndarray]) -> Iterator[FeatureSet]:
     """Owner, modality, training and test features (clips, views, D): of each encoder, then of both of an owner."""
     for owner in sorted({owner for owner, _ in train}):
-        keys = [(owner, modality) for modality in ("video", "audio") if (owner, modality) in train]
+        keys = [(owner, modality) for modality in MODALITIES if (owner, modality) in train]
         for key in keys:
             yield *key, train[key], test[key]
         if len(keys) == 2:

@@ -2,48 +2,110 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import Field, model_validator
 
-from xkd.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from xkd.errors import UserError
-from xkd.settings import Decoder, Fraction, LogMel, Positive, Settings
+from xkd.modalities import MODALITIES
+from xkd.modalities.video import IMAGENET_MEAN, IMAGENET_STD
+from xkd.settings import AudioView, Clips, Decoder, Fraction, LogMel, Positive, Settings, VideoView
+from xkd.settings.params import Base
 
 FORMAT: Final = 1
 
 
 class VideoInput(Settings):
-    """Pictures: scaled to `short_side`, the middle `size` x `size` cut out, normalised per colour."""
+    """Frames: scaled to `short_side`, the middle `size` x `size` cut out, normalised per colour."""
 
-    frames: Positive = Field(description="pictures of the view that positions were learned for")
+    MODALITY: ClassVar[str] = VideoView.MODALITY
+    CALL: ClassVar[str] = "encoder(frames)                  # uint8 (T, H, W, 3)"
+    SAME: ClassVar[tuple[str, ...]] = ("fps", "frames", "size")  # what one encoder may take over from another
+
+    frames: Positive = Field(description="frames of the view that positions were learned for")
     fps: float = Field(gt=0)
     short_side: Positive = Field(description="pixels of the shorter side before cropping")
     size: Positive = Field(description="height and width of the crop in pixels")
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
+    @classmethod
+    def of_run(cls, settings: Base) -> VideoInput:
+        """Returns the input of a run's encoders."""
+        view, clips = settings.views.video_global, settings.clips
+        return cls(frames=view.frames, fps=clips.fps, short_side=max(clips.size, view.size), size=view.size)
+
+    @classmethod
+    def of_view(cls, view: tuple[int, ...]) -> VideoInput:
+        """Returns the input of a released encoder that was trained on views of frames, rows and columns."""
+        clips, released = Clips(), VideoView()
+        short_side = round(view[1] * clips.size / released.size)
+        return cls(frames=view[0], fps=clips.fps, short_side=short_side, size=view[1])
+
     @property
     def seconds(self) -> float:
-        """What one view lasts."""
+        """Length of one view."""
         return self.frames / self.fps
+
+    @property
+    def length(self) -> int:
+        """Frames that one view is made of."""
+        return self.frames
+
+    @property
+    def rate(self) -> float:
+        """Frames per second."""
+        return self.fps
+
+    def __str__(self) -> str:
+        return f"{self.frames} frames at {self.fps:g} per second, {self.size} x {self.size} pixels"
 
 
 class AudioInput(Settings):
-    """Sound: mono at `sample_rate`, as log-mel columns."""
+    """Audio: mono at `sample_rate`, as log-mel columns."""
+
+    MODALITY: ClassVar[str] = AudioView.MODALITY
+    CALL: ClassVar[str] = "encoder(waveform, sample_rate)   # mono, float in [-1, 1]"
+    SAME: ClassVar[tuple[str, ...]] = ("sample_rate", "frames", "logmel")
 
     frames: Positive = Field(description="log-mel columns of the view that positions were learned for")
     sample_rate: Positive
     logmel: LogMel
 
+    @classmethod
+    def of_run(cls, settings: Base) -> AudioInput:
+        """Returns the input of a run's encoders."""
+        frames, rate = settings.views.audio_global.frames, settings.clips.sample_rate
+        return cls(frames=frames, sample_rate=rate, logmel=settings.logmel)
+
+    @classmethod
+    def of_view(cls, view: tuple[int, ...]) -> AudioInput:
+        """Returns the input of a released encoder that was trained on views of mel bands and columns."""
+        return cls(frames=view[1], sample_rate=Clips().sample_rate, logmel=LogMel(n_mels=view[0]))
+
     @property
     def seconds(self) -> float:
-        """What one view lasts."""
-        return self.frames * self.logmel.hop / self.sample_rate
+        """Length of one view."""
+        return self.length / self.sample_rate
+
+    @property
+    def length(self) -> int:
+        """Samples that one view is made of."""
+        return self.frames * self.logmel.hop
+
+    @property
+    def rate(self) -> float:
+        """Samples per second."""
+        return self.sample_rate
+
+    def __str__(self) -> str:
+        return f"{self.frames} log-mel columns of {self.logmel.hop / self.sample_rate * 1000:g} ms"
+
+
+INPUTS: dict[str, type[VideoInput | AudioInput]] = {fed.MODALITY: fed for fed in (VideoInput, AudioInput)}
 
 
 class DecoderConfig(Decoder):
-    """The decoder that a student was trained with: no feature needs it, pictures of what it fills in do."""
+    """The decoder that a student was trained with: features need none, images of what it fills in do."""
 
     mask: Fraction = Field(description="share of the patches that was hidden in training")
 
@@ -74,43 +136,11 @@ class EncoderConfig(Settings):
 
     @model_validator(mode="after")
     def _fed_as_its_modality(self) -> EncoderConfig:
-        if isinstance(self.input, VideoInput) != (self.modality == "video"):
+        if self.input.MODALITY != self.modality:
             raise ValueError(f"the input is not that of an encoder of {self.modality}")
         return self
 
     @property
-    def video(self) -> VideoInput:
-        """How pictures are fed.
-
-        Raises:
-            UserError: the encoder takes sound.
-        """
-        if not isinstance(self.input, VideoInput):
-            raise UserError("an encoder of sound takes no pictures; give it samples, or take an encoder of video")
-        return self.input
-
-    @property
-    def audio(self) -> AudioInput:
-        """How sound is fed.
-
-        Raises:
-            UserError: the encoder takes pictures.
-        """
-        if not isinstance(self.input, AudioInput):
-            raise UserError("an encoder of video takes no sound; give it pictures, or take an encoder of sound")
-        return self.input
-
-    @property
     def channels(self) -> int:
-        """3 colours or 1 log-mel."""
-        return 3 if self.modality == "video" else 1
-
-    @property
-    def length(self) -> int:
-        """Pictures, or samples of sound, that one view is made of."""
-        return self.video.frames if self.modality == "video" else self.audio.frames * self.audio.logmel.hop
-
-    @property
-    def rate(self) -> float:
-        """Pictures, or samples of sound, per second."""
-        return self.video.fps if self.modality == "video" else self.audio.sample_rate
+        """Channels of a view: 3 colours or 1 log-mel."""
+        return MODALITIES[self.modality].channels

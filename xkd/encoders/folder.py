@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xkd import registry, runs
-from xkd.encoders.config import EncoderConfig, VideoInput
+from xkd.encoders.config import EncoderConfig
 from xkd.errors import UserError
 from xkd.files import replacing, write_json
 from xkd.models.backbones import build_encoder
@@ -207,13 +207,6 @@ def _plain(error: ValidationError) -> list[str]:
 
 
 def _card(config: EncoderConfig) -> str:
-    view = config.input
-    if isinstance(view, VideoInput):
-        fed = f"{view.frames} frames at {view.fps:g} per second, {view.size} x {view.size} pixels"
-        call = "encoder(frames)                  # uint8 (T, H, W, 3)"
-    else:
-        fed = f"{view.frames} log-mel columns of {view.logmel.hop / view.sample_rate * 1000:g} ms"
-        call = "encoder(waveform, sample_rate)   # mono, float in [-1, 1]"
     return f"""---
 library_name: xkd
 license: other
@@ -223,12 +216,12 @@ license_name: {config.licence.split(" (")[0]}
 # XKD {config.modality} encoder ({config.owner})
 
 Backbone `{config.arch}`{" of " + config.plugin if config.plugin else ""}: width {config.width}, depth {config.depth}, \
-{config.heads} heads, patches of {" x ".join(map(str, config.patch))}. Trained on views of {view.seconds:g} s: {fed}.
+{config.heads} heads, patches of {" x ".join(map(str, config.patch))}. Trained on views of {config.input.seconds:g} s: {config.input}.
 
     from xkd import load_encoder
 
     encoder = load_encoder("this folder")
-    {call} -> ({config.width},)
+    {config.input.CALL} -> ({config.width},)
 
 - Origin: {config.origin}
 - Licence of the weights: {config.licence}

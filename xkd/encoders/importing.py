@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from xkd.encoders import folder
-from xkd.encoders.config import AudioInput, EncoderConfig, VideoInput
+from xkd.encoders.config import INPUTS, EncoderConfig
 from xkd.encoders.released import EMBEDDINGS, encoder_key
 from xkd.errors import UserError
+from xkd.modalities import MODALITIES
 from xkd.models.encoder import Encoder
-from xkd.settings import AudioView, Clips, LogMel, Model, VideoView
+from xkd.settings import LogMel, Model, Views
 
 LICENCE = "CC BY-NC 4.0 (weights released by the authors of XKD)"
 HEAD_WIDTH = 64  # of every released network
@@ -43,20 +44,12 @@ def import_backbone(
     """
     tensors = read_tensors(path)
     modality = _modality(tensors, path)
-    model, video, clips = Model(), VideoView(), Clips()
-    patch = patch or (model.video_patch if modality == "video" else model.audio_patch)
-    view = view or (
-        (video.frames, video.size, video.size) if modality == "video" else (LogMel().n_mels, AudioView().frames)
-    )
+    patch = patch or Model().patch(modality)
+    view = view or next(iter(Views().of(modality).values())).shape(LogMel())
     width = _size(tensors, "cls_token", -1, path)
     grid = _grid(tensors, modality, patch, view, path)
     if heads is None and width % HEAD_WIDTH:
         raise UserError(f"{path}: heads of a width of {width} are not known; give --heads")
-    if modality == "video":
-        short_side = round(view[1] * clips.size / video.size)
-        fed: VideoInput | AudioInput = VideoInput(frames=view[0], fps=clips.fps, short_side=short_side, size=view[1])
-    else:
-        fed = AudioInput(frames=view[1], sample_rate=clips.sample_rate, logmel=LogMel(n_mels=view[0]))
     config = EncoderConfig(
         modality=modality,
         owner="student" if "student" in path.name else "teacher",
@@ -65,7 +58,7 @@ def import_backbone(
         heads=heads or width // HEAD_WIDTH,
         patch=patch,
         grid=grid,
-        input=fed,
+        input=INPUTS[modality].of_view(view),
         origin=f"released file {path.name}",
         licence=LICENCE,
     )
@@ -118,11 +111,11 @@ def _grid(
 ) -> tuple[int, ...]:
     """Returns the patches along each axis, checked against the embedding and the positions of the file."""
     text = {"patch": "x".join(map(str, patch)), "view": "x".join(map(str, view))}
-    axes = 3 if modality == "video" else 2
+    axes = len(Model().patch(modality))
     for name, value in (("patch", patch), ("view", view)):
         if len(value) != axes:
             raise UserError(f"--{name} {text[name]}: {path.name} is of {modality}, which has {axes} axes")
-    values = prod(patch) * (3 if modality == "video" else 1)
+    values = prod(patch) * MODALITIES[modality].channels
     there = _size(tensors, f"{EMBEDDINGS[modality]}.weight", -1, path)
     if values != there:
         raise UserError(f"{path}: a patch of {text['patch']} has {values} values, the file's has {there}; give --patch")

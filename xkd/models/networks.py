@@ -19,9 +19,6 @@ from xkd.models.decoder import PatchDecoder
 from xkd.models.encoder import Backbone, Encoder, ModalityShape
 from xkd.models.head import ProjectionHead
 
-MODALITIES = ("video", "audio")
-OTHER = {"video": "audio", "audio": "video"}
-
 Kind = TypeVar("Kind", bound=nn.Module)
 
 

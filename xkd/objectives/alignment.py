@@ -10,7 +10,7 @@ from torch import Tensor
 
 from xkd import registry
 from xkd.logged import LoggedColumn, each
-from xkd.models.networks import MODALITIES
+from xkd.modalities import MODALITIES
 from xkd.objectives.term import Outputs, RunSizes, Term, Values
 
 GAMMAS = (1e-3, 1e-2, 1e-1, 1e0, 1e1, 1e2, 1e3)

@@ -9,7 +9,8 @@ from torch import Tensor, distributed, nn
 
 from xkd import registry
 from xkd.logged import CollapseSign, LoggedColumn, Threshold, each
-from xkd.models.networks import MODALITIES, OTHER, PerModality
+from xkd.modalities import MODALITIES, OTHER
+from xkd.models.networks import PerModality
 from xkd.objectives.term import Outputs, RunSizes, Term, Values
 
 UNIFORM = CollapseSign(

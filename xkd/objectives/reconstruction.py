@@ -8,7 +8,7 @@ from torch import Tensor
 
 from xkd import registry
 from xkd.logged import LoggedColumn, each
-from xkd.models.networks import MODALITIES
+from xkd.modalities import MODALITIES
 from xkd.objectives.term import Outputs, Term, Values
 
 VARIANCE_FLOOR = 1e-6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from xkd.logged import CollapseSign, LoggedColumn, Threshold, each
-from xkd.models.networks import MODALITIES
+from xkd.modalities import MODALITIES
 
 FLAT = CollapseSign(
     "feature spread / start, {}",

@@ -9,7 +9,8 @@ from torch import nn
 
 from xkd import registry
 from xkd.logged import LoggedColumn, each
-from xkd.models.networks import MODALITIES, PerModality
+from xkd.modalities import MODALITIES
+from xkd.models.networks import PerModality
 from xkd.objectives.term import Outputs, RunSizes, Term, Values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xkd.modalities import MODALITIES
 from xkd.params import protocol, tasks_of, with_views
 from xkd.plan.arithmetic import encoder_forward
 from xkd.plan.storage import ClipInventory
@@ -26,7 +27,7 @@ def _task(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipInven
     clips = counts[task.dataset or params.dataset]
     seen = [m for m in task.modalities if m in clips.streams and m in modalities(recipe)]
     cost = {modality: encoder_forward(recipe, modality) for modality in seen}
-    views = {modality: task.clips * (task.crops if modality == "video" else 1) for modality in seen}
+    views = {modality: task.clips * (task.crops if MODALITIES[modality].cropped else 1) for modality in seen}
     if isinstance(settings, Finetune):
         trained = 3 * settings.epochs * clips.train * max(1, len(task.folds))
         return sum(cost[m] * (trained + views[m] * _tested(task, clips)) for m in seen)

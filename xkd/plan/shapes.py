@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from xkd.modalities import MODALITIES
 from xkd.models.backbones import build_encoder
 from xkd.models.decoder import PatchDecoder
 from xkd.models.head import ProjectionHead
@@ -14,26 +15,25 @@ from xkd.training.build import backbone, modalities, modality_shapes, network_si
 
 
 def view_shapes(recipe: Recipe) -> dict[str, list[tuple[int, ...]]]:
-    """Returns the shapes of one clip's views per modality of the run, global first: (3, T, H, W) or (1, mel bands, frames)."""
-    views, count = recipe.views, recipe.views.local_views if recipe.has_teachers else 0
-    video = [views.video_global] + [views.video_local] * count
-    audio = [views.audio_global] + [views.audio_local] * count
-    shapes: dict[str, list[tuple[int, ...]]] = {
-        "video": [(3, view.frames, view.size, view.size) for view in video],
-        "audio": [(1, recipe.logmel.n_mels, view.frames) for view in audio],
-    }
-    return {modality: shapes[modality] for modality in modalities(recipe)}
+    """Lists per modality of the run the shape of one clip's views, global first: (3, T, H, W) or (1, mel bands, frames)."""
+    local = recipe.views.local_views if recipe.has_teachers else 0
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    for modality in modalities(recipe):
+        first, second = (
+            (MODALITIES[modality].channels, *view.shape(recipe.logmel)) for view in recipe.views.of(modality).values()
+        )
+        shapes[modality] = [first, *[second] * local]
+    return shapes
 
 
 def patch_counts(recipe: Recipe, modality: str) -> list[int]:
     """Counts the patches of each view of a modality, global first; without CLS."""
-    patch = getattr(recipe.model, f"{modality}_patch")
-    return [math.prod(grid_of(shape, patch)) for shape in view_shapes(recipe)[modality]]
+    return [math.prod(grid_of(shape, recipe.model.patch(modality))) for shape in view_shapes(recipe)[modality]]
 
 
 def kept_count(recipe: Recipe, modality: str) -> int:
     """Counts the patches of the global view that the student sees."""
-    patches, masked = patch_counts(recipe, modality)[0], getattr(recipe.objective, f"mask_{modality}")
+    patches, masked = patch_counts(recipe, modality)[0], recipe.objective.mask(modality)
     return round(patches * (1 - masked)) if recipe.training.mode == "pretrain" else patches
 
 

@@ -12,9 +12,10 @@ from torch import nn
 from xkd.data import catalogue, manifest
 from xkd.data.encode import AUDIO_BIT_RATE
 from xkd.errors import UserError
+from xkd.modalities import MODALITIES
 from xkd.plan.footprint import FLOAT, networks_without_memory, parameters
 from xkd.recipe import Recipe
-from xkd.settings import MODALITIES, Clips, Dataset, Params
+from xkd.settings import Clips, Dataset, Params
 
 # Where the clips are not there yet. Frames as wide as most videos. Bits of a pixel at the settings of `prepare`: a rough figure.
 OTHER_SECONDS = 10.0
@@ -57,7 +58,7 @@ def clip_inventory(params: Params, name: str, train: int | None = None) -> ClipI
         Path("data") / name / "manifest.csv",
     )
     required = catalogue.required(entry)
-    streams = (required,) if required in MODALITIES else MODALITIES
+    streams = (required,) if required in MODALITIES else tuple(MODALITIES)
     if train is None and path.exists():
         return _from_manifest(path, clips, streams)
     splits, source = ({"train": train}, "--clips") if train is not None else _expected(entry, name)

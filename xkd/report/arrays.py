@@ -1,4 +1,4 @@
-"""Arrays that pretraining saved for pictures: samples.npz and embeddings.npz."""
+"""Arrays that pretraining saved for figures: samples.npz and embeddings.npz."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Arrays = dict[str, np.ndarray]
 
 
 def shown_run(results: Results, file: str, keys: list[str]) -> tuple[Run, Arrays] | None:
-    """The first seed of the full method if its `file` has all `keys`, else of the first ablation whose file has."""
+    """Finds the first seed of the full method if its `file` has all `keys`, else of the first ablation whose file has."""
     for ablation in sorted(results.runs, key=lambda name: name != FULL_METHOD):
         run = results.runs[ablation][0]
-        arrays = load(run.folder / file)
+        arrays = load_arrays(run.folder / file)
         if all(key in arrays for key in keys):
             return run, arrays
     return None
 
 
-def load(path: Path) -> Arrays:
-    """All arrays of a file.
+def load_arrays(path: Path) -> Arrays:
+    """Loads all arrays of a file.
 
     Raises:
         UserError: it is damaged.

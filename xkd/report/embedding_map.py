@@ -10,34 +10,35 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
+from sklearn.decomposition import PCA
 
+from xkd.modalities import MODALITIES
 from xkd.params import recipe
-from xkd.report.arrays import FULL_METHOD, Arrays, load
+from xkd.report.arrays import FULL_METHOD, Arrays, load_arrays
 from xkd.report.collect import Results, Run
 from xkd.report.style import described, message, plt
 
-KEYS = [f"{modality}_{moment}" for modality in ("video", "audio") for moment in ("before", "after")]
 MOMENTS = {"before": "before training", "after": "after training"}
+KEYS = [f"{modality}_{moment}" for modality in MODALITIES for moment in MOMENTS]
 COLOURED = 10  # labels; the others are grey
 ROOM = (0.075, 0.03)  # shares of the axes that a name needs for itself, across and down
 
 
-class Look(NamedTuple):
-    """How clips of a modality are drawn: points, and properties of the labels' names."""
+class Points(NamedTuple):
+    """Says how clips of a modality are drawn: their points, and properties of the labels' names."""
 
     marker: str
     filled: bool
     text: dict[str, Any]
 
 
-LOOKS = {
-    "video": Look("o", True, {"fontweight": "bold"}),
-    "audio": Look("^", False, {"style": "italic"}),
-}
+DRAWN_AS = dict(
+    zip(MODALITIES, (Points("o", True, {"fontweight": "bold"}), Points("^", False, {"style": "italic"})), strict=True)
+)
 
 
 def embedding_map(results: Results) -> Figure:
-    """Logits of the students' projection heads; beside the full method a row that does not align them."""
+    """Draws logits of the students' projection heads; beside the full method a row that does not align them."""
     shown = {run.ablation: (run, arrays) for run, arrays in _shown(results)}
     if not shown:
         return message("No ablation of this table has projection heads.")
@@ -60,50 +61,40 @@ def embedding_map(results: Results) -> Figure:
 
 
 def _shown(results: Results) -> list[tuple[Run, Arrays]]:
-    """First seeds: of the full method or else of any row with heads, and of a row that differs in not aligning."""
+    """Finds first seeds: of the full method or else of any row with heads, and of a row that differs in not aligning."""
     runs = [results.runs[name][0] for name in sorted(results.runs, key=lambda name: name != FULL_METHOD)]
     found: list[tuple[bool, Run, Arrays]] = []
     for run in runs:
         aligns = bool(recipe(results.params, run.ablation).objective.alignment)
         if any(aligns == known for known, _, _ in found):
             continue
-        arrays = load(run.folder / "embeddings.npz")
+        arrays = load_arrays(run.folder / "embeddings.npz")
         if all(key in arrays for key in KEYS):
             found.append((aligns, run, arrays))
     return [(run, arrays) for _, run, arrays in found]
 
 
 def principal_plane(points_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (N, 2) along the two directions of largest variance, and their shares of the variance (2,).
+    """Computes coordinates (N, 2) along the two directions of largest variance, and their shares of the variance (2,).
 
     A direction's sign is arbitrary; here its largest weight is positive.
     """
-    centred = points_ND - points_ND.mean(0)
-    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-    largest = np.abs(directions[:2]).argmax(1)
-    signs = np.sign(directions[[0, 1], largest])
-    return centred @ directions[:2].T * signs, lengths[:2] ** 2 / (lengths**2).sum()
+    analysis = PCA(2, svd_solver="full")
+    return analysis.fit_transform(points_ND), analysis.explained_variance_ratio_
 
 
 def _panel(axis: Axes, arrays: Arrays, moment: str, colours: dict[str, ColorType]) -> float:
     """Draws one moment; returns how far the modalities' means lie apart, over the mean deviation around them."""
-    both = {m: arrays[f"{m}_{moment}"].astype(np.float32) for m in LOOKS}
+    both = {m: arrays[f"{m}_{moment}"].astype(np.float32) for m in DRAWN_AS}
     labels = arrays["labels"]
     plane, shares = principal_plane(np.concatenate(list(both.values())))
-    for (modality, look), points in zip(LOOKS.items(), np.split(plane, 2)):
+    for (modality, look), points in zip(DRAWN_AS.items(), np.split(plane, 2)):
         for label in dict.fromkeys(labels):
             colour, own = colours.get(label, "#BBBBBB"), labels == label
             face = colour if look.filled else "none"
             across, up = points[own].T
             axis.scatter(
-                across,
-                up,
-                s=15,
-                marker=look.marker,
-                facecolors=face,
-                edgecolors=colour,
-                linewidths=0.8,
-                alpha=0.65,
+                across, up, s=15, marker=look.marker, facecolors=face, edgecolors=colour, linewidths=0.8, alpha=0.65
             )
     if len(set(labels)) <= COLOURED:
         _name_labels(axis, plane, labels)
@@ -116,9 +107,9 @@ def _panel(axis: Axes, arrays: Arrays, moment: str, colours: dict[str, ColorType
 
 
 def _name_labels(axis: Axes, plane: np.ndarray, labels: np.ndarray) -> None:
-    """Each label at the median of its clips, where there is room: colour alone tells nothing in black and white."""
+    """Writes each label at the median of its clips, where there is room: colour alone tells nothing in black and white."""
     taken: list[np.ndarray] = []
-    for look, points in zip(LOOKS.values(), np.split(plane, 2)):
+    for look, points in zip(DRAWN_AS.values(), np.split(plane, 2)):
         for label in dict.fromkeys(labels):
             place = np.median(points[labels == label], axis=0)
             apart = [np.abs(place - other) / np.ptp(plane, axis=0) for other in taken]
@@ -147,7 +138,7 @@ def _legend(figure: Figure, colours: dict[str, ColorType]) -> None:
             markerfacecolor="black" if look.filled else "none",
             label=modality,
         )
-        for modality, look in LOOKS.items()
+        for modality, look in DRAWN_AS.items()
     ]
     handles += [
         Line2D([], [], linestyle="", marker="s", color=colour, label=label[:24]) for label, colour in colours.items()

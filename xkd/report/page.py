@@ -13,14 +13,14 @@ from markupsafe import Markup, escape
 
 from xkd.data.catalogue import is_own
 from xkd.params import recipe
-from xkd.report import collapse, retrieval, tested, text
+from xkd.report import collapse, cross_modal, tested, text
 from xkd.report.agreement import LEVEL, TIE, agreements
-from xkd.report.arrays import load
+from xkd.report.arrays import load_arrays
 from xkd.report.collect import Results, Run
 from xkd.report.counterparts import Counterparts
 from xkd.report.dataset import DataFacts
-from xkd.report.media import Media, data_uri
 from xkd.report.paper import CITATION, PaperResults
+from xkd.report.previews import Previews, data_uri
 from xkd.settings import Params
 
 SETTINGS = (
@@ -46,7 +46,7 @@ FIGURES = {
     "embeddings": "Logits of the students' projection heads for held-out clips, on the two directions in which the clips of both "
     "modalities vary most. Names stand at the median of their clips where there is room; bold: video, slanted: audio.",
     "confusion": "Held-out clips, all seeds together.",
-    "contact-sheet": "Prepared clips, evenly picked: pictures and log-mel.",
+    "contact-sheet": "Prepared clips, evenly picked: frames and log-mel.",
 }
 
 
@@ -116,16 +116,16 @@ def markdown(shown: dict[str, Any]) -> str:
     return _environment().get_template("table.md.j2").render(shown)
 
 
-def html(shown: dict[str, Any], results: Results, figures: Figures, media: Media | None) -> str:
-    """report.html: one file, figures, pictures and sounds embedded, nothing loaded from elsewhere.
+def html(shown: dict[str, Any], results: Results, figures: Figures, media: Previews | None) -> str:
+    """report.html: one file, figures, images and audio embedded, nothing loaded from elsewhere.
 
     Args:
         shown: of `context`.
         results: what the figures were drawn from.
         figures: all of `FIGURES`.
-        media: pictures and sounds of the data set's clips; None where they are not at hand.
+        media: images and audio of the data set's clips; None where they are not at hand.
     """
-    examples = retrieval.examples(results, media)
+    examples = cross_modal.retrieved(results, media)
     more = {
         "main": text.main_table(results, PaperResults(), intervals=True),
         "images": {name: data_uri("image/png", (figures.folder / f"{name}.png").read_bytes()) for name in FIGURES},
@@ -137,8 +137,8 @@ def html(shown: dict[str, Any], results: Results, figures: Figures, media: Media
         "unaligned": [name for name in results.runs if not _aligns(results, name)],
         "examples": examples,
         "with_media": media is not None,
-        "shared_space": retrieval.shared_space_table(results),
-        "chance": retrieval.chance(load(examples.run.folder / "embeddings.npz")) if examples else None,
+        "shared_space": cross_modal.shared_space_table(results),
+        "chance": cross_modal.random_rates(load_arrays(examples.run.folder / "embeddings.npz")) if examples else None,
         "settings": _settings(results.params),
         "versions": _versions(results),
         "tracked": {name: [run for run in runs if run.run_id] for name, runs in results.runs.items()},

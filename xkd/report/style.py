@@ -13,11 +13,13 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from xkd.modalities import MODALITIES
+
 plt = pyplot  # for all that draw: of this backend and look
 
 # Okabe & Ito's colour-blind safe palette, without its yellow (too faint on white).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MODALITY = {"video": PALETTE[0], "audio": PALETTE[1], "both": PALETTE[2]}
+MODALITY = dict(zip((*MODALITIES, "both"), PALETTE))
 YARDSTICK = "#9A9A9A"
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -41,7 +43,7 @@ plt.rcParams.update(
 
 
 def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Colour, dashes and marker per name: without colour, marker and dashes together still tell 28 names apart."""
+    """Chooses colour, dashes and marker per name: without colour, marker and dashes together still tell 28 names apart."""
     styles = {}
     for i, name in enumerate(names):
         turn, place = divmod(i, len(PALETTE))
@@ -57,20 +59,20 @@ def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def message(text: str) -> Figure:
-    """A figure that says why there is nothing to see."""
+    """Draws a figure that says why there is nothing to see."""
     figure = plt.figure(figsize=(7, 1.2))
     figure.text(0.5, 0.5, text, ha="center", va="center")
     return described(figure, text)
 
 
 def described(figure: Figure, words: str) -> Figure:
-    """The figure with its alternative text, unless it has one (that of `message`, say)."""
+    """Gives a figure its alternative text, unless it has one (that of `message`, say)."""
     if not figure.get_label():
         figure.set_label(words)
     return figure
 
 
-def save(figure: Figure, path: Path, format: str | None = None) -> str:
+def save_figure(figure: Figure, path: Path, format: str | None = None) -> str:
     """Writes a PNG without the version stamp that matplotlib adds, frees the figure and returns its alternative text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     words = str(figure.get_label())

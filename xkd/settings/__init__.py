@@ -6,7 +6,7 @@ part of a stage's inputs, so these definitions are no part of its code hash; wha
 `xkd.recipe`.
 """
 
-from xkd.settings.base import MODALITIES as MODALITIES
+from xkd.settings.base import MODALITY_NAMES as MODALITY_NAMES
 from xkd.settings.base import Fraction as Fraction
 from xkd.settings.base import Positive as Positive
 from xkd.settings.base import Settings as Settings

@@ -46,7 +46,7 @@ Temperature = Annotated[float, Field(gt=0, le=1000)]
 Owners = Annotated[tuple[Literal["student", "teacher"], ...], Field(min_length=1, max_length=2)]
 InverseStrengths = Annotated[tuple[Annotated[float, Field(gt=0, le=1e12)], ...], Field(min_length=1, max_length=1000)]
 Hue = Annotated[float, Field(ge=0, le=0.5)]
-MODALITIES = ("video", "audio")
+MODALITY_NAMES = ("video", "audio")
 
 
 class Settings(BaseModel):

@@ -41,3 +41,8 @@ class Model(Open):
     share: Literal["none", "students", "all"] = Field(
         "none", description="XKD, XKD-MAS (one student), XKD-MATS (one student, one teacher)"
     )
+
+    def patch(self, modality: str) -> tuple[int, ...]:
+        """Returns the size of a modality's patches along each axis."""
+        size: tuple[int, ...] = getattr(self, f"{modality}_patch")
+        return size

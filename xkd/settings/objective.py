@@ -42,3 +42,8 @@ class ObjectiveSettings(Open):
     )
     temperature_warmup_epochs: Epochs = 0
     centre_momentum: Fraction = 0.9
+
+    def mask(self, modality: str) -> float:
+        """Returns the share of a modality's patches that is hidden from the student."""
+        share: float = getattr(self, f"mask_{modality}")
+        return share

@@ -1,4 +1,4 @@
-"""A file's cuts through the networks: what is hidden, what is filled in, and what is looked at."""
+"""Runs a file's clips through the networks: what is hidden, what is filled in, and what is looked at."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xkd.encoders.pictures import as_picture, reconstruction, relative_weights
+from xkd.encoders.images import reconstructed_images, relative_weights
 from xkd.errors import UserError
-from xkd.models.networks import OTHER
+from xkd.modalities import MODALITIES, OTHER
 from xkd.objectives.reconstruction import kept_patches
 from xkd.objectives.refinement import patch_weights
-from xkd.show.media import Cuttings
 from xkd.show.models import Models
+from xkd.show.moment import Moment
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Look:
     """One modality of a file as the networks see it.
 
     Attributes:
-        true: pictures (T, H, W, 3) in 0..1, or log-mel (M, F), as they enter the network.
+        true: frames (T, H, W, 3) in 0..1, or log-mel (M, F), as they enter the network.
         masked, predicted: the same with hidden patches, and with those filled in; None without a decoder.
         hidden: share of the patches that are hidden.
         weights: one per patch, in the encoder's grid, 1 on average.
-        weighed_by: what the weights are, for people.
-        seconds: that the view lasts.
+        weighed_by: name of what the weights are.
+        seconds: length of the view.
     """
 
     true: np.ndarray
@@ -40,16 +40,16 @@ class Look:
 
 
 @torch.inference_mode()
-def look(models: Models, cuttings: Cuttings, seed: int) -> tuple[dict[str, Look], list[str]]:
-    """What there is to see of each modality that the file has, and one line on each thing that is missing.
+def look(models: Models, moment: Moment, seed: int) -> tuple[dict[str, Look], list[str]]:
+    """Returns what there is to see of each modality that the file has, and one line on each thing that is missing.
 
     Args:
         seed: decides which patches are hidden.
 
     Raises:
-        UserError: weights or pictures that are not finite.
+        UserError: weights or images that are not finite.
     """
-    views = {m: _view(models, m, clip) for m, clip in cuttings.clips.items()}
+    views = {m: _view(models, m, clip) for m, clip in moment.clips.items()}
     weights, weighed_by, notes = _weights(models, views)
     for modality, weights_N in weights.items():
         _check_finite(weights_N, models, modality)
@@ -57,20 +57,20 @@ def look(models: Models, cuttings: Cuttings, seed: int) -> tuple[dict[str, Look]
     for modality, view in views.items():
         _, encoder = models.of(modality, ("student", "teacher"))
         trained_with = encoder.config.decoder
-        pictures: dict[str, Tensor] = {}
+        images: dict[str, Tensor] = {}
         hidden = None
         if modality in models.decoders and trained_with is not None:
             hidden = trained_with.mask
             rank_BN = torch.rand(1, weights[modality].numel(), generator=torch.Generator().manual_seed(seed))
             keep_BK = kept_patches(rank_BN, hidden)
-            pictures = reconstruction(encoder.encoder, models.decoders[modality], view, keep_BK)
-            _check_finite(pictures["predicted"], models, modality)
+            images = reconstructed_images(modality, encoder.encoder, models.decoders[modality], view, keep_BK)
+            _check_finite(images["predicted"], models, modality)
         else:
             bare.append(modality)
         looks[modality] = Look(
-            true=as_picture(view)[0].numpy(),
-            masked=_array(pictures.get("masked")),
-            predicted=_array(pictures.get("predicted")),
+            true=MODALITIES[modality].images(view)[0].numpy(),
+            masked=_array(images.get("masked")),
+            predicted=_array(images.get("predicted")),
             hidden=hidden,
             weights=weights[modality].numpy(),
             weighed_by=weighed_by,
@@ -83,14 +83,12 @@ def look(models: Models, cuttings: Cuttings, seed: int) -> tuple[dict[str, Look]
 
 def _view(models: Models, modality: str, clip: np.ndarray) -> Tensor:
     _, encoder = models.of(modality, ("student", "teacher"))
-    batch = torch.from_numpy(clip)[None]
-    if modality == "video":
-        return encoder.video_view(batch)
-    return encoder.audio_view(batch, encoder.config.audio.sample_rate)[..., : encoder.config.audio.frames]
+    view = encoder.view(torch.from_numpy(clip)[None], round(encoder.config.input.rate))
+    return view.narrow(2 + MODALITIES[modality].time_axis, 0, encoder.config.input.frames)
 
 
 def _weights(models: Models, views: dict[str, Tensor]) -> tuple[dict[str, Tensor], str, list[str]]:
-    """Weights per modality, what they are, and why they are no refinement where they are none."""
+    """Computes weights per modality; also returns what they are, and why they are no refinement where they are none."""
     attention, owners = {}, {}
     for modality, view in views.items():
         owners[modality], encoder = models.of(modality, ("teacher", "student"))
@@ -112,13 +110,13 @@ def _weights(models: Models, views: dict[str, Tensor]) -> tuple[dict[str, Tensor
 def _why_unrefined(models: Models, views: dict[str, Tensor], owners: dict[str, str]) -> str | None:
     if models.refinement == "none":
         return "no refinement: the run was trained without"
-    missing = [m for m in ("video", "audio") if ("teacher", m) not in models.encoders]
+    missing = [m for m in MODALITIES if ("teacher", m) not in models.encoders]
     if missing:
         return (
             f"no refinement: it takes teachers of both modalities, and --encoder names none of {' and '.join(missing)}"
         )
     if len(views) < 2:
-        return "no refinement: it takes pictures and sound"
+        return "no refinement: it takes frames and audio"
     return None
 
 
@@ -130,5 +128,5 @@ def _check_finite(values: Tensor, models: Models, modality: str) -> None:
         )
 
 
-def _array(picture: Tensor | None) -> np.ndarray | None:
-    return None if picture is None else picture[0].numpy()
+def _array(images: Tensor | None) -> np.ndarray | None:
+    return None if images is None else images[0].numpy()

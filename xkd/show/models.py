@@ -1,4 +1,4 @@
-"""Encoders to look through: of one folder, of several, or all of a run."""
+"""Loads the encoders to look through: of one folder, of several, or all of a run."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xkd import registry, runs
-from xkd.data.windows import Cut
+from xkd.data.windows import Window
 from xkd.encoders import folder
 from xkd.encoders.config import EncoderConfig
 from xkd.encoders.pretrained import PretrainedEncoder
 from xkd.errors import UserError
+from xkd.modalities import MODALITIES
 from xkd.models.decoder import PatchDecoder
-from xkd.models.networks import MODALITIES
 
 PAPER_REFINEMENT = "mean"
 
 
 @dataclass(frozen=True)
 class Models:
-    """What there is to look through.
+    """The networks to look through.
 
     Attributes:
         encoders: by (owner, modality).
@@ -40,14 +40,14 @@ class Models:
         return tuple(m for m in MODALITIES if any(modality == m for _, modality in self.encoders))
 
     def of(self, modality: str, owners: tuple[str, str]) -> tuple[str, PretrainedEncoder]:
-        """The first owner's encoder, or the second's."""
+        """Returns the first owner's encoder, or the second's, and whose it is."""
         owner = next(owner for owner in owners if (owner, modality) in self.encoders)
         return owner, self.encoders[owner, modality]
 
-    def cuts(self) -> dict[str, Cut]:
-        """How a file is cut for each modality."""
+    def windows(self) -> dict[str, Window]:
+        """Returns how a file is cut for each modality."""
         configs = {m: self.of(m, ("student", "teacher"))[1].config for m in self.modalities}
-        return {m: Cut(m, config.length, config.rate, config.pad) for m, config in configs.items()}
+        return {m: Window(m, config.input.length, config.input.rate, config.pad) for m, config in configs.items()}
 
 
 def gather(paths: tuple[Path, ...]) -> Models:
@@ -102,7 +102,7 @@ def _check_same_view(path: Path, config: EncoderConfig, encoders: dict[tuple[str
 
 
 def _refinement_of(given: Path) -> str | None:
-    """How a run refines; None for folders that are no run."""
+    """Reads how a run refines; None for folders that are no run."""
     try:
         kind = json.loads((given / folder.CONFIG).read_text())["recipe"]["objective"]["refinement"]
     except (OSError, ValueError, KeyError, TypeError):

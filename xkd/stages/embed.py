@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from xkd.data import listing, windows
-from xkd.data.windows import Cut, Survey
+from xkd.data.windows import TRACKS, Survey, Window
 from xkd.data.workers import Failure, cores, run_guarded, seconds_allowed
 from xkd.downstream.features import device
 from xkd.encoders.pretrained import PretrainedEncoder, load_encoder
@@ -23,12 +23,8 @@ from xkd.errors import UserError
 from xkd.files import check_output, files_in, replacing
 from xkd.progress import say, track
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-# Read at a time. A later part of a file's sound is reached by decoding what lies before: parts are long, and decoding
-# is hundreds of times faster than the network.
-SECONDS_PER_TASK = {"video": 16.0, "audio": 900.0}
-COLUMNS = pa.schema(
+Readable = TypeVar("Readable")
+EMBED_COLUMNS = pa.schema(
     [("file", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("vector", pa.list_(pa.float32()))]
 )
 
@@ -57,16 +53,17 @@ def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int,
     model = load_encoder(encoder).to(device())
     if not files:
         raise UserError(f"{', '.join(map(str, sources))}: no files there")
-    cut = Cut(model.config.modality, model.config.length, model.config.rate, model.config.pad)
-    found = track(run_guarded(windows.survey, [(f, cut) for f in files], seconds_allowed), "files", len(files))
+    fed = model.config.input
+    window = Window(model.config.modality, fed.length, fed.rate, model.config.pad)
+    found = track(run_guarded(windows.survey, [(f, window) for f in files], seconds_allowed), "files", len(files))
     surveys = {file: _plain(result) for file, result in zip(files, found, strict=True)}
     faults = {file: result for file, result in surveys.items() if isinstance(result, str)}
     good = {file: result for file, result in surveys.items() if isinstance(result, Survey)}
     written, odd = 0, {}
     try:
-        with replacing(output) as path, pq.ParquetWriter(path, COLUMNS) as writer:
-            for file, vectors in _vectors(model, good, cut, batch_size, faults):
-                rows, finite = _rows(file, vectors, good[file], cut), np.isfinite(vectors).all(axis=1)
+        with replacing(output) as path, pq.ParquetWriter(path, EMBED_COLUMNS) as writer:
+            for file, vectors in _vectors(model, good, window, batch_size, faults):
+                rows, finite = _rows(file, vectors, good[file], window), np.isfinite(vectors).all(axis=1)
                 if not finite.all():
                     odd[file] = _not_finite(rows.filter(pa.array(~finite)), len(vectors))
                 writer.write_table(rows.filter(pa.array(finite)))
@@ -92,11 +89,11 @@ def _files(source: Path) -> list[Path]:
 
 
 def _vectors(
-    model: PretrainedEncoder, good: dict[str, Survey], cut: Cut, batch_size: int, faults: dict[str, str]
+    model: PretrainedEncoder, good: dict[str, Survey], window: Window, batch_size: int, faults: dict[str, str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Each file's features (clips, D), as soon as its last clip is done; a file that fails goes to `faults` instead."""
+    """Computes each file's features (clips, D), as soon as its last clip is done; a file that fails goes to `faults` instead."""
     done: dict[str, list[np.ndarray]] = {}
-    for batch in _batches(_views(model, good, cut, faults), batch_size):
+    for batch in _batches(_views(model, good, window, faults), batch_size):
         with torch.inference_mode():
             vectors = model.encoder.features(torch.cat([view for _, view in batch])).float().cpu().numpy()
         for (file, _), vector in zip(batch, vectors, strict=True):
@@ -109,36 +106,35 @@ def _vectors(
 
 
 def _views(
-    model: PretrainedEncoder, good: dict[str, Survey], cut: Cut, faults: dict[str, str]
+    model: PretrainedEncoder, good: dict[str, Survey], window: Window, faults: dict[str, str]
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each clip's file and its view, in order; a file that cannot be read further is added to `faults`."""
-    step = max(round(SECONDS_PER_TASK[cut.modality] * cut.rate / cut.length), 1)
-    tasks = [(f, cut, i, min(step, s.clips - i)) for f, s in good.items() for i in range(0, s.clips, step)]
-    results = track(run_guarded(windows.read, tasks, seconds_allowed, spare=2 * cores()), "clips", len(tasks))
+    """Reads each clip's file and its view, in order; a file that cannot be read further is added to `faults`."""
+    step = max(round(TRACKS[window.modality].seconds_at_once * window.rate / window.length), 1)
+    tasks = [(f, window, i, min(step, s.clips - i)) for f, s in good.items() for i in range(0, s.clips, step)]
+    results = track(run_guarded(windows.read_clips, tasks, seconds_allowed, spare=2 * cores()), "clips", len(tasks))
     for (file, *_), result in zip(tasks, results, strict=True):
         clips = _plain(result)
         if isinstance(clips, str):
             faults[file] = clips
         elif file not in faults:
-            yield from ((file, _view(model, clip, cut)) for clip in clips)
+            yield from ((file, _view(model, clip, window)) for clip in clips)
 
 
-def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    while batch := list(itertools.islice(items, size)):
+def _batches(views: Iterator[tuple[str, Tensor]], size: int) -> Iterator[list[tuple[str, Tensor]]]:
+    while batch := list(itertools.islice(views, size)):
         yield batch
 
 
-def _view(model: PretrainedEncoder, clip: np.ndarray, cut: Cut) -> Tensor:
-    """One clip as the network's input; done at once, since raw pictures are large."""
-    batch = torch.from_numpy(clip)[None]
-    return model.video_view(batch) if cut.modality == "video" else model.audio_view(batch, round(cut.rate))
+def _view(model: PretrainedEncoder, clip: np.ndarray, window: Window) -> Tensor:
+    """Converts one clip to the network's input; done at once, since raw frames are large."""
+    return model.view(torch.from_numpy(clip)[None], round(window.rate))
 
 
-def _rows(file: str, vectors: np.ndarray, survey: Survey, cut: Cut) -> pa.Table:
-    starts = np.arange(len(vectors)) * cut.length / cut.rate
-    ends = np.minimum(starts + cut.length / cut.rate, max(survey.seconds, 1 / cut.rate))
+def _rows(file: str, vectors: np.ndarray, survey: Survey, window: Window) -> pa.Table:
+    starts = np.arange(len(vectors)) * window.length / window.rate
+    ends = np.minimum(starts + window.length / window.rate, max(survey.seconds, 1 / window.rate))
     columns = {"file": [file] * len(vectors), "start": starts, "end": ends, "vector": list(vectors)}
-    return pa.table(columns, schema=COLUMNS)
+    return pa.table(columns, schema=EMBED_COLUMNS)
 
 
 def _not_finite(rows: pa.Table, clips: int) -> str:
@@ -147,7 +143,7 @@ def _not_finite(rows: pa.Table, clips: int) -> str:
     return f"{rows.num_rows} of {clips} clips ({times}{more}): features that are not finite, from such values in the file or weights that overflow"
 
 
-def _plain(result: Result | str | Failure) -> Result | str:
+def _plain(result: Readable | str | Failure) -> Readable | str:
     return result.reason if isinstance(result, Failure) else result
 
 

@@ -11,8 +11,8 @@ from xkd import made
 from xkd.data import catalogue, manifest
 from xkd.data.clips import open_clips
 from xkd.data.contact_sheet import draw_contact_sheet, draw_histograms
-from xkd.data.logmel import LogMelSpectrogram
 from xkd.errors import UserError
+from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.progress import counter
 from xkd.settings import Params
 

@@ -28,7 +28,7 @@ from xkd.training.build import build_networks, modalities, modality_shapes, trai
 from xkd.training.embeddings import held_out, save_embeddings
 from xkd.training.export import encoder_config, save_encoders
 from xkd.training.loop import Trainer
-from xkd.training.samples import CLIPS, save_samples
+from xkd.training.samples import SAMPLE_CLIPS, save_samples
 from xkd.training.start import given_encoders, start_from
 from xkd.versions import versions
 
@@ -230,8 +230,8 @@ def _starting_networks(recipe: Recipe, seed: int) -> Networks:
 
 def _held_out(recipe: Recipe, manifest: Path, chosen: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """Returns evaluation views of the first held-out clips, by modality."""
-    batch = next(iter(eval_loader(recipe, manifest, "test", CLIPS, chosen)))
-    return {m: getattr(batch, m)[0] for m in chosen}
+    batch = next(iter(eval_loader(recipe, manifest, "test", SAMPLE_CLIPS, chosen)))
+    return {m: batch.views[m][0] for m in chosen}
 
 
 def _line(summary: dict[str, Any], losses: tuple[str, ...]) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from xkd import csv_files, made, tracking
 from xkd.params import canonical
 from xkd.progress import say, track
-from xkd.report import bars, beside, confusion, curves, differences, embedding_map, page, pictures, style
+from xkd.report import bars, beside, confusion, curves, differences, embedding_map, page, sample_figures, style
 from xkd.report.collect import Results, collect
 from xkd.report.dataset import DataFacts, facts
-from xkd.report.media import Media, clips_at_hand, contact_sheet
+from xkd.report.previews import Previews, contact_sheet, previews_at_hand
 from xkd.report.table import table
 from xkd.settings import Params
 
@@ -44,7 +44,7 @@ def run(params: Params, out: Path) -> None:
 
 def _make(params: Params, results: Results, data: DataFacts | None, folder: Path) -> None:
     """Writes all files into `folder`."""
-    media = clips_at_hand(params, Path("data") / params.dataset) if data else None
+    media = previews_at_hand(params, Path("data") / params.dataset) if data else None
     figures = page.Figures(folder / "figures", _draw(results, media, folder / "figures"))
     shown = page.context(results, data)
     csv_files.write_csv(folder / "table.csv", table(results))
@@ -62,7 +62,7 @@ def _track(params: Params, out: Path, manifest: str, files: list[Path]) -> None:
         tracked.log_files(files)
 
 
-def _draw(results: Results, media: Media | None, folder: Path) -> dict[str, str]:
+def _draw(results: Results, media: Previews | None, folder: Path) -> dict[str, str]:
     """Writes the figures of the page; returns their alternative texts."""
     figures = {
         "ablations": partial(bars.ablation_bars, results),
@@ -70,11 +70,11 @@ def _draw(results: Results, media: Media | None, folder: Path) -> dict[str, str]
         "losses": partial(curves.loss_curves, results),
         "diagnostics": partial(curves.diagnostic_curves, results),
         "alignment": partial(curves.alignment_curves, results),
-        "reconstructions": partial(pictures.reconstructions, results),
-        "refinement": partial(pictures.refinement, results),
+        "reconstructions": partial(sample_figures.reconstructions, results),
+        "refinement": partial(sample_figures.refinement, results),
         "embeddings": partial(embedding_map.embedding_map, results),
         "confusion": partial(confusion.confusion_matrices, results),
     }
     drawn = track(figures.items(), "figures", len(figures))
-    words = {name: style.save(draw(), folder / f"{name}.png") for name, draw in drawn}
+    words = {name: style.save_figure(draw(), folder / f"{name}.png") for name, draw in drawn}
     return words | {"contact-sheet": contact_sheet(media, folder / "contact-sheet.png")}

@@ -8,6 +8,7 @@ from torch import nn
 from xkd import registry
 from xkd.encoders.folder import plugin_settings
 from xkd.errors import UserError
+from xkd.modalities import MODALITIES
 from xkd.models.encoder import Backbone, ModalityShape
 from xkd.models.networks import Networks, NetworkSizes
 from xkd.recipe import Recipe
@@ -17,11 +18,7 @@ from xkd.training.start import given_encoders
 
 def modality_shapes(recipe: Recipe) -> dict[str, ModalityShape]:
     """Returns patch, grid and channels of each modality's global view."""
-    grids, model = recipe.grids, recipe.model
-    return {
-        "video": ModalityShape(model.video_patch, grids["video"], 3),
-        "audio": ModalityShape(model.audio_patch, grids["audio"], 1),
-    }
+    return {m: ModalityShape(recipe.model.patch(m), grid, MODALITIES[m].channels) for m, grid in recipe.grids.items()}
 
 
 def backbone(model: Model) -> Backbone:

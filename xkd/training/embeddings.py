@@ -1,4 +1,4 @@
-"""Where clips lie in the space that alignment and distillation share, before and after training."""
+"""Embeddings of held-out clips in the space that alignment and distillation share, before and after training."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from xkd.models.networks import Networks
 from xkd.recipe import Recipe
 from xkd.runs import EMBEDDINGS
 
-CLIPS = 256
-BATCH = 16  # clips: full-size views of all of them at once would not fit in memory
+HELD_OUT_CLIPS = 256
+EMBEDDED_AT_ONCE = 16  # clips: full-size views of all of them at once would not fit in memory
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class HeldOut:
 
 
 def held_out(recipe: Recipe, manifest: Path, modalities: tuple[str, ...]) -> Iterator[HeldOut]:
-    """At most `CLIPS` clips of the split `test`, evenly picked, in batches."""
+    """Reads at most `HELD_OUT_CLIPS` clips of the split `test`, evenly picked, in batches."""
     store, seen = open_clips(manifest, "test"), EvalViews(recipe, modalities)
-    picked = np.unique(np.linspace(0, len(store) - 1, min(CLIPS, len(store))).round().astype(int)).tolist()
-    for first in range(0, len(picked), BATCH):
-        numbers = picked[first : first + BATCH]
+    picked = np.unique(np.linspace(0, len(store) - 1, min(HELD_OUT_CLIPS, len(store))).round().astype(int)).tolist()
+    for first in range(0, len(picked), EMBEDDED_AT_ONCE):
+        numbers = picked[first : first + EMBEDDED_AT_ONCE]
         batch = collate([(store.ids[i], 0, seen(store, i)) for i in numbers])
-        yield HeldOut(batch.ids, [store.labels[i] for i in numbers], {m: getattr(batch, m)[0] for m in modalities})
+        yield HeldOut(batch.ids, [store.labels[i] for i in numbers], {m: batch.views[m][0] for m in modalities})
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xkd import runs
 from xkd.encoders import folder
-from xkd.encoders.config import AudioInput, DecoderConfig, EncoderConfig, VideoInput
+from xkd.encoders.config import INPUTS, DecoderConfig, EncoderConfig
 from xkd.files import write_json
 from xkd.models.encoder import Encoder
 from xkd.models.head import ProjectionHead
@@ -47,23 +47,16 @@ def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> N
 
 def encoder_config(recipe: Recipe, modality: str, owner: str, seed: int) -> EncoderConfig:
     """Returns the config of an encoder of a run."""
-    shape, clips, views = modality_shapes(recipe)[modality], recipe.clips, recipe.views
+    shape = modality_shapes(recipe)[modality]
     start = given_encoders(recipe.training.weights).get(modality)
-    if modality == "video":
-        view = views.video_global
-        fed: VideoInput | AudioInput = VideoInput(
-            frames=view.frames, fps=clips.fps, short_side=max(clips.size, view.size), size=view.size
-        )
-    else:
-        fed = AudioInput(frames=views.audio_global.frames, sample_rate=clips.sample_rate, logmel=recipe.logmel)
     return EncoderConfig(
         modality=modality,
         owner=owner,
         **folder.described(backbone(recipe.model)),
         patch=shape.patch,
         grid=shape.grid,
-        input=fed,
-        pad=clips.pad,
+        input=INPUTS[modality].of_run(recipe),
+        pad=recipe.clips.pad,
         origin=f"trained with xkd on {recipe.dataset}: ablation {recipe.ablation}, seed {seed}"
         + (f", starting from: {start.origin}" if start else ""),
         licence=start.licence if start else "not stated (not the weights released by the authors of XKD)",
@@ -72,8 +65,7 @@ def encoder_config(recipe: Recipe, modality: str, owner: str, seed: int) -> Enco
 
 def decoder_config(recipe: Recipe, modality: str) -> DecoderConfig:
     """Returns the config of a decoder of a run."""
-    mask = getattr(recipe.objective, f"mask_{modality}")
-    return DecoderConfig(**recipe.model.decoder.model_dump(), mask=mask)
+    return DecoderConfig(**recipe.model.decoder.model_dump(), mask=recipe.objective.mask(modality))
 
 
 def load_recipe(run: Path) -> Recipe:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from xkd.modalities import OTHER
 from xkd.models.encoder import Patches
-from xkd.models.networks import OTHER, Networks
+from xkd.models.networks import Networks
 from xkd.objectives.reconstruction import split_patches
 from xkd.objectives.refinement import patch_weights, refine
 from xkd.objectives.term import Outputs

@@ -169,7 +169,7 @@ class Trainer:
     def inputs(self, batch: Batch, step: int) -> Inputs:
         """Returns what the objective gets of this process's share of a batch."""
         views = {
-            m: [view.to(self.device, non_blocking=True) for view in getattr(batch, m)] for m in self.networks.students
+            m: [view.to(self.device, non_blocking=True) for view in batch.views[m]] for m in self.networks.students
         }
         ranks = self.ranks(len(batch.ids) * self.group.size, step) if self.objective.masks else {}
         temperatures = {m: float(self.schedules[f"teacher_temperature_{m}"][step]) for m in views}

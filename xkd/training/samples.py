@@ -1,4 +1,4 @@
-"""A few held-out clips as the trained networks see them, for the report's pictures."""
+"""A few held-out clips as the trained networks see them, for the report's figures."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
-from xkd.encoders.pictures import as_picture, reconstruction, relative_weights
+from xkd.encoders.images import reconstructed_images, relative_weights
 from xkd.files import replacing
+from xkd.modalities import MODALITIES
 from xkd.objectives.reconstruction import kept_patches
 from xkd.runs import PICTURE, SAMPLES
 from xkd.training.forward import teacher_tokens_and_weights
 from xkd.training.loop import Trainer
 
-CLIPS = 8
+SAMPLE_CLIPS = 8
 SHEET_COLUMN = 128  # pixels of samples.png per clip
 
 
@@ -29,7 +30,7 @@ def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
 
     Args:
         trainer: after training.
-        views: per modality the evaluation views of `CLIPS` held-out clips.
+        views: per modality the evaluation views of `SAMPLE_CLIPS` held-out clips.
         out: folder of the run.
     """
     networks = trainer.networks.eval()
@@ -37,9 +38,10 @@ def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
     arrays: dict[str, Tensor] = {}
     ranks = trainer.ranks(len(next(iter(views.values()))), step=0)
     for modality in networks.decoders:
-        keep_BK = kept_patches(ranks[modality], getattr(trainer.recipe.objective, f"mask_{modality}"))
-        pictures = reconstruction(networks.students[modality], networks.decoders[modality], views[modality], keep_BK)
-        arrays |= {f"{modality}_{name}": picture for name, picture in pictures.items()}
+        keep_BK = kept_patches(ranks[modality], trainer.recipe.objective.mask(modality))
+        student, decoder = networks.students[modality], networks.decoders[modality]
+        images = reconstructed_images(modality, student, decoder, views[modality], keep_BK)
+        arrays |= {f"{modality}_{name}": image for name, image in images.items()}
     objective = trainer.recipe.objective
     if networks.teachers and objective.refinement != "none":
         cut = {m: 2 * [networks.teachers[m].cut(view)] for m, view in views.items()}
@@ -50,24 +52,20 @@ def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
     with replacing(out / SAMPLES) as path, open(path, "wb") as handle:
         numbers = {name: array.numpy() for name, array in arrays.items()}
         np.savez_compressed(handle, **numbers)  # type: ignore[arg-type]  # no name of ours is `allow_pickle`
-    shown = arrays if networks.decoders else {f"{m}_true": as_picture(view).float().cpu() for m, view in views.items()}
+    shown = (
+        arrays if networks.decoders else {f"{m}_true": MODALITIES[m].images(v).float().cpu() for m, v in views.items()}
+    )
     with replacing(out / PICTURE) as path:
         save_image(_sheet(shown, tuple(networks.decoders) or tuple(views)), path, format="png")
 
 
 def _sheet(arrays: dict[str, Tensor], modalities: tuple[str, ...]) -> Tensor:
-    """One column per clip, rows true, masked and predicted of each modality: (3, H, W) in 0..1."""
+    """Arranges one column per clip, rows true, masked and predicted of each modality: (3, H, W) in 0..1."""
     rows = []
     for modality in modalities:
         true = arrays[f"{modality}_true"]
-        low, high = (0.0, 1.0) if modality == "video" else (true.min(), true.max())
         for kind in [k for k in ("true", "masked", "predicted") if f"{modality}_{k}" in arrays]:
-            shown = arrays[f"{modality}_{kind}"]
-            if modality == "video":
-                shown = shown[:, shown.shape[1] // 2].permute(0, 3, 1, 2)
-            else:
-                shown = shown.flip(1).unsqueeze(1).expand(-1, 3, -1, -1)
-            scaled = ((shown - low) / (high - low)).clamp(0, 1)
-            height = round(SHEET_COLUMN * shown.shape[2] / shown.shape[3])
-            rows.append(make_grid(F.interpolate(scaled, (height, SHEET_COLUMN)), nrow=len(scaled), padding=4))
+            stills = MODALITIES[modality].stills(arrays[f"{modality}_{kind}"], true)
+            height = round(SHEET_COLUMN * stills.shape[2] / stills.shape[3])
+            rows.append(make_grid(F.interpolate(stills, (height, SHEET_COLUMN)), nrow=len(stills), padding=4))
     return torch.cat(rows, 1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from xkd.settings import MODALITIES, ObjectiveSettings, Training
+from xkd.settings import MODALITY_NAMES, ObjectiveSettings, Training
 
-SCHEDULED = ("learning_rate", "ema_momentum", *(f"teacher_temperature_{modality}" for modality in MODALITIES))
+SCHEDULED = ("learning_rate", "ema_momentum", *(f"teacher_temperature_{modality}" for modality in MODALITY_NAMES))
 
 
 def cosine(first: float, last: float, steps: int, warmup: int = 0) -> np.ndarray:

@@ -14,7 +14,6 @@ from xkd.models.encoder import Encoder
 from xkd.models.networks import Networks
 
 SAME = ("arch", "settings", "width", "depth", "heads", "patch", "grid")
-SAME_INPUT = {"video": ("fps", "frames", "size"), "audio": ("sample_rate", "frames", "logmel")}
 
 
 def given_encoders(weights: tuple[str, ...]) -> dict[str, EncoderConfig]:
@@ -58,7 +57,7 @@ def start_from(networks: Networks, weights: tuple[str, ...], expected: dict[str,
 
 def _check(path: str, config: EncoderConfig, expected: EncoderConfig) -> None:
     pairs = {name: (getattr(config, name), getattr(expected, name)) for name in SAME}
-    for name in SAME_INPUT[config.modality]:
+    for name in config.input.SAME:
         pairs[f"input.{name}"] = (getattr(config.input, name), getattr(expected.input, name))
     for name, (theirs, ours) in pairs.items():
         if theirs != ours:

@@ -1,4 +1,4 @@
-"""How a loader process treats memory that it will need again for the next clip."""
+"""Settings of the C library's memory allocator in loader processes."""
 
 from __future__ import annotations
 

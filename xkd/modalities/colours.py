@@ -1,7 +1,7 @@
-"""Changes of colour of whole films (B, 3, T, H, W) in [0, 1], in place, each clip with a strength of its own.
+"""Colour changes of whole videos (B, 3, T, H, W) in [0, 1], in place, each clip with a strength of its own.
 
 The formulas are those of torchvision's float operations; the same code serves one clip in a worker and a batch on a
-GPU. A strength is a number for all clips, or a tensor (B, 1, 1, 1, 1).
+GPU. A strength (`shift`, `sigma`) is a number for all clips, or a tensor (B, 1, 1, 1, 1).
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ import torch
 from torch import Tensor
 
 CHANNEL = -4
-Strength = float | Tensor
+Shift = float | Tensor
 
 
-def brightness(film: Tensor, shift: Strength) -> None:
+def brightness(video: Tensor, shift: Shift) -> None:
     """Scales by 1 + shift."""
-    film.mul_(_factor(shift)).clamp_(0, 1)
+    video.mul_(_factor(shift)).clamp_(0, 1)
 
 
-def contrast(film: Tensor, shift: Strength) -> None:
-    """Moves away from the mean grey of each picture by 1 + shift."""
-    _blend(film, luminance(film).mean(dim=(-2, -1), keepdim=True), _factor(shift))
+def contrast(video: Tensor, shift: Shift) -> None:
+    """Moves away from the mean grey of each frame by 1 + shift."""
+    _blend(video, luminance(video).mean(dim=(-2, -1), keepdim=True), _factor(shift))
 
 
-def saturation(film: Tensor, shift: Strength) -> None:
-    """Moves away from the grey picture by 1 + shift."""
-    _blend(film, luminance(film), _factor(shift))
+def saturation(video: Tensor, shift: Shift) -> None:
+    """Moves away from the grey frame by 1 + shift."""
+    _blend(video, luminance(video), _factor(shift))
 
 
-def hue(film: Tensor, shift: Strength) -> None:
+def hue(video: Tensor, shift: Shift) -> None:
     """Turns the colour wheel by `shift` of its circumference; value and saturation (HSV) stay.
 
     With the angle in sixths of the wheel and green at 0, a channel lies above the smallest one by chroma times a
     trapezium around its own angle. The trapezia of red, green and blue are then differences of absolute values.
     """
-    red, green, blue = film.unbind(CHANNEL)
+    red, green, blue = video.unbind(CHANNEL)
     top = torch.maximum(red, green)
     torch.maximum(top, blue, out=top)
     low = torch.minimum(red, green)
@@ -53,43 +53,43 @@ def hue(film: Tensor, shift: Strength) -> None:
     torch.addcmul(low, chroma, angle.add_(1).abs_().clamp_(1, 2), out=blue)
 
 
-def grey(film: Tensor) -> None:
-    """Its luminance in all three channels."""
-    film.copy_(luminance(film).expand_as(film))
+def grey(video: Tensor) -> None:
+    """Replaces all three channels by the luminance."""
+    video.copy_(luminance(video).expand_as(video))
 
 
-def blur(film: Tensor, sigma: Strength) -> None:
-    """Gaussian blur of square pictures, sigma in pixels; mirrored at the edges.
+def blur(video: Tensor, sigma: Shift) -> None:
+    """Blurs square frames by a Gaussian, sigma in pixels; mirrored at the edges.
 
-    The kernel reaches three sigmas, as far as the picture allows. Along an axis it is a product with a matrix, which
+    The kernel reaches three sigmas, as far as the frame allows. Along an axis it is a product with a matrix, which
     holds the mirroring, and may differ from clip to clip.
     """
-    kernel = _blur_matrix(film.shape[-1], torch.as_tensor(sigma, device=film.device).view(-1)).transpose(1, 2)
+    kernel = _blur_matrix(video.shape[-1], torch.as_tensor(sigma, device=video.device).view(-1)).transpose(1, 2)
     for _ in range(2):
-        film.copy_(torch.bmm(film.flatten(1, 3), kernel).view(film.shape).transpose(-1, -2))
+        video.copy_(torch.bmm(video.flatten(1, 3), kernel).view(video.shape).transpose(-1, -2))
 
 
-def luminance(film: Tensor) -> Tensor:
-    """Of each pixel, (B, 1, T, H, W)."""
-    red, green, blue = film.unbind(CHANNEL)
+def luminance(video: Tensor) -> Tensor:
+    """Computes the luminance of each pixel, (B, 1, T, H, W)."""
+    red, green, blue = video.unbind(CHANNEL)
     return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114).unsqueeze(CHANNEL)
 
 
-def _factor(shift: Strength) -> Strength:
+def _factor(shift: Shift) -> Shift:
     return (1 + shift).clamp_min(0) if isinstance(shift, Tensor) else max(0.0, 1 + shift)
 
 
-def _blend(film: Tensor, other: Tensor, factor: Strength) -> None:
-    film.mul_(factor)
+def _blend(video: Tensor, other: Tensor, factor: Shift) -> None:
+    video.mul_(factor)
     if isinstance(factor, Tensor):
-        film.addcmul_(other, 1 - factor)
+        video.addcmul_(other, 1 - factor)
     else:
-        film.add_(other, alpha=1 - factor)
-    film.clamp_(0, 1)
+        video.add_(other, alpha=1 - factor)
+    video.clamp_(0, 1)
 
 
 def _blur_matrix(size: int, sigma_B: Tensor) -> Tensor:
-    """(B, size, size): what each pixel of a blurred row takes from those of the row."""
+    """Computes what each pixel of a blurred row takes from those of the row: (B, size, size)."""
     radius_B = (3 * sigma_B).ceil().clamp_max(size - 1)
     reach = int(min(math.ceil(float(radius_B.max())), size - 1))
     offset = torch.arange(-reach, reach + 1, device=sigma_B.device)

@@ -1,4 +1,4 @@
-"""reconstructions.png and refinement.png: held-out clips as one trained run sees them."""
+"""Draws reconstructions.png and refinement.png: held-out clips as one trained run sees them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from xkd.modalities import MODALITIES
 from xkd.report.arrays import Arrays, shown_run
 from xkd.report.collect import Results
 from xkd.report.style import described, message, plt
@@ -22,8 +23,8 @@ TICKS = (0.25, 0.5, 1, 2, 4)  # of the weights' logarithmic scale, which ends wi
 
 
 def reconstructions(results: Results) -> Figure:
-    """Middle frame and log-mel of every sample clip: true, masked and predicted."""
-    found = shown_run(results, "samples.npz", [f"{m}_{s}" for m in ("video", "audio") for s in STAGES])
+    """Draws the middle frame and log-mel of every sample clip: true, masked and predicted."""
+    found = shown_run(results, "samples.npz", [f"{m}_{s}" for m in MODALITIES for s in STAGES])
     if found is None:
         return message("No ablation of this table reconstructs both modalities.")
     run, samples = found
@@ -46,7 +47,7 @@ def reconstructions(results: Results) -> Figure:
 
 
 def refinement(results: Results) -> Figure:
-    """Per clip its frames and its log-mel, plain and under the cross-modal weights of the distillation targets."""
+    """Draws per clip its frames and its log-mel, plain and under the cross-modal weights of the distillation targets."""
     found = shown_run(results, "samples.npz", ["video_true", "audio_true", "weights_video", "weights_audio"])
     if found is None:
         return message("No ablation of this table refines its targets with weights.")
@@ -72,7 +73,7 @@ def refinement(results: Results) -> Figure:
     bar.set_ticks(TICKS, labels=[f"{tick:g}" for tick in TICKS])
     bar.ax.minorticks_off()
     figure.suptitle(f"Refinement weights, {run.ablation} seed {run.seed}", x=0.01, ha="left", fontsize=10)
-    parts = np.concatenate([samples[f"weights_{m}"][:clips].ravel() for m in ("video", "audio")])
+    parts = np.concatenate([samples[f"weights_{m}"][:clips].ravel() for m in MODALITIES])
     return described(
         figure,
         f"{clips} held-out clips of {run.ablation} seed {run.seed}, one per row: frames and log-mel, each plain and again in "
@@ -82,9 +83,9 @@ def refinement(results: Results) -> Figure:
 
 
 def _errors(samples: Arrays) -> str:
-    """How far the filled-in patches are from the truth, beside a guess of the mean."""
+    """Says how far the filled-in patches are from the truth, beside a guess of the mean."""
     parts = []
-    for modality in ("video", "audio"):
+    for modality in MODALITIES:
         true, predicted = samples[f"{modality}_true"], samples[f"{modality}_predicted"]
         hidden = predicted != true
         if hidden.any():
@@ -108,7 +109,7 @@ def _refined_clip(row: np.ndarray, samples: Arrays, clip: int, chosen: np.ndarra
 
 
 def _overlay(axis: Axes, weight_HW: np.ndarray, size: tuple[int, int]) -> AxesImage:
-    """Transparent weights over the picture on `axis`, with numbers where the patches are few enough to be read."""
+    """Draws transparent weights over the image on `axis`, with numbers where the patches are few enough to be read."""
     height, width = size
     extent = axis.images[0].get_extent()
     origin, aspect = axis.images[0].origin, axis.get_aspect()
@@ -133,11 +134,10 @@ def _overlay(axis: Axes, weight_HW: np.ndarray, size: tuple[int, int]) -> AxesIm
 
 
 def _log_mel(axis: Axes, samples: Arrays, stage: str, clip: int, colours: str = "magma") -> None:
-    """Low frequencies at the bottom; one scale for the three stages of a clip."""
+    """Draws a log-mel, low frequencies at the bottom; one scale for the three stages of a clip."""
     true = samples["audio_true"][clip]
-    picture = samples[f"audio_{stage}"][clip]
     scale = {"vmin": true.min(), "vmax": true.max(), "cmap": colours}
-    axis.imshow(picture, origin="lower", aspect="auto", interpolation="nearest", **scale)
+    axis.imshow(samples[f"audio_{stage}"][clip], origin="lower", aspect="auto", interpolation="nearest", **scale)
 
 
 def _bare(axes: np.ndarray) -> None:

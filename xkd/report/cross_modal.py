@@ -1,33 +1,40 @@
-"""From a clip's picture to sounds and from its sound to pictures, by the logits of the projection heads."""
+"""Retrieves audio by video and video by audio, by the logits of the projection heads."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from xkd.downstream.retrieval import places, unit_vectors
-from xkd.report.arrays import Arrays, load, shown_run
+from xkd.modalities import MODALITIES, OTHER
+from xkd.report.arrays import Arrays, load_arrays, shown_run
 from xkd.report.collect import Results, Run
-from xkd.report.media import Media
+from xkd.report.previews import Previews
 from xkd.report.text import EMPTY, TextTable
 
 QUERIES, NEIGHBOURS = 4, 4  # examples per direction, clips shown for each
-DIRECTIONS = (("video", "audio"), ("audio", "video"))
+DIRECTIONS = tuple(OTHER.items())
 TOP = 10
 LOCAL = re.compile(r"[\\/~]|\.\.[\\/]|[A-Za-z]:[\\/]|file:")  # how paths begin that tell where files lie on a machine
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A clip of one modality; without prepared clips at hand, words alone. `id` as `shown_ids` gives it."""
+    """A clip of one modality; without prepared clips at hand, words alone.
+
+    Attributes:
+        id: as `shown_ids` gives it.
+        image, sound: data URIs; `words` says what the image shows.
+    """
 
     id: str
     label: str
     modality: str
-    picture: str | None = None
+    words: str
+    image: str | None = None
     sound: str | None = None
 
 
@@ -52,16 +59,16 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Of one run, among `clips` held-out ones."""
+    """Queries and neighbours of one run, among `clips` held-out clips."""
 
     run: Run
     clips: int
     found: list[Example]
 
 
-def examples(results: Results, media: Media | None) -> Examples | None:
-    """Evenly picked queries of both directions, none chosen by eye; None where no run has projection heads."""
-    shown = shown_run(results, "embeddings.npz", ["video_after", "audio_after"])
+def retrieved(results: Results, media: Previews | None) -> Examples | None:
+    """Retrieves for evenly picked queries of both directions, none chosen by eye; None where no run has projection heads."""
+    shown = shown_run(results, "embeddings.npz", [f"{modality}_after" for modality in MODALITIES])
     if shown is None:
         return None
     run, arrays = shown
@@ -78,11 +85,11 @@ def examples(results: Results, media: Media | None) -> Examples | None:
 
 
 def shared_space_table(results: Results) -> TextTable | None:
-    """Per ablation that has heads, in percent over both directions and all seeds, before and after training."""
+    """Tabulates `rates` per ablation that has heads, over both directions and all seeds, before and after training."""
     rows = []
     for name, runs in results.runs.items():
-        parts = [load(run.folder / "embeddings.npz") for run in runs]
-        if all("video_after" in part for part in parts):
+        parts = [load_arrays(run.folder / "embeddings.npz") for run in runs]
+        if all(f"{m}_after" in part for part in parts for m in MODALITIES):
             cells = [np.mean([rates(part, moment) for part in parts], axis=0) for moment in ("before", "after")]
             rows.append([name, *(f"{value:.1f}" for pair in zip(*cells) for value in pair)])
     measures = ("own other half nearest", f"own other half among {TOP}", "nearest has the same label")
@@ -91,7 +98,7 @@ def shared_space_table(results: Results) -> TextTable | None:
 
 
 def rates(arrays: Arrays, moment: str) -> tuple[float, float, float]:
-    """Percent of queries whose other half is nearest, is among the `TOP` nearest, whose nearest has their label."""
+    """Computes the percentages of queries whose other half is nearest, is among the `TOP` nearest, and whose nearest clip has their label."""
     labels, found = arrays["labels"], []
     for source, target in DIRECTIONS:
         similarity_NN = similarities(arrays[f"{source}_{moment}"], arrays[f"{target}_{moment}"])
@@ -101,15 +108,15 @@ def rates(arrays: Arrays, moment: str) -> tuple[float, float, float]:
     return tuple(100 * np.mean(found, axis=0))
 
 
-def chance(arrays: Arrays) -> tuple[float, float, float]:
-    """What `rates` would be, in percent, if neighbours were drawn at random."""
+def random_rates(arrays: Arrays) -> tuple[float, float, float]:
+    """Computes what `rates` would be if neighbours were drawn at random."""
     clips = len(arrays["ids"])
     _, counts = np.unique(arrays["labels"], return_counts=True)
     return 100 / clips, 100 * min(TOP, clips) / clips, 100 * float(((counts / clips) ** 2).sum())
 
 
 def similarities(queries_ND: np.ndarray, gallery_MD: np.ndarray) -> np.ndarray:
-    """Cosine of every query and every clip of the gallery, (N, M), seen from each side's own mean."""
+    """Computes the cosine of every query and every clip of the gallery, (N, M), seen from each side's own mean."""
     sides = (part.astype(np.float64) for part in (queries_ND, gallery_MD))
     queries, gallery = (unit_vectors(side, side.mean(0)) for side in sides)
     cosines: np.ndarray = queries @ gallery.T
@@ -117,12 +124,12 @@ def similarities(queries_ND: np.ndarray, gallery_MD: np.ndarray) -> np.ndarray:
 
 
 def ranks_of_pairs(similarity_NN: np.ndarray) -> np.ndarray:
-    """Rank (N,) of clip i among all for query i, from 1; ties count against it."""
+    """Computes the rank (N,) of clip i among all for query i, from 1; ties count against it."""
     return places(similarity_NN, np.eye(len(similarity_NN), dtype=bool))
 
 
 def shown_ids(ids: list[str]) -> list[str]:
-    """Ids as a page shows them: of one that is a path of this machine, only the last parts, as many as tell it apart."""
+    """Returns ids as a page shows them: of one that is a path of this machine, only the last parts, as many as tell it apart."""
     parts = {name: tuple(word for word in re.split(r"[\\/]+", name) if word) for name in ids}
     ends = {name: [words[-count:] for count in range(1, len(words) + 1)] for name, words in parts.items()}
     shared = Counter(end for of_one in ends.values() for end in of_one)
@@ -133,13 +140,13 @@ def shown_ids(ids: list[str]) -> list[str]:
 
 
 def _queries(clips: int, turn: int) -> list[int]:
-    """Evenly spread; the second direction asks for other clips than the first."""
+    """Picks queries, evenly spread; the second direction asks for other clips than the first."""
     count = min(QUERIES, clips)
     return [(2 * number + turn) * clips // (2 * count) for number in range(count)]
 
 
 def _neighbours(
-    arrays: Arrays, media: Media | None, modality: str, i: int, similarity_N: np.ndarray
+    arrays: Arrays, media: Previews | None, modality: str, i: int, similarity_N: np.ndarray
 ) -> list[Neighbour]:
     return [
         Neighbour(
@@ -152,11 +159,7 @@ def _neighbours(
     ]
 
 
-def _shown(arrays: Arrays, media: Media | None, modality: str, i: int) -> Shown:
+def _shown(arrays: Arrays, media: Previews | None, modality: str, i: int) -> Shown:
     clip, label = str(arrays["ids"][i]), str(arrays["labels"][i])
-    words = (str(arrays["shown"][i]), label or EMPTY, modality)
-    if media is None:
-        return Shown(*words)
-    if modality == "video":
-        return Shown(*words, picture=media.strip(clip))
-    return Shown(*words, picture=media.spectrogram(clip), sound=media.sound(clip))
+    shown = Shown(str(arrays["shown"][i]), label or EMPTY, modality, MODALITIES[modality].words)
+    return shown if media is None else replace(shown, **media.of(modality, clip))

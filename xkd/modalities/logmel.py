@@ -1,18 +1,21 @@
-"""Log-mel spectrogram (paper section A.2): the picture of sound that the audio encoder sees."""
+"""Log-mel spectrogram (paper section A.2): the input of the audio encoder."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
-from torchaudio.functional import melscale_fbanks
 
 from xkd.errors import UserError
-from xkd.settings import LogMel
+
+if TYPE_CHECKING:
+    from xkd.settings import LogMel
 
 
 class LogMelSpectrogram(nn.Module):
-    """Waveform (..., samples) in [-1, 1] -> normalised log-mel (..., 1, n_mels, samples // hop + 1).
+    """Converts waveforms (..., samples) in [-1, 1] to normalised log-mels (..., 1, n_mels, samples // hop + 1).
 
     Centred Hann frames with reflect padding, power 2, Slaney mel scale and norm, natural
     logarithm of (mel + floor), then (x - mean) / std. The window and the filter bank are
@@ -26,6 +29,8 @@ class LogMelSpectrogram(nn.Module):
     bank: Tensor
 
     def __init__(self, settings: LogMel, sample_rate: int):
+        from torchaudio.functional import melscale_fbanks
+
         super().__init__()
         if not 0 <= settings.f_min < settings.f_max <= sample_rate / 2:
             raise UserError(
@@ -46,14 +51,14 @@ class LogMelSpectrogram(nn.Module):
         self.register_buffer("bank", bank.T.contiguous(), persistent=False)
 
     def frames(self, samples: int) -> int:
-        """How many columns a waveform of `samples` gives."""
+        """Counts the columns of a waveform of `samples`."""
         return samples // self.settings.hop + 1
 
     def forward(self, waveform: Tensor) -> Tensor:
         return self.scaled(self.power(waveform))
 
     def power(self, waveform: Tensor) -> Tensor:
-        """Energy per mel band and column, (..., samples) -> (..., 1, n_mels, frames); a gain g multiplies it by g^2."""
+        """Computes energy per mel band and column, (..., 1, n_mels, frames); a gain g multiplies it by g^2."""
         # Reflection at the ends takes more than half a window: silence follows a waveform that is shorter.
         missing = self.settings.n_fft // 2 + 1 - waveform.shape[-1]
         whole = nnf.pad(waveform, (0, missing)) if missing > 0 else waveform
@@ -72,5 +77,5 @@ class LogMelSpectrogram(nn.Module):
         return mel.view(len(mel), len(flat), -1).transpose(0, 1).reshape(*waveform.shape[:-1], 1, len(mel), -1)
 
     def scaled(self, power: Tensor) -> Tensor:
-        """Natural logarithm above the floor, normalised by the data set's mean and standard deviation."""
+        """Takes the natural logarithm above the floor, normalised by the data set's mean and standard deviation."""
         return (power + self.settings.floor).log_().sub_(self.settings.mean).div_(self.settings.std)

@@ -1,4 +1,4 @@
-"""Neighbours across modalities, and the pictures and sounds that show them."""
+"""Neighbours across modalities, and the images and audio that show them."""
 
 import base64
 import io
@@ -12,13 +12,13 @@ import torch
 from invented import SEEDS
 from run_folders import seal
 
-from xkd.report import retrieval
+from xkd.report import cross_modal
 from xkd.report.collect import collect
-from xkd.report.media import Media, clips_at_hand
+from xkd.report.previews import Previews, previews_at_hand
 
 
 class Store:
-    """12 clips of three seconds; the pictures of clip i are 20 i bright."""
+    """12 clips of three seconds; the frames of clip i are 20 i bright."""
 
     def __init__(self):
         self.ids = [f"clip{number}" for number in range(12)]
@@ -32,7 +32,7 @@ class Store:
 
 @pytest.fixture
 def media(project):
-    return Media(Store(), project.params)
+    return Previews(Store(), project.params)
 
 
 def content(uri, kind):
@@ -43,18 +43,18 @@ def content(uri, kind):
 
 def test_rank_of_the_other_half_by_hand():
     similarity = np.array([[0.9, 0.1, 0.5], [0.7, 0.2, 0.3], [0.4, 0.4, 0.4]])
-    assert retrieval.ranks_of_pairs(similarity).tolist() == [1, 3, 3], "ties count against it"
+    assert cross_modal.ranks_of_pairs(similarity).tolist() == [1, 3, 3], "ties count against it"
 
 
 def test_similarity_is_the_cosine_of_what_differs_from_the_mean():
     shift, queries = np.array([7.0, -2.0]), np.array([[3.0, 0.0], [1.0, 1.0], [-4.0, -1.0]])
     gallery = np.array([[0.0, 2.0], [5.0, 0.0], [-5.0, -2.0]])
     by_hand = [[q @ g / np.linalg.norm(q) / np.linalg.norm(g) for g in gallery] for q in queries]
-    np.testing.assert_allclose(retrieval.similarities(queries + shift, gallery - shift), by_hand, atol=1e-6)
+    np.testing.assert_allclose(cross_modal.similarities(queries + shift, gallery - shift), by_hand, atol=1e-6)
 
 
 def test_table_tells_before_from_after(project):
-    table = retrieval.shared_space_table(collect(project.params))
+    table = cross_modal.shared_space_table(collect(project.params))
     rows = {row[0]: dict(zip(table.header, row)) for row in table.rows}
     assert set(rows) == {"xkd", "no_refinement"}, "the others have no heads"
     assert rows["xkd"]["own other half nearest, after"] == rows["xkd"]["nearest has the same label, after"] == "100.0"
@@ -63,11 +63,11 @@ def test_table_tells_before_from_after(project):
 
 def test_chance_of_uneven_labels():
     arrays = {"ids": np.arange(20), "labels": np.array(["a"] * 15 + ["b"] * 5)}
-    assert retrieval.chance(arrays) == pytest.approx((5, 50, 100 * (0.75**2 + 0.25**2)))
+    assert cross_modal.random_rates(arrays) == pytest.approx((5, 50, 100 * (0.75**2 + 0.25**2)))
 
 
 def test_examples_name_the_nearest_and_mark_labels_and_pairs(project, media):
-    found = retrieval.examples(collect(project.params), media)
+    found = cross_modal.retrieved(collect(project.params), media)
     assert (found.run.ablation, found.clips) == ("xkd", 12)
     assert [example.query.modality for example in found.found] == 4 * ["video"] + 4 * ["audio"]
     assert len({(example.query.id, example.query.modality) for example in found.found}) == 8
@@ -89,7 +89,7 @@ def test_sound_is_the_beginning_of_the_clip(media):
     np.testing.assert_allclose(samples, Store().audio(7)[:32000], atol=1e-4)
 
 
-def test_pictures_are_those_of_the_clip(media):
+def test_images_are_those_of_the_clip(media):
     strip = matplotlib.image.imread(content(media.strip("clip5"), "image/png"))
     assert strip.shape[:2] == (16, 4 * 16 + 3)
     np.testing.assert_allclose(strip[:, :16, :3], 100 / 255, atol=0.01)
@@ -97,7 +97,7 @@ def test_pictures_are_those_of_the_clip(media):
     assert np.ptp(quiet[..., 0]) == 0 < np.ptp(loud[..., 0])
 
 
-def test_page_plays_sounds_and_shows_pictures(project, report, media):
+def test_page_plays_audio_and_shows_images(project, report, media):
     from xkd.report import page
 
     words = dict.fromkeys(page.FIGURES, "words")
@@ -108,7 +108,7 @@ def test_page_plays_sounds_and_shows_pictures(project, report, media):
 
 
 def test_removed_clips_leave_words(project, report):
-    assert clips_at_hand(project.params, project.root / "data" / "digits") is None
+    assert previews_at_hand(project.params, project.root / "data" / "digits") is None
     text = project.html(report / "figures")
     assert "words alone" in text and "<audio" not in text and "video of “0”" in text
 
@@ -123,9 +123,9 @@ def test_ids_that_are_paths_of_this_machine_are_shown_by_their_ends():
         "~/me/5",
         "dog/1",
     ]
-    shown = retrieval.shown_ids(ids)
+    shown = cross_modal.shown_ids(ids)
     assert shown == ["a/dog/1", "b/dog/1", "2", "3", "4", "5", "dog/1"]
-    assert retrieval.shown_ids(["/a/b", "/x/a/b"]) == ["a/b", "x/a/b"]
+    assert cross_modal.shown_ids(["/a/b", "/x/a/b"]) == ["a/b", "x/a/b"]
 
 
 def test_the_page_holds_no_path_of_this_machine(project, report):
