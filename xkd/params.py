@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from xkd import plugins, registry, settings_file
 from xkd.errors import UserError
 from xkd.recipe import Recipe
 from xkd.registry import suggest
-from xkd.settings import MODALITIES, Params, PretrainRequest, Task
+from xkd.settings import MODALITIES, Params, PretrainRequest, Settings, Task
 from xkd.settings.explain import shown, validated
 
 CHANGEABLE = ("views", "model", "objective", "training")
@@ -32,8 +31,6 @@ TAKEN = {
     "mlflow-unsent",
     "mlflow.db",
 } | {*("xkd", "workflow", "docs", "tests", "benchmarks", "site", "screenshots")}
-HEADLINES = ("top1", "map", "recall1")
-METHODS = {"linear": ("linear", "knn")}  # the methods of a protocol, where they are not its own name alone
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -87,8 +84,8 @@ def _check_columns(params: Params, path: str | Path) -> None:
     """Refuses two tasks whose figures would share a column of the table."""
     taken: dict[str, str] = {}
     for name, task in params.tasks.items():
-        for method in METHODS.get(task.protocol, (task.protocol,)):
-            other = taken.setdefault(column(name, task.protocol, f"student.video.{method}"), name)
+        for method in registry.protocols[task.protocol].methods_of(name):
+            other = taken.setdefault(method, name)
             if other != name:
                 raise UserError(f"{path}: tasks.{other} and tasks.{name} would share a column of the table; rename one")
 
@@ -109,8 +106,8 @@ def _shared_evenly(recipe: Recipe, asked: PretrainRequest, path: str | Path) -> 
         )
 
 
-def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Any:
-    """The settings of a task's protocol, its changes merged in.
+def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Settings:
+    """Returns the settings of a task's protocol, its changes merged in.
 
     Raises:
         UserError: unknown task, or changes that do not validate.
@@ -123,7 +120,7 @@ def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Any
 
 
 def with_views(recipe: Recipe, params: Params, task: str, path: str | Path = "params.yaml") -> Recipe:
-    """A run's settings with the views that a task changes: another resolution, longer cuts, other augmentation.
+    """Returns a run's settings with the views that a task changes: resolution, length, augmentation.
 
     Raises:
         UserError: views that do not exist, or that patches of the run's encoders do not tile.
@@ -132,32 +129,8 @@ def with_views(recipe: Recipe, params: Params, task: str, path: str | Path = "pa
     return validated(Recipe, merge(recipe.model_dump(), changes), f"{path}: tasks.{task}.views: with {recipe.ablation}")
 
 
-def column(task: str, protocol: str, classifier: str) -> str:
-    """What a figure is called in the table: "student.video.linear", or "student.video.ucf101_linear" for task ucf101."""
-    owner, modality, method = classifier.split(".")
-    if task == protocol:
-        return classifier
-    return f"{owner}.{modality}.{task if task.endswith(method) else f'{task}_{method}'}"
-
-
-def headline(metrics: dict[str, float]) -> dict[str, float]:
-    """The figure of each classifier that the table shows: top-1, without it mean average precision or recall at 1.
-
-    Args:
-        metrics: by `<classifier>.<metric>`.
-    """
-    return {name: metrics[f"{name}.{metric}"] for name, metric in headline_metrics(metrics).items()}
-
-
-def headline_metrics(metrics: Collection[str]) -> dict[str, str]:
-    """Which metric `headline` shows of each classifier: top1, map or recall1."""
-    classifiers = dict.fromkeys(key.rpartition(".")[0] for key in metrics)
-    found = {name: [metric for metric in HEADLINES if f"{name}.{metric}" in metrics] for name in classifiers}
-    return {name: those[0] for name, those in found.items() if those}
-
-
 def tasks_of(params: Params, ablation: str) -> list[str]:
-    """The tasks that the settings ask of an ablation: those that name it, and those for all rows whose encoders it has."""
+    """Returns the tasks of an ablation: those that name it, and those for all rows that have the encoders they judge."""
     merged = recipe(params, ablation)
     trained = merged.modalities or _given(merged.training.weights)
     return [
@@ -168,7 +141,7 @@ def tasks_of(params: Params, ablation: str) -> list[str]:
 
 
 def _given(weights: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The modalities of the encoders in these folders; None where one is not there yet."""
+    """Reads the modalities of the encoders in these folders; None where one is not there yet."""
     try:
         return tuple(json.loads(Path(path, "config.json").read_bytes())["modality"] for path in weights)
     except (OSError, ValueError, KeyError, TypeError):
@@ -176,11 +149,11 @@ def _given(weights: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def _can_judge(params: Params, task: Task, trained: tuple[str, ...] | None) -> bool:
-    """Whether a run of these modalities (None: not known yet) has an encoder for the task, for retrieval both."""
+    """Says if a run of these modalities (None: not known yet) has the encoders that the task needs."""
     require = params.datasets[task.dataset or params.dataset].require
     there = [m for m in task.modalities if require not in MODALITIES or m == require]
     seen = [m for m in there if trained is None or m in trained]
-    return len(seen) >= (len(MODALITIES) if task.protocol == "retrieval" else 1)
+    return len(seen) >= (len(MODALITIES) if registry.protocols[task.protocol].needs_pairs else 1)
 
 
 def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> Recipe:

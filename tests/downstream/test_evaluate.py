@@ -10,8 +10,8 @@ import torch
 from downstream_fakes import LABELS, rows
 from run_folders import seal
 
-from xkd import tracking
-from xkd.downstream import notes, protocols
+from xkd import runs, tracking
+from xkd.downstream import finetune, job, notes
 from xkd.errors import UserError
 from xkd.params import recipe as recipe_of
 from xkd.settings import Params
@@ -142,10 +142,10 @@ def project(tmp_path, monkeypatch):
         seal(run)
     summary = {"dataset": "digits", "clips": PARAMS.clips.model_dump(mode="json")}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    monkeypatch.setattr(protocols, "eval_loader", lambda recipe, path, split, size, *_, **__: Views(split, size))
-    monkeypatch.setattr(protocols, "train_loader", lambda *_, batch_size, **__: Views("train", batch_size))
+    monkeypatch.setattr(job, "eval_loader", lambda recipe, path, split, size, *_, **__: Views(split, size))
+    monkeypatch.setattr(finetune, "train_loader", lambda *_, batch_size, **__: Views("train", batch_size))
     monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest())
-    monkeypatch.setattr(protocols, "FEATURES", tmp_path / "features")
+    monkeypatch.setattr(runs, "FEATURES", tmp_path / "features")
     tracking = Tracking()
     monkeypatch.setattr(evaluate, "tracking", tracking)
 

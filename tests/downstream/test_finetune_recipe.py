@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from downstream_fakes import Loader, TinyEncoder, rows
 
-from xkd.downstream.augment import augment, mix
+from xkd.downstream.finetune_augment import augment, mix
 from xkd.downstream.finetune import Classifier, _rates, class_names, finetune
 from xkd.settings import Finetune
 

@@ -149,7 +149,7 @@ def test_words_for_people_in_code_rerun_nothing(project):
 
 
 def test_report_code_does_not_retrain(project):
-    project.edit("xkd/report/table.py", "import", "import colorsys\nimport")
+    project.edit("xkd/report/csv_table.py", "import", "import colorsys\nimport")
     assert project.planned() == ["table"]
 
 

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from xkd import runs
+from xkd import plugins, runs
 from xkd.data import catalogue
 from xkd.data.sources.state import state_of
 from xkd.errors import UserError
 from xkd.fingerprint import stage as code_of
 from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of
+from xkd.runs.evaluations import folder_of as evaluations_of
+from xkd.settings.base import plugin_files
 
 # Every verb of `python -m xkd` reads this variable. As an argument it would enter the record of each job, and equal
 # settings under another file name would rerun everything.
@@ -52,8 +54,8 @@ shell.prefix(f'export PATH={PROGRAMS.replace("{", "{{").replace("}", "}}")}:"$PA
 
 DATASET = SETTINGS.dataset
 MANIFEST = f"data/{DATASET}/manifest.csv"
-RUN = f"runs/{DATASET}/{{ablation}}/seed{{seed}}"
-EVALUATION = f"evals/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}"
+RUN = str(runs.RUNS / runs.name_of(DATASET, "{ablation}", "{seed}"))
+EVALUATION = str(evaluations_of(DATASET, "{ablation}", "{seed}") / "{task}")
 RUN_FILES = [*runs.FILES, runs.INDEX]
 
 
@@ -117,12 +119,18 @@ def starting_weights(wildcards) -> list[str]:
 
 
 def task_settings(wildcards) -> str:
-    """Of one task; which ablations get it decides what runs, not what comes out."""
-    task = SETTINGS.tasks[wildcards.task].model_dump(
-        mode="json", exclude={"ablations", "dataset", "changes"}
+    """Returns the settings of one task, with the code of its plugins; which ablations get it does not change results."""
+    task = SETTINGS.tasks[wildcards.task]
+    settings = protocol(SETTINGS, wildcards.task, PARAMS)
+    return canonical(
+        {
+            "task": task.model_dump(
+                mode="json", exclude={"ablations", "dataset", "changes"}
+            ),
+            "protocol": settings.model_dump(mode="json"),
+            "plugins": plugins.code(plugin_files(task) | plugin_files(settings)),
+        }
     )
-    settings = protocol(SETTINGS, wildcards.task, PARAMS).model_dump(mode="json")
-    return canonical({"task": task, "protocol": settings})
 
 
 def used_manifests() -> list[str]:
@@ -136,7 +144,7 @@ def task_manifest(wildcards) -> str:
 
 
 def table_settings(wildcards) -> str:
-    """What the table states: all settings but limits and resources, and of data sets which they are and how much of them is taken."""
+    """Returns what the table states: settings without limits and resources, kinds of data sets and how much of each is taken."""
     settings = SETTINGS.model_dump(
         mode="json", exclude={"datasets", "limits", "resources"}
     )
@@ -144,7 +152,8 @@ def table_settings(wildcards) -> str:
         name: {"kind": entry.kind, "limit": entry.limit}
         for name, entry in SETTINGS.datasets.items()
     }
-    return canonical(settings | {"datasets": datasets})
+    code = plugins.code(map(Path, SETTINGS.plugins))
+    return canonical(settings | {"datasets": datasets, "plugin_code": code})
 
 
 def evaluations(ablation: str) -> list[str]:

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from xkd.params import recipe
 from xkd.report import collapse, retrieval, tested, text
-from xkd.report.agreement import LEVEL, TIE, agreements
+from xkd.report.agreement import SIGNIFICANCE, TIE, agreements
 from xkd.report.arrays import load
 from xkd.report.collect import Results, Run
 from xkd.report.counterparts import OWN, Counterparts
@@ -58,7 +58,7 @@ class Figures:
 
 
 def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
-    """What both templates show, apart from the figures."""
+    """Returns what both templates show, apart from the figures."""
     paper = PaperResults()
     found, main = agreements(results, paper), text.main_table(results, paper)
     same_data = bool(Counterparts(results, paper).found)
@@ -70,8 +70,8 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "main": main,
         "run": next(iter(results.runs.values()))[0],
         "same_data": same_data,
-        "metrics": {results.metric(task) for task in results.tasks},
-        "methods": {task.split(".")[2] for task in results.tasks},
+        "metrics": {results.metric(column) for column in results.columns},
+        "methods": {column.method for column in results.columns},
         "chance": _chance(results),
         "shares": tested.shares(results),
         "remarks": tested.notes(results),
@@ -83,7 +83,9 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "main": main,
         "questions": text.questions_table(results),
         "agreement": text.agreement_table(results, found, same_data),
-        "agreement_note": _environment().get_template("agreement.j2").render(tie=TIE, level=LEVEL, same_data=same_data),
+        "agreement_note": _environment()
+        .get_template("agreement.j2")
+        .render(tie=TIE, level=SIGNIFICANCE, same_data=same_data),
         "no_agreement": _no_agreement(results, paper),
         "other": text.other_table(results),
         "notes": [line for line in _environment().get_template("notes.j2").render(fill).split("\n") if line],
@@ -91,17 +93,17 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
 
 
 def _chance(results: Results) -> dict[str, str]:
-    """Per task on another data set than that of pretraining, what guessing scores, such as "1.0 %"."""
+    """Returns what guessing scores in each task, such as "1.0 %"."""
     found: dict[str, dict[str, None]] = {}
-    for column in results.tasks:
-        task = next(run.columns[column].task for runs in results.runs.values() for run in runs if column in run.columns)
+    for column in results.columns:
+        task = results.of_column(column)[0].task
         if (value := results.chance(column)) is not None:
             found.setdefault(task, {})[f"{value:.1f} %"] = None
     return {task: " and ".join(values) for task, values in found.items()}
 
 
 def _no_agreement(results: Results, paper: PaperResults) -> str:
-    """What stands in place of an empty table of agreement."""
+    """Returns the text that replaces an empty table of agreement."""
     params = results.params
     if not any(figure.method == entry.paper for figure in paper.figures for entry in params.ablations.values()):
         return "No row of this table has a counterpart in the paper."
@@ -111,18 +113,18 @@ def _no_agreement(results: Results, paper: PaperResults) -> str:
 
 
 def markdown(shown: dict[str, Any]) -> str:
-    """table.md."""
+    """Returns table.md."""
     return _environment().get_template("table.md.j2").render(shown)
 
 
 def html(shown: dict[str, Any], results: Results, figures: Figures, media: Media | None) -> str:
-    """report.html: one file, figures, pictures and sounds embedded, nothing loaded from elsewhere.
+    """Returns report.html: one file with figures, images and audio embedded; nothing is loaded from elsewhere.
 
     Args:
         shown: of `context`.
         results: what the figures were drawn from.
         figures: all of `FIGURES`.
-        media: pictures and sounds of the data set's clips; None where they are not at hand.
+        media: images and audio of the data set's clips; None where they are not at hand.
     """
     examples = retrieval.examples(results, media)
     more = {
@@ -151,7 +153,7 @@ def _aligns(results: Results, ablation: str) -> bool:
 
 
 def _versions(results: Results) -> list[tuple[dict[str, str | None], list[Run]]]:
-    """Each set of versions and the runs that it made, in the order of the settings."""
+    """Returns each set of versions and the runs that it made, in the order of the settings."""
     found: list[tuple[dict[str, str | None], list[Run]]] = []
     for run in (run for runs in results.runs.values() for run in runs):
         known = next((made for versions, made in found if versions == run.versions), None)
@@ -163,7 +165,7 @@ def _versions(results: Results) -> list[tuple[dict[str, str | None], list[Run]]]
 
 
 def _settings(params: Params) -> str:
-    """Effective base settings as YAML."""
+    """Returns the effective base settings as YAML."""
     return yaml.safe_dump(params.model_dump(mode="json", include=set(SETTINGS)), sort_keys=False)
 
 
@@ -181,13 +183,13 @@ def _environment() -> Environment:
 
 
 def _code(line: str) -> Markup:
-    """Escaped HTML in which `words` in backticks are code and **words** between stars are strong."""
+    """Returns escaped HTML in which `words` in backticks are code and **words** between stars are strong."""
     return Markup(
         re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(line))))
     )
 
 
 def _stacked(cell: str) -> Markup:
-    """Escaped HTML with what stands in brackets on a line of its own."""
+    """Returns escaped HTML with what stands in brackets on a line of its own."""
     figure, bracket, rest = cell.partition(" (")
     return Markup("{}<br><small>{}</small>").format(figure, rest.removesuffix(")")) if bracket else escape(figure)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xkd.downstream.retrieval import places, unit_vectors
+from xkd.downstream.ranking import places, unit_vectors
 from xkd.report.arrays import Arrays, load, shown_run
 from xkd.report.collect import Results, Run
 from xkd.report.media import Media

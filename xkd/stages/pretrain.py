@@ -49,11 +49,11 @@ class Job:
 
     @property
     def name(self) -> str:
-        return f"{self.recipe.dataset}/{self.recipe.ablation}/seed{self.seed}"
+        return runs.name_of(self.recipe.dataset, self.recipe.ablation, self.seed)
 
     @property
     def checkpoints(self) -> Path:
-        return Path("checkpoints") / self.name
+        return runs.CHECKPOINTS / self.name
 
     @cached_property
     def identity(self) -> dict[str, Any]:
