@@ -12,7 +12,13 @@ LAYERS = (
     *("tracking", "objectives", "models", "data", "encoders", "training"),
     *("downstream", "plan", "report", "show", "stages"),
 )
-EVERYWHERE = {"xkd.errors", "xkd.files", "xkd.params", "xkd.runs", "xkd.settings"}  # params reads what settings describes
+EVERYWHERE = {
+    "xkd.errors",
+    "xkd.files",
+    "xkd.params",
+    "xkd.runs",
+    "xkd.settings",
+}  # params reads what settings describes
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +34,10 @@ def imports() -> dict[str, set[str]]:
 
 @pytest.fixture(scope="module")
 def folders() -> set[str]:
-    return {path.parent.name for path in fingerprint.PACKAGE.glob("*/__init__.py")} - {"settings", "runs"}  # beside the folders
+    return {path.parent.name for path in fingerprint.PACKAGE.glob("*/__init__.py")} - {
+        "settings",
+        "runs",
+    }  # beside the folders
 
 
 def _part(module: str) -> str:

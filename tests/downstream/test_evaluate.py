@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from downstream_fakes import LABELS, rows
+from downstream_fakes import LABELS, Tracking, rows
 from run_folders import seal
 
-from xkd import runs, tracking
+from xkd import runs
 from xkd.downstream import finetune, job, notes
 from xkd.errors import UserError
 from xkd.params import recipe as recipe_of
@@ -83,39 +83,6 @@ class Views:
             video = labels.view(-1, 1, 1, 1, 1) + 0.3 * torch.randn(len(part), 3, 4, 16, 16, generator=generator)
             audio = labels.view(-1, 1, 1, 1) + 0.3 * torch.randn(len(part), 1, 8, 16, generator=generator)
             yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, video=[video], audio=[audio])
-
-
-class Tracking:
-    """What would be logged to MLflow."""
-
-    EVALUATION = tracking.EVALUATION
-
-    def __init__(self):
-        self.runs = {}
-
-    def start(self, experiment, key, name, params, tags, digest):
-        return Logged(self.runs.setdefault((experiment, key), {}))
-
-    def attach(self, run_id, key):
-        assert key.startswith("pretrain/digits/") and key.endswith("/seed3")
-        return Logged(self.runs.setdefault(run_id, {}))
-
-
-class Logged:
-    def __init__(self, values):
-        self.values = values
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def log_metrics(self, values):
-        self.values |= values
-
-    def log_files(self, paths):
-        assert all(path.is_file() for path in paths)
 
 
 class FakeManifest:

@@ -10,11 +10,10 @@ import torch
 import yaml
 from run_folders import seal
 
-from xkd import load_encoder
+from xkd import load_encoder, runs
 from xkd.data import manifest as manifests
 from xkd.data.clips import open_clips
 from xkd.data.views import EvalViews
-from xkd import runs
 from xkd.downstream.job import EvaluationJob
 from xkd.errors import UserError
 from xkd.params import merge, protocol, with_views
@@ -170,7 +169,9 @@ def test_tasks_share_features_and_other_views_are_extracted_anew(project, params
     monkeypatch.setattr(runs, "FEATURES", tmp_path / "features")
     extracted = []
     loader = EvaluationJob.loader
-    monkeypatch.setattr(EvaluationJob, "loader", lambda job, *arguments: extracted.append(arguments) or loader(job, *arguments))
+    monkeypatch.setattr(
+        EvaluationJob, "loader", lambda job, *arguments: extracted.append(arguments) or loader(job, *arguments)
+    )
 
     def passes(task):
         extracted.clear()
