@@ -18,7 +18,7 @@ from xkd.settings import MODALITIES, Params, PretrainRequest, Settings, Task
 from xkd.settings.explain import shown, validated
 
 CHANGEABLE = ("views", "model", "objective", "training")
-# Folders of the project that hold something else than results.
+# Names in the project that are no folders of results.
 TAKEN = {
     "data",
     "runs",
@@ -73,7 +73,7 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 
 def _plugins(values: dict[str, Any], path: str | Path) -> list[str]:
-    """The files that settings name as plugins: they are imported before the names that they register are validated."""
+    """Returns the files that settings name as plugins; they are imported before names that they register are validated."""
     files = values.get("plugins", [])
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise UserError(f"{path}: plugins: expected a list of Python files, found {shown(files)}")
@@ -91,7 +91,7 @@ def _check_columns(params: Params, path: str | Path) -> None:
 
 
 def _check_results(results: Path, path: str | Path) -> None:
-    """The folder of results lies beside the project's other folders, or in one of its own elsewhere."""
+    """Refuses a folder of results that holds other files of the project."""
     here, there = Path.cwd().resolve(), Path(os.path.realpath(results))
     first = there.relative_to(here).parts[:1] if there.is_relative_to(here) else ()
     if here.is_relative_to(there) or (first and (first[0].casefold() in TAKEN or first[0].startswith("."))):
@@ -157,7 +157,7 @@ def _can_judge(params: Params, task: Task, trained: tuple[str, ...] | None) -> b
 
 
 def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> Recipe:
-    """The effective settings of one ablation.
+    """Returns the effective settings of one ablation.
 
     Raises:
         UserError: unknown ablation, or changes that do not validate.
@@ -174,12 +174,12 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
 
 
 def decisive(recipe: Recipe) -> dict[str, Any]:
-    """The settings of a job that can change its result; the others only say how it is executed (`Training.HOW`)."""
+    """Returns the settings of a job that can change its result; `Training.HOW` only says how it is executed."""
     return recipe.model_dump(mode="json", exclude={"training": set(recipe.training.HOW)})
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one mapping: {"training": {"epochs": 2}} to {"training.epochs": 2}."""
+    """Flattens nested settings: {"training": {"epochs": 2}} to {"training.epochs": 2}."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -187,7 +187,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_recipe(values: dict[str, Any], where: str) -> Recipe:
-    """A recipe that a run saved.
+    """Validates a recipe that a run saved.
 
     Raises:
         UserError: it is not valid; `where` begins the message.
@@ -196,7 +196,7 @@ def read_recipe(values: dict[str, Any], where: str) -> Recipe:
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping; lists and scalars are replaced whole."""
+    """Merges `changes` into a copy of `base`, mapping by mapping; lists and scalars are replaced whole."""
     merged = deepcopy(base)
     for key, value in changes.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -205,18 +205,18 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def schema() -> dict[str, Any]:
-    """JSON schema of params.yaml, as committed in workflow/schemas/params.schema.json."""
+    """Returns the JSON schema of params.yaml, as committed in workflow/schemas/params.schema.json."""
     return Params.model_json_schema()
 
 
 def canonical(settings: BaseModel | dict[str, Any]) -> str:
-    """Settings as one line of JSON with sorted keys: equal settings give equal text."""
+    """Returns settings as one line of JSON with sorted keys: equal settings give equal text."""
     values = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
     return json.dumps(values, sort_keys=True)
 
 
 def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The settings of a file, laid over those that it extends; `extending` are the files that led here."""
+    """Reads a settings file merged into the one that it extends; `extending` are the files that led here."""
     chain = (*extending, path)
     if os.path.realpath(path) in map(os.path.realpath, extending):
         raise UserError(f"{extending[0]}: extends goes in a circle: {' -> '.join(map(str, chain))}")
@@ -230,5 +230,5 @@ def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
-    """Drops keys set to null: how a file that extends another takes something away, an ablation say."""
+    """Drops keys set to null, by which a file takes away keys of the file that it extends."""
     return {k: _without_nulls(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}

@@ -14,7 +14,7 @@ from xkd import registry
 from xkd.settings import MODALITIES, Finetune, Layer, Linear, Retrieval, Svm
 from xkd.settings import Settings as Group
 
-Run = TypeVar("Run", bound=Callable[[Any], Iterator[Any]])
+Runner = TypeVar("Runner", bound=Callable[[Any], Iterator[Any]])
 
 
 class Protocol:
@@ -40,7 +40,7 @@ class Protocol:
     run: ClassVar[Callable[[Any], Iterator[Any]]]  # Any: types of xkd.downstream would count as code of the report
 
     @classmethod
-    def runs(cls, function: Run) -> Run:
+    def runs(cls, function: Runner) -> Runner:
         """Attaches the function that runs the protocol; used as a decorator."""
         cls.run = function
         return function

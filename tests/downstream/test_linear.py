@@ -24,7 +24,7 @@ def ids(labels: np.ndarray) -> list[np.ndarray]:
 def probe(train, labels, items, test, settings, test_labels=None):
     """Scores of the test clips, class names and C of a classifier fitted on the training clips."""
     test_labels = np.array([""] * len(test)) if test_labels is None else test_labels
-    examples = probes.Examples("student", "video", train, labels, items, test, test_labels, len(test))
+    examples = probes.ProbeInput("student", "video", train, labels, items, test, test_labels, len(test))
     return linear.fit_and_score(examples, settings)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from xkd.downstream.features import device
 from xkd.downstream.job import EvaluationJob
 from xkd.downstream.labels import classes_of, several, targets
-from xkd.downstream.probes import Examples, probed
+from xkd.downstream.probes import ProbeInput, probed
 from xkd.downstream.scores import Judged, Scores
 from xkd.errors import UserError
 from xkd.protocols import LayerProbe
@@ -24,7 +24,7 @@ from xkd.training.schedules import cosine
 def probe_layer(job: EvaluationJob[Layer]) -> Iterator[Judged]:
     """Probes frozen features by a linear layer that gradient descent trains."""
 
-    def fit(examples: Examples) -> list[Scores]:
+    def fit(examples: ProbeInput) -> list[Scores]:
         values = train_layer(examples.train, examples.labels, examples.test, job.settings, job.seed)
         return [examples.scores("layer", *values)]
 

@@ -16,7 +16,7 @@ from sklearn.svm import LinearSVC
 from xkd.downstream import knn, notes
 from xkd.downstream.job import EvaluationJob
 from xkd.downstream.labels import classes_of, several, targets
-from xkd.downstream.probes import Examples, probed
+from xkd.downstream.probes import ProbeInput, probed
 from xkd.downstream.scores import Judged, Scores, mean_average_precision
 from xkd.errors import UserError
 from xkd.protocols import LinearProbe, SvmProbe
@@ -31,7 +31,7 @@ def probe_linear(job: EvaluationJob[Linear]) -> Iterator[Judged]:
     """Probes frozen features by logistic regression, and by their nearest neighbours."""
     neighbours = job.settings.neighbours
 
-    def fit(examples: Examples) -> Iterator[Scores]:
+    def fit(examples: ProbeInput) -> Iterator[Scores]:
         yield _probed(examples, job.settings, "linear", "evaluate.linear.C")
         votes = knn.classify(examples.train, examples.labels, examples.test, neighbours)
         remarks = notes.of_neighbours(str(examples.column("knn")), neighbours, len(examples.train))
@@ -46,7 +46,7 @@ def probe_svm(job: EvaluationJob[Svm]) -> Iterator[Judged]:
     return probed(job, lambda examples: [_probed(examples, job.settings, "svm", "evaluate.svm.max_iter")])
 
 
-def _probed(examples: Examples, settings: Linear | Svm, method: str, patience: str) -> Scores:
+def _probed(examples: ProbeInput, settings: Linear | Svm, method: str, patience: str) -> Scores:
     """Returns the scores of one classifier; `patience` is the setting that lets its solver converge."""
     name = str(examples.column(method))
     with notes.of_solver(name, patience) as unfinished:
@@ -103,7 +103,7 @@ def choose_c(features: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarra
     return _best_c(settings, (features[fit], labels[fit]), (features[held], labels[held]))
 
 
-def fit_and_score(examples: Examples, settings: Linear | Svm) -> tuple[np.ndarray, np.ndarray, float]:
+def fit_and_score(examples: ProbeInput, settings: Linear | Svm) -> tuple[np.ndarray, np.ndarray, float]:
     """Fits on the training examples, with C chosen among them, and scores the test clips.
 
     One classifier over all classes, or one per class where clips have several labels.

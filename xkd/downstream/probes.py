@@ -19,8 +19,8 @@ from xkd.settings import MODALITIES
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Frozen features of one encoder, or of both of an owner side by side, with labels to learn.
+class ProbeInput:
+    """Frozen features of one encoder, or of both of an owner side by side, with the labels to learn.
 
     Each view of a training clip is an example; the score of a test clip is the mean over its views.
 
@@ -60,7 +60,7 @@ class Examples:
         return clip_scores(self.column(method), means, classes, self.labels, **about)
 
 
-def probed(job: EvaluationJob[Any], fit: Callable[[Examples], Iterable[Scores]]) -> Iterator[Judged]:
+def probed(job: EvaluationJob[Any], fit: Callable[[ProbeInput], Iterable[Scores]]) -> Iterator[Judged]:
     """Fits probes on frozen features of each encoder, and of both modalities of an owner together.
 
     Args:
@@ -90,7 +90,7 @@ def concatenate(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
     return np.concatenate([normalize(video), normalize(audio)], axis=1)
 
 
-def _example_sets(train: ClipOutputs, test: ClipOutputs) -> Iterator[Examples]:
+def _example_sets(train: ClipOutputs, test: ClipOutputs) -> Iterator[ProbeInput]:
     """Yields the features of each encoder, then those of both of an owner."""
     for owner in sorted({owner for owner, _ in train.outputs}):
         keys: list[Key] = [(owner, modality) for modality in MODALITIES if (owner, modality) in train.outputs]
@@ -100,10 +100,10 @@ def _example_sets(train: ClipOutputs, test: ClipOutputs) -> Iterator[Examples]:
             yield _examples(owner, "both", keys, train, test)
 
 
-def _examples(owner: str, modality: str, keys: list[Key], train: ClipOutputs, test: ClipOutputs) -> Examples:
+def _examples(owner: str, modality: str, keys: list[Key], train: ClipOutputs, test: ClipOutputs) -> ProbeInput:
     features, test_features = (_joined([part.outputs[key] for key in keys]) for part in (train, test))
     (clips, views, width), repeats = test_features.shape, features.shape[1]
-    return Examples(
+    return ProbeInput(
         owner,
         modality,
         train=features.reshape(-1, width),

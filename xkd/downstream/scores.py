@@ -1,4 +1,4 @@
-"""Scores of classifiers and ranks of searches: what a protocol says about test clips. All rates are percent."""
+"""Scores of classifiers and ranks of searches: the output of a protocol for test clips. All rates are percent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Scores:
         values: (clips, classes), higher is better.
         classes: (classes,) names of the columns.
         joined: whether training clips may have several labels.
-        chosen: what was chosen on training clips, such as C.
+        chosen: values chosen on training clips, such as C, by their key in the results.
         notes: sentences on what makes the figures mean less.
     """
 
@@ -35,12 +35,12 @@ class Scores:
 
     @property
     def modality(self) -> str:
-        """What it sees: video, audio or both."""
+        """The modality of the features: video, audio or both."""
         return self.column.modality
 
     @property
     def predicted(self) -> np.ndarray:
-        """(clips,) best scored class."""
+        """Best scored class of each clip (clips,)."""
         names: np.ndarray = self.classes[self.values.argmax(axis=1)]
         return names
 
@@ -111,7 +111,7 @@ class Retrieved:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a protocol says about the test clips of one fold (None: of the column split)."""
+    """Scores of a protocol for the test clips of one fold (None: of the column split)."""
 
     fold: str | None
     test: ClipOutputs

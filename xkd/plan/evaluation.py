@@ -12,7 +12,7 @@ from xkd.training.build import modalities
 
 
 def evaluation_flops(params: Params, recipe: Recipe, counts: dict[str, ClipCounts]) -> dict[str, float]:
-    """Per task, for one seed of an ablation: passes of the encoders. What solvers of probes cost is not counted.
+    """Returns the cost of each task for one seed of an ablation: passes of the encoders, without the solvers of probes.
 
     Features that several tasks share are extracted once, but counted for each.
 

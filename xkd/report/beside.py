@@ -19,7 +19,7 @@ TABLES = {
     "audio-video": "comparison with other work, both modalities",
 }
 HEADER = ("method", "pretrained on", "data set", "protocol", "modality", "metric", "paper")
-OURS = ("here", "test clips", "what differs here")
+OUR_HEADER = ("here", "test clips", "what differs here")
 
 
 def paper_page(results: Results) -> str:
@@ -54,7 +54,9 @@ def _section(counterparts: Counterparts, table: str) -> list[str]:
         return [f"No figure of ours measures what one of these does: {_why_none(counterparts, figures)}.", ""] + _table(
             HEADER, [_paper(figure) for figure in figures]
         )
-    return _table((*HEADER, *OURS), [[*_paper(figure), *_here(counterparts, figure, ours)] for figure, ours in beside])
+    return _table(
+        (*HEADER, *OUR_HEADER), [[*_paper(figure), *_here(counterparts, figure, ours)] for figure, ours in beside]
+    )
 
 
 def _table(header: tuple[str, ...], rows: list[list[str]]) -> list[str]:
@@ -139,7 +141,7 @@ def _elsewhere(counterparts: Counterparts) -> list[str]:
     ]
     if not rows:
         return []
-    header = ("row", "pretrained on", "task", "encoder", "modality", "metric", *OURS)
+    header = ("row", "pretrained on", "task", "encoder", "modality", "metric", *OUR_HEADER)
     return [
         "## Our other figures on data sets of the paper",
         "",

@@ -81,7 +81,7 @@ class Results:
 
     @property
     def main_columns(self) -> list[Column]:
-        """Those of the students; all where every row was given teachers."""
+        """Columns of the students; all columns where every row was given teachers."""
         return [column for column in self.columns if column.owner == "student"] or self.columns
 
     def figures(self, ablation: str) -> dict[Column, Figure]:

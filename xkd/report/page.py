@@ -45,7 +45,7 @@ FIGURES = {
     "embeddings": "Logits of the students' projection heads for held-out clips, on the two directions in which the clips of both "
     "modalities vary most. Names stand at the median of their clips where there is room; bold: video, slanted: audio.",
     "confusion": "Held-out clips, all seeds together.",
-    "contact-sheet": "Prepared clips, evenly picked: pictures and log-mel.",
+    "contact-sheet": "Prepared clips, evenly picked: frames and log-mel.",
 }
 
 

@@ -42,7 +42,7 @@ class PaperResults:
 
     @cached_property
     def figures(self) -> list[PaperFigure]:
-        """In the order of the file: tables of ablations, then comparisons with other work."""
+        """Figures in the order of the file: tables of ablations, then comparisons with other work."""
         with resources.files("xkd.report").joinpath("paper_results.csv").open() as lines:
             rows = pd.read_csv(lines, comment="#").to_dict("records")
         keys = ("pretraining", "task", "protocol", "modality", "metric")

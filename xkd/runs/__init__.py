@@ -47,7 +47,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Folder:
+class RunFolder:
     """A run's folder while this process alone may write there."""
 
     path: Path
@@ -87,7 +87,7 @@ class Folder:
 
 
 @contextmanager
-def reserved(path: Path, run: str) -> Iterator[Folder]:
+def reserved(path: Path, run: str) -> Iterator[RunFolder]:
     """Reserves a folder for a run, so that its files can be written at the end of training.
 
     Args:
@@ -101,7 +101,7 @@ def reserved(path: Path, run: str) -> Iterator[Folder]:
         if holds not in ("", run):
             raise UserError(f"{path}: holds the run {holds}; give another --out for {run}, or remove that run first")
         files.check_free(*map(path.joinpath, (*FILES, INDEX)), *(path / ENCODERS).glob("*/*.safetensors"))
-        yield Folder(path, run, files)
+        yield RunFolder(path, run, files)
 
 
 def is_run(folder: Path) -> bool:

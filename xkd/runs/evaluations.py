@@ -12,7 +12,7 @@ import pandas as pd
 from xkd import csv_files, runs
 from xkd.errors import UserError
 from xkd.files import check_output, read_json, replacing, sha256, write_json
-from xkd.runs.records import EvaluationRecord, read
+from xkd.runs.records import EvaluationRecord, read_record
 
 EVALUATIONS = Path("evals")
 RESULTS, PREDICTIONS, CONFUSION, SCORES, TIMES = (
@@ -49,7 +49,7 @@ def check_free(out: Path, inputs: Iterable[Path], identity: dict[str, Any], forc
         check_output(out.with_suffix(suffix), inputs, force, ours)
 
 
-def write(
+def write_files(
     out: Path,
     results: dict[str, Any],
     predictions: pd.DataFrame,
@@ -76,7 +76,7 @@ def read_results(path: Path, run: Path, command: str) -> EvaluationRecord:
     Raises:
         UserError: a file is missing, unreadable, or of another evaluation or run.
     """
-    record = read(path, EvaluationRecord, command)
+    record = read_record(path, EvaluationRecord, command)
     if record.encoders != runs.encoders_hash(run):
         raise UserError(f"{path}: judges other encoders than those in {run}; make it with: {command}")
     for suffix, digest in record.files.items():

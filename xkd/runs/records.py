@@ -99,14 +99,14 @@ def read_run(folder: Path, command: str) -> RunRecord:
     """
     runs.check(folder, command, weights=False)
     return RunRecord(
-        read(folder / runs.METRICS, RunMetrics, command),
-        read(folder / runs.TIMES, RunTimes, command),
-        read(folder / runs.TRACKING, RunTracking, command),
-        read(folder / runs.VERSIONS, RunVersions, command),
+        read_record(folder / runs.METRICS, RunMetrics, command),
+        read_record(folder / runs.TIMES, RunTimes, command),
+        read_record(folder / runs.TRACKING, RunTracking, command),
+        read_record(folder / runs.VERSIONS, RunVersions, command),
     )
 
 
-def read(path: Path, model: type[Record], command: str) -> Record:
+def read_record(path: Path, model: type[Record], command: str) -> Record:
     """Reads one JSON file.
 
     Args:

@@ -70,7 +70,9 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: 
     }
     predictions = [_of_fold(_predictions(one), one.fold) for one in judged]
     confusions = [_of_fold(confusion(one.scores, one.test), one.fold) for one in judged]
-    evaluations.write(out, results, pd.concat(predictions), pd.concat(confusions), partial(write_scores, folds=judged))
+    evaluations.write_files(
+        out, results, pd.concat(predictions), pd.concat(confusions), partial(write_scores, folds=judged)
+    )
     for note in results["notes"]:
         print(f"xkd: note: {task}: {note}", file=sys.stderr)
     shown = [out, *map(out.with_suffix, (evaluations.PREDICTIONS, evaluations.CONFUSION))]

@@ -176,7 +176,7 @@ def _train(job: Job, trainer: Trainer, tracked: tracking.Run | None) -> None:
             tracked.log_steps(rows, key="step")
 
 
-def _finish(job: Job, trainer: Trainer, tracked: tracking.Run, folder: runs.Folder) -> None:
+def _finish(job: Job, trainer: Trainer, tracked: tracking.Run, folder: runs.RunFolder) -> None:
     try:
         with folder.writing() as out:
             _write(job, trainer, tracked, out)

@@ -16,7 +16,7 @@ from xkd.report.dataset import DataFacts, data_facts
 from xkd.report.media import Media, clips_at_hand, contact_sheet
 from xkd.settings import Params
 
-FILES = (
+REPORT_FILES = (
     "table.csv",
     "table.md",
     "paper-comparison.md",
@@ -36,7 +36,7 @@ def run(params: Params, out: Path) -> None:
     """
     results = collect(params)
     data = data_facts(Path("data") / params.dataset, results.manifest)
-    targets = [out / name for name in FILES]
+    targets = [out / name for name in REPORT_FILES]
     with made.opened(out, "table") as files:
         files.check_free(*targets)
         with files.writing_folder(out) as folder:
