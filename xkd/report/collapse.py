@@ -16,8 +16,8 @@ import pandas as pd
 
 from xkd.params import recipe
 from xkd.report.collect import Results, Run
-from xkd.report.curves import read_curve
 from xkd.report.text import EMPTY, TextTable
+from xkd.runs.records import read_curve
 from xkd.settings import MODALITIES
 
 KINDS = {"entropy": "teacher entropy / log K", "centre": "centre norm / √K", "spread": "feature spread / start"}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from xkd import csv_files
-from xkd.errors import UserError
+from xkd import runs
 from xkd.params import recipe
 from xkd.report.collect import Results
 from xkd.report.style import YARDSTICK, described, line_styles, message, plt
+from xkd.runs.records import read_curve
 
 LOSSES = {
     "reconstruction_video": "reconstruction, video",
@@ -78,24 +76,12 @@ def alignment_curves(results: Results) -> Figure:
     return described(figure, f"{what}, one line per ablation that aligns. {_last(figure)}")
 
 
-def read_curve(path: Path) -> pd.DataFrame:
-    """history.csv or steps.csv.
-
-    Raises:
-        UserError: it is unreadable.
-    """
-    try:
-        return csv_files.read(path, dtype=float, keep_default_na=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable ({error}); remove it and pretrain that run again") from error
-
-
 def _curves(results: Results, index: str) -> dict[str, pd.DataFrame]:
     """Mean over seeds of every column, per ablation; steps as running means."""
-    file = {"epoch": "history.csv", "step": "steps.csv"}[index]
+    file = {"epoch": runs.HISTORY, "step": runs.STEPS}[index]
     curves = {
-        name: pd.concat([read_curve(run.folder / file) for run in runs]).groupby(index).mean()
-        for name, runs in results.runs.items()
+        name: pd.concat([read_curve(run.folder / file) for run in seeds]).groupby(index).mean()
+        for name, seeds in results.runs.items()
     }
     if index == "epoch":
         return curves

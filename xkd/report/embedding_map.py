@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.typing import ColorType
+from sklearn.decomposition import PCA
 
 from xkd.params import recipe
-from xkd.report.arrays import FULL_METHOD, Arrays, load
+from xkd.report.arrays import FULL_METHOD, Arrays
 from xkd.report.collect import Results, Run
 from xkd.report.style import described, message, plt
+from xkd.runs.records import read_arrays
 
 KEYS = [f"{modality}_{moment}" for modality in ("video", "audio") for moment in ("before", "after")]
 MOMENTS = {"before": "before training", "after": "after training"}
@@ -67,22 +69,16 @@ def _shown(results: Results) -> list[tuple[Run, Arrays]]:
         aligns = bool(recipe(results.params, run.ablation).objective.alignment)
         if any(aligns == known for known, _, _ in found):
             continue
-        arrays = load(run.folder / "embeddings.npz")
+        arrays = read_arrays(run.folder / "embeddings.npz")
         if all(key in arrays for key in KEYS):
             found.append((aligns, run, arrays))
     return [(run, arrays) for _, run, arrays in found]
 
 
 def principal_plane(points_ND: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (N, 2) along the two directions of largest variance, and their shares of the variance (2,).
-
-    A direction's sign is arbitrary; here its largest weight is positive.
-    """
-    centred = points_ND - points_ND.mean(0)
-    _, lengths, directions = np.linalg.svd(centred, full_matrices=False)
-    largest = np.abs(directions[:2]).argmax(1)
-    signs = np.sign(directions[[0, 1], largest])
-    return centred @ directions[:2].T * signs, lengths[:2] ** 2 / (lengths**2).sum()
+    """Returns coordinates (N, 2) along the two directions of largest variance, and their shares of the variance (2,)."""
+    components = PCA(2, svd_solver="full")
+    return components.fit_transform(points_ND), components.explained_variance_ratio_
 
 
 def _panel(axis: Axes, arrays: Arrays, moment: str, colours: dict[str, ColorType]) -> float:

@@ -14,12 +14,13 @@ from markupsafe import Markup, escape
 from xkd.params import recipe
 from xkd.report import collapse, retrieval, tested, text
 from xkd.report.agreement import SIGNIFICANCE, TIE, agreements
-from xkd.report.arrays import load
 from xkd.report.collect import Results, Run
 from xkd.report.counterparts import OWN, Counterparts
 from xkd.report.dataset import DataFacts
 from xkd.report.media import Media, data_uri
 from xkd.report.paper import CITATION, PaperResults
+from xkd.runs import EMBEDDINGS
+from xkd.runs.records import read_arrays
 from xkd.settings import Params
 
 SETTINGS = (
@@ -138,7 +139,7 @@ def html(shown: dict[str, Any], results: Results, figures: Figures, media: Media
         "examples": examples,
         "with_media": media is not None,
         "shared_space": retrieval.shared_space_table(results),
-        "chance": retrieval.chance(load(examples.run.folder / "embeddings.npz")) if examples else None,
+        "chance": retrieval.chance(read_arrays(examples.run.folder / EMBEDDINGS)) if examples else None,
         "settings": _settings(results.params),
         "versions": _versions(results),
         "tracked": {name: [run for run in runs if run.run_id] for name, runs in results.runs.items()},

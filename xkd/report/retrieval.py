@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from xkd.downstream.ranking import places, unit_vectors
-from xkd.report.arrays import Arrays, load, shown_run
+from xkd.report.arrays import Arrays, shown_run
 from xkd.report.collect import Results, Run
 from xkd.report.media import Media
 from xkd.report.text import EMPTY, TextTable
+from xkd.runs.records import read_arrays
 
 QUERIES, NEIGHBOURS = 4, 4  # examples per direction, clips shown for each
 DIRECTIONS = (("video", "audio"), ("audio", "video"))
@@ -81,7 +82,7 @@ def shared_space_table(results: Results) -> TextTable | None:
     """Per ablation that has heads, in percent over both directions and all seeds, before and after training."""
     rows = []
     for name, runs in results.runs.items():
-        parts = [load(run.folder / "embeddings.npz") for run in runs]
+        parts = [read_arrays(run.folder / "embeddings.npz") for run in runs]
         if all("video_after" in part for part in parts):
             cells = [np.mean([rates(part, moment) for part in parts], axis=0) for moment in ("before", "after")]
             rows.append([name, *(f"{value:.1f}" for pair in zip(*cells) for value in pair)])

@@ -1,14 +1,17 @@
-"""Reads the JSON files of runs and evaluations, as far as the report needs them."""
+"""Reads the files of runs and evaluations, as far as the report needs them."""
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import pandas as pd
 from pydantic import BaseModel, FiniteFloat, RootModel, ValidationError
 
-from xkd import runs
+from xkd import csv_files, runs
 from xkd.errors import UserError
 from xkd.files import read_json
 
@@ -125,6 +128,31 @@ def read_record(path: Path, model: type[Record], command: str) -> Record:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"]) or "content"
         raise UserError(f"{path}: {key}: {problem['msg']}; remove the file and make it with: {command}") from None
+
+
+def read_curve(path: Path) -> pd.DataFrame:
+    """Reads history.csv or steps.csv.
+
+    Raises:
+        UserError: it is unreadable.
+    """
+    try:
+        return csv_files.read(path, dtype=float, keep_default_na=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: unreadable ({error}); remove it and pretrain that run again") from error
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads all arrays of samples.npz or embeddings.npz.
+
+    Raises:
+        UserError: it is unreadable.
+    """
+    try:
+        with np.load(path) as archive:
+            return dict(archive)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: unreadable ({error}); remove it and pretrain that run again") from error
 
 
 def mlflow_id(run: Path) -> str | None:
