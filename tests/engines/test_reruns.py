@@ -143,7 +143,7 @@ def test_a_preset_with_more_seeds_trains_only_those(project):
 def test_words_for_people_in_code_rerun_nothing(project):
     project.edit("xkd/models/vit.py", '"""', '"""Another docstring. ')
     project.edit("xkd/training/loop.py", "import time\n", "import time  # a comment\n")
-    project.edit("xkd/settings.py", 'description="', 'description="Another description. ')
+    project.edit("xkd/settings/evaluation.py", 'description="', 'description="Another description. ')
     project.edit("xkd/data/manifest.py", "no such manifest", "no manifest here")
     assert project.planned() == []
 

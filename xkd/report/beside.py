@@ -35,7 +35,7 @@ def paper_page(results: Results) -> str:
 def _introduction(results: Results) -> str:
     params = results.params
     model, training = params.model, params.training
-    count = next(iter(results.runs.values()))[0].pretraining_clips
+    count = next(iter(results.runs.values()))[0].record.metrics.clips
     clips = f", {count:,} training clips" if count is not None else ""
     return (
         f"Paper: {CITATION}; ViT-B (768 wide, 12 deep), 800 epochs of Kinetics400 or AudioSet. Here: {model.width} wide, "
@@ -101,7 +101,7 @@ def _differences(results: Results, one: Counterpart) -> list[str]:
     if clips := deviations(results, one.ablation, task):
         found.append(f"**{verdict(results, task)}**: {'; '.join(clips)}")
     pretraining = params.datasets[params.dataset]
-    if pretraining.limit and not results.runs[one.ablation][0].given:
+    if pretraining.limit and not results.runs[one.ablation][0].record.metrics.given:
         found.append(f"pretrained on at most {pretraining.limit} clips of each class (limit)")
     return found
 

@@ -10,7 +10,7 @@ from xkd.errors import UserError
 from xkd.params import tasks_of
 from xkd.protocols import Column, headline_metrics
 from xkd.runs import evaluations, records
-from xkd.runs.records import ClipsUsed, EvaluationRecord
+from xkd.runs.records import ClipsUsed, EvaluationRecord, RunRecord
 from xkd.settings import Params
 
 
@@ -38,31 +38,22 @@ class Run:
 
     Attributes:
         folder, evaluations: folders of the files of pretraining, and of its evaluations.
-        seconds: of pretraining.
-        run_id, experiment_id: in MLflow; None if it was not tracked.
-        items: per modality, distinct sources (scans, recordings) that the test clips are made of.
+        record: contents of the JSON files of pretraining.
+        clips: how many clips took part in the evaluation of the first task on the data of pretraining.
+        items: per modality, distinct sources (scans, recordings) that its test clips are made of.
         figures: by column of the table.
         scores: results of the evaluation of each task.
-        pretraining_clips: usable clips of the data that it was pretrained on.
-        given: per modality the origin of the encoders that the row was given, if it was.
-        versions: of the code and libraries that pretrained it, by name.
     """
 
     ablation: str
     seed: int
     folder: Path
     evaluations: Path
-    trainable_parameters: int
-    seconds: float
-    run_id: str | None
-    experiment_id: str | None
+    record: RunRecord
     clips: ClipsUsed
     items: dict[str, int]
     figures: dict[Column, Figure]
     scores: dict[str, EvaluationRecord]
-    given: dict[str, str]
-    pretraining_clips: int | None
-    versions: dict[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -150,17 +141,11 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         seed=seed,
         folder=folder,
         evaluations=evals,
-        trainable_parameters=record.metrics.trainable_parameters,
-        seconds=record.times.seconds,
-        run_id=record.tracking.run_id,
-        experiment_id=record.tracking.experiment_id,
+        record=record,
         clips=own.clips if own else ClipsUsed(train=0, test=0),
         items=own.items if own else {},
         figures=_figures(params, scores),
         scores=scores,
-        given=record.metrics.given,
-        pretraining_clips=record.metrics.clips,
-        versions=record.versions.root,
     )
     return run, sources
 

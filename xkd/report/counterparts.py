@@ -78,7 +78,7 @@ class Counterparts:
         params, run = self.results.params, self.results.runs[ablation][0]
         training = recipe(params, ablation).training
         if training.weights:
-            origins = sorted(set(run.given.values()))
+            origins = sorted(set(run.record.metrics.given.values()))
             words = "; ".join(origins) or "given encoders of unknown origin"
             kinds = {self._kind_of(origin) for origin in origins}
             kind = kinds.pop() if len(kinds) == 1 and training.mode == "none" else None

@@ -36,12 +36,13 @@ def changed_settings(changes: dict[str, Any]) -> str:
 
 
 def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
+    tracked = [run.record.tracking.run_id or "" for run in runs]
     row = {
         "ablation": ablation,
         "settings": changed_settings(results.params.ablations[ablation].changes),
         "seeds": len(runs),
-        "trainable_parameters": runs[0].trainable_parameters,
-        "seconds": round(sum(run.seconds for run in runs) / len(runs), 1),
+        "trainable_parameters": runs[0].record.metrics.trainable_parameters,
+        "seconds": round(sum(run.record.times.seconds for run in runs) / len(runs), 1),
     }
     for column in results.columns:
         row |= {f"{column}.{name}": value for name, value in _cells(comparison(results, ablation, column)).items()}
@@ -51,7 +52,7 @@ def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
         "clips_train": runs[0].clips.train if runs[0].items else None,
         "clips_test": runs[0].clips.test if runs[0].items else None,
         "manifest": results.manifest,
-        "mlflow_runs": ";".join(run.run_id or "" for run in runs) if any(run.run_id for run in runs) else "",
+        "mlflow_runs": ";".join(tracked) if any(tracked) else "",
     }
     for task in (name for name in results.params.tasks if any(name in one[0].scores for one in results.runs.values())):
         scores = runs[0].scores.get(task)

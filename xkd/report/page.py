@@ -142,7 +142,7 @@ def html(shown: dict[str, Any], results: Results, figures: Figures, media: Media
         "chance": retrieval.chance(read_arrays(examples.run.folder / EMBEDDINGS)) if examples else None,
         "settings": _settings(results.params),
         "versions": _versions(results),
-        "tracked": {name: [run for run in runs if run.run_id] for name, runs in results.runs.items()},
+        "tracked": {name: [run for run in runs if run.record.tracking.run_id] for name, runs in results.runs.items()},
         "mlflow": MLFLOW,
     }
     return _environment().get_template("report.html.j2").render(shown | more)
@@ -157,9 +157,9 @@ def _versions(results: Results) -> list[tuple[dict[str, str | None], list[Run]]]
     """Returns each set of versions and the runs that it made, in the order of the settings."""
     found: list[tuple[dict[str, str | None], list[Run]]] = []
     for run in (run for runs in results.runs.values() for run in runs):
-        known = next((made for versions, made in found if versions == run.versions), None)
+        known = next((made for versions, made in found if versions == run.record.versions.root), None)
         if known is None:
-            found.append((run.versions, [run]))
+            found.append((run.record.versions.root, [run]))
         else:
             known.append(run)
     return found

@@ -42,7 +42,7 @@ def main_table(results: Results, paper: PaperResults, intervals: bool = False) -
     columns, foreign = results.main_columns, paper_columns(results, paper)
     rows = []
     for name, runs in results.runs.items():
-        seconds = sum(run.seconds for run in runs) / len(runs)
+        seconds = sum(run.record.times.seconds for run in runs) / len(runs)
         cells = [_cell(results, name, column, intervals or column in MAIN, intervals) for column in columns]
         rows.append([name, *cells, f"{seconds:.0f}", *(cells_of[name] for cells_of in foreign.values())])
     header = ["ablation", *(title(results, one).removeprefix("student ") for one in columns), "seconds", *foreign]
@@ -96,7 +96,7 @@ def questions_table(results: Results) -> TextTable:
     rows = []
     for name, runs in results.runs.items():
         entry = results.params.ablations[name]
-        parameters = f"{runs[0].trainable_parameters:,}"
+        parameters = f"{runs[0].record.metrics.trainable_parameters:,}"
         rows.append(
             [name, entry.hypothesis, changed_settings(entry.changes) or EMPTY, entry.paper_table or EMPTY, parameters]
         )
