@@ -14,9 +14,9 @@ from pathlib import Path
 
 import click
 
-from xkd import params
+from xkd import params, runs
 from xkd.data import manifest as manifests
-from xkd.downstream import protocols
+from xkd.downstream.job import EvaluationJob
 from xkd.params import merge, protocol, recipe
 from xkd.settings import Params
 from xkd.stages import download, prepare
@@ -43,8 +43,8 @@ def main(settings: Path, clips: int, seconds: float, packed: bool) -> None:
         prepare.run(chosen, root / "raw" / "index.csv", root)
         settings_of_run = recipe(chosen, "xkd")
         save_encoders(build_networks(settings_of_run, 0), settings_of_run, 0, root / "run")
-        protocols.FEATURES = root / "features"
-        job = protocols.Job(
+        runs.FEATURES = root / "features"
+        job = EvaluationJob(
             encoders=load_encoders(root / "run"),
             heads=load_heads(root / "run"),
             weights=weights_files(root / "run"),

@@ -114,7 +114,7 @@ def test_real_stages_keep_apart():
     assert not [m for m in reached["pretrain"] if m.startswith(("xkd.report", "xkd.downstream"))]
     assert not [m for m in reached["evaluate"] if m.startswith(("xkd.report", "xkd.objectives"))]
     assert not [m for m in reached["table"] if m.startswith(("xkd.training", "xkd.models"))]
-    ranking = {"xkd.downstream", "xkd.downstream.retrieval", "xkd.downstream.labels"}
+    ranking = {"xkd.downstream", "xkd.downstream.ranking", "xkd.downstream.labels"}
     assert {m for m in reached["table"] if m.startswith("xkd.downstream")} == ranking, "how the page ranks, no probes"
     assert not [m for m in reached["download"] if m.startswith(("xkd.training", "xkd.models", "xkd.report"))]
 

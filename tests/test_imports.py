@@ -17,12 +17,13 @@ import xkd
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(xkd.__file__).parent
-FOLDERS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"settings"}  # which stands beside them
+FOLDERS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"settings", "runs"}  # these stand beside them
 EVERYWHERE = {
     "xkd.errors",
     "xkd.files",
     "xkd.params",
     "xkd.registry",
+    "xkd.runs",
     "xkd.settings",
 }  # params reads what settings describes
 

@@ -107,22 +107,22 @@ def test_the_settings_file_is_never_an_output(refused, tmp_path, monkeypatch):
 
 
 def test_results_of_another_run_or_task_stay(tmp_path):
-    from xkd.stages.evaluate import _check_outputs
+    from xkd.runs.evaluations import check_free
 
-    out, what = tmp_path / "linear.json", ("digits", "xkd", 0, "linear")
-    _check_outputs(out, [], what, force=False)
-    out.write_text(json.dumps(dict(zip(("dataset", "ablation", "seed", "task"), what, strict=True))))
+    out, ours = tmp_path / "linear.json", {"dataset": "digits", "ablation": "xkd", "seed": 0, "task": "linear"}
+    check_free(out, [], ours, force=False)
+    out.write_text(json.dumps(ours))
     (tmp_path / "linear.predictions.csv").write_text("id\n")
-    _check_outputs(out, [], what, force=False)
-    for other in (("digits", "xkd", 1, "linear"), ("digits", "xkd", 0, "knn")):
+    check_free(out, [], ours, force=False)
+    for other in (ours | {"seed": 1}, ours | {"task": "knn"}):
         with pytest.raises(UserError, match=r"linear\.json.*--force"):
-            _check_outputs(out, [], other, force=False)
-        _check_outputs(out, [], other, force=True)
+            check_free(out, [], other, force=False)
+        check_free(out, [], other, force=True)
     out.unlink()
     with pytest.raises(UserError, match=r"predictions\.csv"):
-        _check_outputs(out, [], what, force=False)
+        check_free(out, [], ours, force=False)
     with pytest.raises(UserError, match=r"end.*\.json"):
-        _check_outputs(tmp_path / "params.yaml", [], what, force=True)
+        check_free(tmp_path / "params.yaml", [], ours, force=True)
 
 
 def test_weights_are_imported_beside_other_files_and_never_over_them(refused, tmp_path):
@@ -164,7 +164,7 @@ def test_pictures_and_tables_of_somebody_else_stay(monkeypatch, tmp_path, stage)
     theirs.write_text("theirs")
     if stage == "table":
         monkeypatch.setattr(module, "collect", lambda params: SimpleNamespace(manifest="x", runs=[]))
-        monkeypatch.setattr(module, "facts", lambda *_: None)
+        monkeypatch.setattr(module, "data_facts", lambda *_: None)
         with pytest.raises(UserError, match=theirs.name):
             module.run(SimpleNamespace(dataset="x"), out)
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from xkd import plugins, registry, settings_file
 from xkd.errors import UserError
 from xkd.recipe import Recipe
 from xkd.registry import suggest
-from xkd.settings import MODALITY_NAMES, Params, PretrainRequest, Task
+from xkd.settings import MODALITY_NAMES, Params, PretrainRequest, Settings, Task
 from xkd.settings.explain import shown, validated
 
 CHANGEABLE = ("views", "model", "objective", "training")
-# Folders of the project that hold something else than results.
+# Names in the project that are no folders of results.
 TAKEN = {
     "data",
     "runs",
@@ -32,8 +31,6 @@ TAKEN = {
     "mlflow-unsent",
     "mlflow.db",
 } | {*("xkd", "workflow", "docs", "tests", "benchmarks", "site", "screenshots")}
-HEADLINES = ("top1", "map", "recall1")
-METHODS = {"linear": ("linear", "knn")}  # the methods of a protocol, where they are not its own name alone
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -76,7 +73,7 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 
 def _plugins(values: dict[str, Any], path: str | Path) -> list[str]:
-    """The files that settings name as plugins: they are imported before the names that they register are validated."""
+    """Returns the files that settings name as plugins; they are imported before names that they register are validated."""
     files = values.get("plugins", [])
     if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
         raise UserError(f"{path}: plugins: expected a list of Python files, found {shown(files)}")
@@ -87,14 +84,14 @@ def _check_columns(params: Params, path: str | Path) -> None:
     """Refuses two tasks whose figures would share a column of the table."""
     taken: dict[str, str] = {}
     for name, task in params.tasks.items():
-        for method in METHODS.get(task.protocol, (task.protocol,)):
-            other = taken.setdefault(column(name, task.protocol, f"student.video.{method}"), name)
+        for method in registry.protocols[task.protocol].methods_of(name):
+            other = taken.setdefault(method, name)
             if other != name:
                 raise UserError(f"{path}: tasks.{other} and tasks.{name} would share a column of the table; rename one")
 
 
 def _check_results(results: Path, path: str | Path) -> None:
-    """The folder of results lies beside the project's other folders, or in one of its own elsewhere."""
+    """Refuses a folder of results that holds other files of the project."""
     here, there = Path.cwd().resolve(), Path(os.path.realpath(results))
     first = there.relative_to(here).parts[:1] if there.is_relative_to(here) else ()
     if here.is_relative_to(there) or (first and (first[0].casefold() in TAKEN or first[0].startswith("."))):
@@ -109,8 +106,8 @@ def _shared_evenly(recipe: Recipe, asked: PretrainRequest, path: str | Path) -> 
         )
 
 
-def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Any:
-    """The settings of a task's protocol, its changes merged in.
+def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Settings:
+    """Returns the settings of a task's protocol, its changes merged in.
 
     Raises:
         UserError: unknown task, or changes that do not validate.
@@ -123,7 +120,7 @@ def protocol(params: Params, task: str, path: str | Path = "params.yaml") -> Any
 
 
 def with_views(recipe: Recipe, params: Params, task: str, path: str | Path = "params.yaml") -> Recipe:
-    """A run's settings with the views that a task changes: another resolution, longer cuts, other augmentation.
+    """Returns a run's settings with the views that a task changes: resolution, length, augmentation.
 
     Raises:
         UserError: views that do not exist, or that patches of the run's encoders do not tile.
@@ -132,32 +129,8 @@ def with_views(recipe: Recipe, params: Params, task: str, path: str | Path = "pa
     return validated(Recipe, merge(recipe.model_dump(), changes), f"{path}: tasks.{task}.views: with {recipe.ablation}")
 
 
-def column(task: str, protocol: str, classifier: str) -> str:
-    """What a figure is called in the table: "student.video.linear", or "student.video.ucf101_linear" for task ucf101."""
-    owner, modality, method = classifier.split(".")
-    if task == protocol:
-        return classifier
-    return f"{owner}.{modality}.{task if task.endswith(method) else f'{task}_{method}'}"
-
-
-def headline(metrics: dict[str, float]) -> dict[str, float]:
-    """The figure of each classifier that the table shows: top-1, without it mean average precision or recall at 1.
-
-    Args:
-        metrics: by `<classifier>.<metric>`.
-    """
-    return {name: metrics[f"{name}.{metric}"] for name, metric in headline_metrics(metrics).items()}
-
-
-def headline_metrics(metrics: Collection[str]) -> dict[str, str]:
-    """Which metric `headline` shows of each classifier: top1, map or recall1."""
-    classifiers = dict.fromkeys(key.rpartition(".")[0] for key in metrics)
-    found = {name: [metric for metric in HEADLINES if f"{name}.{metric}" in metrics] for name in classifiers}
-    return {name: those[0] for name, those in found.items() if those}
-
-
 def tasks_of(params: Params, ablation: str) -> list[str]:
-    """The tasks that the settings ask of an ablation: those that name it, and those for all rows whose encoders it has."""
+    """Returns the tasks of an ablation: those that name it, and those for all rows that have the encoders they judge."""
     merged = recipe(params, ablation)
     trained = merged.modalities or _given(merged.training.weights)
     return [
@@ -168,7 +141,7 @@ def tasks_of(params: Params, ablation: str) -> list[str]:
 
 
 def _given(weights: tuple[str, ...]) -> tuple[str, ...] | None:
-    """The modalities of the encoders in these folders; None where one is not there yet."""
+    """Reads the modalities of the encoders in these folders; None where one is not there yet."""
     try:
         return tuple(json.loads(Path(path, "config.json").read_bytes())["modality"] for path in weights)
     except (OSError, ValueError, KeyError, TypeError):
@@ -176,15 +149,15 @@ def _given(weights: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def _can_judge(params: Params, task: Task, trained: tuple[str, ...] | None) -> bool:
-    """Whether a run of these modalities (None: not known yet) has an encoder for the task, for retrieval both."""
+    """Says if a run of these modalities (None: not known yet) has the encoders that the task needs."""
     require = params.datasets[task.dataset or params.dataset].require
     there = [m for m in task.modalities if require not in MODALITY_NAMES or m == require]
     seen = [m for m in there if trained is None or m in trained]
-    return len(seen) >= (len(MODALITY_NAMES) if task.protocol == "retrieval" else 1)
+    return len(seen) >= (len(MODALITY_NAMES) if registry.protocols[task.protocol].needs_pairs else 1)
 
 
 def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> Recipe:
-    """The effective settings of one ablation.
+    """Returns the effective settings of one ablation.
 
     Raises:
         UserError: unknown ablation, or changes that do not validate.
@@ -201,12 +174,12 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
 
 
 def decisive(recipe: Recipe) -> dict[str, Any]:
-    """The settings of a job that can change its result; the others only say how it is executed (`Training.HOW`)."""
+    """Returns the settings of a job that can change its result; `Training.HOW` only says how it is executed."""
     return recipe.model_dump(mode="json", exclude={"training": set(recipe.training.HOW)})
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one mapping: {"training": {"epochs": 2}} to {"training.epochs": 2}."""
+    """Flattens nested settings: {"training": {"epochs": 2}} to {"training.epochs": 2}."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -214,7 +187,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def read_recipe(values: dict[str, Any], where: str) -> Recipe:
-    """A recipe that a run saved.
+    """Validates a recipe that a run saved.
 
     Raises:
         UserError: it is not valid; `where` begins the message.
@@ -223,7 +196,7 @@ def read_recipe(values: dict[str, Any], where: str) -> Recipe:
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` laid over it, mapping by mapping; lists and scalars are replaced whole."""
+    """Merges `changes` into a copy of `base`, mapping by mapping; lists and scalars are replaced whole."""
     merged = deepcopy(base)
     for key, value in changes.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -232,18 +205,18 @@ def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def schema() -> dict[str, Any]:
-    """JSON schema of params.yaml, as committed in workflow/schemas/params.schema.json."""
+    """Returns the JSON schema of params.yaml, as committed in workflow/schemas/params.schema.json."""
     return Params.model_json_schema()
 
 
 def canonical(settings: BaseModel | dict[str, Any]) -> str:
-    """Settings as one line of JSON with sorted keys: equal settings give equal text."""
+    """Returns settings as one line of JSON with sorted keys: equal settings give equal text."""
     values = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
     return json.dumps(values, sort_keys=True)
 
 
 def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The settings of a file, laid over those that it extends; `extending` are the files that led here."""
+    """Reads a settings file merged into the one that it extends; `extending` are the files that led here."""
     chain = (*extending, path)
     if os.path.realpath(path) in map(os.path.realpath, extending):
         raise UserError(f"{extending[0]}: extends goes in a circle: {' -> '.join(map(str, chain))}")
@@ -257,5 +230,5 @@ def _read(path: Path, extending: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
-    """Drops keys set to null: how a file that extends another takes something away, an ablation say."""
+    """Drops keys set to null, by which a file takes away keys of the file that it extends."""
     return {k: _without_nulls(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}

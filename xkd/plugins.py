@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from xkd import protocols as _ours  # noqa: F401  registers our own; its code counts where it is read, not where settings are
 from xkd import registry
 from xkd.errors import UserError
 from xkd.fingerprint import code_of_file

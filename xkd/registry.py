@@ -10,9 +10,12 @@ import difflib
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from xkd.errors import UserError
+
+if TYPE_CHECKING:
+    from xkd.protocols import Protocol
 
 Entry = TypeVar("Entry")
 PACKAGE = Path(__file__).parent
@@ -99,7 +102,7 @@ terms: Registry[Any] = Registry("objective term", ("reconstruction", "distillati
 discrepancies: Registry[Any] = Registry("discrepancy", ("mmd", "coral"))
 refinements: Registry[Any] = Registry("refinement", ("mean", "softmax"), reserved=("none",))
 backbones: Registry[Any] = Registry("backbone", ("vit", "rope"))
-protocols: Registry[Any] = Registry("protocol", ("linear", "svm", "layer", "retrieval", "finetune"))
+protocols: Registry[type[Protocol]] = Registry("protocol", ("linear", "svm", "layer", "retrieval", "finetune"))
 augmentations: Registry[Any] = Registry("augmentation")
 layouts: Registry[Any] = Registry(
     "data set layout",

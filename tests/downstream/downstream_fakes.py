@@ -10,6 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from xkd import tracking
+
 LABELS = np.array(["cat", "dog", "owl"])
 
 
@@ -92,3 +94,36 @@ class TinyEncoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
+
+
+class Tracking:
+    """Keeps what would be logged to MLflow, by experiment and key, or by the id of a run."""
+
+    EVALUATION = tracking.EVALUATION
+
+    def __init__(self):
+        self.runs = {}
+
+    def start(self, experiment, key, name, params, tags, digest):
+        return Logged(self.runs.setdefault((experiment, key), {}))
+
+    def attach(self, run_id, key):
+        assert key.startswith("pretrain/")
+        return Logged(self.runs.setdefault(run_id, {}))
+
+
+class Logged:
+    def __init__(self, values):
+        self.values = values
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def log_metrics(self, values):
+        self.values |= values
+
+    def log_files(self, paths):
+        assert all(path.is_file() for path in paths)

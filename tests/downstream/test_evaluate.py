@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from downstream_fakes import LABELS, rows
+from downstream_fakes import LABELS, Tracking, rows
 from run_folders import seal
 
-from xkd import tracking
-from xkd.downstream import notes, protocols
+from xkd import runs
+from xkd.downstream import finetune, job, notes
 from xkd.errors import UserError
 from xkd.params import recipe as recipe_of
 from xkd.settings import Params
@@ -85,39 +85,6 @@ class Views:
             yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, views={"video": [video], "audio": [audio]})
 
 
-class Tracking:
-    """What would be logged to MLflow."""
-
-    EVALUATION = tracking.EVALUATION
-
-    def __init__(self):
-        self.runs = {}
-
-    def start(self, experiment, key, name, params, tags, digest):
-        return Logged(self.runs.setdefault((experiment, key), {}))
-
-    def attach(self, run_id, key):
-        assert key.startswith("pretrain/digits/") and key.endswith("/seed3")
-        return Logged(self.runs.setdefault(run_id, {}))
-
-
-class Logged:
-    def __init__(self, values):
-        self.values = values
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def log_metrics(self, values):
-        self.values |= values
-
-    def log_files(self, paths):
-        assert all(path.is_file() for path in paths)
-
-
 class FakeManifest:
     hash = "abc123"
 
@@ -142,10 +109,10 @@ def project(tmp_path, monkeypatch):
         seal(run)
     summary = {"dataset": "digits", "clips": PARAMS.clips.model_dump(mode="json")}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    monkeypatch.setattr(protocols, "eval_loader", lambda recipe, path, split, size, *_, **__: Views(split, size))
-    monkeypatch.setattr(protocols, "train_loader", lambda *_, batch_size, **__: Views("train", batch_size))
+    monkeypatch.setattr(job, "eval_loader", lambda recipe, path, split, size, *_, **__: Views(split, size))
+    monkeypatch.setattr(finetune, "train_loader", lambda *_, batch_size, **__: Views("train", batch_size))
     monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest())
-    monkeypatch.setattr(protocols, "FEATURES", tmp_path / "features")
+    monkeypatch.setattr(runs, "FEATURES", tmp_path / "features")
     tracking = Tracking()
     monkeypatch.setattr(evaluate, "tracking", tracking)
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from downstream_fakes import Loader, TinyEncoder, rows
 
-from xkd.downstream.augment import augment, mix
 from xkd.downstream.finetune import Classifier, _rates, class_names, finetune
+from xkd.downstream.finetune_augment import augment, mix
 from xkd.settings import Finetune
 
 TARGET = torch.eye(4)

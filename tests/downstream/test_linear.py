@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from downstream_fakes import clips_of_several_labels
 
-from xkd.downstream import linear
+from xkd.downstream import linear, probes
 from xkd.errors import UserError
 from xkd.settings import Linear, Svm
 
@@ -21,6 +21,13 @@ def ids(labels: np.ndarray) -> list[np.ndarray]:
     return [np.arange(len(labels)).astype(str)]
 
 
+def probe(train, labels, items, test, settings, test_labels=None):
+    """Scores of the test clips, class names and C of a classifier fitted on the training clips."""
+    test_labels = np.array([""] * len(test)) if test_labels is None else test_labels
+    examples = probes.ProbeInput("student", "video", train, labels, items, test, test_labels, len(test))
+    return linear.fit_and_score(examples, settings)
+
+
 def accuracy(scores: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> float:
     return (classes[scores.argmax(1)] == labels).mean()
 
@@ -28,14 +35,14 @@ def accuracy(scores: np.ndarray, classes: np.ndarray, labels: np.ndarray) -> flo
 def test_features_that_hold_the_label_are_read_without_error():
     labels = LETTERS[np.arange(200) % 5]
     features = (labels[:, None] == LETTERS).astype(np.float32)
-    scores, classes, _ = linear.probe(features[:100], labels[:100], ids(labels[:100]), features[100:], Linear())
+    scores, classes, _ = probe(features[:100], labels[:100], ids(labels[:100]), features[100:], Linear())
     assert accuracy(scores, classes, labels[100:]) == 1
 
 
 def test_features_without_the_label_give_chance():
     features, labels = np.random.default_rng(0).normal(size=(2000, 8)), LETTERS[np.arange(2000) % 5]
     train, test = slice(0, 1000), slice(1000, 2000)
-    scores, classes, _ = linear.probe(features[train], labels[train], ids(labels[train]), features[test], Linear())
+    scores, classes, _ = probe(features[train], labels[train], ids(labels[train]), features[test], Linear())
     # Four standard errors around one in five.
     assert accuracy(scores, classes, labels[test]) == pytest.approx(0.2, abs=4 * np.sqrt(0.2 * 0.8 / 1000))
 
@@ -44,8 +51,8 @@ def test_scale_of_a_feature_does_not_matter():
     features, labels = clusters(300, 1.0)
     scales = np.geomspace(1e-3, 1e3, features.shape[1])
     settings = Linear(C=(0.1,))
-    plain, *_ = linear.probe(features, labels, ids(labels), features, settings)
-    scaled, *_ = linear.probe(scales * features + 5, labels, ids(labels), scales * features + 5, settings)
+    plain, *_ = probe(features, labels, ids(labels), features, settings)
+    scaled, *_ = probe(scales * features + 5, labels, ids(labels), scales * features + 5, settings)
     np.testing.assert_allclose(plain, scaled, atol=1e-3)
 
 
@@ -65,7 +72,7 @@ def test_probe_minimises_the_regularised_log_loss():
     flat = minimize(objective, np.zeros(20), tol=1e-10).x
     logits = x @ flat[:15].reshape(3, 5) + flat[15:]
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    scores, classes, c = linear.probe(features, labels, ids(labels), features, Linear(C=(0.5,)))
+    scores, classes, c = probe(features, labels, ids(labels), features, Linear(C=(0.5,)))
     assert c == 0.5 and classes.tolist() == LETTERS.tolist()
     np.testing.assert_allclose(scores, expected, atol=2e-3)
 
@@ -117,7 +124,7 @@ def test_c_depends_on_training_clips_only():
     settings = Linear(C=(1e-4, 1e-2, 1.0, 100.0))
     generator = np.random.default_rng(5)
     chosen = {
-        linear.probe(features, labels, ids(labels), test, settings)[2]
+        probe(features, labels, ids(labels), test, settings)[2]
         for test in (clusters(200, 2.0, seed=1)[0], generator.normal(size=(200, 8)), 1e3 + np.zeros((3, 8)))
     }
     assert len(chosen) == 1
@@ -127,7 +134,7 @@ def test_c_depends_on_training_clips_only():
 
 def test_both_modalities_weigh_the_same():
     video, audio = np.array([[3.0, 4.0]]), np.array([[0.0, 100.0, 0.0]])
-    np.testing.assert_allclose(linear.concatenate(video, audio), [[0.6, 0.8, 0, 1, 0]])
+    np.testing.assert_allclose(probes.concatenate(video, audio), [[0.6, 0.8, 0, 1, 0]])
 
 
 def test_too_few_clips_to_choose_c_is_explained():
@@ -140,7 +147,7 @@ def test_too_few_clips_to_choose_c_is_explained():
 def test_one_label_is_explained():
     labels = np.array(["a", "a"])
     with pytest.raises(UserError, match="two labels"):
-        linear.probe(np.eye(2), labels, ids(labels), np.eye(2), Linear())
+        probe(np.eye(2), labels, ids(labels), np.eye(2), Linear())
 
 
 def test_svm_separates_with_the_widest_margin():
@@ -148,7 +155,7 @@ def test_svm_separates_with_the_widest_margin():
     features = np.array([[1.0, 0.0], [3.0, 0.0]] * 10)
     labels = np.array(["low", "high"] * 10)
     test = np.array([[1.8, 5.0], [2.2, -5.0]])
-    scores, classes, _ = linear.probe(features, labels, ids(labels), test, Svm(C=(1.0,)))
+    scores, classes, _ = probe(features, labels, ids(labels), test, Svm(C=(1.0,)))
     assert classes[scores.argmax(1)].tolist() == ["low", "high"]
     np.testing.assert_allclose(scores[0], -scores[1][::1][[0, 1]], atol=1e-2)
 
@@ -159,7 +166,7 @@ def test_svm_scores_are_those_of_scikit_learn():
 
     features, labels = clusters(200, 1.0)
     test, _ = clusters(50, 1.0, seed=1)
-    scores, classes, c = linear.probe(features, labels, ids(labels), test, Svm(C=(0.01,)))
+    scores, classes, c = probe(features, labels, ids(labels), test, Svm(C=(0.01,)))
     scaler = StandardScaler().fit(features)
     model = LinearSVC(C=c, max_iter=1000, random_state=0).fit(scaler.transform(features), labels)
     np.testing.assert_allclose(scores, model.decision_function(scaler.transform(test)), atol=1e-6)
@@ -175,14 +182,14 @@ def test_c_is_chosen_on_test_clips_only_when_asked():
         settings = Svm(C=(1e-5, 1e-3, 0.1), select_on=select_on)
         for seed in range(6):
             noise = np.random.default_rng(seed).permutation(LETTERS[np.arange(100) % 5])
-            found.add(linear.probe(features, labels, ids(labels), test, settings, noise)[2])
+            found.add(probe(features, labels, ids(labels), test, settings, noise)[2])
     assert len(chosen["train"]) == 1 and len(chosen["test"]) > 1
 
 
 def test_several_labels_are_probed_one_by_one():
     features, labels, have = clips_of_several_labels()
     for settings in (Linear(C=(0.1, 1.0)), Svm(C=(0.01, 0.1))):
-        scores, classes, _ = linear.probe(features[:200], labels[:200], ids(labels[:200]), features[200:], settings)
+        scores, classes, _ = probe(features[:200], labels[:200], ids(labels[:200]), features[200:], settings)
         assert classes.tolist() == ["x", "y", "z"]
         border = 0.5 if isinstance(settings, Linear) else 0.0
         assert ((scores > border) == have[200:]).mean() > 0.98
@@ -190,11 +197,11 @@ def test_several_labels_are_probed_one_by_one():
 
 def test_a_video_and_its_sound_are_held_out_together():
     """With two independent draws half of the clips would be on neither side."""
-    from xkd.downstream.features import Clips
+    from xkd.downstream.features import ClipOutputs
 
     videos = np.array([f"video{i // 4}" for i in range(400)])
     labels = LETTERS[np.arange(400) // 4 % 5]
-    clips = Clips(np.arange(400).astype(str), labels, {"video": videos, "audio": videos}, {})
+    clips = ClipOutputs(np.arange(400).astype(str), labels, {"video": videos, "audio": videos}, {})
     fit, held = linear.hold_out(labels, clips.items_of("both"), 0.2)
     assert not set(videos[fit]) & set(videos[held])
     assert (fit | held).all() and held.sum() == 80

@@ -1,25 +1,16 @@
 import numpy as np
 import pytest
 
-from xkd.downstream.features import Clips
-from xkd.downstream.metrics import (
-    Retrieved,
-    Scores,
-    average_precisions,
-    chance,
-    hits,
-    intervals,
-    mean_average_precision,
-    per_class,
-    ranking_intervals,
-    summarise,
-)
+from xkd.downstream.features import ClipOutputs
+from xkd.downstream.metrics import average_precisions, chance_rates, intervals, per_class, ranking_intervals, summarise
+from xkd.downstream.scores import Retrieved, Scores, hits, mean_average_precision
+from xkd.protocols import Column
 
 CLASSES = np.array(["a", "b", "c"])
 
 
 def clips_of(labels, items):
-    return Clips(np.arange(len(labels)).astype(str), np.array(labels), items, {})
+    return ClipOutputs(np.arange(len(labels)).astype(str), np.array(labels), items, {})
 
 
 def test_hits_count_the_best_k_guesses():
@@ -84,7 +75,7 @@ def test_intervals_repeat_and_hold_the_rate():
 
 def test_summary_names_metrics_after_the_classifier():
     items = {"video": np.array(["1", "2", "3"]), "audio": np.array(["1", "1", "1"])}
-    scores = [Scores(f"student.{modality}.linear", np.eye(3), CLASSES) for modality in ("video", "audio")]
+    scores = [Scores(Column.parse(f"student.{modality}.linear"), np.eye(3), CLASSES) for modality in ("video", "audio")]
     values, spans = summarise(scores, clips_of(["a", "b", "a"], items))
     assert values["student.video.linear.top1"] == pytest.approx(200 / 3, abs=1e-4)
     # With three classes a top-5 says nothing.
@@ -97,7 +88,7 @@ def test_summary_names_metrics_after_the_classifier():
 
 def test_top5_is_reported_where_there_are_more_classes():
     classes = np.array(list("abcdefg"))
-    scores = Scores("student.video.knn", np.tile(np.linspace(1, 0, 7), (2, 1)), classes)
+    scores = Scores(Column.parse("student.video.knn"), np.tile(np.linspace(1, 0, 7), (2, 1)), classes)
     items = {"video": np.array(["1", "2"]), "audio": np.array(["1", "2"])}
     values, spans = summarise([scores], clips_of(["e", "f"], items))
     assert values["student.video.knn.top5"] == 50 and values["student.video.knn.top1"] == 0
@@ -110,11 +101,11 @@ def test_chance_is_that_of_the_test_clips_and_of_the_metric():
     some = np.array(["a;b", "b", "c", "b"] * 100)
     for labels, metric in ((one, "top1"), (some, "map")):
         clips = clips_of(labels, {"audio": np.arange(400).astype(str)})
-        guesses = [Scores("student.audio.layer", noise.random((400, 3)), CLASSES) for _ in range(60)]
+        guesses = [Scores(Column.parse("student.audio.layer"), noise.random((400, 3)), CLASSES) for _ in range(60)]
         scored = [summarise([guess], clips)[0][f"student.audio.layer.{metric}"] for guess in guesses]
-        assert chance(guesses[:1], clips) == {"student.audio.layer": pytest.approx(np.mean(scored), abs=1)}
-    found = Retrieved("student.audio.retrieval", np.ones(400), np.ones(400), 0.125)
-    assert chance([found], clips) == {"student.audio.retrieval": 12.5}
+        assert chance_rates(guesses[:1], clips) == {"student.audio.layer": pytest.approx(np.mean(scored), abs=1)}
+    found = Retrieved(Column.parse("student.audio.retrieval"), np.ones(400), np.ones(400), 0.125)
+    assert chance_rates([found], clips) == {"student.audio.retrieval": 12.5}
 
 
 def test_weighted_average_precisions_are_those_of_scikit_learn():
@@ -137,7 +128,7 @@ def test_classes_that_training_never_showed_count_in_map():
     labels, generator = np.array(["a;d", "b", "a", "c;b", "d", "b"]), np.random.default_rng(0)
     clips = clips_of(labels, dict.fromkeys(("video", "audio"), np.arange(6).astype(str)))
     values = generator.random((6, 3))
-    one = Scores("student.video.layer", values, CLASSES, joined=True)
+    one = Scores(Column.parse("student.video.layer"), values, CLASSES, joined=True)
     found = per_class([one], clips)["student.video.layer"]
     assert found.keys() == set("abcd") and found["d"] == pytest.approx(100 * 2 / 6, abs=1e-3)
     (value,) = summarise([one], clips)[0].values()
@@ -148,7 +139,7 @@ def test_classes_that_training_never_showed_count_in_map():
 
 
 def test_sources_that_go_together_are_one_factor():
-    """A video brings its frames and its sound: as two crossed factors its clips would be drawn twice by chance."""
+    """A video brings its frames and its audio: as two crossed factors its clips would be drawn twice by chance."""
     videos, clips = np.repeat([f"video{i}" for i in range(20)], 5), np.arange(100).astype(str)
     for audio in (videos, clips):
         found = clips_of(["a"] * 100, {"video": videos, "audio": audio}).items_of("both")

@@ -10,12 +10,11 @@ import torch
 import yaml
 from run_folders import seal
 
-from xkd import load_encoder
+from xkd import load_encoder, runs
 from xkd.data import manifest as manifests
 from xkd.data.clips import open_clips
 from xkd.data.views import EvalViews
-from xkd.downstream import protocols
-from xkd.downstream.protocols import Job
+from xkd.downstream.job import EvaluationJob
 from xkd.errors import UserError
 from xkd.params import merge, protocol, with_views
 from xkd.params import recipe as recipe_of
@@ -69,7 +68,7 @@ def project(tmp_path_factory, params):
 @pytest.fixture(autouse=True)
 def features(project, monkeypatch):
     """Where features are kept."""
-    monkeypatch.setattr(protocols, "FEATURES", project / "features")
+    monkeypatch.setattr(runs, "FEATURES", project / "features")
     return project / "features"
 
 
@@ -151,7 +150,7 @@ def test_features_are_those_of_each_clip_seen_alone(project, params):
 
 def job_of(project, params, task, run="run"):
     """What the stage makes of a task."""
-    return Job(
+    return EvaluationJob(
         encoders=load_encoders(project / run),
         heads=load_heads(project / run),
         weights=weights_files(project / run),
@@ -167,10 +166,12 @@ def job_of(project, params, task, run="run"):
 
 
 def test_tasks_share_features_and_other_views_are_extracted_anew(project, params, monkeypatch, tmp_path):
-    monkeypatch.setattr(protocols, "FEATURES", tmp_path / "features")
+    monkeypatch.setattr(runs, "FEATURES", tmp_path / "features")
     extracted = []
-    loader = Job.loader
-    monkeypatch.setattr(Job, "loader", lambda job, *arguments: extracted.append(arguments) or loader(job, *arguments))
+    loader = EvaluationJob.loader
+    monkeypatch.setattr(
+        EvaluationJob, "loader", lambda job, *arguments: extracted.append(arguments) or loader(job, *arguments)
+    )
 
     def passes(task):
         extracted.clear()
@@ -182,7 +183,7 @@ def test_tasks_share_features_and_other_views_are_extracted_anew(project, params
 
 
 def test_features_of_other_weights_or_clips_are_not_taken(project, params, tmp_path, monkeypatch):
-    monkeypatch.setattr(protocols, "FEATURES", tmp_path)
+    monkeypatch.setattr(runs, "FEATURES", tmp_path)
     recipe = recipe_of(params, "xkd")
     before = job_of(project, params, "linear").features("test")
     save_encoders(build_networks(recipe, 1), recipe, 0, project / "other")
@@ -382,13 +383,13 @@ def test_several_views_are_averaged_as_scores(project, params, tmp_path, monkeyp
     from sklearn.svm import LinearSVC
 
     seen = {}
-    features = Job.features
+    features = EvaluationJob.features
 
     def spy(job, split, augmented=None):
         seen[split, augmented] = features(job, split, augmented)
         return seen[split, augmented]
 
-    monkeypatch.setattr(Job, "features", spy)
+    monkeypatch.setattr(EvaluationJob, "features", spy)
     evaluate.run(params, project / "manifest.csv", project / "run", "several_views", tmp_path / "out.json")
     key = ("student", "video")
     test = seen["test", None].outputs[key]

@@ -143,13 +143,13 @@ def test_a_preset_with_more_seeds_trains_only_those(project):
 def test_words_for_people_in_code_rerun_nothing(project):
     project.edit("xkd/models/vit.py", '"""', '"""Another docstring. ')
     project.edit("xkd/training/loop.py", "import time\n", "import time  # a comment\n")
-    project.edit("xkd/settings.py", 'description="', 'description="Another description. ')
+    project.edit("xkd/settings/evaluation.py", 'description="', 'description="Another description. ')
     project.edit("xkd/data/manifest.py", "no such manifest", "no manifest here")
     assert project.planned() == []
 
 
 def test_report_code_does_not_retrain(project):
-    project.edit("xkd/report/table.py", "import", "import colorsys\nimport")
+    project.edit("xkd/report/csv_table.py", "import", "import colorsys\nimport")
     assert project.planned() == ["table"]
 
 

@@ -15,8 +15,8 @@ from xkd import runs
 from xkd.files import sha256
 from xkd.report import page
 from xkd.report.collect import collect
-from xkd.report.dataset import facts
-from xkd.report.table import table
+from xkd.report.csv_table import ablation_table
+from xkd.report.dataset import data_facts
 from xkd.settings import Params
 from xkd.stages import table as stage
 from xkd.training.objective import OWN_COLUMNS
@@ -53,13 +53,13 @@ class Project:
 
     def table(self) -> pd.DataFrame:
         """table.csv as text, with the ablation as index."""
-        lines = StringIO(table(collect(self.params)).to_csv(index=False))
+        lines = StringIO(ablation_table(collect(self.params)).to_csv(index=False))
         return pd.read_csv(lines, dtype=str, keep_default_na=False, index_col="ablation")
 
     def shown(self) -> dict:
         """What the templates show."""
         results = collect(self.params)
-        return page.context(results, facts(Path("data/digits"), results.manifest))
+        return page.context(results, data_facts(Path("data/digits"), results.manifest))
 
     def markdown(self) -> str:
         return page.markdown(self.shown())

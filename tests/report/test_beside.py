@@ -55,7 +55,7 @@ def tables(text: str) -> dict[str, list[dict[str, str]]]:
 
 
 def page(project) -> dict[str, list[dict[str, str]]]:
-    return tables(beside.comparison(collect(project.params)))
+    return tables(beside.paper_page(collect(project.params)))
 
 
 def figure(project, table: str, method: str, task: str, **more: str) -> dict[str, str]:
@@ -214,7 +214,7 @@ def test_other_pretraining_is_labelled_and_never_beside_a_figure(kinetics):
 
 
 def test_without_a_data_set_of_the_paper_the_page_says_that_nothing_compares(project):
-    text = beside.comparison(collect(project.params))
+    text = beside.paper_page(collect(project.params))
     assert text.count("No figure of ours measures what one of these does: pretrained here on `digits`.") == 5
     assert "Our other figures" not in text and len(tables(text)) == 5
 
@@ -243,7 +243,7 @@ def test_given_encoders_are_compared_by_where_they_come_from(kinetics):
     )
     assert "PAPER, pretrained on audioset: ucf101 video linear" in kinetics.markdown()
     kinetics.values["ablations"]["xkd"]["changes"]["training"] = {"weights": ["somewhere"]}
-    text = beside.comparison(collect(kinetics.params))
+    text = beside.paper_page(collect(kinetics.params))
     assert "`xkd`, `ucf_svm`, teacher" not in text, "trained on from there, on other data: comparable with nothing"
     assert "teacher.pth.tar, then `digits`" in text
 

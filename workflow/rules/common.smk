@@ -19,6 +19,7 @@ from xkd.data.sources.state import state_of
 from xkd.errors import UserError
 from xkd.fingerprint import stage as code_of
 from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of, with_views
+from xkd.runs.evaluations import folder_of as evaluations_of
 from xkd.settings.base import plugin_files
 
 # Every verb of `python -m xkd` reads this variable. As an argument, the name would enter the record of each job, and the
@@ -53,8 +54,8 @@ shell.prefix(f'export PATH={PROGRAMS.replace("{", "{{").replace("}", "}}")}:"$PA
 
 DATASET = SETTINGS.dataset
 MANIFEST = f"data/{DATASET}/manifest.csv"
-RUN = f"runs/{DATASET}/{{ablation}}/seed{{seed}}"
-EVALUATION = f"evals/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}"
+RUN = str(runs.RUNS / runs.name_of(DATASET, "{ablation}", "{seed}"))
+EVALUATION = str(evaluations_of(DATASET, "{ablation}", "{seed}") / "{task}")
 RUN_FILES = [*runs.FILES, runs.INDEX]
 
 
@@ -156,6 +157,7 @@ def task_settings(wildcards) -> str:
     )
     settings = protocol(SETTINGS, wildcards.task, PARAMS).model_dump(mode="json")
     return canonical({"task": task, "protocol": settings})
+    )
 
 
 def used_manifests() -> list[str]:
@@ -177,7 +179,8 @@ def table_settings(wildcards) -> str:
         name: {"kind": entry.kind, "limit": entry.limit}
         for name, entry in SETTINGS.datasets.items()
     }
-    return canonical(settings | {"datasets": datasets})
+    code = plugins.code(map(Path, SETTINGS.plugins))
+    return canonical(settings | {"datasets": datasets, "plugin_code": code})
 
 
 def evaluations(ablation: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""What pretrained encoders are worth: probes of frozen features, finetuning, and the metrics of both."""
+"""Judges pretrained encoders: protocols on frozen features, finetuning, and their metrics."""

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from xkd.data.loader import Batch
 
 Key = tuple[str, str]  # owner (student or teacher), modality (video or audio)
-Networks = Mapping[Key, Callable[[Tensor], Tensor]]
+Extractors = Mapping[Key, Callable[[Tensor], Tensor]]
 
 
 @dataclass(frozen=True)
-class Clips:
-    """The clips of a split and what the networks say about them, in the order of the manifest.
+class ClipOutputs:
+    """The clips of a split and the networks' outputs for them, in the order of the manifest.
 
     Attributes:
         ids, labels: (clips,) strings.
@@ -37,18 +37,18 @@ class Clips:
     items: dict[str, np.ndarray]
     outputs: dict[Key, np.ndarray]
 
-    def take(self, ids: Collection[str]) -> Clips:
-        """Some of the clips, in the order of `ids`."""
+    def take(self, ids: Collection[str]) -> ClipOutputs:
+        """Returns some of the clips, in the order of `ids`."""
         place = {id: number for number, id in enumerate(self.ids)}
         rows = [place[id] for id in ids]
         items = {modality: names[rows] for modality, names in self.items.items()}
         outputs = {key: values[rows] for key, values in self.outputs.items()}
-        return Clips(self.ids[rows], self.labels[rows], items, outputs)
+        return ClipOutputs(self.ids[rows], self.labels[rows], items, outputs)
 
     def items_of(self, modality: str) -> list[np.ndarray]:
-        """The factors that a feature of this modality ("both": of both) varies with.
+        """Returns the factors that a feature of this modality ("both": of both) varies with.
 
-        A factor whose items each lie within one item of another, as clips lie within their film, is none of its own.
+        A factor whose items each lie within one item of another, as clips lie within their video, is left out.
         """
         factors: list[np.ndarray] = []
         for names in [names for owner, names in self.items.items() if modality in (owner, "both")]:
@@ -57,11 +57,11 @@ class Clips:
         return factors
 
 
-def extract(networks: Networks, batches: Iterable[Batch], rows: pd.DataFrame) -> Clips:
+def extract(networks: Extractors, batches: Iterable[Batch], rows: pd.DataFrame) -> ClipOutputs:
     """Runs every network over every clip.
 
     Args:
-        networks: per owner and modality, what maps a view (B, ...) to (B, D): `Encoder.features`, or a classifier.
+        networks: per owner and modality, a function from a view (B, ...) to (B, D): `Encoder.features`, or a classifier.
         batches: `xkd.data.loader.Batch`es, with one view or several per modality.
         rows: the manifest's rows of the clips that the batches must bring (id, label, video_source, audio_source).
 
@@ -82,8 +82,8 @@ def extract(networks: Networks, batches: Iterable[Batch], rows: pd.DataFrame) ->
     return of_rows(rows, {key: np.concatenate(values)[order] for key, values in parts.items()})
 
 
-def outputs_of(networks: Networks, batches: Iterable[Batch]) -> Iterator[tuple[list[str], dict[Key, np.ndarray]]]:
-    """Per batch its ids and every network's output for each view (B, views, D), float32, without gradients.
+def outputs_of(networks: Extractors, batches: Iterable[Batch]) -> Iterator[tuple[list[str], dict[Key, np.ndarray]]]:
+    """Yields per batch its ids and every network's output for each view (B, views, D), float32, without gradients.
 
     Raises:
         UserError: outputs that are not finite.
@@ -98,7 +98,7 @@ def outputs_of(networks: Networks, batches: Iterable[Batch]) -> Iterator[tuple[l
 
 
 def check_finite(outputs: np.ndarray, ids: Sequence[str] | np.ndarray, name: str) -> np.ndarray:
-    """The outputs (clips, ...), if all are finite.
+    """Returns the outputs (clips, ...), if all are finite.
 
     Raises:
         UserError: otherwise; `name` says whose they are.
@@ -112,14 +112,14 @@ def check_finite(outputs: np.ndarray, ids: Sequence[str] | np.ndarray, name: str
     return outputs
 
 
-def of_rows(rows: pd.DataFrame, outputs: dict[Key, np.ndarray]) -> Clips:
-    """Outputs in the order of a manifest's rows, with what the rows say."""
+def of_rows(rows: pd.DataFrame, outputs: dict[Key, np.ndarray]) -> ClipOutputs:
+    """Combines outputs in the order of a manifest's rows with ids, labels and items of the rows."""
     items = {m: _items(rows, f"{m}_source") for m in MODALITIES}
-    return Clips(rows["id"].to_numpy(dtype=str), rows["label"].to_numpy(dtype=str), items, outputs)
+    return ClipOutputs(rows["id"].to_numpy(dtype=str), rows["label"].to_numpy(dtype=str), items, outputs)
 
 
 def incomplete(came: list[str], wanted: list[str]) -> UserError:
-    """What to say when the clips that came are not those of the manifest."""
+    """Returns the error for clips that are not those of the manifest."""
     missing = sorted(set(wanted) - set(came))
     return UserError(
         f"evaluation got {len(came)} of {len(wanted)} clips"
@@ -129,16 +129,16 @@ def incomplete(came: list[str], wanted: list[str]) -> UserError:
 
 
 def device() -> torch.device:
-    """The GPU if there is one."""
+    """Returns the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _nested(fine: np.ndarray, coarse: np.ndarray) -> bool:
-    """Whether clips of one item of `fine` are always of one item of `coarse`."""
+    """Returns whether clips of one item of `fine` are always of one item of `coarse`."""
     return len(set(zip(fine.tolist(), coarse.tolist(), strict=True))) == len(set(fine.tolist()))
 
 
 def _items(rows: pd.DataFrame, column: str) -> np.ndarray:
-    """Provenance of each clip; a clip of unknown provenance is an item of its own."""
+    """Returns the item of each clip; a clip of unknown source is an item of its own."""
     names: np.ndarray = rows[column].where(rows[column] != "", rows["id"]).to_numpy(dtype=str)
     return names

@@ -1,8 +1,8 @@
-"""Full finetuning: encoder and a linear head on its mean token, trained with labels (paper section 4)."""
+"""Protocol `finetune`: encoder and a linear head on its mean token, trained with labels (paper section 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -11,15 +11,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xkd.data.loader import Loader
-from xkd.downstream.augment import augment, mix
+from xkd.data.loader import Loader, train_loader
 from xkd.downstream.features import device
+from xkd.downstream.finetune_augment import augment, mix
+from xkd.downstream.job import EvaluationJob
 from xkd.downstream.labels import classes_of, several, targets
+from xkd.downstream.probes import clip_scores
+from xkd.downstream.scores import Judged
 from xkd.errors import UserError
 from xkd.models.encoder import Encoder
 from xkd.progress import track
+from xkd.protocols import Column, Finetuning
 from xkd.settings import Finetune
 from xkd.training.schedules import cosine
+
+
+@Finetuning.runs
+def finetune_encoders(job: EvaluationJob[Finetune]) -> Iterator[Judged]:
+    """Finetunes the student of each modality, or the teacher where a run was given one alone, in every fold."""
+    owners = {m: "student" if ("student", m) in job.encoders else "teacher" for _, m in job.encoders}
+    encoders = {modality: job.encoders[owner, modality] for modality, owner in owners.items()}
+    for fold in job.folds:
+        size = min(job.settings.batch_size, len(job.ids("train", fold)))
+        loader = train_loader(
+            job.recipe, job.path, job.seed, list(encoders), local_views=False, fold=fold, batch_size=size
+        )
+        models = finetune(encoders, loader, job.settings, job.seed)
+        test = job.outputs({(owners[modality], modality): model for modality, model in models.items()}, fold)
+        classes = class_names(loader.classes)
+        trained = job.manifest.split("train", fold).rows["label"].to_numpy(str)
+        known = np.isin(classes, classes_of(trained))  # outputs of other labels were never trained
+        scores = [
+            clip_scores(Column(*key, "finetune"), values.mean(1)[:, known], classes[known], trained)
+            for key, values in test.outputs.items()
+        ]
+        yield Judged(fold, test, scores)
 
 
 class Classifier(nn.Module):
@@ -93,13 +119,13 @@ def finetune(encoders: dict[str, Encoder], loader: Loader, settings: Finetune, s
 
 
 def class_names(labels: Sequence[str]) -> np.ndarray:
-    """What the outputs of a classifier stand for: the labels, or each of those that they join."""
+    """Returns the names of a classifier's outputs: the labels, or each of those that they join."""
     names = np.array(labels)
     return classes_of(names) if several(names) else names
 
 
 def _loss(model: Classifier, view: Tensor, label: Tensor, table: Tensor, settings: Finetune) -> Tensor:
-    """Cross-entropy, or binary cross-entropy per class where clips have several labels."""
+    """Computes cross-entropy, or binary cross-entropy per class where clips have several labels."""
     if (table.sum(1) > 1).any():
         view, target = mix(view, table[label], settings)
         return F.binary_cross_entropy_with_logits(model(view), target)
@@ -110,7 +136,7 @@ def _loss(model: Classifier, view: Tensor, label: Tensor, table: Tensor, setting
 
 
 def _rates(settings: Finetune, steps: int) -> np.ndarray:
-    """Share of the highest learning rate at each step: fixed, or a cosine after a warm-up."""
+    """Returns the share of the highest learning rate at each step: fixed, or a cosine after a warm-up."""
     if settings.schedule == "fixed":
         return np.ones(steps)
     last = settings.last_learning_rate / settings.learning_rate

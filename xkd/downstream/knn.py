@@ -1,4 +1,4 @@
-"""Nearest neighbours of frozen features: what their distances know without any training."""
+"""Nearest neighbours of frozen features, which need no training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xkd.downstream.labels import classes_of, several, targets
 
 
 def classify(train: np.ndarray, labels: np.ndarray, test: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
-    """Votes of the training clips nearest to each test clip by cosine similarity.
+    """Lets the training clips that are nearest to each test clip vote, by cosine similarity.
 
     Args:
         train: (clips, D) features.
@@ -18,7 +18,7 @@ def classify(train: np.ndarray, labels: np.ndarray, test: np.ndarray, neighbours
         neighbours: how many vote; all of them if there are fewer training clips.
 
     Returns:
-        Shares of the votes (test clips, classes) and class names (classes,).
+        Shares of the votes (test clips, classes), class names (classes,).
     """
     if several(labels):
         classes = classes_of(labels)

@@ -1,30 +1,57 @@
-"""Linear probes of frozen features: logistic regression, and the SVM of the paper (section 4, tables 3 and 4)."""
+"""Protocols `linear` and `svm`: logistic regression, and the SVM of the paper (section 4, tables 3 and 4)."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from xkd.downstream import knn, notes
+from xkd.downstream.job import EvaluationJob
 from xkd.downstream.labels import classes_of, several, targets
-from xkd.downstream.metrics import mean_average_precision
+from xkd.downstream.probes import ProbeInput, probed
+from xkd.downstream.scores import Judged, Scores, mean_average_precision
 from xkd.errors import UserError
+from xkd.protocols import LinearProbe, SvmProbe
 from xkd.settings import Linear, Svm
 
-Model: TypeAlias = LogisticRegression | LinearSVC | OneVsRestClassifier
+LinearClassifier: TypeAlias = LogisticRegression | LinearSVC | OneVsRestClassifier
 Labelled = tuple[np.ndarray, np.ndarray]  # features (clips, D) and labels (clips,)
 
 
-def concatenate(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
-    """Features of both modalities side by side, each L2-normalised: (clips, D_v + D_a)."""
-    return np.concatenate([normalize(video), normalize(audio)], axis=1)
+@LinearProbe.runs
+def probe_linear(job: EvaluationJob[Linear]) -> Iterator[Judged]:
+    """Probes frozen features by logistic regression, and by their nearest neighbours."""
+    neighbours = job.settings.neighbours
+
+    def fit(examples: ProbeInput) -> Iterator[Scores]:
+        yield _probed(examples, job.settings, "linear", "evaluate.linear.C")
+        votes = knn.classify(examples.train, examples.labels, examples.test, neighbours)
+        remarks = notes.of_neighbours(str(examples.column("knn")), neighbours, len(examples.train))
+        yield examples.scores("knn", *votes, notes=tuple(remarks))
+
+    return probed(job, fit)
+
+
+@SvmProbe.runs
+def probe_svm(job: EvaluationJob[Svm]) -> Iterator[Judged]:
+    """Probes frozen features by a linear support vector machine."""
+    return probed(job, lambda examples: [_probed(examples, job.settings, "svm", "evaluate.svm.max_iter")])
+
+
+def _probed(examples: ProbeInput, settings: Linear | Svm, method: str, patience: str) -> Scores:
+    """Returns the scores of one classifier; `patience` is the setting that lets its solver converge."""
+    name = str(examples.column(method))
+    with notes.of_solver(name, patience) as unfinished:
+        values, classes, c = fit_and_score(examples, settings)
+    return examples.scores(method, values, classes, chosen={f"{name}.C": c}, notes=tuple(unfinished))
 
 
 def hold_out(
@@ -32,10 +59,10 @@ def hold_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits training clips into those that fit the candidates for C and those that choose among them.
 
-    The test clips show scans and recordings that training has never shown. C must be chosen under the
-    same condition: if clips of one scan stood on both sides, the least regularised probe, which
-    knows the scans by heart, would win. So whole items are held out, evenly over the labels; a clip made
-    of two items is held out when both are, and fits when neither is.
+    Test clips come from scans and recordings that training has never shown. C must be chosen under the same
+    condition: with clips of one scan on both sides, the least regularised probe, which memorises scans, would
+    win. So whole items are held out, evenly over the labels; a clip made of two items is held out when both are,
+    and fits when neither is.
 
     Args:
         labels: (clips,).
@@ -62,7 +89,7 @@ def hold_out(
 
 
 def choose_c(features: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarray], settings: Linear | Svm) -> float:
-    """The C with the best held-out top-1 (mAP if clips have several labels); of equals the most regularised.
+    """Returns the C with the best held-out top-1 (mAP if clips have several labels), the smallest of equally good ones.
 
     Args:
         features: (clips, D) of training clips only.
@@ -76,51 +103,38 @@ def choose_c(features: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarra
     return _best_c(settings, (features[fit], labels[fit]), (features[held], labels[held]))
 
 
-def probe(
-    train: np.ndarray,
-    labels: np.ndarray,
-    items: Sequence[np.ndarray],
-    test: np.ndarray,
-    settings: Linear | Svm,
-    test_labels: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Fits on the training clips, with C chosen among them, and scores the test clips.
+def fit_and_score(examples: ProbeInput, settings: Linear | Svm) -> tuple[np.ndarray, np.ndarray, float]:
+    """Fits on the training examples, with C chosen among them, and scores the test clips.
 
     One classifier over all classes, or one per class where clips have several labels.
 
     Args:
-        train: (clips, D) features.
-        labels: (clips,) training labels.
-        items: as for `hold_out`.
-        test: (test clips, D) features.
+        examples: features, labels and items; labels of test clips choose C with `select_on: test`, and do nothing else.
         settings: which classifier, candidates for C and the part to hold out.
-        test_labels: looked at only to choose C with `select_on: test`.
 
     Returns:
         Scores (test clips, classes), class names (classes,), the chosen C.
 
     Raises:
         UserError: fewer than two classes, or too few clips to choose C.
-        ValueError: `select_on: test` without test_labels.
     """
+    labels = examples.labels
     if len(np.unique(labels)) < 2:
         raise UserError(
             "a linear probe needs training clips of two labels or more; see the column label of the manifest"
         )
-    train, test = train.astype(np.float64), test.astype(np.float64)
+    train, test = examples.train.astype(np.float64), examples.test.astype(np.float64)
     if isinstance(settings, Svm) and settings.select_on == "test":
-        if test_labels is None:
-            raise ValueError("select_on: test needs the labels of the test clips")
-        c = _best_c(settings, (train, labels), (test, test_labels))
+        c = _best_c(settings, (train, labels), (test, examples.test_labels))
     else:
-        c = choose_c(train, labels, items, settings)
+        c = choose_c(train, labels, examples.items, settings)
     scaler = StandardScaler().fit(train)
     model, classes = _fitted(settings, scaler.transform(train), labels, c)
     return _scores(model, scaler.transform(test)), classes, c
 
 
 def _best_c(settings: Linear | Svm, fit: Labelled, held: Labelled) -> float:
-    """Of features and labels to fit and to choose on."""
+    """Fits every candidate on `fit` and returns the one that scores best on `held`."""
     scaler = StandardScaler().fit(fit[0])
     x, x_held = scaler.transform(fit[0]), scaler.transform(held[0])
     candidates = sorted(settings.C)
@@ -131,7 +145,7 @@ def _best_c(settings: Linear | Svm, fit: Labelled, held: Labelled) -> float:
 
 
 def _quality(settings: Linear | Svm, candidates: Sequence[float], fit: Labelled, held: Labelled) -> list[float]:
-    """Top-1 (mAP if clips have several labels) of each candidate."""
+    """Computes the top-1 (mAP if clips have several labels) of each candidate."""
     (x, labels), (x_held, held_labels) = fit, held
     if several(labels):
         fitted = (_fitted(settings, x, labels, c) for c in candidates)
@@ -149,8 +163,8 @@ def _classifier(settings: Linear | Svm, c: float) -> LogisticRegression | Linear
     return LinearSVC(C=c, max_iter=settings.max_iter, random_state=0)
 
 
-def _fitted(settings: Linear | Svm, x: np.ndarray, labels: np.ndarray, c: float) -> tuple[Model, np.ndarray]:
-    """A classifier and the names of its classes."""
+def _fitted(settings: Linear | Svm, x: np.ndarray, labels: np.ndarray, c: float) -> tuple[LinearClassifier, np.ndarray]:
+    """Returns a fitted classifier and the names of its classes."""
     if several(labels):
         classes = classes_of(labels)
         return OneVsRestClassifier(_classifier(settings, c)).fit(x, targets(labels, classes)), classes
@@ -158,8 +172,8 @@ def _fitted(settings: Linear | Svm, x: np.ndarray, labels: np.ndarray, c: float)
     return model, model.classes_
 
 
-def _scores(model: Model, x: np.ndarray) -> np.ndarray:
-    """(clips, classes): probabilities where the model has them, else signed distances."""
+def _scores(model: LinearClassifier, x: np.ndarray) -> np.ndarray:
+    """Returns scores (clips, classes): probabilities where the model has them, else signed distances."""
     if hasattr(model, "predict_proba"):
         probabilities: np.ndarray = model.predict_proba(x)
         return probabilities
@@ -168,7 +182,7 @@ def _scores(model: Model, x: np.ndarray) -> np.ndarray:
 
 
 def _chosen_items(labels: np.ndarray, names: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:
-    """Marks the clips of `share` of the items: every n-th of a list sorted by label, so all labels are met."""
+    """Marks the clips of `share` of the items: every n-th of a list sorted by label, so that every label has some."""
     unique, first, index = np.unique(names, return_index=True, return_inverse=True)
     shuffled = generator.permutation(len(unique))
     by_label = shuffled[np.argsort(labels[first][shuffled], kind="stable")]

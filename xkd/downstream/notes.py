@@ -1,4 +1,4 @@
-"""Notes on what makes a figure mean less than it seems to, in plain sentences."""
+"""Notes on what makes a figure mean less than it seems to, as sentences."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from xkd.data.listing import LABEL_SEPARATOR
 from xkd.downstream.labels import classes_of, several
 
 NAMED = 5  # labels that a sentence names
-RECALL = 10  # the longest list that retrieval looks through
+RECALL = 10  # length of the longest list of retrieved clips
 
 
 def of_labels(train: np.ndarray, test: np.ndarray) -> list[str]:
-    """Labels that only one side has, and test clips that are all of one kind.
+    """Notes labels that only one side has, and test clips that all have the same label.
 
     Args:
         train, test: (clips,) labels; several of a clip are joined.
@@ -39,7 +39,7 @@ def of_labels(train: np.ndarray, test: np.ndarray) -> list[str]:
 
 
 def of_clips(train: pd.DataFrame, test: pd.DataFrame, modalities: Iterable[str]) -> list[str]:
-    """What training and test clips share, and test clips that are one and the same.
+    """Notes what training and test clips share, and test clips that are all the same.
 
     Args:
         train, test: the manifest's rows.
@@ -63,7 +63,7 @@ def of_clips(train: pd.DataFrame, test: pd.DataFrame, modalities: Iterable[str])
 
 
 def over_folds(folds: dict[str, list[str]]) -> list[str]:
-    """The sentences of all folds, each once, with the folds that it is about."""
+    """Returns the sentences of all folds, each once, with the folds that it is about."""
     about: dict[str, list[str]] = {}
     for fold, sentences in folds.items():
         for sentence in sentences:
@@ -72,14 +72,14 @@ def over_folds(folds: dict[str, list[str]]) -> list[str]:
 
 
 def of_gallery(clips: int) -> list[str]:
-    """A search among so few clips that it cannot fail."""
+    """Notes a search among so few clips that it cannot fail."""
     if clips > RECALL:
         return []
     return [f"retrieval has {clips} test clips to search: recall at {RECALL} is 100 % whatever the encoders"]
 
 
 def of_neighbours(name: str, neighbours: int, examples: int) -> list[str]:
-    """Nearest neighbours that are all there are."""
+    """Notes nearest neighbours that are all training examples."""
     if examples > neighbours:
         return []
     return [f"{name}: the {neighbours} nearest neighbours are all {examples} training examples, whatever the test clip"]
@@ -87,7 +87,7 @@ def of_neighbours(name: str, neighbours: int, examples: int) -> list[str]:
 
 @contextmanager
 def of_solver(name: str, key: str) -> Iterator[list[str]]:
-    """Gives a list that has a sentence at the end, if a solver of scikit-learn stopped before it was done.
+    """Yields a list that gets a note if a solver of scikit-learn stops before it has converged.
 
     Args:
         name: of the classifier.

@@ -1,8 +1,8 @@
-"""Features on disk: extracted once per encoder, data set and views, shared by tasks, and gone on with after a stop.
+"""Features on disk: extracted once per encoder, data set and views, shared by tasks, and continued after a stop.
 
 A folder per data set, split and views holds two files per network: `<owner>_<modality>.f32`, the features of the
-manifest's clips in its order, and `<owner>_<modality>.json`, what they were made from. Features of anything else are
-made anew. The folder may be deleted at any time.
+manifest's clips in its order, and `<owner>_<modality>.json`, their origin. Features of another origin are
+extracted again. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock
 
-from xkd.downstream.features import Clips, Key, Networks, incomplete, of_rows, outputs_of
+from xkd.downstream.features import ClipOutputs, Extractors, Key, incomplete, of_rows, outputs_of
 from xkd.files import write_json
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 def stored(
     folder: Path,
-    networks: Networks,
+    networks: Extractors,
     origins: dict[Key, dict[str, Any]],
     rows: pd.DataFrame,
     batches_from: Callable[[int, list[Key]], Iterable[Batch]],
-) -> Clips:
-    """Features of `rows` by every network; what is not in `folder` yet is extracted, batch by batch, and kept there.
+) -> ClipOutputs:
+    """Returns features of `rows` by every network; those that `folder` lacks are extracted, batch by batch, and kept there.
 
     Args:
         folder: of this data set, split and views; one process at a time works in it.
@@ -54,7 +54,9 @@ def stored(
         return of_rows(rows, {key: file.read() for key, file in files.items()})
 
 
-def _extract(files: dict[Key, _File], networks: Networks, ids: list[str], first: int, batches: Iterable[Batch]) -> None:
+def _extract(
+    files: dict[Key, _File], networks: Extractors, ids: list[str], first: int, batches: Iterable[Batch]
+) -> None:
     done = first
     with ExitStack() as opened:
         appends = {key: opened.enter_context(file.appending(first)) for key, file in files.items()}
@@ -80,7 +82,7 @@ class _File:
     """One network's features (clips, views, D).
 
     Attributes:
-        clips: how many are there; of a clip that was being written when a process stopped, nothing.
+        clips: how many are there whole; a clip that was being written when a process stopped does not count.
     """
 
     def __init__(self, folder: Path, key: Key, origin: dict[str, Any]) -> None:
@@ -97,12 +99,12 @@ class _File:
         return self._shape[0] * self._shape[1] * np.dtype(np.float32).itemsize
 
     def read(self) -> np.ndarray:
-        """All features, mapped into memory."""
+        """Returns all features, mapped into memory."""
         return np.memmap(self._values, np.float32, "r", shape=(self.clips, *self._shape))
 
     @contextmanager
     def appending(self, first: int) -> Iterator[Callable[[np.ndarray], None]]:
-        """Gives a function that adds the features (B, views, D) of the next clips, from number `first` on."""
+        """Yields a function that adds the features (B, views, D) of the next clips, from number `first` on."""
         if first == 0:
             self._values.unlink(missing_ok=True)
         with self._values.open("ab") as handle:

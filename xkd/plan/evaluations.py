@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from xkd import registry
 from xkd.modalities import MODALITIES
 from xkd.params import protocol, tasks_of, with_views
 from xkd.plan.arithmetic import encoder_forward
 from xkd.plan.storage import ClipInventory
 from xkd.recipe import Recipe
-from xkd.settings import Finetune, Params, Task
+from xkd.settings import FrozenSettings, Params, Task
 from xkd.training.build import modalities
 
 
@@ -28,8 +29,9 @@ def _task(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipInven
     seen = [m for m in task.modalities if m in clips.streams and m in modalities(recipe)]
     cost = {modality: encoder_forward(recipe, modality) for modality in seen}
     views = {modality: task.clips * (task.crops if MODALITIES[modality].cropped else 1) for modality in seen}
-    if isinstance(settings, Finetune):
-        trained = 3 * settings.epochs * clips.train * max(1, len(task.folds))
+    if not isinstance(settings, FrozenSettings):
+        epochs = registry.protocols[task.protocol].epochs(settings)
+        trained = 3 * epochs * clips.train * max(1, len(task.folds))
         return sum(cost[m] * (trained + views[m] * _tested(task, clips)) for m in seen)
     encoders = len([owner for owner in settings.encoders if owner == "student" or recipe.has_teachers])
     whole, augmented = _extracted(task, clips)

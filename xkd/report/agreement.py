@@ -1,18 +1,19 @@
-"""Does an ablation move where the paper says it does? Orderings only: levels are not comparable."""
+"""Compares the signs of an ablation's differences with those of the paper; levels are not comparable."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from xkd.data.catalogue import is_own
+from xkd.protocols import Column
 from xkd.report.collect import Results
 from xkd.report.counterparts import Counterparts
+from xkd.report.csv_table import comparison
 from xkd.report.paper import TASKS, Measure, PaperResults, mirrored
 from xkd.report.statistics import Comparison
-from xkd.report.table import comparison
 
 TIE = 0.5
-LEVEL = 0.05
+SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class Agreement:
     """One ablation and modality set against a reference row, here and in one table of the paper.
 
     Attributes:
-        modality: and the task, where our data set is the paper's.
+        modality: with the task, where our data set is the paper's.
         here: the linear probe of the student, or that task.
         paper: differences in points per data set of the paper.
-        table: of the paper, that holds both rows.
+        table: the table of the paper that holds both rows.
     """
 
     ablation: str
@@ -37,7 +38,7 @@ class Agreement:
     def verdict(self) -> str:
         """Compares signs; a difference of at most `TIE` points in the paper counts as none."""
         expected = sum(self.paper.values()) / len(self.paper)
-        shown = self.here.p is not None and self.here.p < LEVEL
+        shown = self.here.p is not None and self.here.p < SIGNIFICANCE
         if abs(expected) <= TIE:
             return "disagrees: the paper shows no difference" if shown else "no difference shown, as in the paper"
         if not self.here.difference:
@@ -49,7 +50,7 @@ class Agreement:
 
 
 def agreements(results: Results, paper: PaperResults) -> list[Agreement]:
-    """All comparisons that both this table and one table of the paper can make, in the order of the settings.
+    """Returns all comparisons that both this table and one table of the paper can make, in the order of the settings.
 
     Where figures of ours measure what the paper's do, these are compared; else, unless the data are the user's own, our
     linear probes on the data of pretraining with the paper's linear probes. The reference is `report.baseline` where
@@ -64,7 +65,7 @@ def agreements(results: Results, paper: PaperResults) -> list[Agreement]:
         return []
     measures = {m: {t.split()[0]: mirrored(t) for t in TASKS if t.endswith(m)} for m in ("video", "audio")}
     found = [
-        _agreement(counterparts, name, f"student.{modality}.linear", modality, measures[modality])
+        _agreement(counterparts, name, Column("student", modality, "linear"), modality, measures[modality])
         for name in names
         for modality in measures
     ]
@@ -72,19 +73,19 @@ def agreements(results: Results, paper: PaperResults) -> list[Agreement]:
 
 
 def _same_data(counterparts: Counterparts, names: list[str]) -> list[Agreement]:
-    """Every column of ours that measures what a figure of the paper does; teachers only where a row has no student."""
+    """Compares every figure of ours that measures what one of the paper does; teachers only where a row has no student."""
     found = []
     for name in names:
-        columns = {one.name: one for one in counterparts.found if one.ablation == name}
-        students = {key: one for key, one in columns.items() if one.column.owner == "student"}
+        columns = {one.column: one for one in counterparts.found if one.ablation == name}
+        students = {column: one for column, one in columns.items() if column.owner == "student"}
         for column, one in (students or columns).items():
-            title = f"{one.column.modality}, {one.column.task}"
+            title = f"{column.modality}, {one.ours.task}"
             found.append(_agreement(counterparts, name, column, title, {one.figure.measure.task: one.figure.measure}))
     return [one for one in found if one]
 
 
 def _agreement(
-    counterparts: Counterparts, ablation: str, column: str, title: str, measures: dict[str, Measure]
+    counterparts: Counterparts, ablation: str, column: Column, title: str, measures: dict[str, Measure]
 ) -> Agreement | None:
     results, paper = counterparts.results, counterparts.paper
     methods = {name: results.params.ablations[name].paper for name in results.runs}
@@ -100,7 +101,7 @@ def _agreement(
 
 
 def _comparable(counterparts: Counterparts, ablation: str, reference: str) -> bool:
-    """Whether two rows were pretrained on the same data, as two rows of a table of the paper are."""
+    """Returns whether two rows were pretrained on the same data, as two rows of a table of the paper are."""
     one, other = (counterparts.pretraining(name) for name in (ablation, reference))
     return one == other or (one.kind is not None and one.kind == other.kind)
 

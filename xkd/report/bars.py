@@ -1,4 +1,4 @@
-"""ablations.png: accuracy of every ablation, task by task and per modality."""
+"""ablations.png: accuracy of every ablation, method by method and per modality."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xkd.params import recipe
+from xkd.protocols import Column
 from xkd.report.collect import Results
 from xkd.report.statistics import compare
 from xkd.report.style import MODALITY, YARDSTICK, described, message, plt
-from xkd.report.text import PROTOCOLS, titled
+from xkd.report.text import method_title
 from xkd.settings import Training
 
 SPREAD = 0.18
 ROW_INCHES, HEAD_INCHES = 0.23, 0.75
-Group = tuple[str, str]
+Groups = dict[tuple[str, str], tuple[list[str], list[str]]]  # by owner and method: ablations, modalities
 
 
 def ablation_bars(results: Results) -> Figure:
-    """One row of panels per owner and task, one panel per modality, one bar per ablation that has the task.
+    """Draws one row of panels per owner and method, one panel per modality, one bar per ablation that has it.
 
     Bar: mean over seeds; line: standard deviation; dot: a seed. Rows that are not pretraining (random weights,
     supervised) are grey and hatched; random weights and chance are lines too.
@@ -35,16 +36,16 @@ def ablation_bars(results: Results) -> Figure:
     figure = plt.figure(figsize=(2 + 3.1 * columns, sum(heights) + 0.3))
     grid = figure.add_gridspec(len(groups), columns, height_ratios=heights)
     for place, ((owner, method), (rows, modalities)) in enumerate(groups.items()):
-        axes = [figure.add_subplot(grid[place, column]) for column in range(len(modalities))]
+        axes = [figure.add_subplot(grid[place, across]) for across in range(len(modalities))]
         for axis, modality in zip(axes, modalities):
-            task = f"{owner}.{modality}.{method}"
-            _panel(axis, results, task, {name: modes[name] for name in rows})
-            if (chance := results.chance(task)) is not None:
+            column = Column(owner, modality, method)
+            _panel(axis, results, column, {name: modes[name] for name in rows})
+            if (chance := results.chance(column)) is not None:
                 axis.axvline(
                     chance, color="black", linewidth=1, linestyle="--", label="chance, of this task's test clips"
                 )
             axis.set_title(
-                f"{modality}, {method_title(results, task)}, {owner}", color=MODALITY[modality], fontweight="bold"
+                f"{modality}, {method_title(results, column)}, {owner}", color=MODALITY[modality], fontweight="bold"
             )
             axis.set_yticks(range(len(rows)), list(rows) if axis is axes[0] else [])
             axis.invert_yaxis()
@@ -55,54 +56,46 @@ def ablation_bars(results: Results) -> Figure:
     return described(figure, _words(results, groups))
 
 
-def _groups(results: Results) -> dict[Group, tuple[list[str], list[str]]]:
-    """Per owner and method, in the order of the table: the ablations and the modalities that it has."""
-    groups: dict[Group, tuple[list[str], list[str]]] = {}
-    for task in results.tasks:
-        owner, modality, method = task.split(".")
-        if modality in MODALITY:
-            rows, modalities = groups.setdefault((owner, method), ([], []))
-            modalities.append(modality)
-            rows += [name for name in results.runs if name not in rows and results.values(name, task) is not None]
+def _groups(results: Results) -> Groups:
+    """Returns per owner and method, in the order of the table, the ablations and the modalities that have it."""
+    groups: Groups = {}
+    for column in results.columns:
+        if column.modality in MODALITY:
+            rows, modalities = groups.setdefault((column.owner, column.method), ([], []))
+            modalities.append(column.modality)
+            rows += [name for name in results.runs if name not in rows and results.values(name, column) is not None]
     order = list(results.runs)
     return {key: (sorted(rows, key=order.index), modalities) for key, (rows, modalities) in groups.items() if rows}
 
 
-def _words(results: Results, groups: dict[Group, tuple[list[str], list[str]]]) -> str:
+def _words(results: Results, groups: Groups) -> str:
     best = []
     for (owner, method), (rows, modalities) in groups.items():
         for modality in modalities:
-            task = f"{owner}.{modality}.{method}"
-            means = {name: np.mean(values) for name in rows if (values := results.values(name, task))}
+            column = Column(owner, modality, method)
+            means = {name: np.mean(values) for name in rows if (values := results.values(name, column))}
             if means:
                 name = max(means, key=means.__getitem__)
-                best.append(f"{owner} {modality} {method_title(results, task)}: {name}, {means[name]:.1f} %")
+                best.append(f"{owner} {modality} {method_title(results, column)}: {name}, {means[name]:.1f} %")
     return f"Horizontal bars, one per ablation, per task and modality. Longest bars: {'; '.join(best)}."
 
 
-def method_title(results: Results, task: str) -> str:
-    """What a panel calls a classifier, such as "linear probe", with the metric where it is not top-1."""
-    method = task.split(".")[2]
-    words = {"linear": " linear probe"}.get(method, PROTOCOLS.get(method, f" {method}"))
-    return titled(words, results.metric(task)).strip()
-
-
 def _mode(training: Training) -> str:
-    """Given encoders were pretrained elsewhere: no yardstick."""
+    """Returns the mode of training; encoders that were given are pretrained, elsewhere."""
     return "pretrain" if training.weights else training.mode
 
 
-def _panel(axis: Axes, results: Results, task: str, modes: dict[str, str]) -> None:
+def _panel(axis: Axes, results: Results, column: Column, modes: dict[str, str]) -> None:
     digits = results.params.report.decimals
     for position, (name, mode) in enumerate(modes.items()):
-        values = results.values(name, task)
+        values = results.values(name, column)
         if values is None:
             white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
             _beside(axis, 0, position, "no such encoder", color="#666666", bbox=white)
             continue
         one = compare(values, None)
         pretrained = mode == "pretrain"
-        colour = MODALITY[task.split(".")[1]] if pretrained else YARDSTICK
+        colour = MODALITY[column.modality] if pretrained else YARDSTICK
         axis.barh(
             position,
             one.mean,

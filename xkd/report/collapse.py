@@ -9,8 +9,9 @@ import pandas as pd
 from xkd.logged import CollapseSign, LoggedColumn, unit_value
 from xkd.params import recipe
 from xkd.report.collect import Results, Run
-from xkd.report.curves import described_columns, read_columns, read_curve
+from xkd.report.curves import described_columns, read_columns
 from xkd.report.text import EMPTY, TextTable
+from xkd.runs.records import read_curve
 
 EDGE = 0.05  # share of the steps that counts as the start, and as the end
 HEALTHY, NONE = "healthy", "nothing to judge"

@@ -1,97 +1,32 @@
-"""Reads the metrics of every run that params.yaml asks for; the list comes from the settings, never from the disk."""
+"""Collects the figures of every run that params.yaml asks for; the settings list the runs, never the disk."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import BaseModel, FiniteFloat, RootModel, ValidationError
 
 from xkd import runs
 from xkd.errors import UserError
-from xkd.files import sha256
-from xkd.params import column, headline_metrics, tasks_of
+from xkd.params import tasks_of
+from xkd.protocols import Column, headline_metrics
+from xkd.runs import evaluations, records
+from xkd.runs.records import ClipsUsed, EvaluationRecord, RunRecord
 from xkd.settings import Params
-
-Content = TypeVar("Content", bound=BaseModel)
-
-
-class RunMetrics(BaseModel):
-    """What the table needs of runs/.../metrics.json."""
-
-    manifest: str
-    trainable_parameters: int
-    clips: int | None = None
-    given: dict[str, str] = {}
-
-
-class RunTimes(BaseModel):
-    """What the table needs of runs/.../times.json."""
-
-    seconds: FiniteFloat
-
-
-class RunTracking(BaseModel):
-    """runs/.../mlflow.json."""
-
-    run_id: str | None
-    experiment_id: str | None = None  # earlier versions did not keep it, and no run is trained again for a link
-
-
-class RunVersions(RootModel[dict[str, str | None]]):
-    """runs/.../versions.json."""
-
-
-class ClipCounts(BaseModel):
-    """Clips that took part, those that the list of the data set names, and why the others did not; over folds, each clip once."""
-
-    train: int
-    test: int
-    listed_train: int | None = None  # earlier versions did not count them
-    listed_test: int | None = None
-    left_out: dict[str, dict[str, int]] = {}
-
-    def used(self, split: str) -> tuple[int, int | None]:
-        """How many took part, of how many."""
-        return (self.test, self.listed_test) if split == "test" else (self.train, self.listed_train)
-
-
-class FoldScores(BaseModel):
-    clips: ClipCounts
-
-
-class Scores(BaseModel):
-    """What the table needs of evals/.../<task>.json."""
-
-    dataset: str
-    task: str
-    protocol: str
-    manifest: str
-    clips: ClipCounts
-    items: dict[str, int]
-    metrics: dict[str, FiniteFloat]
-    encoders: str
-    files: dict[str, str]
-    chance: dict[str, FiniteFloat] = {}
-    notes: list[str] = []
-    folds: dict[str, FoldScores] = {}
 
 
 @dataclass(frozen=True)
-class Column:
-    """A figure of one run: what it is, in percent.
+class Figure:
+    """One figure of a run, in percent.
 
     Attributes:
         task: the entry of `tasks` that it comes from.
-        metric: top1, map or recall1.
+        column: its owner, modality and method in the evaluation of that task.
+        metric: top1, map or recall1, or that of a plugin's protocol.
         chance: what guessing scores, in percent; None where an earlier version did not say.
     """
 
     task: str
-    owner: str
-    modality: str
-    method: str
+    column: Column
     metric: str
     percent: float
     chance: float | None
@@ -102,32 +37,23 @@ class Run:
     """One (ablation, seed): pretraining and all its evaluations.
 
     Attributes:
-        folder, evaluations: what pretraining wrote, and what its evaluations wrote.
-        seconds: of pretraining.
-        run_id, experiment_id: in MLflow; None if it was not tracked.
-        items: per modality, distinct sources (scans, recordings) that the test clips are made of.
-        columns: the figure of each column of the table, such as "student.video.linear".
-        scores: what the evaluation of each task wrote.
-        pretraining_clips: usable clips of the data that it was pretrained on.
-        given: per modality the origin of the encoders that the row was given, if it was.
-        versions: of the code and libraries that pretrained it, by name.
+        folder, evaluations: folders of the files of pretraining, and of its evaluations.
+        record: contents of the JSON files of pretraining.
+        clips: how many clips took part in the evaluation of the first task on the data of pretraining.
+        items: per modality, distinct sources (scans, recordings) that its test clips are made of.
+        figures: by column of the table.
+        scores: results of the evaluation of each task.
     """
 
     ablation: str
     seed: int
     folder: Path
     evaluations: Path
-    trainable_parameters: int
-    seconds: float
-    run_id: str | None
-    experiment_id: str | None
-    clips: ClipCounts
+    record: RunRecord
+    clips: ClipsUsed
     items: dict[str, int]
-    columns: dict[str, Column]
-    scores: dict[str, Scores]
-    given: dict[str, str]
-    pretraining_clips: int | None
-    versions: dict[str, str | None]
+    figures: dict[Column, Figure]
+    scores: dict[str, EvaluationRecord]
 
 
 @dataclass(frozen=True)
@@ -139,38 +65,42 @@ class Results:
     runs: dict[str, list[Run]]
 
     @property
-    def tasks(self) -> list[str]:
-        """Tasks that at least one run has, in the order of the table."""
-        return sorted({key for runs in self.runs.values() for run in runs for key in run.columns}, key=_task_order)
+    def columns(self) -> list[Column]:
+        """Columns that at least one run has, in the order of the table."""
+        found = {column for runs in self.runs.values() for run in runs for column in run.figures}
+        return sorted(found, key=lambda column: column.place)
 
     @property
-    def main_tasks(self) -> list[str]:
-        """Those of the students; of all where every row was given teachers."""
-        return [task for task in self.tasks if task.startswith("student.")] or self.tasks
+    def main_columns(self) -> list[Column]:
+        """Columns of the students; all columns where every row was given teachers."""
+        return [column for column in self.columns if column.owner == "student"] or self.columns
 
-    def columns(self, ablation: str) -> dict[str, Column]:
-        """Columns that every seed of the row has, as its first seed has them."""
+    def figures(self, ablation: str) -> dict[Column, Figure]:
+        """Returns the figures that every seed of the row has, as its first seed has them."""
         runs = self.runs[ablation]
-        return {name: column for name, column in runs[0].columns.items() if all(name in run.columns for run in runs)}
+        return {name: one for name, one in runs[0].figures.items() if all(name in run.figures for run in runs)}
+
+    def of_column(self, column: Column) -> list[Figure]:
+        """Returns the figures of all runs that have this column."""
+        return [run.figures[column] for runs in self.runs.values() for run in runs if column in run.figures]
 
     def kind(self, task: str) -> str:
-        """Of the data set that a task is on."""
+        """Returns the kind of the data set that a task is on."""
         return self.params.datasets[self.params.tasks[task].dataset or self.params.dataset].kind
 
-    def metric(self, task: str) -> str:
-        """top1, map or recall1."""
-        return next(run.columns[task].metric for runs in self.runs.values() for run in runs if task in run.columns)
+    def metric(self, column: Column) -> str:
+        """Returns the metric of a column: top1, map, recall1, or that of a plugin's protocol."""
+        return self.of_column(column)[0].metric
 
-    def chance(self, task: str) -> float | None:
-        """What guessing scores in a task, in percent, mean over the runs that say so."""
-        found = [run.columns[task].chance for runs in self.runs.values() for run in runs if task in run.columns]
-        known = [value for value in found if value is not None]
+    def chance(self, column: Column) -> float | None:
+        """Returns what guessing scores in a column, in percent, mean over the runs that say so."""
+        known = [figure.chance for figure in self.of_column(column) if figure.chance is not None]
         return sum(known) / len(known) if known else None
 
-    def values(self, ablation: str, task: str) -> list[float] | None:
-        """One value per seed, or None where the ablation lacks the task."""
+    def values(self, ablation: str, column: Column) -> list[float] | None:
+        """Returns one value per seed, or None where the ablation lacks the column."""
         runs = self.runs[ablation]
-        return [run.columns[task].percent for run in runs] if all(task in run.columns for run in runs) else None
+        return [run.figures[column].percent for run in runs] if all(column in run.figures for run in runs) else None
 
 
 def collect(params: Params, root: Path = Path()) -> Results:
@@ -192,23 +122,18 @@ def collect(params: Params, root: Path = Path()) -> Results:
 
 
 def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run, list[tuple[str, tuple[Path, str]]]]:
-    """One run, and for each of its metrics files the data set, the file and the manifest hash that it names."""
-    tail = Path(params.dataset, ablation, f"seed{seed}")
-    folder, evals = root / "runs" / tail, root / "evals" / tail
-    pretrain = _command(params, f"pretrain --ablation {ablation} --seed {seed} --out runs/{tail}")
-    runs.check(folder, pretrain, weights=False)
-    metrics = _read(folder / runs.METRICS, RunMetrics, pretrain)
-    times = _read(folder / runs.TIMES, RunTimes, pretrain)
-    tracking = _read(folder / runs.TRACKING, RunTracking, pretrain)
-    versions = _read(folder / runs.VERSIONS, RunVersions, pretrain)
-    scores, sources = {}, [(params.dataset, (folder / runs.METRICS, metrics.manifest))]
+    """Reads one run; returns for each of its metrics files the data set, the file and the manifest hash in it, too."""
+    name = runs.name_of(params.dataset, ablation, seed)
+    folder, evals = root / runs.RUNS / name, root / evaluations.folder_of(params.dataset, ablation, seed)
+    pretrain = _command(params, f"pretrain --ablation {ablation} --seed {seed} --out {runs.RUNS / name}")
+    record = records.read_run(folder, pretrain)
+    scores, sources = {}, [(params.dataset, (folder / runs.METRICS, record.metrics.manifest))]
     for task in tasks_of(params, ablation):
         path, dataset = evals / f"{task}.json", params.tasks[task].dataset or params.dataset
-        evaluate = f"evaluate --run runs/{tail} --task {task} --out evals/{tail}/{task}.json"
+        evaluate = f"evaluate --run {runs.RUNS / name} --task {task} --out {path.relative_to(root)}"
         command = _command(params, evaluate, dataset)
-        scores[task] = _read(path, Scores, command)
+        scores[task] = evaluations.read_results(path, folder, command)
         _check_question(params, path, scores[task], task, command)
-        _check_evaluation(path, scores[task], folder, command)
         sources.append((dataset, (path, scores[task].manifest)))
     own = next((s for task, s in scores.items() if not params.tasks[task].dataset), None)
     run = Run(
@@ -216,22 +141,16 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
         seed=seed,
         folder=folder,
         evaluations=evals,
-        trainable_parameters=metrics.trainable_parameters,
-        seconds=times.seconds,
-        run_id=tracking.run_id,
-        experiment_id=tracking.experiment_id,
-        clips=own.clips if own else ClipCounts(train=0, test=0),
+        record=record,
+        clips=own.clips if own else ClipsUsed(train=0, test=0),
         items=own.items if own else {},
-        columns=_columns(params, scores),
+        figures=_figures(params, scores),
         scores=scores,
-        given=metrics.given,
-        pretraining_clips=metrics.clips,
-        versions=versions.root,
     )
     return run, sources
 
 
-def _check_question(params: Params, path: Path, scores: Scores, task: str, command: str) -> None:
+def _check_question(params: Params, path: Path, scores: EvaluationRecord, task: str, command: str) -> None:
     """Refuses results of another task, protocol, data set or other folds than the settings ask for."""
     wanted = params.tasks[task]
     folds = sorted(wanted.folds) if len(wanted.folds) > 1 else []
@@ -247,39 +166,15 @@ def _check_question(params: Params, path: Path, scores: Scores, task: str, comma
             )
 
 
-def _check_evaluation(path: Path, scores: Scores, run: Path, command: str) -> None:
-    """Whether the files beside the results were written with them, and the run still has the weights that they judge."""
-    if scores.encoders != runs.encoders_hash(run):
-        raise UserError(f"{path}: judges other encoders than those in {run}; make it with: {command}")
-    for suffix, digest in scores.files.items():
-        beside = path.with_suffix(suffix)
-        if beside.is_file() and sha256(beside) != digest:
-            raise UserError(f"{beside}: not the file that was written with {path.name}; make both with: {command}")
-
-
-def _columns(params: Params, scores: dict[str, Scores]) -> dict[str, Column]:
-    """The figure of each column of the table."""
+def _figures(params: Params, scores: dict[str, EvaluationRecord]) -> dict[Column, Figure]:
+    """Returns the figure of each column of the table."""
     found = {}
     for task, part in scores.items():
-        for classifier, metric in headline_metrics(part.metrics).items():
-            name = column(task, params.tasks[task].protocol, classifier)
-            percent, chance = part.metrics[f"{classifier}.{metric}"], part.chance.get(classifier)
-            owner, modality, method = classifier.split(".")
-            found[name] = Column(task, owner, modality, method, metric, percent, chance)
+        protocol = params.tasks[task].protocol
+        for column, metric in headline_metrics(protocol, part.metrics).items():
+            percent, chance = part.metrics[f"{column}.{metric}"], part.chance.get(str(column))
+            found[column.of_task(task, protocol)] = Figure(task, column, metric, percent, chance)
     return found
-
-
-def _read(path: Path, model: type[Content], command: str) -> Content:
-    try:
-        return model.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; make it with: {command}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        key = ".".join(str(part) for part in problem["loc"]) or "content"
-        raise UserError(f"{path}: {key}: {problem['msg']}; remove the file and make it with: {command}") from None
 
 
 def _same_data(params: Params, first: tuple[Path, str], source: tuple[Path, str]) -> None:
@@ -291,21 +186,7 @@ def _same_data(params: Params, first: tuple[Path, str], source: tuple[Path, str]
 
 
 def _command(params: Params, verb: str, dataset: str | None = None) -> str:
-    """The stage's command line; a settings file that extends another is not the default, so it must be named."""
+    """Returns a stage's command line; a settings file that extends another is not the default, so it must be named."""
     stage, options = verb.split(" ", 1)
     settings = " --params SETTINGS" if params.extends else ""
     return f"python -m xkd {stage}{settings} --manifest data/{dataset or params.dataset}/manifest.csv {options}"
-
-
-def _task_order(task: str) -> tuple[list[int], str]:
-    """student before teacher, linear, knn, svm, layer, retrieval, finetune, then video, audio, both; unknown words after the known ones."""
-    known = (
-        ("student", "teacher"),
-        ("linear", "knn", "svm", "layer", "retrieval", "finetune"),
-        ("video", "audio", "both"),
-    )
-    owner, modality, protocol = task.split(".")
-    ranks = [
-        words.index(word) if word in words else len(words) for word, words in zip((owner, protocol, modality), known)
-    ]
-    return ranks, task

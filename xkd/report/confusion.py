@@ -1,9 +1,8 @@
-"""confusion.png: which labels the linear probes take for which."""
+"""confusion.png: which labels the probes take for which."""
 
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,21 +10,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from xkd import csv_files
-from xkd.errors import UserError
+from xkd import registry
 from xkd.params import tasks_of
+from xkd.protocols import Column
 from xkd.report.arrays import FULL_METHOD
 from xkd.report.collect import Results
 from xkd.report.style import described, message, plt
+from xkd.runs.evaluations import read_confusions
+from xkd.settings import MODALITY_NAMES
 
-METHODS = ("linear", "svm", "layer", "finetune")  # the first that a run has is shown
 NAMED, NUMBERED = 60, 15  # labels: more have no names, or no numbers
 WORST = 3
 Matrix = tuple[list[str], np.ndarray]  # labels, and counts: true ones down, recognised ones across
 
 
 def confusion_matrices(results: Results) -> Figure:
-    """Student encoders of the full method and of the baseline, all seeds together; percent of each true label."""
+    """Draws the students of the full method and of the baseline, all seeds together; percent of each true label."""
     shown = {name: found for name in _rows(results) if (found := _matrices(results, name))}
     if not shown:
         return message("The evaluations of this table hold no confusion matrices.")
@@ -60,14 +60,15 @@ def _rows(results: Results) -> list[str]:
 
 
 def _matrices(results: Results, ablation: str) -> dict[str, Matrix]:
-    """Per modality of the student, by the first method of the first task on the run's own data; summed over the seeds."""
+    """Returns per modality of the student the matrix of the first task and method on the run's own data, over all seeds."""
+    methods = [next(iter(protocol.methods)) for protocol in registry.protocols.values()]
     found: dict[str, Matrix] = {}
     for task in tasks_of(results.params, ablation):
         if results.params.tasks[task].dataset:
             continue
-        pairs = pd.concat([_read(run.evaluations / f"{task}.confusion.csv") for run in results.runs[ablation]])
-        for modality, method in product(("video", "audio", "both"), METHODS):
-            rows = pairs[pairs["method"] == f"student.{modality}.{method}"]
+        pairs = pd.concat([read_confusions(run.evaluations / f"{task}.json") for run in results.runs[ablation]])
+        for modality, method in product((*MODALITY_NAMES, "both"), methods):
+            rows = pairs[pairs["method"] == str(Column("student", modality, method))]
             if modality not in found and len(rows):
                 found[modality] = _matrix(rows)
     return found
@@ -77,16 +78,6 @@ def _matrix(pairs: pd.DataFrame) -> Matrix:
     labels = sorted({*pairs["label"], *pairs["predicted"]})
     counts = pairs.groupby(["label", "predicted"])["clips"].sum().unstack(fill_value=0)
     return labels, counts.reindex(index=labels, columns=labels, fill_value=0).to_numpy()
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """Columns method, label, predicted, clips; evaluations of several labels, and of earlier versions, have no rows."""
-    try:
-        return csv_files.read_csv(path).astype({"clips": int})
-    except FileNotFoundError:
-        return pd.DataFrame(columns=["method", "label", "predicted", "clips"])
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable ({error}); remove it and evaluate that run again") from error
 
 
 def _panel(axis: Axes, names: list[str], counts: np.ndarray) -> AxesImage:

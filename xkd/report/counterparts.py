@@ -1,4 +1,4 @@
-"""Which figures of ours measure what a figure of the paper measures: decided by kinds of data sets, never by names."""
+"""Finds the figures of ours that measure what a figure of the paper measures, by kinds of data sets, never by names."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
+from xkd import registry
 from xkd.params import recipe
-from xkd.report.collect import Column, Results
+from xkd.protocols import Column
+from xkd.report.collect import Figure, Results
 from xkd.report.paper import Measure, PaperFigure, PaperResults
 
-NAMES = {"kinetics_sound": "kinetics-sound", "both": "audio+video"}  # what the paper's tables call ours
-PROTOCOLS = {"svm": "linear", "layer": "linear", "linear": "linear", "finetune": "finetune"}
+PAPER_NAMES = {"kinetics_sound": "kinetics-sound", "both": "audio+video"}  # what the paper's tables call ours
 PROBES = {"kinetics400": "layer", "fsd50k": "layer"}  # how the paper fits a linear probe; elsewhere by an SVM
 RELEASED = re.compile(r"released file [A-Z]+_pretext_([a-z0-9]+)_\S*")
 TRAINED = re.compile(r"trained with xkd on (\w+): ablation \w+, seed \d+")
@@ -19,7 +20,7 @@ TRAINED = re.compile(r"trained with xkd on (\w+): ablation \w+, seed \d+")
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What the encoders of a row were pretrained on: the kind of data set (None: not known, or several) and in words."""
+    """The data that the encoders of a row were pretrained on: kind of data set (None: unknown, or several), and in words."""
 
     kind: str | None
     words: str
@@ -27,12 +28,16 @@ class Pretraining:
 
 @dataclass(frozen=True)
 class Counterpart:
-    """A figure of the paper and the column of ours that measures the same of the same method."""
+    """A figure of the paper, and ours that measures the same of the same method.
+
+    Attributes:
+        column: where the table has ours.
+    """
 
     figure: PaperFigure
     ablation: str
-    name: str
     column: Column
+    ours: Figure
 
 
 @dataclass(frozen=True)
@@ -47,32 +52,32 @@ class Counterparts:
         """Every pair of the same method and measure, in the order of the paper's tables."""
         ours = self.measured
         return [
-            Counterpart(figure, ablation, name, column)
+            Counterpart(figure, ablation, column, one)
             for figure in self.paper.figures
-            for ablation, columns in ours.items()
+            for ablation, figures in ours.items()
             if self.results.params.ablations[ablation].paper == figure.method
-            for name, (column, measure) in columns.items()
+            for column, (one, measure) in figures.items()
             if measure == figure.measure
         ]
 
     @cached_property
-    def measured(self) -> dict[str, dict[str, tuple[Column, Measure]]]:
-        """Per row the columns with one of the paper's protocols, and what each measures in the paper's words."""
+    def measured(self) -> dict[str, dict[Column, tuple[Figure, Measure]]]:
+        """Per row the figures with one of the paper's protocols, and what each measures in the paper's words."""
         return {
             ablation: {
-                name: (column, measure)
-                for name, column in self.results.columns(ablation).items()
-                if (measure := self._measure(ablation, column))
+                column: (figure, measure)
+                for column, figure in self.results.figures(ablation).items()
+                if (measure := self._measure(ablation, figure))
             }
             for ablation in self.results.runs
         }
 
     def pretraining(self, ablation: str) -> Pretraining:
-        """Given encoders carry their origin; encoders trained on from there have seen more than one data set."""
+        """Returns what a row was pretrained on. Encoders that were given and trained further saw more than one data set."""
         params, run = self.results.params, self.results.runs[ablation][0]
         training = recipe(params, ablation).training
         if training.weights:
-            origins = sorted(set(run.given.values()))
+            origins = sorted(set(run.record.metrics.given.values()))
             words = "; ".join(origins) or "given encoders of unknown origin"
             kinds = {self._kind_of(origin) for origin in origins}
             kind = kinds.pop() if len(kinds) == 1 and training.mode == "none" else None
@@ -82,26 +87,31 @@ class Counterparts:
         return Pretraining(params.datasets[params.dataset].kind, f"`{params.dataset}`")
 
     def task(self, name: str) -> str:
-        """The data set of a task of ours, in the paper's words."""
+        """Returns the data set of a task of ours, in the paper's words."""
         kind = self.results.kind(name)
-        return NAMES.get(kind, kind)
+        return PAPER_NAMES.get(kind, kind)
 
     def _kind_of(self, origin: str) -> str | None:
-        """Of the data set that an encoder says it was trained on."""
+        """Returns the kind of the data set that an encoder says it was trained on."""
         if released := RELEASED.fullmatch(origin):
             return released[1]
         trained = TRAINED.fullmatch(origin)
         entry = self.results.params.datasets.get(trained[1]) if trained else None
         return entry.kind if entry else None
 
-    def _measure(self, ablation: str, column: Column) -> Measure | None:
-        pretrained = self.pretraining(ablation).kind
-        if column.method not in PROTOCOLS or pretrained is None:
+    def _measure(self, ablation: str, figure: Figure) -> Measure | None:
+        pretrained, protocol = self.pretraining(ablation).kind, paper_protocol(figure.column)
+        if protocol is None or pretrained is None:
             return None
-        modality = NAMES.get(column.modality, column.modality)
-        return Measure(pretrained, self.task(column.task), PROTOCOLS[column.method], modality, column.metric)
+        modality = PAPER_NAMES.get(figure.column.modality, figure.column.modality)
+        return Measure(pretrained, self.task(figure.task), protocol, modality, figure.metric)
 
 
-def probe(task: str) -> str:
-    """Which of our protocols the paper's linear probe of a data set is."""
+def paper_protocol(column: Column) -> str | None:
+    """Returns the paper's name of a protocol's main method; None for methods that the paper does not have."""
+    return registry.protocols[column.method].paper if column.method in registry.protocols else None
+
+
+def paper_probe(task: str) -> str:
+    """Returns which of our protocols the paper's linear probe of a data set is."""
     return PROBES.get(task, "svm")

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xkd.downstream.retrieval import places, unit_vectors
+from xkd.downstream.ranking import places, unit_vectors
 from xkd.modalities import MODALITIES, OTHER
-from xkd.report.arrays import Arrays, load_arrays, shown_run
+from xkd.report.arrays import Arrays, shown_run
 from xkd.report.collect import Results, Run
 from xkd.report.previews import Previews
 from xkd.report.text import EMPTY, TextTable
+from xkd.runs.records import read_arrays
 
 QUERIES, NEIGHBOURS = 4, 4  # examples per direction, clips shown for each
 DIRECTIONS = tuple(OTHER.items())
@@ -88,7 +89,7 @@ def shared_space_table(results: Results) -> TextTable | None:
     """Tabulates `rates` per ablation that has heads, over both directions and all seeds, before and after training."""
     rows = []
     for name, runs in results.runs.items():
-        parts = [load_arrays(run.folder / "embeddings.npz") for run in runs]
+        parts = [read_arrays(run.folder / "embeddings.npz") for run in runs]
         if all(f"{m}_after" in part for part in parts for m in MODALITIES):
             cells = [np.mean([rates(part, moment) for part in parts], axis=0) for moment in ("before", "after")]
             rows.append([name, *(f"{value:.1f}" for pair in zip(*cells) for value in pair)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pydantic import TypeAdapter
 
-from xkd import csv_files
+from xkd import runs
 from xkd.errors import UserError
 from xkd.logged import LoggedColumn, unit_value
 from xkd.params import recipe
 from xkd.report.collect import Results, Run
 from xkd.report.style import described, line_styles, message, plt
-from xkd.runs import METRICS
+from xkd.runs.records import read_curve
 
 COLUMNS_TYPE = TypeAdapter(list[LoggedColumn])
 EPOCHS = 10  # fewer make no curve
@@ -72,7 +71,7 @@ def read_columns(run: Run) -> list[LoggedColumn]:
     Raises:
         UserError: it says nothing that this version understands.
     """
-    path = run.folder / METRICS
+    path = run.folder / runs.METRICS
     try:
         return COLUMNS_TYPE.validate_python(json.loads(path.read_bytes())["columns"])
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -81,27 +80,16 @@ def read_columns(run: Run) -> list[LoggedColumn]:
 
 def described_columns(results: Results) -> list[LoggedColumn]:
     """Returns the columns of all runs, each once."""
-    return list({one.name: one for runs in results.runs.values() for run in runs for one in read_columns(run)}.values())
-
-
-def read_curve(path: Path) -> pd.DataFrame:
-    """Reads history.csv or steps.csv.
-
-    Raises:
-        UserError: it is unreadable.
-    """
-    try:
-        return csv_files.read_csv(path, dtype=float, keep_default_na=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable ({error}); remove it and pretrain that run again") from error
+    every = [run for seeds in results.runs.values() for run in seeds]
+    return list({one.name: one for run in every for one in read_columns(run)}.values())
 
 
 def _curves(results: Results, index: str) -> dict[str, pd.DataFrame]:
     """Averages every column over seeds, per ablation; steps as running means."""
-    file = {"epoch": "history.csv", "step": "steps.csv"}[index]
+    file = {"epoch": runs.HISTORY, "step": runs.STEPS}[index]
     curves = {
-        name: pd.concat([read_curve(run.folder / file) for run in runs]).groupby(index).mean()
-        for name, runs in results.runs.items()
+        name: pd.concat([read_curve(run.folder / file) for run in seeds]).groupby(index).mean()
+        for name, seeds in results.runs.items()
     }
     if index == "epoch":
         return curves

@@ -1,4 +1,4 @@
-"""What the report says about the data: counts of clips and labels."""
+"""Counts of clips and labels that the report gives."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class DataFacts:
 
     @property
     def chance(self) -> float | None:
-        """Percent right when every label is guessed equally often; None where clips have several, or none."""
+        """Percent right when every label is guessed equally often; None where clips have several labels, or none."""
         return 100 / self.labels if self.labels and not self.several else None
 
 
-def facts(folder: Path, manifest: str) -> DataFacts | None:
+def data_facts(folder: Path, manifest: str) -> DataFacts | None:
     """Reads summary.json and manifest.csv of `folder`; None where the prepared data are not there (any more).
 
     Args:

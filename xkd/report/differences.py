@@ -1,46 +1,48 @@
-"""differences.png: every ablation against the baseline, task by task, with intervals."""
+"""differences.png: every ablation against the baseline, column by column, with intervals."""
 
 from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from xkd.report.bars import method_title
+from xkd.protocols import Column
 from xkd.report.collect import Results
-from xkd.report.statistics import LEVEL, Comparison
+from xkd.report.csv_table import comparison
+from xkd.report.statistics import CONFIDENCE, Comparison
 from xkd.report.style import MODALITY, described, message, plt
-from xkd.report.table import comparison
+from xkd.report.text import method_title
 
 ROW_INCHES, HEAD_INCHES = 0.2, 0.75
 Panel = dict[str, Comparison]  # by ablation, in the order of the table
 
 
 def difference_plot(results: Results) -> Figure:
-    """One row of panels per task of the students, one panel per modality: mean difference over seeds and its interval.
+    """Draws one row of panels per method of the students, one panel per modality: mean difference over seeds and its interval.
 
     A filled dot: the interval leaves out zero. A cross: no interval, since there is one seed, or since differences do not vary.
     """
     baseline = results.params.report.baseline
-    panels = {task: panel for task in results.main_tasks if (panel := _panel(results, task))}
+    panels = {column: panel for column in results.main_columns if (panel := _panel(results, column))}
     if not panels:
         return message(f"No row of this table shares a task with {baseline}.")
     rows = _rows(results, panels)
-    owner = next(iter(panels)).split(".")[0]
-    columns = [m for m in MODALITY if any(task.split(".")[1] == m for task in panels)]
+    owner = next(iter(panels)).owner
+    modalities = [m for m in MODALITY if any(column.modality == m for column in panels)]
     heights = [HEAD_INCHES + ROW_INCHES * len(names) for names in rows.values()]
-    size = (2 + 2.6 * len(columns), sum(heights) + 0.3)
+    size = (2 + 2.6 * len(modalities), sum(heights) + 0.3)
     figure, axes = plt.subplots(
-        len(rows), len(columns), figsize=size, squeeze=False, sharey="row", height_ratios=heights
+        len(rows), len(modalities), figsize=size, squeeze=False, sharey="row", height_ratios=heights
     )
     for (method, names), across in zip(rows.items(), axes):
-        for modality, axis in zip(columns, across):
-            drawn = panels.get(f"{owner}.{modality}.{method}")
+        for modality, axis in zip(modalities, across):
+            column = Column(owner, modality, method)
+            drawn = panels.get(column)
             if drawn is None:
                 axis.set_visible(False)
                 continue
             _draw(axis, drawn, names, MODALITY[modality])
             axis.set_title(
-                f"{modality}, {method_title(results, f'{owner}.{modality}.{method}')}",
+                f"{modality}, {method_title(results, column)}",
                 color=MODALITY[modality],
                 fontweight="bold",
             )
@@ -48,21 +50,21 @@ def difference_plot(results: Results) -> Figure:
         first.set_yticks(range(len(names)), names)
         first.tick_params(labelleft=True)
         first.set_ylim(len(names) - 0.5, -0.5)
-    figure.supxlabel(f"points above {baseline}, with {100 * LEVEL:g} % interval", fontsize=9)
+    figure.supxlabel(f"points above {baseline}, with {100 * CONFIDENCE:g} % interval", fontsize=9)
     return described(figure, _words(panels, baseline))
 
 
-def _panel(results: Results, task: str) -> Panel:
+def _panel(results: Results, column: Column) -> Panel:
     baseline = results.params.report.baseline
-    compared = {name: comparison(results, name, task) for name in results.runs if name != baseline}
+    compared = {name: comparison(results, name, column) for name in results.runs if name != baseline}
     return {name: one for name, one in compared.items() if one is not None and one.difference is not None}
 
 
-def _rows(results: Results, panels: dict[str, Panel]) -> dict[str, list[str]]:
-    """Per method, in the order of the table: the ablations that it compares."""
+def _rows(results: Results, panels: dict[Column, Panel]) -> dict[str, list[str]]:
+    """Returns per method, in the order of the table, the ablations that it compares."""
     rows: dict[str, list[str]] = {}
-    for method in dict.fromkeys(task.split(".")[2] for task in panels):
-        compared = {name for task, panel in panels.items() if task.endswith(f".{method}") for name in panel}
+    for method in dict.fromkeys(column.method for column in panels):
+        compared = {name for column, panel in panels.items() if column.method == method for name in panel}
         rows[method] = [name for name in results.runs if name in compared]
     return rows
 
@@ -84,14 +86,14 @@ def _draw(axis: Axes, panel: Panel, names: list[str], colour: str) -> None:
 
 
 def _clear(one: Comparison) -> bool:
-    """Whether zero lies outside the interval."""
+    """Returns whether zero lies outside the interval."""
     return one.interval is not None and not one.interval[0] <= 0 <= one.interval[1]
 
 
-def _words(panels: dict[str, Panel], baseline: str) -> str:
+def _words(panels: dict[Column, Panel], baseline: str) -> str:
     clear = [
-        f"{task.removeprefix('student.')}: {name} {one.difference:+.1f}"
-        for task, panel in panels.items()
+        f"{str(column).removeprefix('student.')}: {name} {one.difference:+.1f}"
+        for column, panel in panels.items()
         for name, one in panel.items()
         if _clear(one)
     ]

@@ -14,9 +14,10 @@ from sklearn.decomposition import PCA
 
 from xkd.modalities import MODALITIES
 from xkd.params import recipe
-from xkd.report.arrays import FULL_METHOD, Arrays, load_arrays
+from xkd.report.arrays import FULL_METHOD, Arrays
 from xkd.report.collect import Results, Run
 from xkd.report.style import described, message, plt
+from xkd.runs.records import read_arrays
 
 MOMENTS = {"before": "before training", "after": "after training"}
 KEYS = [f"{modality}_{moment}" for modality in MODALITIES for moment in MOMENTS]
@@ -68,7 +69,7 @@ def _shown(results: Results) -> list[tuple[Run, Arrays]]:
         aligns = bool(recipe(results.params, run.ablation).objective.alignment)
         if any(aligns == known for known, _, _ in found):
             continue
-        arrays = load_arrays(run.folder / "embeddings.npz")
+        arrays = read_arrays(run.folder / "embeddings.npz")
         if all(key in arrays for key in KEYS):
             found.append((aligns, run, arrays))
     return [(run, arrays) for _, run, arrays in found]

@@ -14,13 +14,14 @@ from markupsafe import Markup, escape
 from xkd.data.catalogue import is_own
 from xkd.params import recipe
 from xkd.report import collapse, cross_modal, tested, text
-from xkd.report.agreement import LEVEL, TIE, agreements
-from xkd.report.arrays import load_arrays
+from xkd.report.agreement import SIGNIFICANCE, TIE, agreements
 from xkd.report.collect import Results, Run
 from xkd.report.counterparts import Counterparts
 from xkd.report.dataset import DataFacts
 from xkd.report.paper import CITATION, PaperResults
 from xkd.report.previews import Previews, data_uri
+from xkd.runs import EMBEDDINGS
+from xkd.runs.records import read_arrays
 from xkd.settings import Params
 
 SETTINGS = (
@@ -59,7 +60,7 @@ class Figures:
 
 
 def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
-    """What both templates show, apart from the figures."""
+    """Returns what both templates show, apart from the figures."""
     paper = PaperResults()
     found, main = agreements(results, paper), text.main_table(results, paper)
     same_data = bool(Counterparts(results, paper).found)
@@ -71,8 +72,8 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "main": main,
         "run": next(iter(results.runs.values()))[0],
         "same_data": same_data,
-        "metrics": {results.metric(task) for task in results.tasks},
-        "methods": {task.split(".")[2] for task in results.tasks},
+        "metrics": {results.metric(column) for column in results.columns},
+        "methods": {column.method for column in results.columns},
         "chance": _chance(results),
         "shares": tested.shares(results),
         "remarks": tested.notes(results),
@@ -84,7 +85,9 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "main": main,
         "questions": text.questions_table(results),
         "agreement": text.agreement_table(results, found, same_data),
-        "agreement_note": _environment().get_template("agreement.j2").render(tie=TIE, level=LEVEL, same_data=same_data),
+        "agreement_note": _environment()
+        .get_template("agreement.j2")
+        .render(tie=TIE, level=SIGNIFICANCE, same_data=same_data),
         "no_agreement": _no_agreement(results, paper),
         "other": text.other_table(results),
         "notes": [line for line in _environment().get_template("notes.j2").render(fill).split("\n") if line],
@@ -92,17 +95,17 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
 
 
 def _chance(results: Results) -> dict[str, str]:
-    """Per task on another data set than that of pretraining, what guessing scores, such as "1.0 %"."""
+    """Returns what guessing scores in each task, such as "1.0 %"."""
     found: dict[str, dict[str, None]] = {}
-    for column in results.tasks:
-        task = next(run.columns[column].task for runs in results.runs.values() for run in runs if column in run.columns)
+    for column in results.columns:
+        task = results.of_column(column)[0].task
         if (value := results.chance(column)) is not None:
             found.setdefault(task, {})[f"{value:.1f} %"] = None
     return {task: " and ".join(values) for task, values in found.items()}
 
 
 def _no_agreement(results: Results, paper: PaperResults) -> str:
-    """What stands in place of an empty table of agreement."""
+    """Returns the text that replaces an empty table of agreement."""
     params = results.params
     if not any(figure.method == entry.paper for figure in paper.figures for entry in params.ablations.values()):
         return "No row of this table has a counterpart in the paper."
@@ -112,12 +115,12 @@ def _no_agreement(results: Results, paper: PaperResults) -> str:
 
 
 def markdown(shown: dict[str, Any]) -> str:
-    """table.md."""
+    """Returns table.md."""
     return _environment().get_template("table.md.j2").render(shown)
 
 
 def html(shown: dict[str, Any], results: Results, figures: Figures, media: Previews | None) -> str:
-    """report.html: one file, figures, images and audio embedded, nothing loaded from elsewhere.
+    """Returns report.html: one file with figures, images and audio embedded; nothing is loaded from elsewhere.
 
     Args:
         shown: of `context`.
@@ -138,10 +141,10 @@ def html(shown: dict[str, Any], results: Results, figures: Figures, media: Previ
         "examples": examples,
         "with_media": media is not None,
         "shared_space": cross_modal.shared_space_table(results),
-        "chance": cross_modal.random_rates(load_arrays(examples.run.folder / "embeddings.npz")) if examples else None,
+        "chance": cross_modal.random_rates(read_arrays(examples.run.folder / EMBEDDINGS)) if examples else None,
         "settings": _settings(results.params),
         "versions": _versions(results),
-        "tracked": {name: [run for run in runs if run.run_id] for name, runs in results.runs.items()},
+        "tracked": {name: [run for run in runs if run.record.tracking.run_id] for name, runs in results.runs.items()},
         "mlflow": MLFLOW,
     }
     return _environment().get_template("report.html.j2").render(shown | more)
@@ -153,19 +156,19 @@ def _aligns(results: Results, ablation: str) -> bool:
 
 
 def _versions(results: Results) -> list[tuple[dict[str, str | None], list[Run]]]:
-    """Each set of versions and the runs that it made, in the order of the settings."""
+    """Returns each set of versions and the runs that it made, in the order of the settings."""
     found: list[tuple[dict[str, str | None], list[Run]]] = []
     for run in (run for runs in results.runs.values() for run in runs):
-        known = next((made for versions, made in found if versions == run.versions), None)
+        known = next((made for versions, made in found if versions == run.record.versions.root), None)
         if known is None:
-            found.append((run.versions, [run]))
+            found.append((run.record.versions.root, [run]))
         else:
             known.append(run)
     return found
 
 
 def _settings(params: Params) -> str:
-    """Effective base settings as YAML."""
+    """Returns the effective base settings as YAML."""
     return yaml.safe_dump(params.model_dump(mode="json", include=set(SETTINGS)), sort_keys=False)
 
 
@@ -183,13 +186,13 @@ def _environment() -> Environment:
 
 
 def _code(line: str) -> Markup:
-    """Escaped HTML in which `words` in backticks are code and **words** between stars are strong."""
+    """Returns escaped HTML in which `words` in backticks are code and **words** between stars are strong."""
     return Markup(
         re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(line))))
     )
 
 
 def _stacked(cell: str) -> Markup:
-    """Escaped HTML with what stands in brackets on a line of its own."""
+    """Returns escaped HTML with what stands in brackets on a line of its own."""
     figure, bracket, rest = cell.partition(" (")
     return Markup("{}<br><small>{}</small>").format(figure, rest.removesuffix(")")) if bracket else escape(figure)

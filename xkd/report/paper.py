@@ -1,4 +1,4 @@
-"""The paper's own figures, as data."""
+"""The paper's figures, as data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ TASKS = {
     "UCF101 video": ("ucf101", "video"),
     "HMDB51 video": ("hmdb51", "video"),
     "ESC50 audio": ("esc50", "audio"),
-}  # linear probes after Kinetics400: what a table of other data is compared with, in orderings
+}  # linear probes after Kinetics400, whose orderings a table of other data is compared with
 
 
 @dataclass(frozen=True)
 class Measure:
-    """What a figure measures: pretraining set, data set of the task, protocol, modality and metric, in the paper's words."""
+    """Pretraining set, data set of the task, protocol, modality and metric of a figure, in the paper's words."""
 
     pretraining: str
     task: str
@@ -38,11 +38,11 @@ class PaperFigure:
 
 
 class PaperResults:
-    """Every figure of the paper. Some methods stand in several of its tables, with other settings and other figures."""
+    """All figures of the paper. Some methods are in several of its tables, with other settings and other figures."""
 
     @cached_property
     def figures(self) -> list[PaperFigure]:
-        """In the order of the file: tables of ablations, then comparisons with other work."""
+        """Figures in the order of the file: tables of ablations, then comparisons with other work."""
         with resources.files("xkd.report").joinpath("paper_results.csv").open() as lines:
             rows = pd.read_csv(lines, comment="#").to_dict("records")
         keys = ("pretraining", "task", "protocol", "modality", "metric")
@@ -57,7 +57,7 @@ class PaperResults:
         return list(dict.fromkeys(figure.table for figure in self.figures))
 
     def of(self, method: str | None, measure: Measure) -> dict[str, float]:
-        """The figure of a method in each table of the paper that gives one."""
+        """Returns the figure of a method in each table of the paper that gives one."""
         return {
             figure.table: figure.percent
             for figure in self.figures
@@ -67,7 +67,7 @@ class PaperResults:
     def differences(
         self, method: str | None, reference: str | None, measures: dict[str, Measure]
     ) -> tuple[str, dict[str, float]] | None:
-        """The first table that holds both methods, and the points between them per name of a measure; None without one."""
+        """Returns the first table with both methods, and the points between them per name of a measure; None without one."""
         for table in self.tables:
             found = {}
             for name, measure in measures.items():
@@ -80,6 +80,6 @@ class PaperResults:
 
 
 def mirrored(title: str) -> Measure:
-    """What the paper measures on one of `TASKS`."""
+    """Returns the measure of one of `TASKS`."""
     task, modality = TASKS[title]
     return Measure("kinetics400", task, "linear", modality, "top1")

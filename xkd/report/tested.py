@@ -1,16 +1,17 @@
-"""How much of the lists of a data set each task used, and what else an evaluation says against its figures."""
+"""Says how much of its data set's lists each task used, and what else an evaluation says against its figures."""
 
 from __future__ import annotations
 
 from xkd.data import catalogue
 from xkd.params import tasks_of
-from xkd.report.collect import ClipCounts, Results
+from xkd.report.collect import Results
+from xkd.runs.records import ClipsUsed
 
-ROLES = {"test": "test", "train": "training"}
+ROLE_WORDS = {"test": "test", "train": "training"}
 
 
 def shares(results: Results) -> str:
-    """One line: test clips that each task used, of those that the list of its data set names."""
+    """Returns one line: the test clips that each task used, of those that its data set's list names."""
     return ", ".join(
         f"`{task}` {said}"
         for task in results.params.tasks
@@ -22,20 +23,20 @@ def shares(results: Results) -> str:
     )
 
 
-def share(counts: ClipCounts, split: str) -> str:
-    """Such as "1,115 of 1,530"; the first number alone where an earlier version did not count the second."""
+def share(counts: ClipsUsed, split: str) -> str:
+    """Returns text such as "1,115 of 1,530"; the first number alone where an earlier version did not count the second."""
     used, listed = counts.used(split)
     return f"{used:,}" if listed is None else f"{used:,} of {listed:,}"
 
 
 def deviations(results: Results, ablation: str, task: str) -> list[str]:
-    """In what the clips of a task are not those of the list, or the folds not the official ones; empty where they are."""
+    """Returns how a task deviates from its data set's list: clips that are missing, folds that are not the official ones."""
     params, counts = results.params, _counts(results, ablation, task)
     dataset = params.datasets[params.tasks[task].dataset or params.dataset]
     known = catalogue.known_datasets().get(dataset.kind)
     official = "official " if _is_official(dataset.kind) else ""
     found = []
-    for split, role in ROLES.items():
+    for split, role in ROLE_WORDS.items():
         used, listed = counts.used(split)
         if listed is not None and used != listed:
             folds = results.runs[ablation][0].scores[task].folds
@@ -52,12 +53,12 @@ def deviations(results: Results, ablation: str, task: str) -> list[str]:
 
 
 def verdict(results: Results, task: str) -> str:
-    """What clips that deviate make of a figure."""
+    """Returns what a figure on clips that deviate is called."""
     return "not the official protocol" if _is_official(results.kind(task)) else "incomplete"
 
 
 def notes(results: Results) -> list[str]:
-    """A sentence per task and kind of deviation or remark, naming the rows that it is about."""
+    """Returns a sentence per task and kind of deviation or remark, naming the rows that it is about."""
     about: dict[tuple[str, str], list[str]] = {}
     for ablation, runs in results.runs.items():
         for task in tasks_of(results.params, ablation):
@@ -84,5 +85,5 @@ def _rows(results: Results, task: str, rows: list[str]) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {', '.join(f'`{name}`' for name in rows)}"
 
 
-def _counts(results: Results, ablation: str, task: str) -> ClipCounts:
+def _counts(results: Results, ablation: str, task: str) -> ClipsUsed:
     return results.runs[ablation][0].scores[task].clips

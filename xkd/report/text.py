@@ -1,4 +1,4 @@
-"""The table for people, as cells of text that Markdown and HTML share."""
+"""The tables of the report, as cells of text that Markdown and HTML share."""
 
 from __future__ import annotations
 
@@ -7,23 +7,15 @@ from dataclasses import dataclass, field
 
 from xkd.data.catalogue import is_own
 from xkd.params import recipe
+from xkd.protocols import Column, metric_title
 from xkd.report.agreement import Agreement
 from xkd.report.collect import Results
 from xkd.report.counterparts import Counterparts
+from xkd.report.csv_table import changed_settings, comparison
 from xkd.report.paper import TASKS, Measure, PaperResults, mirrored
 from xkd.report.statistics import Comparison
-from xkd.report.table import comparison, settings
 
-MAIN = ("student.video.linear", "student.audio.linear", "student.both.linear")
-PROTOCOLS = {
-    "linear": "",
-    "knn": " kNN",
-    "svm": " SVM",
-    "layer": " layer",
-    "retrieval": " R@1",
-    "finetune": " finetuned",
-}
-METRICS = {"top1": "", "map": " mAP", "recall1": " R@1"}
+MAIN = tuple(Column("student", modality, "linear") for modality in ("video", "audio", "both"))
 EMPTY = "–"
 
 
@@ -33,7 +25,7 @@ class TextTable:
 
     Attributes:
         foreign: titles of columns that hold the paper's figures.
-        best: (row, column) of the best figure of each task among rows that are pretrained here.
+        best: (row, column) of the best figure of each column among rows that are pretrained here.
     """
 
     header: list[str]
@@ -43,26 +35,26 @@ class TextTable:
 
 
 def main_table(results: Results, paper: PaperResults, intervals: bool = False) -> TextTable:
-    """Student tasks with differences, seconds, and the paper's figures for the same ablation beside them.
+    """Returns the students' columns with differences, seconds, and the paper's figures for the same ablation beside them.
 
     Args:
-        intervals: differences of every task, not of the main ones alone, and their intervals.
+        intervals: show differences in every column, not in the main ones alone, and their intervals.
     """
-    tasks, foreign = results.main_tasks, paper_columns(results, paper)
+    columns, foreign = results.main_columns, paper_columns(results, paper)
     rows = []
     for name, runs in results.runs.items():
-        seconds = sum(run.seconds for run in runs) / len(runs)
-        cells = [_cell(results, name, task, intervals or task in MAIN, intervals) for task in tasks]
+        seconds = sum(run.record.times.seconds for run in runs) / len(runs)
+        cells = [_cell(results, name, column, intervals or column in MAIN, intervals) for column in columns]
         rows.append([name, *cells, f"{seconds:.0f}", *(cells_of[name] for cells_of in foreign.values())])
-    header = ["ablation", *(title(results, task).removeprefix("student ") for task in tasks), "seconds", *foreign]
-    return TextTable(header, rows, set(foreign), _best(results, tasks))
+    header = ["ablation", *(title(results, one).removeprefix("student ") for one in columns), "seconds", *foreign]
+    return TextTable(header, rows, set(foreign), _best(results, columns))
 
 
 def paper_columns(results: Results, paper: PaperResults) -> dict[str, dict[str, str]]:
-    """Columns of the paper's figures by title, and the cell of each row.
+    """Returns columns of the paper's figures: by title, the cell of each row.
 
-    Where figures of ours measure what figures of the paper do, those, each with the name of its table. Otherwise the
-    paper's linear probes for rows that mirror its ablations on other data; none beside the user's own data.
+    These are the figures that measure the same as ours, each with the name of its table. Where there are none, they are
+    the paper's linear probes for rows that mirror its ablations on other data; there are none beside the user's own data.
     """
     found: dict[str, dict[str, str]] = {}
     for one in Counterparts(results, paper).found:
@@ -72,7 +64,7 @@ def paper_columns(results: Results, paper: PaperResults) -> dict[str, dict[str, 
     kind = results.params.datasets[results.params.dataset].kind
     if found or is_own(kind) or kind in {figure.measure.pretraining for figure in paper.figures}:
         return found
-    ours = {results.kind(column.task) for runs in results.runs.values() for column in runs[0].columns.values()}
+    ours = {results.kind(figure.task) for runs in results.runs.values() for figure in runs[0].figures.values()}
     for task, (dataset, _) in TASKS.items():
         cells = {name: _first(paper, results.params.ablations[name].paper, task) for name in results.runs}
         found[f"PAPER, other {'pretraining' if dataset in ours else 'data'}: {task}"] = cells
@@ -80,36 +72,40 @@ def paper_columns(results: Results, paper: PaperResults) -> dict[str, dict[str, 
 
 
 def _paper_title(measure: Measure) -> str:
-    metric = METRICS[measure.metric]
-    return f"PAPER, pretrained on {measure.pretraining}: {measure.task} {measure.modality} {measure.protocol}{metric}"
+    return _words(
+        f"PAPER, pretrained on {measure.pretraining}: {measure.task} {measure.modality} {measure.protocol}",
+        metric_title(measure.metric),
+    )
 
 
 def _first(paper: PaperResults, method: str | None, task: str) -> str:
-    """The figure of the first table that holds the method."""
+    """Returns the figure of the first table that holds the method."""
     figures = list(paper.of(method, mirrored(task)).values())
     return f"{figures[0]:.1f}" if figures else EMPTY
 
 
 def other_table(results: Results) -> TextTable | None:
-    """All remaining tasks (the teacher's), mean and deviation; None where there are none."""
-    tasks = [task for task in results.tasks if task not in results.main_tasks]
-    rows = [[name, *(_cell(results, name, task, detailed=False) for task in tasks)] for name in results.runs]
+    """Returns all remaining columns (the teachers'), mean and deviation; None where there are none."""
+    columns = [column for column in results.columns if column not in results.main_columns]
+    rows = [[name, *(_cell(results, name, column, detailed=False) for column in columns)] for name in results.runs]
     rows = [row for row in rows if set(row[1:]) != {EMPTY}]
-    return TextTable(["ablation", *(title(results, task) for task in tasks)], rows) if tasks else None
+    return TextTable(["ablation", *(title(results, column) for column in columns)], rows) if columns else None
 
 
 def questions_table(results: Results) -> TextTable:
-    """What each row asks and what it changes."""
+    """Returns each row's question and what it changes."""
     rows = []
     for name, runs in results.runs.items():
         entry = results.params.ablations[name]
-        parameters = f"{runs[0].trainable_parameters:,}"
-        rows.append([name, entry.hypothesis, settings(entry.changes) or EMPTY, entry.paper_table or EMPTY, parameters])
+        parameters = f"{runs[0].record.metrics.trainable_parameters:,}"
+        rows.append(
+            [name, entry.hypothesis, changed_settings(entry.changes) or EMPTY, entry.paper_table or EMPTY, parameters]
+        )
     return TextTable(["ablation", "hypothesis", "settings that differ", "paper's table", "trainable parameters"], rows)
 
 
 def agreement_table(results: Results, agreements: list[Agreement], same_data: bool) -> TextTable:
-    """Signs of differences here and in the paper."""
+    """Returns the differences here and in the paper, and whether their signs agree."""
     rows = []
     for one in agreements:
         points = ", ".join(f"{dataset} {difference:+.1f}" for dataset, difference in one.paper.items())
@@ -120,21 +116,21 @@ def agreement_table(results: Results, agreements: list[Agreement], same_data: bo
     return TextTable(header, rows, {paper})
 
 
-def _best(results: Results, tasks: list[str]) -> set[tuple[int, int]]:
-    """Places of the highest means, ties included; `tasks` are the columns from the second on."""
+def _best(results: Results, columns: list[Column]) -> set[tuple[int, int]]:
+    """Returns the places of the highest means, ties included; `columns` are those from the second on."""
     best = set()
-    for column, task in enumerate(tasks, start=1):
+    for place, column in enumerate(columns, start=1):
         means = {
             row: sum(values) / len(values)
             for row, name in enumerate(results.runs)
-            if recipe(results.params, name).training.mode == "pretrain" and (values := results.values(name, task))
+            if recipe(results.params, name).training.mode == "pretrain" and (values := results.values(name, column))
         }
-        best |= {(row, column) for row, mean in means.items() if mean == max(means.values())}
+        best |= {(row, place) for row, mean in means.items() if mean == max(means.values())}
     return best
 
 
-def _cell(results: Results, ablation: str, task: str, detailed: bool, intervals: bool = False) -> str:
-    one = comparison(results, ablation, task)
+def _cell(results: Results, ablation: str, column: Column, detailed: bool, intervals: bool = False) -> str:
+    one = comparison(results, ablation, column)
     if one is None:
         return EMPTY
     digits = results.params.report.decimals
@@ -153,22 +149,32 @@ def _p(one: Comparison) -> str:
     return ", p < 0.001" if one.p < 0.001 else f", p {one.p:.2g}" if one.p < 0.1 else f", p {one.p:.2f}"
 
 
-def title(results: Results, task: str) -> str:
-    """What a column is called, with the metric where it is not top-1."""
-    owner, modality, method = task.split(".")
-    return f"{owner} {modality}{titled(PROTOCOLS.get(method, f' {method}'), results.metric(task))}"
+def title(results: Results, column: Column) -> str:
+    """Returns what a column is called; the linear probe, which is the usual method, is not named."""
+    usual = column.method == MAIN[0].method
+    return _words(column.owner, column.modality, "" if usual else column.method_title, _metric(results, column))
 
 
-def titled(words: str, metric: str) -> str:
-    """Words for a method, with the metric where it is not top-1 and not in them yet."""
-    return words + ("" if METRICS[metric] in words else METRICS[metric])
+def method_title(results: Results, column: Column) -> str:
+    """Returns what a figure calls a method, such as "linear probe", with the metric where it is not top-1."""
+    return _words(column.method_title, _metric(results, column))
+
+
+def _metric(results: Results, column: Column) -> str:
+    """Returns the title of the metric, unless the method is called the same."""
+    metric = metric_title(results.metric(column))
+    return "" if metric in column.method_title else metric
+
+
+def _words(*words: str) -> str:
+    return " ".join(word for word in words if word)
 
 
 def cell(text: str) -> str:
-    """Text in a cell of a Markdown table."""
+    """Returns text for a cell of a Markdown table."""
     return plain(text).replace("|", "\\|")
 
 
 def plain(text: str) -> str:
-    """Text in one line of Markdown, in which nothing is taken for a tag."""
+    """Returns text in one line of Markdown, in which nothing is taken for a tag."""
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.split()))

@@ -16,9 +16,9 @@ from xkd.settings.data import Limits as Limits
 from xkd.settings.data import LogMel as LogMel
 from xkd.settings.evaluation import Evaluate as Evaluate
 from xkd.settings.evaluation import Finetune as Finetune
+from xkd.settings.evaluation import FrozenSettings as FrozenSettings
 from xkd.settings.evaluation import Layer as Layer
 from xkd.settings.evaluation import Linear as Linear
-from xkd.settings.evaluation import ProtocolSettings as ProtocolSettings
 from xkd.settings.evaluation import Retrieval as Retrieval
 from xkd.settings.evaluation import Svm as Svm
 from xkd.settings.evaluation import Task as Task

@@ -23,18 +23,23 @@ from xkd.settings.base import (
 )
 
 
-class Linear(Settings):
+class FrozenSettings(Settings):
+    """Base of the settings of protocols on frozen features."""
+
+    encoders: Owners = ("student", "teacher")
+
+
+class Linear(FrozenSettings):
     """Probes of frozen features: multinomial logistic regression and kNN."""
 
     C: InverseStrengths = Field(
         (0.01, 0.1, 1.0, 10.0), description="inverse regularisation; chosen on held-out training clips"
     )
     holdout: float = Field(0.2, gt=0, lt=1, description="part of the training clips that chooses C")
-    encoders: Owners = ("student", "teacher")
     neighbours: Positive = 20
 
 
-class Svm(Settings):
+class Svm(FrozenSettings):
     """Linear support vector machine on frozen features, as the paper probes UCF101, HMDB51 and ESC-50."""
 
     C: InverseStrengths = Field((1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0), description="inverse regularisation (paper: these)")
@@ -44,10 +49,9 @@ class Svm(Settings):
         description="train: C is chosen on held-out training clips; test: on the test clips, as published figures were",
     )
     max_iter: Positive = Field(1000, description="passes of the solver (paper: 1000)")
-    encoders: Owners = ("student", "teacher")
 
 
-class Layer(Settings):
+class Layer(FrozenSettings):
     """Linear layer trained by gradient descent on frozen features, as the paper probes Kinetics400 and FSD50K."""
 
     epochs: Positive = Field(100, description="paper: 100 on Kinetics400, 50 on FSD50K")
@@ -57,19 +61,18 @@ class Layer(Settings):
     warmup: Fraction = Field(0.1, description="share of the steps with a rising learning rate, before the cosine")
     weight_decay: Strength = Field(0.0, description="paper: 0 on Kinetics400, 1e-5 on FSD50K")
     dropout: Fraction = Field(0.0, description="of the feature (paper: 0.3 on FSD50K)")
-    encoders: Owners = ("student", "teacher")
 
 
-class Retrieval(Settings):
+class Retrieval(FrozenSettings):
     """Search from one modality to the other, by cosine similarity of the projection heads' outputs.
 
     Encoders without heads are compared by their features: a yardstick, since nothing has made those comparable.
     """
 
     relevant: Literal["clip", "label"] = Field(
-        "clip", description="what counts as found: the clip's own other half, or any test clip with its label"
+        "clip",
+        description="what counts as found: the clip's own other modality, or that of any test clip with its label",
     )
-    encoders: Owners = ("student", "teacher")
 
 
 class Finetune(Settings):
@@ -88,11 +91,13 @@ class Finetune(Settings):
     )
     dropout: Fraction = Field(0.0, description="of the feature (paper: 0.5)")
     unit_features: bool = Field(False, description="L2-normalise the feature before the linear layer (paper: audio)")
-    mixup: Strength = Field(0.0, description="parameter of the Beta distribution of shares; 0: off (paper: 0.6, video)")
+    mixup: Strength = Field(
+        0.0, description="parameter of the Beta distribution of mixing weights; 0: off (paper: 0.6, video)"
+    )
     cutmix: Strength = Field(0.0, description="the same for cutmix, in half of the batches (paper: 0.5, video)")
-    erasing: Fraction = Field(0.0, description="probability of erasing a rectangle of a film (paper: 0.25)")
+    erasing: Fraction = Field(0.0, description="probability of erasing a rectangle of a video (paper: 0.25)")
     rand_augment: tuple[Few, Annotated[int, Field(ge=0, le=30)]] = Field(
-        (0, 0), description="RandAugment of films: operations, magnitude (paper: 4, 7)"
+        (0, 0), description="RandAugment of videos: operations, magnitude (paper: 4, 7)"
     )
     mel_masks: tuple[Few, Few] = Field(
         (0, 0), description="SpecAugment: number of masks over mel bands, most bands of one (paper: 2, 10)"
@@ -101,9 +106,6 @@ class Finetune(Settings):
         (0, 0), description="SpecAugment: number of masks over columns, most columns of one (paper: 2, 20)"
     )
     time_warp: Few = Field(0, description="SpecAugment: most columns that a point of the log-mel is moved by; 0: off")
-
-
-ProtocolSettings = Linear | Svm | Layer | Retrieval | Finetune
 
 
 class Evaluate(Open):
@@ -134,13 +136,13 @@ class Task(Settings):
     clips: Positive = Field(
         1, description="clips of an item at test time, evenly spaced; scores are averaged (paper: 3)"
     )
-    crops: Literal[1, 3] = Field(1, description="crops of a picture at test time, along its longer side (paper: 3)")
+    crops: Literal[1, 3] = Field(1, description="crops of a frame at test time, along its longer side (paper: 3)")
     train_clips: Positive = Field(
         1, description="augmented clips per training item for probes (paper: 25 video, 100 audio); 1: one plain clip"
     )
     views: dict[str, Any] = Field(
         default_factory=dict,
-        description="what differs from the run's views video_global and audio_global, e.g. size: 224 (paper, finetuning)",
+        description="changes to the run's views video_global and audio_global, e.g. size: 224 (paper, finetuning)",
     )
     changes: dict[str, Any] = Field(
         default_factory=dict, description="settings of evaluate.<protocol> that differ here"

@@ -1,51 +1,47 @@
-"""Stage `evaluate`: what the encoders of one run are worth on held-out clips, by one task."""
+"""Stage `evaluate`: judges the encoders of one run on held-out clips, by one task."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from xkd import csv_files, runs, tracking
+from xkd import registry, runs, tracking
 from xkd.data import manifest as manifests
-from xkd.downstream import notes, score_file
-from xkd.downstream.features import Clips, Key
-from xkd.downstream.metrics import (
-    DECIMALS,
-    Retrieved,
-    Scores,
-    chance,
-    confusion,
-    per_class,
-    ranking_intervals,
-    summarise,
-)
-from xkd.downstream.protocols import PROTOCOLS, Job, Result
+from xkd.downstream import finetune as _finetune  # noqa: F401  these modules attach what our own protocols run
+from xkd.downstream import layer as _layer  # noqa: F401
+from xkd.downstream import linear as _linear  # noqa: F401
+from xkd.downstream import notes
+from xkd.downstream import search as _search  # noqa: F401
+from xkd.downstream.features import ClipOutputs, Key
+from xkd.downstream.job import EvaluationJob
+from xkd.downstream.metrics import DECIMALS, chance_rates, confusion, per_class, ranking_intervals, summarise
+from xkd.downstream.score_file import write_scores
+from xkd.downstream.scores import Judged
 from xkd.errors import UserError
-from xkd.files import check_output, files_in, read_json, replacing, sha256, write_json
+from xkd.files import files_in, read_json, write_json
 from xkd.models.encoder import Encoder
-from xkd.params import canonical, column, headline, with_views
+from xkd.params import canonical, with_views
 from xkd.params import protocol as params_of_protocol
+from xkd.protocols import headline_metrics
 from xkd.recipe import Recipe
-from xkd.runs import CONFIG, TRACKING
+from xkd.runs import evaluations, records
 from xkd.settings import Params, Retrieval, Task
 from xkd.training.export import load_encoders, load_heads, load_recipe, weights_files
 
-SPLITS = ("train", "test")
-TIMES = ".times.json"
-BESIDE = PREDICTIONS, CONFUSION, SCORES = (".predictions.csv", ".confusion.csv", ".scores.parquet")
+JUDGED_SPLITS = ("train", "test")
 
 
 def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: bool = False) -> None:
-    """Evaluates a run and writes `out`, and `<task>.predictions.csv`, `.confusion.csv`,
-    `.scores.parquet` and `.times.json` beside it.
+    """Evaluates a run and writes `out`, and `<task>.predictions.csv`, `.confusion.csv`, `.scores.parquet` and `.times.json`
+    beside it.
 
     Args:
         params: settings; groups `evaluate` and `tasks` are used. How clips are seen is the run's own recipe.
@@ -61,77 +57,105 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: 
             split, or a clip that cannot be read. Earlier results stay as they are.
     """
     started = time.perf_counter()
-    settings = params_of_protocol(params, task)
-    chosen_task = params.tasks[task]
+    job = _job(params, manifest, run, task)
+    identity = {"dataset": job.dataset, "ablation": job.recipe.ablation, "seed": job.seed, "task": task}
+    evaluations.check_free(out, [manifest, *files_in(run)], identity, force)
+    judged = _judged(job, task)
+    results = {
+        **identity,
+        "protocol": job.task.protocol,
+        "manifest": job.manifest.hash,
+        "encoders": runs.encoders_hash(run),
+        **_results(job, judged),
+    }
+    predictions = [_of_fold(_predictions(one), one.fold) for one in judged]
+    confusions = [_of_fold(confusion(one.scores, one.test), one.fold) for one in judged]
+    evaluations.write_files(
+        out, results, pd.concat(predictions), pd.concat(confusions), partial(write_scores, folds=judged)
+    )
+    for note in results["notes"]:
+        print(f"xkd: note: {task}: {note}", file=sys.stderr)
+    shown = [out, *map(out.with_suffix, (evaluations.PREDICTIONS, evaluations.CONFUSION))]
+    _track(params, results, job.recipe, run, shown)
+    write_json(out.with_suffix(evaluations.TIMES), {"seconds": round(time.perf_counter() - started, 2)})
+
+
+def _job(params: Params, manifest: Path, run: Path, task: str) -> EvaluationJob[Any]:
+    """Reads the run and the list of clips, and checks that they fit each other and the task."""
+    settings, chosen = params_of_protocol(params, task), params.tasks[task]
     recipe, encoders = load_recipe(run), load_encoders(run)
-    seed = read_json(run / CONFIG)["seed"]
     clips, prepared = manifests.read_manifest(manifest), _summary(manifest)
-    _check_outputs(out, [manifest, *files_in(run)], (prepared["dataset"], recipe.ablation, seed, task), force)
-    _check_settings(prepared["clips"], manifest, recipe, chosen_task)
-    for fold in chosen_task.folds or (None,):
-        _check_labels(clips, manifest, fold, trains=not isinstance(settings, Retrieval))
-    encoders = _readable(encoders, chosen_task.modalities, clips, manifest)
-    job = Job(
-        encoders=encoders,
+    _check_settings(prepared["clips"], manifest, recipe, chosen)
+    for fold in chosen.folds or (None,):
+        _check_labels(clips, manifest, fold, registry.protocols[chosen.protocol].learns_labels)
+    return EvaluationJob(
+        encoders=_readable(encoders, chosen.modalities, clips, manifest),
         heads=load_heads(run),
         weights=weights_files(run),
         recipe=with_views(recipe, params, task),
-        seed=seed,
+        seed=read_json(run / runs.CONFIG)["seed"],
         manifest=clips,
         path=manifest,
         dataset=prepared["dataset"],
-        task=chosen_task,
+        task=chosen,
         settings=settings,
         batch_size=params.evaluate.batch_size,
     )
-    folds: dict[str | None, dict[str, Any]] = {}
-    parts: list[score_file.Part] = []
-    for fold, (test, scores, chosen, remarks) in _evaluated(job, task):
-        values, intervals = summarise(scores, test)
-        of_map, of_classes = ranking_intervals(scores, test)
-        folds[fold] = {
-            "items": _items([test], job),
-            "clips": _counts(job, [fold]),
-            "metrics": values,
-            "intervals": intervals | of_map,
-            "chance": chance(scores, test),
-            "per_class": per_class(scores, test),
-            **({"per_class_intervals": of_classes} if of_classes else {}),
-            "chosen": chosen,
-            "notes": _notes(job, fold) + remarks,
-        }
-        parts.append((fold, test, scores))
-    results = {
-        "dataset": prepared["dataset"],
-        "ablation": recipe.ablation,
-        "seed": seed,
-        "task": task,
-        "protocol": chosen_task.protocol,
-        "manifest": clips.hash,
-        "encoders": runs.encoders_hash(run),
-        **_over_folds(folds),
+
+
+def _judged(job: EvaluationJob[Any], task: str) -> list[Judged]:
+    """Runs the protocol; an error names the key of the settings that holds the value."""
+    protocol = job.task.protocol
+    try:
+        return list(registry.protocols[protocol].run(job))
+    except UserError as error:
+        words = str(error)
+        for key in job.task.changes:
+            words = words.replace(f"evaluate.{protocol}.{key}", f"tasks.{task}.changes.{key}")
+        raise UserError(words) from error
+
+
+def _results(job: EvaluationJob[Any], judged: list[Judged]) -> dict[str, Any]:
+    """Returns the results of all folds, or of the only one."""
+    folds = {one.fold: _of_one_fold(job, one) for one in judged}
+    if len(folds) == 1:
+        return folds[judged[0].fold]
+    counts = {"items": _items([one.test for one in judged], job), "clips": _counts(job, list(folds))}
+    return _over_folds(folds) | counts
+
+
+def _of_one_fold(job: EvaluationJob[Any], judged: Judged) -> dict[str, Any]:
+    scores, test = judged.scores, judged.test
+    values, intervals = summarise(scores, test)
+    of_map, of_classes = ranking_intervals(scores, test)
+    remarks = dict.fromkeys(note for one in scores for note in one.notes)
+    return {
+        "items": _items([test], job),
+        "clips": _counts(job, [judged.fold]),
+        "metrics": values,
+        "intervals": intervals | of_map,
+        "chance": chance_rates(scores, test),
+        "per_class": per_class(scores, test),
+        **({"per_class_intervals": of_classes} if of_classes else {}),
+        "chosen": {key: value for one in scores for key, value in one.chosen.items()},
+        "notes": [*_notes(job, judged.fold), *remarks],
     }
-    if len(folds) > 1:
-        results |= {"items": _items([test for _, test, _ in parts], job), "clips": _counts(job, list(folds))}
-    _write(out, results, parts)
-    for note in results["notes"]:
-        print(f"xkd: note: {task}: {note}", file=sys.stderr)
-    _track(params, results, recipe, run, [out, *map(out.with_suffix, (PREDICTIONS, CONFUSION))])
-    write_json(out.with_suffix(TIMES), {"seconds": round(time.perf_counter() - started, 2)})
 
 
-def _items(tests: list[Clips], job: Job[Any]) -> dict[str, int]:
-    """Distinct sources that the test clips are made of, for each modality that is judged."""
-    judged = sorted({modality for _, modality in job.encoders}, reverse=True)
-    return {modality: len({name for test in tests for name in test.items[modality].tolist()}) for modality in judged}
+def _items(tests: list[ClipOutputs], job: EvaluationJob[Any]) -> dict[str, int]:
+    """Counts the distinct sources that the test clips are made of, for each modality that is judged."""
+    return {
+        modality: len({name for test in tests for name in test.items[modality].tolist()})
+        for modality in reversed(job.modalities)
+    }
 
 
-def _counts(job: Job[Any], folds: list[str | None]) -> dict[str, Any]:
-    """Clips that took part, those that the list of the data set names for it, and why the others were left out.
+def _counts(job: EvaluationJob[Any], folds: list[str | None]) -> dict[str, Any]:
+    """Counts the clips that took part and those that the data set's list names, and says why the others were left out.
 
     A clip that several folds train on, or test, counts once.
     """
-    rows = {split: [job.manifest.split(split, fold).all_rows for fold in folds] for split in SPLITS}
+    rows = {split: [job.manifest.split(split, fold).all_rows for fold in folds] for split in JUDGED_SPLITS}
     listed = {split: of[0] if len(of) == 1 else pd.concat(of).drop_duplicates() for split, of in rows.items()}
     return {
         **{split: int((of["status"] == "ok").sum()) for split, of in listed.items()},
@@ -140,61 +164,21 @@ def _counts(job: Job[Any], folds: list[str | None]) -> dict[str, Any]:
     }
 
 
-def _evaluated(job: Job[Any], task: str) -> Iterator[tuple[str | None, Result]]:
-    """What the protocol says of each fold; an error names the key of the settings that holds the value."""
-    protocol = job.task.protocol
-    try:
-        yield from PROTOCOLS[protocol](job)
-    except UserError as error:
-        words = str(error)
-        for key in job.task.changes:
-            words = words.replace(f"evaluate.{protocol}.{key}", f"tasks.{task}.changes.{key}")
-        raise UserError(words) from error
-
-
-def _notes(job: Job[Any], fold: str | None) -> list[str]:
-    """What the manifest's rows say against the figures of a fold."""
-    train, test = (job.manifest.split(split, fold).rows for split in SPLITS)
+def _notes(job: EvaluationJob[Any], fold: str | None) -> list[str]:
+    """Returns what the manifest's rows say against the figures of a fold."""
+    train, test = (job.manifest.split(split, fold).rows for split in JUDGED_SPLITS)
     trained, tested = (rows["label"].to_numpy(str) for rows in (train, test))
-    modalities = sorted({modality for _, modality in job.encoders})
-    if not isinstance(job.settings, Retrieval):
-        return notes.of_labels(trained, tested) + notes.of_clips(train, test, modalities)
+    of_clips = notes.of_clips(train, test, job.modalities)
+    if registry.protocols[job.task.protocol].learns_labels:
+        return notes.of_labels(trained, tested) + of_clips
     # Nothing is learned from labels here, but they may say what is found.
-    by_label = notes.of_labels(tested, tested) if job.settings.relevant == "label" else []
-    return by_label + notes.of_clips(train, test, modalities)
-
-
-def _write(out: Path, results: dict[str, Any], parts: list[score_file.Part]) -> None:
-    """Writes every file before the first takes its place; the results, which hold the hashes of the others, come last."""
-    with ExitStack() as stack:
-        last = stack.enter_context(replacing(out))
-        beside = {suffix: stack.enter_context(replacing(out.with_suffix(suffix))) for suffix in BESIDE}
-        predictions = [_of_fold(_predictions(scores, test), fold) for fold, test, scores in parts]
-        confusions = [_of_fold(confusion(scores, test), fold) for fold, test, scores in parts]
-        csv_files.write_csv(beside[PREDICTIONS], pd.concat(predictions))
-        csv_files.write_csv(beside[CONFUSION], pd.concat(confusions))
-        score_file.write(beside[SCORES], parts)
-        write_json(last, results | {"files": {suffix: sha256(path) for suffix, path in beside.items()}})
-
-
-def _check_outputs(out: Path, inputs: list[Path], what: tuple[Any, ...], force: bool) -> None:
-    """`out` and the files beside it are free, or hold earlier results of the same run and task."""
-    if out.suffix != ".json":
-        raise UserError(f"--out {out}: JSON is written; give a name that ends in .json")
-    try:
-        earlier = read_json(out)
-        ours = tuple(earlier[key] for key in ("dataset", "ablation", "seed", "task")) == what
-    except (OSError, ValueError, KeyError):
-        ours = False
-    for suffix in (".json", *BESIDE, TIMES):
-        check_output(out.with_suffix(suffix), inputs, force, ours)
+    by_label = isinstance(job.settings, Retrieval) and job.settings.relevant == "label"
+    return (notes.of_labels(tested, tested) if by_label else []) + of_clips
 
 
 def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
-    """The only fold's results, or means over official folds with their spread, and every fold's own."""
+    """Returns means over official folds with their spread, and every fold's own results."""
     parts = list(folds.values())
-    if len(parts) == 1:
-        return parts[0]
     common = [name for name in parts[0]["metrics"] if all(name in part["metrics"] for part in parts)]
     every = {name: np.array([part["metrics"][name] for part in parts]) for name in common}
     return {
@@ -209,7 +193,7 @@ def _over_folds(folds: dict[str | None, dict[str, Any]]) -> dict[str, Any]:
 
 
 def _summary(manifest: Path) -> dict[str, Any]:
-    """What `prepare` says about the clips of a manifest."""
+    """Reads what `prepare` says about the clips of a manifest."""
     path = manifest.with_name("summary.json")
     try:
         summary = read_json(path)
@@ -221,7 +205,7 @@ def _summary(manifest: Path) -> dict[str, Any]:
 
 
 def _check_settings(prepared: dict[str, Any], path: Path, recipe: Recipe, task: Task) -> None:
-    """Encoders judge only clips cut, scaled and sampled as those that they were trained on; larger views need larger clips."""
+    """Refuses clips cut, scaled or sampled otherwise than those of training; larger views may have larger clips."""
     free = {"pack", "shortest", "pad"} | ({"size"} if "size" in task.views.get("video_global", {}) else set())
     for key, trained in recipe.clips.model_dump(mode="json", exclude=free).items():
         if prepared.get(key) != trained:
@@ -231,9 +215,9 @@ def _check_settings(prepared: dict[str, Any], path: Path, recipe: Recipe, task: 
             )
 
 
-def _check_labels(clips: manifests.Manifest, path: Path, fold: str | None, trains: bool) -> None:
+def _check_labels(clips: manifests.Manifest, path: Path, fold: str | None, learns: bool) -> None:
     where_fold = f" of fold '{fold}'" if fold else ""
-    for split in SPLITS:
+    for split in JUDGED_SPLITS:
         rows = clips.split(split, fold).rows
         if rows.empty:
             raise UserError(
@@ -242,7 +226,7 @@ def _check_labels(clips: manifests.Manifest, path: Path, fold: str | None, train
         unlabelled = rows["id"][rows["label"] == ""]
         if len(unlabelled):
             raise UserError(f"{path}: {len(unlabelled)} {split} clips have no label, e.g. {unlabelled.iloc[0]}")
-        if trains and split == "train" and rows["label"].nunique() < 2:
+        if learns and split == "train" and rows["label"].nunique() < 2:
             raise UserError(
                 f"{path}: all {len(rows)} training clips{where_fold} have the label '{rows['label'].iloc[0]}'; a "
                 "classifier needs clips of two labels or more, see the column label"
@@ -252,48 +236,45 @@ def _check_labels(clips: manifests.Manifest, path: Path, fold: str | None, train
 def _readable(
     encoders: dict[Key, Encoder], modalities: tuple[str, ...], clips: manifests.Manifest, path: Path
 ) -> dict[Key, Encoder]:
-    """The encoders that the task judges and whose modality every clip has: a set of sounds is no test of pictures."""
+    """Returns the encoders that the task judges and whose modality every clip has."""
     encoders = {key: encoder for key, encoder in encoders.items() if key[1] in modalities}
-    rows = clips.rows[clips.rows["split"].isin(SPLITS)]
+    rows = clips.rows[clips.rows["split"].isin(JUDGED_SPLITS)]
     chosen = {key: encoder for key, encoder in encoders.items() if rows[f"has_{key[1]}"].all()}
     if not chosen:
         raise UserError(
-            f"{path}: the run has no encoder of {' or '.join(modalities)} that every clip can be shown to; see "
+            f"{path}: the run has no encoder of {' or '.join(modalities)} whose modality every clip has; see "
             "datasets.<name>.require and tasks.<name>.modalities"
         )
     return chosen
 
 
-def _predictions(scores: Sequence[Scores | Retrieved], test: Clips) -> pd.DataFrame:
-    return pd.DataFrame({"id": test.ids, "label": test.labels} | {one.name: one.predicted for one in scores})
+def _predictions(judged: Judged) -> pd.DataFrame:
+    found = {str(one.column): one.predicted for one in judged.scores}
+    return pd.DataFrame({"id": judged.test.ids, "label": judged.test.labels} | found)
 
 
 def _of_fold(table: pd.DataFrame, fold: str | None) -> pd.DataFrame:
     return table if fold is None else table.assign(fold=fold)
 
 
-def _track(params: Params, results: dict[str, Any], recipe: Recipe, run: Path, files: list[Path]) -> None:
-    """Shows the accuracies in a run of their own and beside the curves of the pretraining run."""
-    accuracies = {name: round(value, 2) for name, value in headline(results["metrics"]).items()}
+def _track(params: Params, results: dict[str, Any], recipe: Recipe, run: Path, files: Sequence[Path]) -> None:
+    """Logs the headline figures in a run of their own and beside the curves of the pretraining run."""
+    task, protocol, metrics = results["task"], results["protocol"], results["metrics"]
+    shown = {
+        column: round(metrics[f"{column}.{metric}"], 2)
+        for column, metric in headline_metrics(protocol, metrics).items()
+    }
     settings = {k: results[k] for k in ("dataset", "ablation", "seed", "task", "protocol", "manifest")}
-    settings |= params_of_protocol(params, results["task"]).model_dump(mode="json")
-    key = "evaluate/{dataset}/{ablation}/seed{seed}/{task}".format(**results)
-    name = "{ablation} seed {seed} {task}".format(**results)
+    settings |= params_of_protocol(params, task).model_dump(mode="json")
+    key = f"evaluate/{runs.name_of(results['dataset'], results['ablation'], results['seed'])}/{task}"
+    name = f"{results['ablation']} seed {results['seed']} {task}"
     with tracking.start(tracking.EVALUATION, key, name, settings, {}, digest=_digest(settings)) as tracked:
-        tracked.log_metrics(accuracies)
-        tracked.log_files(files)
+        tracked.log_metrics({str(column): value for column, value in shown.items()})
+        tracked.log_files(list(files))
     foreign = "" if results["dataset"] == recipe.dataset else f"{results['dataset']}."
-    columns = {foreign + column(results["task"], results["protocol"], k): v for k, v in accuracies.items()}
-    pretraining = f"pretrain/{recipe.dataset}/{recipe.ablation}/seed{results['seed']}"
-    tracking.attach(_pretraining_id(run), key=pretraining).log_metrics(columns)
-
-
-def _pretraining_id(run: Path) -> str | None:
-    try:
-        run_id: str | None = read_json(run / TRACKING)["run_id"]
-        return run_id
-    except (OSError, ValueError, KeyError):
-        return None  # tracking is a convenience: a run without it is evaluated all the same
+    columns = {f"{foreign}{column.of_task(task, protocol)}": value for column, value in shown.items()}
+    pretraining = f"pretrain/{runs.name_of(recipe.dataset, recipe.ablation, results['seed'])}"
+    tracking.attach(records.mlflow_id(run), key=pretraining).log_metrics(columns)
 
 
 def _digest(settings: dict[str, Any]) -> str:

@@ -48,11 +48,11 @@ class PretrainJob:
 
     @property
     def name(self) -> str:
-        return f"{self.recipe.dataset}/{self.recipe.ablation}/seed{self.seed}"
+        return runs.name_of(self.recipe.dataset, self.recipe.ablation, self.seed)
 
     @property
     def checkpoints(self) -> Path:
-        return Path("checkpoints") / self.name
+        return runs.CHECKPOINTS / self.name
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _train(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun | No
             tracked.log_steps(rows, key="step")
 
 
-def _finish(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, folder: runs.Folder) -> None:
+def _finish(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, folder: runs.RunFolder) -> None:
     try:
         with folder.writing() as out:
             _write(job, trainer, tracked, out)

@@ -1,4 +1,4 @@
-"""Stage `table`: all metrics to results/table.csv, table.md, paper-comparison.md, report.html and figures."""
+"""Stage `table`: writes results/table.csv, table.md, paper-comparison.md, report.html and figures from all metrics."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from xkd.params import canonical
 from xkd.progress import say, track
 from xkd.report import bars, beside, confusion, curves, differences, embedding_map, page, sample_figures, style
 from xkd.report.collect import Results, collect
-from xkd.report.dataset import DataFacts, facts
+from xkd.report.csv_table import ablation_table
+from xkd.report.dataset import DataFacts, data_facts
 from xkd.report.previews import Previews, contact_sheet, previews_at_hand
-from xkd.report.table import table
 from xkd.settings import Params
 
-FIGURES = ("ablations", "differences", "losses", "diagnostics", "alignment", "reconstructions", "refinement") + (
-    *("embeddings", "confusion", "contact-sheet"),
+REPORT_FILES = (
+    "table.csv",
+    "table.md",
+    "paper-comparison.md",
+    "report.html",
+    *(f"figures/{name}.png" for name in page.FIGURES),
 )
-FILES = ("table.csv", "table.md", "paper-comparison.md", "report.html", *(f"figures/{name}.png" for name in FIGURES))
 
 
 def run(params: Params, out: Path) -> None:
@@ -32,8 +35,8 @@ def run(params: Params, out: Path) -> None:
         UserError: a run is missing or unreadable, or runs were made from different data. Earlier results stay.
     """
     results = collect(params)
-    data = facts(Path("data") / params.dataset, results.manifest)
-    targets = [out / name for name in FILES]
+    data = data_facts(Path("data") / params.dataset, results.manifest)
+    targets = [out / name for name in REPORT_FILES]
     with made.opened(out, "table") as files:
         files.check_free(*targets)
         with files.writing_folder(out) as folder:
@@ -47,14 +50,14 @@ def _make(params: Params, results: Results, data: DataFacts | None, folder: Path
     media = previews_at_hand(params, Path("data") / params.dataset) if data else None
     figures = page.Figures(folder / "figures", _draw(results, media, folder / "figures"))
     shown = page.context(results, data)
-    csv_files.write_csv(folder / "table.csv", table(results))
+    csv_files.write_csv(folder / "table.csv", ablation_table(results))
     (folder / "table.md").write_text(page.markdown(shown))
-    (folder / "paper-comparison.md").write_text(beside.comparison(results))
+    (folder / "paper-comparison.md").write_text(beside.paper_page(results))
     (folder / "report.html").write_text(page.html(shown, results, figures, media))
 
 
 def _track(params: Params, out: Path, manifest: str, files: list[Path]) -> None:
-    """Shows the table and the figures in MLflow, beside the runs that they sum up."""
+    """Logs the table and the figures in MLflow, beside the runs that they are about."""
     settings = {"dataset": params.dataset, "seeds": params.seeds, "ablations": ", ".join(params.ablations)}
     digest = hashlib.sha256(f"{manifest}{canonical(params)}".encode()).hexdigest()[:16]
     tags = {"manifest": manifest}

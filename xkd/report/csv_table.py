@@ -7,50 +7,52 @@ from typing import Any
 
 import pandas as pd
 
+from xkd.protocols import Column
 from xkd.report.collect import Results, Run
 from xkd.report.statistics import Comparison, compare
 
 
-def table(results: Results) -> pd.DataFrame:
-    """One row per ablation in the order of the settings; cells that do not apply are empty.
+def ablation_table(results: Results) -> pd.DataFrame:
+    """Returns one row per ablation in the order of the settings; cells that do not apply are empty.
 
-    Columns: ablation, settings, seeds, trainable_parameters, seconds (mean of pretraining); for every task, such as student.video.linear,
-    `<task>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds) and `.p`, in percent, and `.metric` where it is not
-    top1; clips_train, clips_test, manifest, mlflow_runs; for every entry of `tasks`, such as linear, `<task>.tested_clips` and
+    Columns: ablation, settings, seeds, trainable_parameters, seconds (mean of pretraining); for every column of figures, such as
+    student.video.linear, `<column>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds) and `.p`, in percent,
+    and `.metric` where it is not top1; clips_train, clips_test, manifest, mlflow_runs; for every entry of `tasks`, such as linear, `<task>.tested_clips` and
     `<task>.listed_clips`: test clips that were used, and those that the list of the data set names.
     """
     return pd.DataFrame([_row(results, ablation, runs) for ablation, runs in results.runs.items()])
 
 
-def comparison(results: Results, ablation: str, task: str, reference: str | None = None) -> Comparison | None:
-    """One task of one ablation against `reference` (the baseline unless given); None where the ablation lacks it."""
-    values = results.values(ablation, task)
+def comparison(results: Results, ablation: str, column: Column, reference: str | None = None) -> Comparison | None:
+    """Compares a column of an ablation with that of `reference` (the baseline unless given); None where it lacks the column."""
+    values = results.values(ablation, column)
     reference = reference or results.params.report.baseline
-    return compare(values, results.values(reference, task)) if values else None
+    return compare(values, results.values(reference, column)) if values else None
 
 
-def settings(changes: dict[str, Any]) -> str:
-    """Settings that differ as `group.key=value; ...`."""
+def changed_settings(changes: dict[str, Any]) -> str:
+    """Returns settings that differ as `group.key=value; ...`."""
     return "; ".join(f"{key}={_compact(value)}" for key, value in _leaves(changes))
 
 
 def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
+    tracked = [run.record.tracking.run_id or "" for run in runs]
     row = {
         "ablation": ablation,
-        "settings": settings(results.params.ablations[ablation].changes),
+        "settings": changed_settings(results.params.ablations[ablation].changes),
         "seeds": len(runs),
-        "trainable_parameters": runs[0].trainable_parameters,
-        "seconds": round(sum(run.seconds for run in runs) / len(runs), 1),
+        "trainable_parameters": runs[0].record.metrics.trainable_parameters,
+        "seconds": round(sum(run.record.times.seconds for run in runs) / len(runs), 1),
     }
-    for task in results.tasks:
-        row |= {f"{task}.{column}": value for column, value in _cells(comparison(results, ablation, task)).items()}
-        if (metric := results.metric(task)) != "top1":
-            row[f"{task}.metric"] = metric
+    for column in results.columns:
+        row |= {f"{column}.{name}": value for name, value in _cells(comparison(results, ablation, column)).items()}
+        if (metric := results.metric(column)) != "top1":
+            row[f"{column}.metric"] = metric
     row |= {
         "clips_train": runs[0].clips.train if runs[0].items else None,
         "clips_test": runs[0].clips.test if runs[0].items else None,
         "manifest": results.manifest,
-        "mlflow_runs": ";".join(run.run_id or "" for run in runs) if any(run.run_id for run in runs) else "",
+        "mlflow_runs": ";".join(tracked) if any(tracked) else "",
     }
     for task in (name for name in results.params.tasks if any(name in one[0].scores for one in results.runs.values())):
         scores = runs[0].scores.get(task)
@@ -60,12 +62,12 @@ def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
 
 
 def _whole(count: int | None) -> str:
-    """Text, since a column of whole numbers with gaps would become one of fractions."""
+    """Returns text, since a column of whole numbers with gaps would become one of fractions."""
     return "" if count is None else str(count)
 
 
 def _cells(result: Comparison | None) -> dict[str, float | None]:
-    """Percent to four decimals, p to four significant digits: more than the clips can tell, stable across machines."""
+    """Rounds percent to four decimals and p to four significant digits: more than the clips can tell, equal on all machines."""
     if result is None:
         return dict.fromkeys(("mean", "sd", "difference", "p"))
     return {

@@ -1,7 +1,8 @@
-"""The folder of a run: which files belong to it, and whether they are all there and all of one run.
+"""The files of runs: where they lie, which belong to a run, and whether they are all there and of one run.
 
-`files.json`, the index, names every file with its SHA-256. Whatever reads a run asks here first. A folder of one encoder
-that was copied elsewhere stands for itself.
+`files.json`, the index, names every file with its SHA-256; all that read a run check it here first. A folder of one
+encoder that was copied elsewhere stands for itself. Readers are in `xkd.runs.records`, files of evaluations in
+`xkd.runs.evaluations`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from xkd.errors import UserError
 from xkd.files import sha256, sync, write_json
 from xkd.made import Made
 
+RUNS, CHECKPOINTS, FEATURES = Path("runs"), Path("checkpoints"), Path("features")
 INDEX, ENCODERS = "files.json", "encoders"
 CONFIG, METRICS, TIMES, TRACKING, VERSIONS = "config.json", "metrics.json", "times.json", "mlflow.json", "versions.json"
 HISTORY, STEPS = "history.csv", "steps.csv"
@@ -30,9 +32,14 @@ ENCODER_FILE = re.compile(rf"{ENCODERS}/[^/.][^/]*/[^/.][^/]*")
 Hashes = dict[str, str]
 
 
+def name_of(dataset: str, ablation: str, seed: int | str) -> str:
+    """Returns the name of a run, which is its path in `RUNS` and in `CHECKPOINTS`, too."""
+    return f"{dataset}/{ablation}/seed{seed}"
+
+
 @dataclass(frozen=True)
 class Index:
-    """What `files.json` says: whose files they are, by name with their hashes, and whether all are in place."""
+    """Content of `files.json`: the run's name, its files with their hashes, and whether all are in place."""
 
     run: str = ""
     files: Hashes = field(default_factory=dict)
@@ -40,7 +47,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Folder:
+class RunFolder:
     """A run's folder while this process alone may write there."""
 
     path: Path
@@ -49,9 +56,9 @@ class Folder:
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """Yields a folder for the run's files. At the end they take the places of the earlier ones, all or none.
+        """Yields a folder for the run's files. At the end they replace the earlier ones, all or none.
 
-        Until then the earlier run is as it was. If a kill comes while they change places, no reader takes what is there.
+        Until then the earlier run is as it was. If the process is killed while they are replaced, readers refuse the run.
         """
         folder = self.files.part(self.path / "run")
         folder.mkdir()
@@ -80,8 +87,8 @@ class Folder:
 
 
 @contextmanager
-def reserved(path: Path, run: str) -> Iterator[Folder]:
-    """Keeps a folder for a run, so that nothing is found in its way at the end of training.
+def reserved(path: Path, run: str) -> Iterator[RunFolder]:
+    """Reserves a folder for a run, so that its files can be written at the end of training.
 
     Args:
         run: its name.
@@ -94,16 +101,16 @@ def reserved(path: Path, run: str) -> Iterator[Folder]:
         if holds not in ("", run):
             raise UserError(f"{path}: holds the run {holds}; give another --out for {run}, or remove that run first")
         files.check_free(*map(path.joinpath, (*FILES, INDEX)), *(path / ENCODERS).glob("*/*.safetensors"))
-        yield Folder(path, run, files)
+        yield RunFolder(path, run, files)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is that of a run, complete or not."""
+    """Returns whether a folder is that of a run, complete or not."""
     return bool(_index(folder).files) or all((folder / name).exists() for name in (CONFIG, METRICS))
 
 
 def check(run: Path, again: str = "", weights: bool = True) -> Hashes:
-    """The files of a complete run, by name, with their hashes.
+    """Returns the files of a complete run, by name, with their hashes.
 
     Args:
         again: the command that makes the run.
@@ -119,7 +126,7 @@ def check(run: Path, again: str = "", weights: bool = True) -> Hashes:
 
 
 def check_encoder(folder: Path) -> None:
-    """The same for one encoder's folder, where that is part of a run.
+    """Checks the files of one encoder's folder, where that is part of a run.
 
     Raises:
         UserError: as of `check`.
@@ -136,7 +143,7 @@ def check_encoder(folder: Path) -> None:
 
 
 def encoder_folders(run: Path) -> list[Path]:
-    """The folders of a complete run's encoders, sorted.
+    """Returns the folders of a complete run's encoders, sorted.
 
     Raises:
         UserError: as of `check`.
@@ -145,14 +152,14 @@ def encoder_folders(run: Path) -> list[Path]:
 
 
 def encoders_hash(run: Path) -> str:
-    """Of all encoders that a run's index lists: it tells which weights an evaluation judged."""
+    """Returns the hash of all encoders that a run's index lists: it tells which weights an evaluation judged."""
     files = _index(run).files
     listed = "".join(f"{name} {files[name]}\n" for name in sorted(files) if name.startswith(f"{ENCODERS}/"))
     return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 
 def _index(run: Path) -> Index:
-    """Empty where there is none, or none that xkd wrote."""
+    """Reads the index; an empty one where there is none that xkd wrote."""
     try:
         index = Index(**json.loads((run / INDEX).read_bytes()))
         known = all(name in FILES or ENCODER_FILE.fullmatch(name) for name in index.files)

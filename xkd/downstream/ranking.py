@@ -1,4 +1,4 @@
-"""From the sound of a clip to pictures that go with it, and back: what cross-modal alignment should improve."""
+"""Ranks the clips of one modality by their similarity to a clip of the other."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from sklearn.preprocessing import normalize
 from xkd.downstream.labels import classes_of, targets
 
 QUERIES = 1024  # compared with the whole gallery at once: bounds memory
+Relevant = Callable[[slice], np.ndarray]  # for some queries, which clips (queries, clips) are relevant
 
 
 def embeddings(train: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Outputs of one modality's network as unit vectors around the modality's mean.
+    """Returns outputs of one modality's network as unit vectors around the modality's mean.
 
     Distillation compares modalities in this way: a teacher's outputs are centred before they are targets.
 
@@ -28,7 +29,7 @@ def embeddings(train: np.ndarray, test: np.ndarray) -> np.ndarray:
 
 
 def unit_vectors(outputs_ND: np.ndarray, mean_D: np.ndarray) -> np.ndarray:
-    """Directions (N, D) of outputs as seen from their modality's mean.
+    """Returns the directions (N, D) of outputs from their modality's mean.
 
     What all clips of a modality share says nothing about one of them, and would make all cosines alike.
     """
@@ -36,12 +37,12 @@ def unit_vectors(outputs_ND: np.ndarray, mean_D: np.ndarray) -> np.ndarray:
     return directions_ND
 
 
-def relevance(ids: np.ndarray, labels: np.ndarray, relevant: str) -> Callable[[slice], np.ndarray]:
-    """What counts as found: per query, which clips (queries, clips).
+def relevant_clips(ids: np.ndarray, labels: np.ndarray, relevant: str) -> Relevant:
+    """Returns the function that says which clips are relevant to a query.
 
     Args:
         ids, labels: (clips,).
-        relevant: "clip": its own other half; "label": any clip with a label in common.
+        relevant: "clip": the clip itself; "label": any clip with a label in common.
     """
     if relevant == "clip":
         return lambda queries: ids[queries, None] == ids[None]
@@ -49,15 +50,13 @@ def relevance(ids: np.ndarray, labels: np.ndarray, relevant: str) -> Callable[[s
     return lambda queries: has[queries] @ has.T > 0
 
 
-def retrieve(
-    queries: np.ndarray, gallery: np.ndarray, relevant: Callable[[slice], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
+def retrieve(queries: np.ndarray, gallery: np.ndarray, relevant: Relevant) -> tuple[np.ndarray, np.ndarray]:
     """Ranks the gallery by cosine similarity for each query.
 
     Args:
         queries: (clips, D) unit vectors of one modality.
         gallery: (clips, D) unit vectors of the other, of the same clips in the same order.
-        relevant: of `relevance`.
+        relevant: of `relevant_clips`.
 
     Returns:
         Place of the first relevant clip (clips,), from 1 on; number of the clip that comes first (clips,).
@@ -71,14 +70,14 @@ def retrieve(
     return np.concatenate(ranks), np.concatenate(nearest)
 
 
-def share(clips: int, relevant: Callable[[slice], np.ndarray]) -> float:
-    """The share of clips that are relevant to a query, mean over queries; `relevant` as in `retrieve`."""
+def relevant_share(clips: int, relevant: Relevant) -> float:
+    """Returns the share of clips that is relevant to a query, mean over queries."""
     starts = range(0, clips, QUERIES)
     return sum(int(relevant(slice(start, min(start + QUERIES, clips))).sum()) for start in starts) / clips**2
 
 
 def places(similarity_NM: np.ndarray, found_NM: np.ndarray) -> np.ndarray:
-    """Place (N,) of each query's first relevant clip, from 1 on.
+    """Returns the place (N,) of each query's first relevant clip, from 1 on.
 
     Equal similarities count against the query: outputs that are all alike find nothing.
 

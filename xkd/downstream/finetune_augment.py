@@ -1,6 +1,7 @@
-"""What finetuning does to a batch (paper section 4; method section 4): RandAugment, erasing, time warp, masks, mixup and cutmix.
+"""Augments batches of finetuning (paper section 4): RandAugment, erasing, time warp, masks, mixup and cutmix.
 
-All off by default. Draws come from torch's global generator; the caller seeds it.
+All are off by default. Draws come from torch's global generator; the caller seeds it. Mixup and cutmix are our own, since
+torchvision's draw other boxes and in another order, and results would change.
 """
 
 from __future__ import annotations
@@ -37,50 +38,50 @@ def _log_mels_augmented(view: Tensor, settings: Finetune) -> Tensor:
 
 
 def mix(view: Tensor, target: Tensor, settings: Finetune) -> tuple[Tensor, Tensor]:
-    """Mixup or cutmix of a batch with itself, labels in the same proportion.
+    """Mixes a batch with itself by mixup or cutmix, and labels in the same proportion.
 
     Args:
-        view: (B, ...), its last two axes are what cutmix cuts.
+        view: (B, ...); cutmix cuts its last two axes.
         target: (B, classes), sums to 1 per clip.
     """
     if not (settings.mixup or settings.cutmix) or len(view) < 2:
         return view, target
     cuts = settings.cutmix and (not settings.mixup or torch.rand(()).item() < SWITCH)
     strength = settings.cutmix if cuts else settings.mixup
-    share = torch.distributions.Beta(strength, strength).sample().item()
+    weight = torch.distributions.Beta(strength, strength).sample().item()
     other, other_target = view.roll(1, 0), target.roll(1, 0)
     if cuts:
         rows, columns = view.shape[-2:]
-        height, width = (round(length * (1 - share) ** 0.5) for length in (rows, columns))
+        height, width = (round(length * (1 - weight) ** 0.5) for length in (rows, columns))
         top, left = (int(torch.randint(room + 1, ())) for room in (rows - height, columns - width))
         view = view.clone()
         view[..., top : top + height, left : left + width] = other[..., top : top + height, left : left + width]
-        share = 1 - height * width / (rows * columns)
+        weight = 1 - height * width / (rows * columns)
     else:
-        view = share * view + (1 - share) * other
-    return view, share * target + (1 - share) * other_target
+        view = weight * view + (1 - weight) * other
+    return view, weight * target + (1 - weight) * other_target
 
 
 def _rand_augmented(clip: Tensor, settings: Finetune) -> Tensor:
-    """The same operations for all pictures of a clip (3, T, H, W)."""
+    """Applies the same operations to all frames of a clip (3, T, H, W)."""
     from torchvision.transforms import v2
 
     operations, magnitude = settings.rand_augment
     mean, std = (torch.tensor(v, device=clip.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
-    pictures = ((clip.transpose(0, 1) * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    changed: Tensor = v2.RandAugment(num_ops=operations, magnitude=magnitude)(pictures)
+    frames = ((clip.transpose(0, 1) * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    changed: Tensor = v2.RandAugment(num_ops=operations, magnitude=magnitude)(frames)
     return ((changed.float() / 255 - mean) / std).transpose(0, 1)
 
 
 def _erased(clip: Tensor, probability: float) -> Tensor:
     from torchvision.transforms import v2
 
-    pictures: Tensor = v2.RandomErasing(p=probability)(clip.transpose(0, 1))
-    return pictures.transpose(0, 1)
+    frames: Tensor = v2.RandomErasing(p=probability)(clip.transpose(0, 1))
+    return frames.transpose(0, 1)
 
 
 def _warped(clip: Tensor, most: int) -> Tensor:
-    """SpecAugment's time warp: a column moves by up to `most`, and both sides (1, M, F) are stretched to meet there."""
+    """Moves a column of a log-mel (1, M, F) by up to `most` and stretches both sides to meet there: SpecAugment's time warp."""
     columns = clip.shape[-1]
     room = min(most, (columns - 1) // 2)
     column = int(torch.randint(room, columns - room, ()))
@@ -94,7 +95,7 @@ def _warped(clip: Tensor, most: int) -> Tensor:
 
 
 def _masked(clip: Tensor, settings: Finetune) -> Tensor:
-    """SpecAugment (Park et al. 2019): bands and columns set to 0, the mean of normalised log-mels."""
+    """Sets bands and columns to 0, the mean of normalised log-mels: SpecAugment (Park et al. 2019)."""
     from torchaudio.transforms import FrequencyMasking, TimeMasking
 
     for kind, (count, width) in ((FrequencyMasking, settings.mel_masks), (TimeMasking, settings.time_masks)):

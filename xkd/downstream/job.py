@@ -1,0 +1,147 @@
+"""One evaluation: the encoders of a run, the clips to judge them on, and their features (paper section 4)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from xkd import fingerprint, runs
+from xkd.data.loader import Batch, Loader, eval_loader
+from xkd.data.manifest import Manifest
+from xkd.downstream.features import ClipOutputs, Key, device, extract
+from xkd.downstream.store import stored
+from xkd.files import sha256
+from xkd.models.encoder import Encoder
+from xkd.models.head import ProjectionHead
+from xkd.params import canonical
+from xkd.progress import track
+from xkd.recipe import Recipe
+from xkd.settings import FrozenSettings, Settings, Task
+
+Settings_co = TypeVar("Settings_co", bound=Settings, covariant=True)
+
+
+@dataclass(frozen=True)
+class EvaluationJob(Generic[Settings_co]):
+    """The encoders of a run, the clips to judge them on, and how.
+
+    Attributes:
+        encoders, heads: by owner and modality; a run without teachers has no heads.
+        weights: file of each encoder's weights.
+        recipe: the run's settings, with the task's views.
+        manifest, path: the clips, and the file that lists them.
+        dataset: name of the clips' data set.
+        task: folds, and views per clip.
+        settings: of the task's protocol.
+        batch_size: clips per forward pass.
+    """
+
+    encoders: dict[Key, Encoder]
+    heads: dict[Key, ProjectionHead]
+    weights: dict[Key, Path]
+    recipe: Recipe
+    seed: int
+    manifest: Manifest
+    path: Path
+    dataset: str
+    task: Task
+    settings: Settings_co
+    batch_size: int
+
+    @property
+    def folds(self) -> tuple[str | None, ...]:
+        """Official folds to go through; one that is None: the column split."""
+        return self.task.folds or (None,)
+
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities that are judged, sorted."""
+        return sorted({modality for _, modality in self.encoders})
+
+    def ids(self, split: str, fold: str | None) -> list[str]:
+        """Returns the usable clips of a split, in order."""
+        return self.manifest.split(split, fold).ids
+
+    def rows(self, split: str | None) -> pd.DataFrame:
+        """Returns the manifest's rows of a split (None: of all)."""
+        return (self.manifest.split(split) if split else self.manifest).rows
+
+    def loader(self, modalities: list[str], split: str | None, first: int = 0, augmented: int | None = None) -> Loader:
+        """Returns the views of a split's clips (None: of all), from the first-th on; see `eval_loader`."""
+        return eval_loader(
+            self.recipe,
+            self.path,
+            split,
+            self.batch_size,
+            modalities,
+            clips=self.task.clips,
+            crops=self.task.crops,
+            augmented=augmented,
+            first=first,
+        )
+
+    def features(self: EvaluationJob[FrozenSettings], split: str | None, augmented: int | None = None) -> ClipOutputs:
+        """Returns frozen features of the encoders that the protocol judges, for every clip of a split (None: of all)."""
+        networks = {
+            key: e.to(device()).features for key, e in self.encoders.items() if key[0] in self.settings.encoders
+        }
+        title = f"{split or 'all'} clips"
+
+        def batches_from(first: int, keys: list[Key]) -> Iterator[Batch]:
+            return track(self.loader(sorted({modality for _, modality in keys}), split, first, augmented), title)
+
+        origins = {key: self._origin(key, augmented) for key in networks}
+        return stored(self._folder(split, augmented), networks, origins, self.rows(split), batches_from)
+
+    def frozen_folds(self: EvaluationJob[FrozenSettings]) -> Iterator[tuple[str | None, ClipOutputs, ClipOutputs]]:
+        """Yields each fold with features of its training and its test clips; they are extracted once for all folds."""
+        split = None if self.task.folds else "train"
+        if self.task.train_clips > 1:
+            train = _side_by_side([self.features(split, augmented=i) for i in range(self.task.train_clips)])
+        else:
+            train = self.features(split)
+        test = self.features(None if self.task.folds else "test")
+        for fold in self.folds:
+            yield fold, train.take(self.ids("train", fold)), test.take(self.ids("test", fold))
+
+    def outputs(self, networks: dict[Key, Any], fold: str | None) -> ClipOutputs:
+        """Returns the outputs of networks that were trained here for the test clips of a fold."""
+        split = None if fold else "test"
+        views = track(self.loader([modality for _, modality in networks], split), f"{split or 'all'} clips")
+        return extract(networks, views, self.rows(split)).take(self.ids("test", fold))
+
+    def _origin(self, key: Key, augmented: int | None) -> dict[str, Any]:
+        """Returns all that decides the features of an encoder."""
+        groups = self.recipe.model_dump(mode="json", include={"clips", "logmel", "views"})
+        return {
+            "weights": self._weight_hashes[key],
+            "manifest": self.manifest.hash,
+            "views": {"clips": self.task.clips, "crops": self.task.crops, "augmented": augmented},
+            "settings": groups,
+            "code": [
+                fingerprint.module(f"xkd.{name}") for name in ("data.loader", "encoders.folder", "downstream.store")
+            ],
+        }
+
+    @cached_property
+    def _weight_hashes(self) -> dict[Key, str]:
+        return {key: sha256(path) for key, path in self.weights.items()}
+
+    def _folder(self, split: str | None, augmented: int | None) -> Path:
+        """Returns where features of these views lie: tasks of equal views share it, and no others do."""
+        shown = {"task": self.task.views, "clips": self.task.clips, "crops": self.task.crops, "augmented": augmented}
+        views = hashlib.sha256(canonical(shown).encode()).hexdigest()[:8]
+        run = runs.name_of(self.recipe.dataset, self.recipe.ablation, self.seed)
+        return runs.FEATURES / run / f"{self.dataset}-{split or 'all'}-{views}"
+
+
+def _side_by_side(parts: list[ClipOutputs]) -> ClipOutputs:
+    outputs = {key: np.concatenate([part.outputs[key] for part in parts], axis=1) for key in parts[0].outputs}
+    return ClipOutputs(parts[0].ids, parts[0].labels, parts[0].items, outputs)

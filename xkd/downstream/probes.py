@@ -1,0 +1,125 @@
+"""Probes of frozen features: what a classifier is fitted on, and how its scores become those of clips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.preprocessing import normalize
+
+from xkd.downstream.features import ClipOutputs, Key
+from xkd.downstream.job import EvaluationJob
+from xkd.downstream.labels import several
+from xkd.downstream.scores import Judged, Scores
+from xkd.progress import track
+from xkd.protocols import Column
+from xkd.settings import MODALITY_NAMES
+
+
+@dataclass(frozen=True)
+class ProbeInput:
+    """Frozen features of one encoder, or of both of an owner side by side, with the labels to learn.
+
+    Each view of a training clip is an example; the score of a test clip is the mean over its views.
+
+    Attributes:
+        owner, modality: whose features these are; modality "both" where they are of both.
+        train: (examples, D) features.
+        labels: (examples,) labels; several of one clip are joined.
+        items: per factor that features vary with (see `ClipOutputs.items_of`), (examples,) names.
+        test: (test clips * views, D) features.
+        test_labels: (test clips * views,) labels, which nothing is fitted on.
+        clips: number of test clips.
+    """
+
+    owner: str
+    modality: str
+    train: np.ndarray
+    labels: np.ndarray
+    items: list[np.ndarray]
+    test: np.ndarray
+    test_labels: np.ndarray
+    clips: int
+
+    def column(self, method: str) -> Column:
+        """Returns the name of a method's figures."""
+        return Column(self.owner, self.modality, method)
+
+    def scores(self, method: str, values: np.ndarray, classes: np.ndarray, **about: Any) -> Scores:
+        """Returns the scores of the test clips.
+
+        Args:
+            method: one of the protocol's methods.
+            values: (test clips * views, classes), higher is better.
+            classes: (classes,) names.
+            about: `chosen` and `notes` of `Scores`.
+        """
+        means = values.reshape(self.clips, -1, values.shape[-1]).mean(1)
+        return clip_scores(self.column(method), means, classes, self.labels, **about)
+
+
+def probed(job: EvaluationJob[Any], fit: Callable[[ProbeInput], Iterable[Scores]]) -> Iterator[Judged]:
+    """Fits probes on frozen features of each encoder, and of both modalities of an owner together.
+
+    Args:
+        fit: returns the scores of one or more classifiers that it has fitted on the training examples.
+
+    Yields:
+        The scores of each fold.
+    """
+    for fold, train, test in job.frozen_folds():
+        sets = list(_example_sets(train, test))
+        found = [one for examples in track(sets, f"{job.task.protocol} probes") for one in fit(examples)]
+        yield Judged(fold, test, found)
+
+
+def clip_scores(column: Column, values: np.ndarray, classes: np.ndarray, labels: np.ndarray, **about: Any) -> Scores:
+    """Returns the scores (clips, classes) of a classifier of these training labels.
+
+    Where mean average precision is all that counts they have the precision of the score file, so that the file gives the
+    same figures.
+    """
+    joined = several(labels)
+    return Scores(column, values.astype(np.float32) if joined else values, classes, joined, **about)
+
+
+def concatenate(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
+    """Returns features of both modalities side by side, each L2-normalised: (clips, D_v + D_a)."""
+    return np.concatenate([normalize(video), normalize(audio)], axis=1)
+
+
+def _example_sets(train: ClipOutputs, test: ClipOutputs) -> Iterator[ProbeInput]:
+    """Yields the features of each encoder, then those of both of an owner."""
+    for owner in sorted({owner for owner, _ in train.outputs}):
+        keys: list[Key] = [(owner, modality) for modality in MODALITY_NAMES if (owner, modality) in train.outputs]
+        for _, modality in keys:
+            yield _examples(owner, modality, keys=[(owner, modality)], train=train, test=test)
+        if len(keys) == 2:
+            yield _examples(owner, "both", keys, train, test)
+
+
+def _examples(owner: str, modality: str, keys: list[Key], train: ClipOutputs, test: ClipOutputs) -> ProbeInput:
+    features, test_features = (_joined([part.outputs[key] for key in keys]) for part in (train, test))
+    (clips, views, width), repeats = test_features.shape, features.shape[1]
+    return ProbeInput(
+        owner,
+        modality,
+        train=features.reshape(-1, width),
+        labels=np.repeat(train.labels, repeats),
+        items=[np.repeat(names, repeats) for names in train.items_of(modality)],
+        test=test_features.reshape(-1, width),
+        test_labels=np.repeat(test.labels, views),
+        clips=clips,
+    )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Returns features (clips, views, D): of one modality, or of both side by side, where all crops of a moment go with its audio."""
+    if len(parts) == 1:
+        return parts[0]
+    video, audio = parts
+    audio = np.repeat(audio, video.shape[1] // audio.shape[1], axis=1)
+    flat = concatenate(*(part.reshape(-1, part.shape[-1]) for part in (video, audio)))
+    return flat.reshape(*video.shape[:2], -1)
