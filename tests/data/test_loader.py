@@ -17,7 +17,7 @@ def clips(monkeypatch):
     store = FakeClips(10)
     rows = pd.DataFrame({"label": [*store.labels, "3"]})
     monkeypatch.setattr(loader, "open_rows", lambda whole, split, fold: store if split != "empty" else FakeClips(0))
-    monkeypatch.setattr(loader.manifest, "read", lambda path: SimpleNamespace(rows=rows))
+    monkeypatch.setattr(loader.manifest, "read_manifest", lambda path: SimpleNamespace(rows=rows))
     return store
 
 
@@ -61,8 +61,8 @@ def test_classes_are_the_sorted_labels_of_the_whole_manifest():
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_manifest_is_read_once(monkeypatch, workers):
-    read, reads = loader.manifest.read, []
-    monkeypatch.setattr(loader.manifest, "read", lambda path: reads.append(path) or read(path))
+    read, reads = loader.manifest.read_manifest, []
+    monkeypatch.setattr(loader.manifest, "read_manifest", lambda path: reads.append(path) or read(path))
     assert len(list(loader.train_loader(augmented(workers), "m", seed=0))) == 2
     assert reads == ["m"]
 

@@ -70,7 +70,9 @@ def test_evaluation_leaves_it_out():
 def test_batches_are_the_same_wherever_it_runs(monkeypatch, augment, workers):
     store = FakeClips(4)
     monkeypatch.setattr(loader, "open_rows", lambda whole, split, fold: store)
-    monkeypatch.setattr(loader.manifest, "read", lambda path: type("Whole", (), {"rows": {"label": _Labels()}})())
+    monkeypatch.setattr(
+        loader.manifest, "read_manifest", lambda path: type("Whole", (), {"rows": {"label": _Labels()}})()
+    )
     batches = loader.train_loader(noisy(augment=augment, workers=workers), "m", seed=3)
     batches.set_epoch(2)
     (batch,) = batches

@@ -113,7 +113,7 @@ def test_short_clips_make_batches_for_training_and_evaluation(short):
 
 def test_a_store_in_another_process_reads_the_same_without_the_manifest(short, monkeypatch):
     store = open_clips(short)
-    monkeypatch.setattr(manifest, "read", lambda path: pytest.fail("the manifest was read again"))
+    monkeypatch.setattr(manifest, "read_manifest", lambda path: pytest.fail("the manifest was read again"))
     before = [store.video(1), store.audio(1, 0.1)]  # opens a file
     copy = pickle.loads(pickle.dumps(store))
     assert (copy.ids, copy.labels, copy.seconds(1)) == (store.ids, store.labels, store.seconds(1))

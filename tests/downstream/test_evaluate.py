@@ -111,7 +111,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     monkeypatch.setattr(job, "eval_loader", lambda recipe, path, split, size, *_, **__: Views(split, size))
     monkeypatch.setattr(finetune, "train_loader", lambda *_, batch_size, **__: Views("train", batch_size))
-    monkeypatch.setattr(evaluate.manifests, "read", lambda path: FakeManifest())
+    monkeypatch.setattr(evaluate.manifests, "read_manifest", lambda path: FakeManifest())
     monkeypatch.setattr(runs, "FEATURES", tmp_path / "features")
     tracking = Tracking()
     monkeypatch.setattr(evaluate, "tracking", tracking)

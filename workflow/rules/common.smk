@@ -118,9 +118,7 @@ def dataset_plugins(wildcards) -> str:
 
 def recipe_plugins(wildcards) -> str:
     """Hashes of the plugins that train a row."""
-    return canonical(
-        plugins.code(recipe(SETTINGS, wildcards.ablation, PARAMS).plugins)
-    )
+    return canonical(plugins.code(recipe(SETTINGS, wildcards.ablation, PARAMS).plugins))
 
 
 def task_plugins(wildcards) -> str:
@@ -157,7 +155,6 @@ def task_settings(wildcards) -> str:
     )
     settings = protocol(SETTINGS, wildcards.task, PARAMS).model_dump(mode="json")
     return canonical({"task": task, "protocol": settings})
-    )
 
 
 def used_manifests() -> list[str]:
@@ -179,8 +176,7 @@ def table_settings(wildcards) -> str:
         name: {"kind": entry.kind, "limit": entry.limit}
         for name, entry in SETTINGS.datasets.items()
     }
-    code = plugins.code(map(Path, SETTINGS.plugins))
-    return canonical(settings | {"datasets": datasets, "plugin_code": code})
+    return canonical(settings | {"datasets": datasets})
 
 
 def evaluations(ablation: str) -> list[str]:
