@@ -145,7 +145,7 @@ def _prepared(settings: params.Params, folder: Path, films: int) -> tuple[list[P
 
 
 def _batches(make: Callable, store: ClipStore, clips: int) -> None:
-    """What a worker of the loader does."""
+    """Does the work of a worker of the loader."""
     items = []
     for number in range(clips):
         index = number % len(store)

@@ -199,5 +199,5 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where its parameters are."""
+    """The device of its parameters."""
     return next(module.parameters()).device

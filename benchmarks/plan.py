@@ -1,4 +1,4 @@
-"""What `xkd plan` predicts against measured training steps: time and memory of runs that it was not told about.
+"""Compares the predictions of `xkd plan` with measured training steps: time and memory of runs that it was not told about.
 
     python -m benchmarks.plan
 

@@ -1,4 +1,4 @@
-"""What `prepare` costs and what it saves, as ratios measured in one run on one core.
+"""Measures what `prepare` costs and what it saves, as ratios in one run on one core.
 
     python -m benchmarks.prepare film.mp4 other.mp4
 

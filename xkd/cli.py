@@ -15,7 +15,7 @@ from typing import Any, Literal
 import click
 
 from xkd import __version__, invocation, launcher, progress
-from xkd.command import Contents, Dimensions, epilog_of, names_of
+from xkd.command import Contents, Dimensions, epilog_of, load_plugins, names_of
 from xkd.failures import fail
 
 SHELLS = {
@@ -41,6 +41,14 @@ params_option = click.option(
     show_default=True,
     show_envvar=True,
     help="Settings file; it may extend another one.",
+)
+plugin_option = click.option(
+    "--plugin",
+    type=PATH,
+    multiple=True,
+    expose_value=False,
+    callback=load_plugins,
+    help="Python file that registers the encoder's backbone. May be given several times.",
 )
 
 
@@ -186,6 +194,7 @@ def import_weights_command(**arguments: Any) -> None:
 @click.argument("sources", nargs=-1, required=True, type=PATH)
 @click.option("--output", type=PATH, required=True, help="Parquet file: file, start, end, vector.")
 @click.option("--batch-size", type=FROM_ONE, default=16, show_default=True, help="Clips per batch.")
+@plugin_option
 @force_option
 def embed_command(**arguments: Any) -> None:
     """Compute features of media files.
@@ -213,6 +222,7 @@ def embed_command(**arguments: Any) -> None:
 @click.option("--video", is_flag=True, help="Also write an MP4 beside the PNG, with audio.")
 @click.option("--start", type=click.FloatRange(min=0), help="Second at which the view begins.  [default: the middle]")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed that chooses the masked patches.")
+@plugin_option
 @force_option
 def show_command(**arguments: Any) -> None:
     """Draw one media file as a model sees it.

@@ -121,3 +121,11 @@ def _level_option(level: progress.Level) -> Callable[[click.Context, click.Param
 def _debug(ctx: click.Context, option: click.Parameter, value: bool) -> None:
     if value:
         os.environ[DEBUG] = "1"
+
+
+def load_plugins(_context: click.Context, _option: click.Parameter, files: tuple[Path, ...]) -> None:
+    """Imports the plugin files of an option, before its verb runs."""
+    if files:
+        from xkd import plugins
+
+        plugins.load(map(str, files))

@@ -38,7 +38,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class CollapseSign:
-    """How to judge a column at the end of training; the first threshold that is crossed counts.
+    """A rule that judges a column at the end of training; the first threshold that is crossed counts.
 
     Attributes:
         title: heading in the report, such as "teacher entropy / log K, video".

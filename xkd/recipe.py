@@ -42,7 +42,7 @@ class Recipe(Base):
 
     @property
     def has_teachers(self) -> bool:
-        """Whether there are heads, local views and teachers: distillation and alignment need them, reconstruction does not."""
+        """Says if there are heads, local views and teachers: distillation and alignment need them, reconstruction does not."""
         return bool(self.weights.keys() & {"distillation", "alignment"}) or self._plugin_needs("needs_teachers")
 
     def _plugin_needs(self, what: str) -> bool:

@@ -238,7 +238,7 @@ def test_split_keeps_order_and_hash(prepared):
 def test_processes_that_crash_or_hang_cost_one_task_each():
     tasks = [(number,) for number in range(5)]
     results = list(run_guarded(crash_hang_or_double, tasks, lambda _: 5.0, processes=2))
-    assert [0, 6, 8] == [results[i] for i in (0, 3, 4)]
+    assert [results[i] for i in (0, 3, 4)] == [0, 6, 8]
     assert results[1:3] == [Failure("decoder crashed"), Failure("decoder hung")]
 
 

@@ -22,7 +22,7 @@ FILE_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Window:
-    """How a file is cut: `length` frames or samples a clip, at `rate` per second, of one modality; `pad` as in clips.pad."""
+    """The way a file is cut: `length` frames or samples a clip, at `rate` per second, of one modality; `pad` as in clips.pad."""
 
     modality: str
     length: int

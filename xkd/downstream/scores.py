@@ -78,7 +78,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Retrieved:
-    """What each test clip retrieves from the other modality.
+    """The clips that each test clip retrieves from the other modality.
 
     Attributes:
         column: owner, modality of the query and method.

@@ -1,1 +1,1 @@
-"""Trained encoders as things to use: one folder each, theirs or yours, from raw pictures or sound to a vector."""
+"""Trained encoders, one folder each: they turn raw frames or a waveform into a vector."""

@@ -136,7 +136,7 @@ class EncoderConfig(Settings):
 
     @model_validator(mode="after")
     def _fed_as_its_modality(self) -> EncoderConfig:
-        if self.input.MODALITY != self.modality:
+        if self.modality != self.input.MODALITY:
             raise ValueError(f"the input is not that of an encoder of {self.modality}")
         return self
 

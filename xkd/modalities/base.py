@@ -162,7 +162,7 @@ class Feeder(nn.Module):
 
 
 class Modality(ABC):
-    """What the rest of the code must know of a modality.
+    """The interface of a modality: all that the rest of the code needs to know of it.
 
     Attributes:
         name: as in settings, files and columns.

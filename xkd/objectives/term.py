@@ -16,7 +16,7 @@ from xkd.logged import LoggedColumn
 
 @dataclass(frozen=True)
 class RunSizes:
-    """What a term is built for.
+    """The modalities and sizes that a term is built for.
 
     Attributes:
         modalities: those that the run trains, video first.
@@ -33,7 +33,7 @@ class RunSizes:
 
 @dataclass
 class Outputs:
-    """What a term gets of a batch, per modality, in float32.
+    """The networks' outputs for a batch, which terms are computed from; per modality, in float32.
 
     Attributes:
         patches_BNP, predicted_BNP, hidden_BM: the global view's patches, the decoder's prediction of all of them, and the
@@ -57,7 +57,7 @@ class Outputs:
 
 @dataclass
 class Values:
-    """What a term gives for a batch: losses, whose average is minimised, and scalars that are only logged."""
+    """The results of a term: losses, whose average is minimised, and scalars that are only logged."""
 
     losses: dict[str, Tensor]
     diagnostics: dict[str, Tensor] = field(default_factory=dict)

@@ -1,1 +1,1 @@
-"""What a run will take, from its settings alone: parameters, arithmetic, memory, storage and time."""
+"""Predicts from the settings alone what a run takes: parameters, arithmetic, memory, storage and time."""

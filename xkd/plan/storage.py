@@ -62,16 +62,14 @@ def clip_inventory(params: Params, name: str, train: int | None = None) -> ClipI
     if train is None and path.exists():
         return _from_manifest(path, clips, streams)
     splits, source = ({"train": train}, "--clips") if train is not None else _expected(entry, name)
-    total, prepared, packed = sum(splits.values()), 0.0, 0.0
     known = catalogue.known_datasets().get(entry.kind)
     seconds = known.seconds if known else OTHER_SECONDS
-    if "video" in streams:
-        wide = 1 if known and known.generated else WIDTH_TO_HEIGHT
-        pixels = total * math.ceil(seconds * clips.fps) * clips.size**2 * wide
-        prepared, packed = prepared + pixels * BITS_PER_PIXEL / 8, packed + 3 * pixels
-    if "audio" in streams:
-        prepared += total * seconds * AUDIO_BIT_RATE / 8
-        packed += total * seconds * clips.sample_rate * 2
+    wide = 1 if known and known.generated else WIDTH_TO_HEIGHT
+    pixels = math.ceil(seconds * clips.fps) * clips.size**2 * wide
+    of_frames = pixels * BITS_PER_PIXEL / 8, 3 * pixels
+    of_samples = seconds * AUDIO_BIT_RATE / 8, seconds * clips.sample_rate * 2
+    sizes = dict(zip(MODALITIES, (of_frames, of_samples), strict=True))
+    prepared, packed = (sum(splits.values()) * sum(sizes[stream][kind] for stream in streams) for kind in (0, 1))
     return ClipInventory(splits, source, streams, prepared, packed if clips.pack else 0.0)
 
 

@@ -45,7 +45,7 @@ class RunVersions(RootModel[dict[str, str | None]]):
 
 
 class ClipsUsed(BaseModel):
-    """How many clips took part and how many the data set's list names, and why the others did not; over folds, each clip once."""
+    """Counts of the clips that took part and of those that the data set's list names, with reasons; over folds, each clip once."""
 
     train: int
     test: int

@@ -1,4 +1,4 @@
-"""What params.yaml may say, as typed, frozen models, one module per section: the truth about every key.
+"""The settings of params.yaml as typed, frozen models, one module per section.
 
 Each key's meaning, unit, bounds and source in the paper stands here; defaults are the released setting.
 `workflow/schemas/params.schema.json` is generated from these models. `xkd.params` reads the file. Values of settings are

@@ -38,15 +38,15 @@ class Dataset(Settings):
 
 
 class Clips(Settings):
-    """What a training-ready clip is, after `prepare`."""
+    """The training-ready clips that `prepare` makes."""
 
     seconds: float = Field(4.0, gt=0, le=3600, description="length of a training clip in seconds (paper: 4)")
     fps: float = Field(8.0, gt=0, le=1000, description="frames per second (paper: 8)")
-    size: Size = Field(128, description="shorter side of the prepared picture in pixels")
+    size: Size = Field(128, description="shorter side of the prepared frames in pixels")
     sample_rate: int = Field(16000, ge=1, le=1_000_000, description="audio samples per second, mono (paper: 16000)")
     pack: bool = Field(False, description="also keep decoded clips as memory-mapped arrays; for small data sets")
     shortest: float = Field(
-        0.0, ge=0, description="seconds that a clip must last to be usable; 0: whatever has a frame or some sound"
+        0.0, ge=0, description="seconds that a clip must last to be usable; 0: every clip that has a frame or a sample"
     )
     pad: Literal["hold", "loop"] = Field(
         "hold",
@@ -56,7 +56,7 @@ class Clips(Settings):
 
 
 class Limits(Settings):
-    """What one media file may be. Whatever lies outside is left out with the reason; nothing else depends on these."""
+    """Limits of one media file. A file outside of them is left out, with the reason; nothing else depends on them."""
 
     seconds: float = Field(21600.0, gt=0, description="most seconds of a file")
     side: Positive = Field(16384, description="most pixels of either side of a frame")

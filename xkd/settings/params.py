@@ -33,7 +33,7 @@ class Ablation(Settings):
 
 
 class Base(Settings):
-    """What a pretraining job depends on."""
+    """The settings that a pretraining job depends on."""
 
     dataset: Name
     clips: Clips

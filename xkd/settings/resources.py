@@ -8,7 +8,7 @@ from xkd.settings.base import Few, Positive, Settings, Size
 
 
 class Request(Settings):
-    """What one job of a stage asks of the machine or of a cluster's scheduler. It changes results by rounding at most."""
+    """The resources that one job of a stage asks of the machine or of a cluster's scheduler. It changes results by rounding at most."""
 
     cpus: Positive = Field(1, description="processor cores (per node)")
     memory_gb: float = Field(4.0, gt=0, le=1e6, description="main memory in GB (per node)")
@@ -35,7 +35,7 @@ class PretrainRequest(GpuRequest):
 
 
 class Resources(Settings):
-    """What the jobs of each stage ask for; an edit reruns nothing."""
+    """The resources of each stage's jobs; an edit reruns nothing."""
 
     download: Request = Request()
     prepare: Request = Request()

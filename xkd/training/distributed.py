@@ -36,7 +36,7 @@ class TrainingGroup:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files."""
+        """Says if this process is the one that writes files."""
         return self.rank == 0
 
     def alone(self) -> TrainingGroup:
@@ -83,7 +83,7 @@ class TrainingGroup:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What any process finds wrong inside ends all of them, and the first one says what it is.
+        """Ends all processes with an error that any of them raises inside; the first one reports it.
 
         Raises:
             UserError: in the first process, where any raised one.

@@ -79,12 +79,12 @@ class Objective(nn.Module):
 
     @property
     def compares_clips(self) -> bool:
-        """Whether a term needs the whole batch at once; the others are averages over clips."""
+        """Says if a term needs the whole batch at once; the others are averages over clips."""
         return any(term.compares_clips for term in self.terms.values())
 
     @property
     def masks(self) -> bool:
-        """Whether students see only a part of the global view's patches."""
+        """Says if students see only a part of the global view's patches."""
         return all(term.masks for term in self.terms.values())
 
     @property

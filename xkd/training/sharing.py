@@ -1,4 +1,4 @@
-"""How processes and parts share a batch: what each of them gets, and how their results become the batch's.
+"""Shares a batch between processes and parts, and combines their results into those of the batch.
 
 Shapes: B clips, R rows (clips of all student views), K logits, D width.
 """
@@ -22,7 +22,7 @@ SHARED_OUTPUTS = ("features_BD", "student_RK", "teacher_BK")  # what terms that 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an objective gets of a batch, or of a part of it.
+    """The inputs of the objective: a batch, or a part of it.
 
     Attributes:
         views: per modality the global view, then the local views, B rows each.

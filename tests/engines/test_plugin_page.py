@@ -1,0 +1,65 @@
+"""The example of docs/plugins.md, copied from the page, as a row of the miniature."""
+
+import json
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+from engine_project import ROOT, row_of
+
+sys.path.insert(0, str(ROOT / "tests"))
+from docs_blocks import blocks_of
+
+BLOCKS = blocks_of(ROOT / "docs" / "plugins.md", ROOT)
+(PLUGIN,) = (block for block in BLOCKS if block.file)
+(ROW,) = (yaml.safe_load(block.text) for block in BLOCKS if block.kind == "settings" and "ablations" in block.text)
+
+
+@pytest.fixture(scope="module")
+def project(by_snakemake):
+    """The finished miniature with the plugin and its row, which was planned and run."""
+    before = by_snakemake.settings()
+    path = by_snakemake.root / PLUGIN.file
+    path.parent.mkdir()
+    path.write_text(PLUGIN.text)
+    by_snakemake.write(before | {"plugins": ROW["plugins"], "ablations": before["ablations"] | ROW["ablations"]})
+    assert by_snakemake.planned() == sorted([*row_of("xkd_barlow", seeds=[0]), "table"])
+    done = by_snakemake.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield by_snakemake
+    by_snakemake.write(before)
+    done = by_snakemake.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_row_is_in_the_table_the_report_and_mlflow_as_ours_are(project):
+    from mlflow import MlflowClient
+
+    table = pd.read_csv(project.root / "results" / "table.csv").set_index("ablation")
+    assert table.loc["xkd_barlow", ["student.video.linear.mean", "student.both.linear.mean"]].notna().all()
+    page = (project.root / "results" / "report.html").read_text()
+    assert "xkd_barlow" in page and "Barlow Twins, students" in page
+    run = json.loads((project.root / "runs/miniature/xkd_barlow/seed0/mlflow.json").read_text())
+    metrics = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}").get_run(run["run_id"]).data.metrics
+    assert {"barlow", "loss", "student.video.linear"} <= set(metrics)
+
+
+def test_the_term_is_trained(project):
+    steps = pd.read_csv(project.root / "runs/miniature/xkd_barlow/seed0/steps.csv")
+    assert steps["barlow"].notna().all() and steps["barlow"].std() > 0
+    assert steps["alignment_students"].isna().all()
+    others = pd.read_csv(project.root / "runs/miniature/xkd/seed0/steps.csv")
+    assert "barlow" not in others
+
+
+def test_a_mistyped_setting_of_the_plugin_is_one_line_with_a_suggestion(project):
+    settings = project.settings()
+    settings["ablations"]["xkd_barlow"]["changes"]["objective"]["barlow"] = {"redundency": 1}
+    (project.root / "typo.yaml").write_text(yaml.safe_dump(settings))
+    done = project.snakemake(XKD_PARAMS="typo.yaml")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "xkd: error: typo.yaml: ablations.xkd_barlow.changes: unknown key 'objective.barlow.redundency'; "
+        "did you mean 'redundancy'?"
+    )
