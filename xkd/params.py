@@ -40,7 +40,7 @@ def load(path: str | Path = "params.yaml") -> Params:
         UserError: one line naming the file, the key, what is wrong and, for a typo, the nearest key.
     """
     values = _read(Path(path))
-    plugins.load(_plugins(values, path))
+    plugins.use(_plugins(values, path))
     params = validated(Params, values, str(path))
     _check_results(Path(params.results), path)
     known = set(params.ablations)
@@ -75,7 +75,7 @@ def load(path: str | Path = "params.yaml") -> Params:
 def _plugins(values: dict[str, Any], path: str | Path) -> list[str]:
     """Returns the files that settings name as plugins; they are imported before names that they register are validated."""
     files = values.get("plugins", [])
-    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+    if not isinstance(files, list) or not all(isinstance(file, str) and file.isprintable() for file in files):
         raise UserError(f"{path}: plugins: expected a list of Python files, found {shown(files)}")
     return files
 

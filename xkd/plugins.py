@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from xkd import protocols as _ours  # noqa: F401  registers our own; its code counts where it is read, not where settings are
@@ -31,15 +31,31 @@ def load(paths: Iterable[str]) -> None:
         file = Path(path).resolve()
         code = _code(file, path)
         if _loaded.get(file) != code:
-            for kind in registry.ALL:
-                kind.forget(file)
+            _forget(file)
             _import(file, path)
             _loaded[file] = code
+
+
+def use(paths: Collection[str]) -> None:
+    """Imports plugin files, and forgets all others: settings know the names of their own plugins only.
+
+    Args, Raises: as of `load`.
+    """
+    wanted = {Path(path).resolve() for path in paths}
+    for file in [file for file in _loaded if file not in wanted]:
+        _forget(file)
+        del _loaded[file]
+    load(paths)
 
 
 def code(files: Iterable[Path | None]) -> dict[str, str]:
     """Returns the hashes of plugin files by file name; None stands for code of our own and is left out."""
     return {file.name: code_of_file(file) for file in sorted({file for file in files if file})}
+
+
+def _forget(file: Path) -> None:
+    for kind in registry.ALL:
+        kind.forget(file)
 
 
 def _code(file: Path, shown: str) -> str:

@@ -65,7 +65,7 @@ def project(settings, tmp_path_factory):
         for ablation in params.ablations:
             run = runs.RUNS / runs.name_of("talking_digits", ablation, 0)
             save_encoders(build_networks(recipe_of(params, ablation), 0), recipe_of(params, ablation), 0, run)
-            _complete(run, manifests.read(data / "manifest.csv").hash)
+            _complete(run, manifests.read_manifest(data / "manifest.csv").hash)
             for task in params.tasks:
                 out = folder_of("talking_digits", ablation, 0) / f"{task}.json"
                 evaluate.run(params, data / "manifest.csv", run, task, out)
@@ -90,7 +90,7 @@ def _complete(run: Path, manifest: str) -> None:
 
 def test_its_figures_are_those_of_scikit_learn(project):
     """Features on disk are what every protocol judges."""
-    rows = manifests.read(project.root / "data/talking_digits/manifest.csv").rows
+    rows = manifests.read_manifest(project.root / "data/talking_digits/manifest.csv").rows
     (train, test) = (rows[rows["split"] == split]["label"].to_numpy(str) for split in ("train", "test"))
     features = {}
     for split in ("train", "test"):

@@ -25,7 +25,7 @@ def project(by_snakemake):
     path.write_text(PLUGIN.text)
     by_snakemake.write(before | {"plugins": ROW["plugins"], "ablations": before["ablations"] | ROW["ablations"]})
     assert by_snakemake.planned() == sorted([*row_of("xkd_barlow", seeds=[0]), "table"])
-    done = by_snakemake.snakemake()
+    done = by_snakemake.snakemake(XKD_TRACKING="on")
     assert done.returncode == 0, done.stdout + done.stderr
     yield by_snakemake
     by_snakemake.write(before)

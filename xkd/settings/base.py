@@ -72,8 +72,8 @@ class Known:
         if name not in names:
             raise PydanticCustomError(
                 "unknown_name",
-                "no {kind} '{name}'{hint}",
-                {"kind": self.registry.kind, "name": name, "hint": suggest(name, names)},
+                "no {kind} {name}{hint}",
+                {"kind": self.registry.kind, "name": repr(name[:100]), "hint": suggest(name, names)},
             )
         return name
 
