@@ -236,7 +236,8 @@ def test_quiet_and_verbose_before_and_after_the_verb(run, stage, tmp_path):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script_and_how_to_install_it(run, shell):
     shown = run("completion", shell).out.splitlines()
-    assert shown[0].startswith("# ") and f"xkd completion {shell}" in shown[0]
+    assert shown[0].startswith("# ")
+    assert f"xkd completion {shell}" in shown[0]
     assert any("_XKD_COMPLETE" in line for line in shown)
 
 

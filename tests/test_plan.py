@@ -204,7 +204,7 @@ def test_seeds_and_evaluations_are_in_the_sum():
     assert plan["total"]["flops"] == pytest.approx(len(SETTINGS.seeds) * one_seed)
 
 
-@pytest.mark.parametrize("task, passes", [
+@pytest.mark.parametrize(("task", "passes"), [
     ({}, 500 + 500),
     ({"clips": 2, "crops": 3}, 6 * (500 + 500)),
     ({"clips": 2, "train_clips": 4}, 4 * 500 + 2 * 500),
