@@ -59,7 +59,8 @@ def test_every_verb_explains_itself(run, verb):
     assert f"Usage: xkd {verb}" in done.out
     assert "Examples:\n    " in done.out.split("Options:")[1]
     listed = re.search(rf"^  {verb} +(.*)$", run("--help").out, re.MULTILINE)
-    assert listed and not listed[1].endswith("..."), "shorten the first line; move the rest to a second paragraph"
+    assert listed
+    assert not listed[1].endswith("..."), "shorten the first line; move the rest to a second paragraph"
 
 
 def test_every_verb_stands_in_one_section():

@@ -110,9 +110,14 @@ def test_leftovers_of_a_killed_process_go_and_those_of_others_stay(tmp_path, wri
 
 def test_an_error_leaves_what_was_there(tmp_path, write):
     path = write("a.txt", "one")
-    with pytest.raises(RuntimeError), made.opened(tmp_path, "test") as files, files.writing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way():
+        with made.opened(tmp_path, "test") as files, files.writing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_text() == "one"
     assert sorted(os.listdir(tmp_path)) == [".xkd-test.jsonl", "a.txt"]
 

@@ -24,7 +24,8 @@ def refused(tmp_path, monkeypatch, capsys):
         with pytest.raises(SystemExit) as stopped:
             cli.main()
         said = capsys.readouterr().err
-        assert stopped.value.code == 2 and len(said.splitlines()) == 1, said
+        assert stopped.value.code == 2, said
+        assert len(said.splitlines()) == 1, said
         after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         assert {path: after.get(path) for path in before} == before
         return said

@@ -225,9 +225,9 @@ def test_what_is_no_file_is_one_line(refused, tmp_path):
 
 @pytest.mark.parametrize(
     "results",
-    ["", ".", "..", "/", "../out", "a/../b", "a//b", "a b", "a\nb", "r$(touch X)", "r`touch X`", "r;touch X", "r'x'", 'r"x"',
-     "{x}", "~/r", "-r", "r/-x", ".git", "data", "data/mine", "Data", "runs", "evals/x", "xkd", "workflow/x", "r/", "a" * 600,
-     "r\u200b", "\u0433", 3, None, ["r"]],
+    ["", ".", "..", "/", "../out", "a/../b", "a//b", "a b", "a\nb", "r$(touch X)", "r`touch X`", "r;touch X", "r'x'",
+     'r"x"', "{x}", "~/r", "-r", "r/-x", ".git", "data", "data/mine", "Data", "runs", "evals/x", "xkd", "workflow/x",
+     "r/", "a" * 600, "r\u200b", "\u0433", 3, None, ["r"]],
 )  # fmt: skip
 def test_results_go_to_a_folder_of_their_own_with_a_plain_name(refused, results):
     assert "results" in refused(at("results", results))

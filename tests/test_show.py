@@ -63,7 +63,7 @@ def run_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """Three seconds in which frames and audio get louder and brighter together: brightness = seconds / 3, loudness half of that."""
+    """Three seconds in which frames get brighter and audio louder: brightness = seconds / 3, loudness half of that."""
     path = tmp_path_factory.mktemp("media") / "clip.mp4"
     levels = np.arange(round(SECONDS * FPS)) / (SECONDS * FPS)
     frames = [np.full((32, 32, 3), 255 * level, np.uint8) for level in levels]

@@ -15,7 +15,10 @@ from xkd.data.sources.acquire import roots_of
 from xkd.errors import UserError
 from xkd.files import read_json
 
-ROWS = "id,path,split,fold,label,seconds,fps,width,height,sample_rate,has_video,has_audio,video_source,audio_source,digest,status,reason\n"
+ROWS = (
+    "id,path,split,fold,label,seconds,fps,width,height,sample_rate,has_video,has_audio,"
+    "video_source,audio_source,digest,status,reason\n"
+)
 
 
 @pytest.mark.parametrize(

@@ -100,8 +100,8 @@ def test_clips_of_two_items_are_held_out_by_both():
     generator = np.random.default_rng(0)
     digits = generator.integers(0, 5, 3000)
     labels = LETTERS[digits]
-    scans = np.array([f"{d}s{i}" for d, i in zip(digits, generator.integers(0, 40, 3000))])
-    recordings = np.array([f"{d}r{i}" for d, i in zip(digits, generator.integers(0, 40, 3000))])
+    scans = np.array([f"{d}s{i}" for d, i in zip(digits, generator.integers(0, 40, 3000), strict=True)])
+    recordings = np.array([f"{d}r{i}" for d, i in zip(digits, generator.integers(0, 40, 3000), strict=True)])
     fit, held = linear.hold_out(labels, [scans, recordings], 0.2)
     for names in (scans, recordings):
         assert not set(names[fit]) & set(names[held])

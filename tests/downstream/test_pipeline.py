@@ -96,7 +96,7 @@ def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol
 
 
 def test_results_count_the_listed_clips_and_why_some_were_left_out(project, params):
-    """One of the listed clips of each split cannot be used, a third one is unusable in fold a only as a training clip."""
+    """One listed clip of each split cannot be used; a third one is unusable in fold a only as a training clip."""
     whole = manifests.read_manifest(project / "manifest.csv")
     table = whole.all_rows.assign(fold=["a" if number % 2 else "b" for number in range(60)])
     for split, reasons in {
@@ -339,7 +339,7 @@ def joined(project, tmp_path_factory):
     third, tested = np.arange(len(rows)) % 3 == 0, rows["split"] == "test"
     other = np.where(third, np.where(tested, "never", "untested"), np.where(rows["label"] > "5", "high", "low"))
     manifests.write_manifest(
-        folder / "manifest.csv", rows.assign(label=[";".join(two) for two in zip(rows["label"], other)])
+        folder / "manifest.csv", rows.assign(label=[";".join(two) for two in zip(rows["label"], other, strict=True)])
     )
     return folder
 

@@ -81,10 +81,11 @@ def loads(settings, path):
     path.write_text(yaml.safe_dump(settings))
     try:
         params.load(path)
+        return True
     except UserError as error:
-        assert "\n" not in str(error)
-        return False
-    return True
+        said = str(error)
+    assert "\n" not in said
+    return False
 
 
 def miniature():

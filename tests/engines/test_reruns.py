@@ -1,4 +1,4 @@
-"""What reruns after which edit, in both engines. Stages are stand-ins; settings, code fingerprints and rules are real."""
+"""Reruns after each kind of edit, in both engines. Stages are stand-ins; settings, fingerprints and rules are real."""
 
 import os
 

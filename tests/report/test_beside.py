@@ -225,7 +225,7 @@ def test_without_a_data_set_of_the_paper_the_page_says_that_nothing_compares(pro
 
 
 def test_given_encoders_are_compared_by_where_they_come_from(kinetics):
-    """The released ones stand beside figures of their own pretraining set, as teachers, whatever the settings pretrain on."""
+    """The released ones stand beside figures of their own pretraining set, as teachers, whatever the settings say."""
     kinetics.values["datasets"]["digits"]["kind"] = "manifest"
     for row, origin in (
         ("xkd", "released file XKD_pretext_audioset_ep799vid_teacher.pth.tar"),

@@ -55,7 +55,7 @@ def test_similarity_is_the_cosine_of_what_differs_from_the_mean():
 
 def test_table_tells_before_from_after(project):
     table = cross_modal.shared_space_table(collect(project.params))
-    rows = {row[0]: dict(zip(table.header, row)) for row in table.rows}
+    rows = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
     assert set(rows) == {"xkd", "no_refinement"}, "the others have no heads"
     assert rows["xkd"]["own other half nearest, after"] == rows["xkd"]["nearest has the same label, after"] == "100.0"
     assert float(rows["xkd"]["own other half nearest, before"]) < 50
