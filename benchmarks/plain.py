@@ -1,9 +1,9 @@
 """The training step written down plainly, as a baseline for `benchmarks.step`: the formulas of the paper one by one.
 
 Softmax attention is explicit and its weights are kept everywhere, in the teacher's last block too; all patches are
-embedded, then those of the mask dropped; each network cuts its own patches; the refinement builds the cross-modal matrix;
-clipping, AdamW and the teachers' moving average go parameter by parameter. Norms, activations and the cross-entropy are
-PyTorch's own. Shapes as in `xkd.models` and `xkd.objectives`.
+embedded, then those of the mask dropped; each network cuts its own patches; the refinement builds the cross-modal
+matrix; clipping, AdamW and the teachers' moving average go parameter by parameter. Norms, activations and the
+cross-entropy are PyTorch's own. Shapes as in `xkd.models` and `xkd.objectives`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compares the predictions of `xkd plan` with measured training steps: time and memory of runs that it was not told about.
+"""Compares the predictions of `xkd plan` with measured training steps: time and memory of runs that are new to it.
 
     python -m benchmarks.plan
 

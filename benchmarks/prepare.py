@@ -2,9 +2,9 @@
 
     python -m benchmarks.prepare film.mp4 other.mp4
 
-Cost: clips per second of `prepare` (probe, decode, transcode, decode the result) against ffmpeg's own transcode of the same
-files to the same size and rates. Saving: random cuts of a training view's length read from prepared clips against the
-same cuts read from the originals with decord and PyAV. ffmpeg must be installed; it is only measured against.
+Cost: clips per second of `prepare` (probe, decode, transcode, decode the result) against ffmpeg's own transcode of the
+same files to the same size and rates. Saving: random cuts of a training view's length read from prepared clips against
+the same cuts read from the originals with decord and PyAV. ffmpeg must be installed; it is only measured against.
 """
 
 from __future__ import annotations

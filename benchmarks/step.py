@@ -1,6 +1,7 @@
-"""The training step against a plain implementation of the same formulas, as ratios measured in one run.
+r"""The training step against a plain implementation of the same formulas, as ratios measured in one run.
 
-    python -m benchmarks.step --params workflow/presets/paper.yaml --batch 4 --pairs 5 --precision float32 --precision bfloat16
+    python -m benchmarks.step --params workflow/presets/paper.yaml --batch 4 --pairs 5 \
+        --precision float32 --precision bfloat16
     python -m benchmarks.step --params params.yaml --pairs 200
     python -m benchmarks.step --params workflow/presets/paper.yaml --gpu --batch 8 --batch 32
 
@@ -40,7 +41,7 @@ ROUNDING = {"float32": 1e-4, "bfloat16": 1e-2}
 
 
 class OurStep:
-    """The step as `xkd pretrain` takes it, at the schedules' first values; the supervised yardstick's with ten labels."""
+    """The step of `xkd pretrain`, at the schedules' first values; the supervised yardstick's has ten labels."""
 
     def __init__(self, networks: Networks, recipe: Recipe):
         training, chosen = recipe.training, recipe.objective

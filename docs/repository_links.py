@@ -1,7 +1,7 @@
 """Makes links to files outside docs/ work on the site, as a hook of MkDocs.
 
-A link such as `../xkd/objectives/alignment.py` works in a checkout and on a forge. On the site, each such file becomes a
-page under repository/. A link to a file that does not exist is left as it is, and the strict build refuses it.
+A link such as `../xkd/objectives/alignment.py` works in a checkout and on a forge. On the site, each such file becomes
+a page under repository/. A link to a file that does not exist is left as it is, and the strict build refuses it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SHOWN = "repository"
 
 
 def on_files(files: Files, config) -> Files:
-    """Adds a page for every file of the repository that a page links to, and for the files that such a page links to."""
+    """Adds a page for every file of the repository that a page links to, and for the files that those pages link to."""
     pending = [(page.content_string, posixpath.join("docs", page.src_uri)) for page in files.documentation_pages()]
     known = set()
     while pending:

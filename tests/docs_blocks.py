@@ -1,13 +1,13 @@
 """Finds the code blocks of the documentation and says how each of them is tried.
 
-A block's kind is the language of its fence (```sh); a ```text block is shown, not tried. A comment above a block may say
-why it is not tried, or name a file that its text is written to, for the blocks below it:
+A block's kind is the language of its fence (```sh); a ```text block is shown, not tried. A comment above a block may
+say why it is not tried, or name a file that its text is written to, for the blocks below it:
 
     <!-- not run: downloads 390 GB -->
     <!-- file: my_clips.yaml -->
 
-Not sybil: it evaluates block by block, and most of ours need more (one plan for the commands of all pages, settings merged
-down a page, files shared between blocks), which would all be evaluators of our own.
+Not sybil: it evaluates block by block, and most of ours need more (one plan for the commands of all pages, settings
+merged down a page, files shared between blocks), which would all be evaluators of our own.
 """
 
 from __future__ import annotations

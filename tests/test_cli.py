@@ -59,7 +59,8 @@ def test_every_verb_explains_itself(run, verb):
     assert f"Usage: xkd {verb}" in done.out
     assert "Examples:\n    " in done.out.split("Options:")[1]
     listed = re.search(rf"^  {verb} +(.*)$", run("--help").out, re.MULTILINE)
-    assert listed and not listed[1].endswith("..."), "shorten the first line; move the rest to a second paragraph"
+    assert listed
+    assert not listed[1].endswith("..."), "shorten the first line; move the rest to a second paragraph"
 
 
 def test_every_verb_stands_in_one_section():
@@ -236,7 +237,8 @@ def test_quiet_and_verbose_before_and_after_the_verb(run, stage, tmp_path):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script_and_how_to_install_it(run, shell):
     shown = run("completion", shell).out.splitlines()
-    assert shown[0].startswith("# ") and f"xkd completion {shell}" in shown[0]
+    assert shown[0].startswith("# ")
+    assert f"xkd completion {shell}" in shown[0]
     assert any("_XKD_COMPLETE" in line for line in shown)
 
 

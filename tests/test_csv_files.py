@@ -53,7 +53,8 @@ def test_no_cell_is_a_formula_and_all_come_back(tmp_path):
     csv_files.write_csv(tmp_path / "a.csv", table)
     with open(tmp_path / "a.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert not any(runs(row["text"]) for row in rows) and sum(map(runs, HARMFUL)) == len(HARMFUL) - 1
+    assert not any(runs(row["text"]) for row in rows)
+    assert sum(map(runs, HARMFUL)) == len(HARMFUL) - 1
     assert [row["text"] for row in rows[len(HARMFUL) :]] == list(HARMLESS)
     assert {row["number"] for row in rows} == {"-1.5"}
     assert csv_files.read_csv(tmp_path / "a.csv")["text"].tolist() == table["text"].tolist()
@@ -73,7 +74,8 @@ def test_lists_and_manifests_keep_ids_that_look_like_formulas(tmp_path):
     rows = table.assign(**{name: "" for name in manifest.MANIFEST_COLUMNS if name not in table})
     digest = manifest.write_manifest(tmp_path / "manifest.csv", rows)
     found = manifest.read_manifest(tmp_path / "manifest.csv")
-    assert found.all_rows["id"].tolist() == found.all_rows["label"].tolist() == ids and found.hash == digest
+    assert found.all_rows["id"].tolist() == found.all_rows["label"].tolist() == ids
+    assert found.hash == digest
     rows.to_csv(
         tmp_path / "before.csv", index=False, columns=list(manifest.MANIFEST_COLUMNS)
     )  # as earlier versions wrote it

@@ -232,7 +232,8 @@ def test_extras_that_the_pages_install_exist():
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for command in _of("pip"):
         named = [name for word in command.words for name in re.findall(r"\[(\w+)\]$", word)]
-        assert command.words[1] == "install" and set(named) <= set(extras), str(command)
+        assert command.words[1] == "install", str(command)
+        assert set(named) <= set(extras), str(command)
 
 
 def test_exported_variables_are_read_somewhere():

@@ -121,8 +121,8 @@ def test_real_stages_keep_apart():
 
 STAGES = ("download", "prepare", "pretrain", "evaluate", "table")
 RUNS = "pretrain evaluate"
-# Parts of the package by the longest prefix of a module's name, and the stages that an edit of their code reruns. What is
-# not here reruns nothing: command line, plan, show, tracking, definitions of settings.
+# Parts of the package by the longest prefix of a module's name, and the stages that an edit of their code reruns. What
+# is not here reruns nothing: command line, plan, show, tracking, definitions of settings.
 RERUNS = {
     "data": "download prepare pretrain evaluate table",
     "data.allocator": RUNS,

@@ -1,7 +1,7 @@
 """The package's folders form the layers that docs/architecture.md draws, and few modules are needed everywhere.
 
-Imports are found by grimp, the library beneath import-linter. Import-linter takes layers from its own configuration only,
-so they would stand there a second time.
+Imports are found by grimp, the library beneath import-linter. Import-linter takes layers from its own configuration
+only, so they would stand there a second time.
 """
 
 import subprocess

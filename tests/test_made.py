@@ -61,8 +61,10 @@ def test_a_file_of_the_user_is_neither_replaced_nor_removed(tmp_path, write):
     with pytest.raises(UserError, match="mine.txt: is not known to be a file of `xkd test`"):
         write("sub/mine.txt", "other")
     with made.opened(tmp_path, "test") as files:
-        assert not files.remove(mine) and files.sweep(tmp_path / "sub", keep=set()) == [mine]
-    assert mine.read_text() == "mine" and [path.name for path in mine.parent.iterdir()] == ["mine.txt"]
+        assert not files.remove(mine)
+        assert files.sweep(tmp_path / "sub", keep=set()) == [mine]
+    assert mine.read_text() == "mine"
+    assert [path.name for path in mine.parent.iterdir()] == ["mine.txt"]
 
 
 def test_the_same_content_takes_the_place_of_what_is_there(tmp_path, write):
@@ -79,7 +81,8 @@ def test_a_file_changed_since_is_set_aside(tmp_path, write, capsys):
             assert not files.remove(path)
         write("a.txt", "new")
         assert (tmp_path / f"a.txt.set-aside-{number}").read_text() == f"edited {number}"
-        assert path.read_text() == "new" and f"a.txt.set-aside-{number}" in capsys.readouterr().err
+        assert path.read_text() == "new"
+        assert f"a.txt.set-aside-{number}" in capsys.readouterr().err
 
 
 def test_links_never_count_as_files_of_xkd(tmp_path, write):
@@ -90,7 +93,8 @@ def test_links_never_count_as_files_of_xkd(tmp_path, write):
     with made.opened(tmp_path, "test") as files:
         assert not files.remove(path)
     write("a.txt", "two")
-    assert elsewhere.read_text() == "one" and (tmp_path / "a.txt.set-aside-1").is_symlink()
+    assert elsewhere.read_text() == "one"
+    assert (tmp_path / "a.txt.set-aside-1").is_symlink()
 
 
 def test_leftovers_of_a_killed_process_go_and_those_of_others_stay(tmp_path, write):
@@ -106,10 +110,16 @@ def test_leftovers_of_a_killed_process_go_and_those_of_others_stay(tmp_path, wri
 
 def test_an_error_leaves_what_was_there(tmp_path, write):
     path = write("a.txt", "one")
-    with pytest.raises(RuntimeError), made.opened(tmp_path, "test") as files, files.writing(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "one" and sorted(os.listdir(tmp_path)) == [".xkd-test.jsonl", "a.txt"]
+
+    def fail_half_way():
+        with made.opened(tmp_path, "test") as files, files.writing(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert path.read_text() == "one"
+    assert sorted(os.listdir(tmp_path)) == [".xkd-test.jsonl", "a.txt"]
 
 
 def test_one_process_at_a_time(tmp_path, write):

@@ -204,7 +204,7 @@ def test_seeds_and_evaluations_are_in_the_sum():
     assert plan["total"]["flops"] == pytest.approx(len(SETTINGS.seeds) * one_seed)
 
 
-@pytest.mark.parametrize("task, passes", [
+@pytest.mark.parametrize(("task", "passes"), [
     ({}, 500 + 500),
     ({"clips": 2, "crops": 3}, 6 * (500 + 500)),
     ({"clips": 2, "train_clips": 4}, 4 * 500 + 2 * 500),
@@ -241,8 +241,10 @@ def test_clips_come_from_the_manifest_when_there_is_one(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / "a.mp4").write_bytes(b"x" * 1000)
     lines = [",".join(manifest.MANIFEST_COLUMNS)]
-    lines += [f"{n},a.mp4,{split},,one,1.0,8,32,32,16000,True,True,,,d,{status},"
-              for n, (split, status) in enumerate([("train", "ok"), ("train", "ok"), ("test", "ok"), ("train", "unusable")])]  # fmt: skip
+    found = [("train", "ok"), ("train", "ok"), ("test", "ok"), ("train", "unusable")]
+    lines += [
+        f"{n},a.mp4,{split},,one,1.0,8,32,32,16000,True,True,,,d,{status}," for n, (split, status) in enumerate(found)
+    ]
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
     counts = clip_inventory(SETTINGS, "talking_digits")
     assert (counts.splits, counts.source) == ({"train": 2, "test": 1}, "data/talking_digits/manifest.csv")

@@ -147,7 +147,8 @@ class Case:
 
 
 def test_there_are_files_of_each_kind():
-    assert STEPS and LOGMELS, f"{FOLDER} holds no reference files"
+    assert STEPS, f"{FOLDER} holds no reference files of steps"
+    assert LOGMELS, f"{FOLDER} holds no reference files of log-mels"
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -54,7 +54,7 @@ def test_there_is_something_to_compare(capsys):
     assert CASES
 
 
-@pytest.mark.parametrize("weights, features, key", CASES)
+@pytest.mark.parametrize(("weights", "features", "key"), CASES)
 def test_features_are_those_of_the_released_code(weights, features, key, tmp_path):
     numbers = np.load(features)
     short, owner, *resized = key.split("_")
@@ -83,7 +83,7 @@ def resaved(audio, tmp_path, change):
 
 
 @pytest.mark.parametrize(
-    "change, message",
+    ("change", "message"),
     [
         (lambda t: t.pop("encoder_norm.bias"), r"no tensor norm\.bias"),
         (lambda t: t.update(extra=torch.zeros(1)), "unknown tensor extra"),
@@ -103,7 +103,7 @@ def test_wrong_files_are_refused_in_one_line(audio, tmp_path, change, message):
 
 
 @pytest.mark.parametrize(
-    "wrong, message",
+    ("wrong", "message"),
     [
         ({"heads": None}, "give --heads"),
         ({"heads": 5}, "do not divide the width"),

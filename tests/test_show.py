@@ -63,7 +63,7 @@ def run_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """Three seconds in which frames and audio get louder and brighter together: brightness = seconds / 3, loudness half of that."""
+    """Three seconds in which frames get brighter and audio louder: brightness = seconds / 3, loudness half of that."""
     path = tmp_path_factory.mktemp("media") / "clip.mp4"
     levels = np.arange(round(SECONDS * FPS)) / (SECONDS * FPS)
     frames = [np.full((32, 32, 3), 255 * level, np.uint8) for level in levels]
@@ -146,8 +146,10 @@ def test_three_quarters_are_hidden_and_filled_in_and_the_rest_is_true(run_folder
 def test_without_teachers_or_decoders_attention_is_shown_and_the_rest_is_said(run_folder, clip, tmp_path):
     alone = gather((run_folder / "encoders" / "video_student",))
     looks, notes = look(alone, read_moment(str(clip), alone.windows(), None), seed=0)
-    assert looks["video"].predicted is not None and looks["video"].weighed_by == "attention"
-    assert len(notes) == 1 and "teachers of both modalities" in notes[0]
+    assert looks["video"].predicted is not None
+    assert looks["video"].weighed_by == "attention"
+    assert len(notes) == 1
+    assert "teachers of both modalities" in notes[0]
     pair = tuple(save_encoder(tmp_path / m, m, "teacher") for m in PATCHES)
     looks, notes = look(gather(pair), read_moment(str(clip), CUTS, None), seed=0)
     assert {one.weighed_by for one in looks.values()} == {"refinement"}
@@ -185,7 +187,8 @@ def test_image_and_video(run_folder, clip, tmp_path, capsys):
     assert matplotlib.image.imread(out).std() > 0.05
     with av.open(str(out.with_suffix(".mp4"))) as video:
         frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)]
-        assert len(frames) == 8 and video.streams.video[0].average_rate == FPS
+        assert len(frames) == 8
+        assert video.streams.video[0].average_rate == FPS
         assert np.abs(frames[0] - frames[-1]).max() > 50
     with av.open(str(out.with_suffix(".mp4"))) as video:
         assert sum(frame.samples for frame in video.decode(audio=0)) >= 0.9 * RATE

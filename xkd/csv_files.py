@@ -1,7 +1,7 @@
 """Writes CSV files that are safe to open in a spreadsheet, and reads them back exactly.
 
 A spreadsheet would run a text cell as a formula if the cell, or a part after ";" (where some spreadsheets split),
-starts with = + - @ or a control character and is not a number. Such a cell gets an apostrophe in front; reading removes it.
+starts with = + - @ or a control character and is not a number. Such a cell gets an apostrophe, which reading removes.
 """
 
 from __future__ import annotations

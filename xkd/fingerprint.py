@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 PACKAGE = Path(__file__).parent
-# These, and the modules in them, cannot change a stage's results. They watch it; or they define settings, whose values are
-# compared themselves; or they load plugins, which have hashes of their own.
+# These, and the modules in them, cannot change a stage's results. They watch it; or they define settings, whose values
+# are compared themselves; or they load plugins, which have hashes of their own.
 WATCHERS = {"xkd.fingerprint", "xkd.progress", "xkd.tracking", "xkd.settings", "xkd.registry", "xkd.plugins"}
 ERRORS = {"UserError", "ValueError", "TypeError"}  # not MediaError, whose text becomes a reason in the manifest
 SPOKEN = {
@@ -96,7 +96,7 @@ def _imports(module: str) -> Iterator[str]:
 
 
 def _modules_along(name: str) -> Iterator[str]:
-    """`xkd.a.b` executes xkd.a, then xkd.a.b; the last part may be a name inside a module. `xkd` itself holds no code."""
+    """Yields xkd.a and xkd.a.b for `xkd.a.b`; the last part may be a name in a module. `xkd` itself holds no code."""
     parts = name.split(".")
     if parts[0] == PACKAGE.name:
         for end in range(2, len(parts) + 1):

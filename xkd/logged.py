@@ -1,6 +1,6 @@
 """The columns of a run's curves: their names, titles for people, natural limits and signs of collapse.
 
-Terms of the objective declare their columns, `pretrain` writes them into metrics.json, and the report reads them from there.
+Terms of the objective declare their columns, `pretrain` writes them into metrics.json, and the report reads them there.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LoggedColumn:
     """A column of steps.csv and history.csv.
 
     Attributes:
-        title: heading of its panel in the report; before the comma it names what several panels show, say of each modality.
+        title: heading of its panel in the report; before the comma it names what panels of both modalities show.
         kind: a loss is minimised, a diagnostic is only logged.
         row: row of panels in the report's figure.
         limit: a value of which a curve should stay clear, drawn as a dotted line.

@@ -58,7 +58,8 @@ def load(path: str | Path = "params.yaml") -> Params:
                 raise UserError(f"{path}: tasks.{name}.ablations: no ablation '{ablation}'{suggest(ablation, known)}")
         if task.dataset and task.dataset not in params.datasets:
             raise UserError(
-                f"{path}: tasks.{name}.dataset: '{task.dataset}' is not in datasets{suggest(task.dataset, params.datasets)}"
+                f"{path}: tasks.{name}.dataset: '{task.dataset}' is not in "
+                f"datasets{suggest(task.dataset, params.datasets)}"
             )
         protocol(params, name, path)
     _check_columns(params, path)
@@ -73,7 +74,7 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 
 def _plugins(values: dict[str, Any], path: str | Path) -> list[str]:
-    """Returns the files that settings name as plugins; they are imported before names that they register are validated."""
+    """Returns the files that settings name as plugins; they are imported before the names they register are checked."""
     files = values.get("plugins", [])
     if not isinstance(files, list) or not all(isinstance(file, str) and file.isprintable() for file in files):
         raise UserError(f"{path}: plugins: expected a list of Python files, found {shown(files)}")
@@ -130,7 +131,7 @@ def with_views(recipe: Recipe, params: Params, task: str, path: str | Path = "pa
 
 
 def tasks_of(params: Params, ablation: str) -> list[str]:
-    """Returns the tasks of an ablation: those that name it, and those for all rows that have the encoders they judge."""
+    """Returns an ablation's tasks: those that name it, and those for all rows that have the encoders they judge."""
     merged = recipe(params, ablation)
     trained = merged.modalities or _given(merged.training.weights)
     return [

@@ -1,5 +1,6 @@
-"""Plugins: Python files of the user's that register terms, discrepancies, refinements, backbones, protocols, augmentations
-and data set layouts, and the hash of their code (docs/plugins.md).
+"""Imports plugins, Python files of the user's, and computes the hash of their code (docs/plugins.md).
+
+They register terms, discrepancies, refinements, backbones, protocols, augmentations and data set layouts.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class Column:
 
     @property
     def place(self) -> tuple[list[int], str]:
-        """Sorts columns: by owner, then methods as protocols are registered, then modalities; unknown words come last."""
+        """Sorts columns by owner, then method as protocols are registered, then modality; unknown words come last."""
         methods = [method for protocol in registry.protocols.values() for method in protocol.methods]
         known = (("student", "teacher"), methods, (*MODALITY_NAMES, "both"))
         words = (self.owner, self.method, self.modality)

@@ -42,7 +42,7 @@ class Recipe(Base):
 
     @property
     def has_teachers(self) -> bool:
-        """Says if there are heads, local views and teachers: distillation and alignment need them, reconstruction does not."""
+        """Says if there are heads, local views and teachers, which distillation and alignment need."""
         return bool(self.weights.keys() & {"distillation", "alignment"}) or self._plugin_needs("needs_teachers")
 
     def _plugin_needs(self, what: str) -> bool:
@@ -64,7 +64,9 @@ class Recipe(Base):
     def grids(self) -> dict[str, tuple[int, ...]]:
         """Patches of each modality's global view along each axis: frames, rows, columns; mel bands, steps of time."""
         shapes = {m: next(iter(self.views.of(m).values())).shape(self.logmel) for m in MODALITY_NAMES}
-        return {m: tuple(a // p for a, p in zip(shape, self.model.patch(m))) for m, shape in shapes.items()}
+        return {
+            m: tuple(a // p for a, p in zip(shape, self.model.patch(m), strict=True)) for m, shape in shapes.items()
+        }
 
     @property
     def reconstructed(self) -> tuple[str, ...]:
@@ -78,7 +80,7 @@ class Recipe(Base):
             patch = self.model.patch(modality)
             for name, view in self.views.of(modality).items():
                 shape = view.shape(self.logmel)
-                if any(size % step for size, step in zip(shape, patch)):
+                if any(size % step for size, step in zip(shape, patch, strict=True)):
                     axes = " x ".join(map(str, shape))
                     raise ValueError(f"views.{name} ({axes}) is not a multiple of model.{modality}_patch")
         for width, heads in (

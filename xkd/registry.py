@@ -1,7 +1,7 @@
 """Registries: the names that settings may use, ours and those of plugins, and what each name stands for.
 
-Settings must be readable in a moment and without torch, so a registry knows our own names from the start; what they stand
-for is registered when the module that defines it is imported. `xkd.plugins` imports the files that add more names.
+Settings must be readable in a moment and without torch, so a registry knows our own names from the start; what they
+stand for is registered when the module that defines it is imported. `xkd.plugins` imports files that add more names.
 """
 
 from __future__ import annotations

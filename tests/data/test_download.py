@@ -31,7 +31,8 @@ def test_same_files_for_any_number_of_processes(tmp_path):
     entry = Dataset(kind="talking_digits", train_clips=6, test_clips=3, seed=1)
     one = generate.generate(entry, Made(tmp_path / "one", "download"), None, processes=1)
     two = generate.generate(entry, Made(tmp_path / "two", "download"), None, processes=2)
-    assert one.equals(two) and len(one) == 9
+    assert one.equals(two)
+    assert len(one) == 9
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert one["label"].tolist() == ["zero", "one", "two", "three", "four", "five", "zero", "one", "two"]
 
@@ -46,7 +47,8 @@ def test_second_call_keeps_what_is_there_and_other_settings_do_not(tmp_path):
     lost = tmp_path / "clips" / "train-00001.mp4"
     lost.unlink()
     download.run(settings, "digits", tmp_path)
-    assert contents(tmp_path) == before and (tmp_path / "index.csv").read_text() == index
+    assert contents(tmp_path) == before
+    assert (tmp_path / "index.csv").read_text() == index
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items() if path != lost)
     other = Settings(digits={"kind": "talking_digits", "train_clips": 3, "test_clips": 1, "seed": 2})
     download.run(other, "digits", tmp_path)
@@ -73,7 +75,8 @@ def test_another_archive_makes_other_clips(tmp_path, spoken_digits_zip):
         spoken = {"kind": "spoken_digits", "train_clips": 1, "test_clips": 1, "source": str(archive)}
         download.run(Settings(spoken=spoken), "spoken", tmp_path / "raw")
         found.append(contents(tmp_path / "raw"))
-    assert all(found[0][name] != content for name, content in found[1].items()) and len(found[1]) == 2
+    assert all(found[0][name] != content for name, content in found[1].items())
+    assert len(found[1]) == 2
 
 
 def test_archives_that_are_not_the_data_set(tmp_path, monkeypatch):
@@ -104,7 +107,8 @@ def test_fetches_once_and_says_what_to_do_without_a_network(tmp_path, spoken_dig
         fetched = archive_of_recordings("spoken_digits", address, tmp_path)
         assert fetched.read_bytes() == spoken_digits_zip.read_bytes()
         asked = len(faults.asked)
-        assert archive_of_recordings("spoken_digits", address, tmp_path) == fetched and len(faults.asked) == asked
+        assert archive_of_recordings("spoken_digits", address, tmp_path) == fetched
+        assert len(faults.asked) == asked
     with pytest.raises(UserError, match=rf"Connection refused.*{SPOKEN_DIGITS_VARIABLE}"):
         archive_of_recordings("spoken_digits", address, tmp_path / "elsewhere")
 
@@ -123,7 +127,7 @@ def test_own_list_points_to_the_files_where_they_are(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, complaint",
+    ("text", "complaint"),
     [
         ("file\na.mp4\n", "no column 'path'"),
         ("path,lable\na.mp4,dog\n", "unknown column 'lable'"),

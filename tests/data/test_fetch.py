@@ -38,7 +38,8 @@ def test_files_come_once_and_are_recorded(site, tmp_path):
     paths = fetch_all(remotes(address, "big.bin", "small.bin"), out, connections=2)
     assert [path.read_bytes() for path in paths] == [CONTENT, b"small"]
     lock = json.loads((out / LOCK).read_text())
-    assert lock["big.bin"]["sha256"] == hashlib.sha256(CONTENT).hexdigest() and lock["big.bin"]["size"] == len(CONTENT)
+    assert lock["big.bin"]["sha256"] == hashlib.sha256(CONTENT).hexdigest()
+    assert lock["big.bin"]["size"] == len(CONTENT)
     asked = len(faults.asked)
     fetch_all(remotes(address, "big.bin", "small.bin"), out, connections=2)
     assert len(faults.asked) == asked
@@ -52,7 +53,8 @@ def test_a_server_that_dies_is_resumed_where_it_stopped(site, tmp_path):
     assert path.read_bytes() == CONTENT
     assert faults.sent["big.bin"] <= len(CONTENT) + 2 * fetch.BLOCK  # no more than the last block twice
     begins = [int((begin or "bytes=0-")[6:-1]) for _, begin in faults.asked]
-    assert begins[0] == 0 and all(at - 2 * fetch.BLOCK <= b <= at for b, at in zip(begins[1:], (1_000_000, 1_500_000)))
+    assert begins[0] == 0
+    assert all(at - 2 * fetch.BLOCK <= b <= at for b, at in zip(begins[1:], (1_000_000, 1_500_000), strict=True))
 
 
 def test_an_interrupted_download_goes_on_in_the_next_call(site, tmp_path):
@@ -63,7 +65,8 @@ def test_an_interrupted_download_goes_on_in_the_next_call(site, tmp_path):
     assert 700_000 - fetch.BLOCK <= (tmp_path / "out" / "big.bin.part").stat().st_size <= 700_000
     faults.cut.clear()
     (path,) = fetch_all(remotes(address, "big.bin"), tmp_path / "out", 1)
-    assert path.read_bytes() == CONTENT and faults.sent["big.bin"] <= len(CONTENT) + fetch.BLOCK
+    assert path.read_bytes() == CONTENT
+    assert faults.sent["big.bin"] <= len(CONTENT) + fetch.BLOCK
 
 
 def test_a_file_that_was_replaced_meanwhile_starts_again(site, tmp_path):
@@ -89,7 +92,8 @@ def test_busy_servers_are_asked_again_and_missing_files_are_not(site, tmp_path):
     address, faults, _ = site
     faults.status["small.bin"] = [503, 500, 429]
     (path,) = fetch_all(remotes(address, "small.bin"), tmp_path / "out", 1)
-    assert path.read_bytes() == b"small" and len(faults.asked) == 4
+    assert path.read_bytes() == b"small"
+    assert len(faults.asked) == 4
     with pytest.raises(UserError, match=r"gone\.bin: cannot be fetched \(404"):
         fetch_all(remotes(address, "gone.bin"), tmp_path / "out", 1)
     assert len(faults.asked) == 4
@@ -121,7 +125,8 @@ def test_files_put_there_by_hand_are_verified_not_fetched(site, tmp_path):
     out.mkdir()
     (out / "big.bin").write_bytes(CONTENT)
     fetch_all(remotes(address, "big.bin"), out, 1)
-    assert not faults.asked and json.loads((out / LOCK).read_text())["big.bin"]["size"] == len(CONTENT)
+    assert not faults.asked
+    assert json.loads((out / LOCK).read_text())["big.bin"]["size"] == len(CONTENT)
 
 
 def test_one_missing_file_stops_the_others_and_keeps_what_is_complete(site, tmp_path):

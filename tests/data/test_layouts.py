@@ -73,7 +73,8 @@ def test_a_registered_layout_works_through_download_prepare_and_inspect(
         shutil.rmtree(source)
     settings = Settings(source=str(given), require="video")
     download.run(settings, "mine", tmp_path / "data/mine/raw")
-    assert "mine in " in (said := capsys.readouterr().err) and "test 1 of 2, train 2 of 2" in said
+    assert "mine in " in (said := capsys.readouterr().err)
+    assert "test 1 of 2, train 2 of 2" in said
     prepare.run(settings, tmp_path / "data/mine/raw/index.csv", tmp_path / "data/mine")
     rows = manifest.read_manifest(tmp_path / "data/mine/manifest.csv").all_rows.set_index("id")
     assert rows["label"].to_dict() == {"a": "ann", "b": "bob", "c": "ann", "d": "bob"}
@@ -92,7 +93,8 @@ def test_a_layout_may_leave_out_columns_and_return_other_types(speeches, source,
         return listing.read_listing(tmp_path / "raw" / "index.csv")
 
     found = returned(lambda paths: pd.DataFrame({"path": paths, "id": range(3), "label": [7, None, 9]}, dtype=object))
-    assert found["id"].tolist() == ["0", "1", "2"] and found["label"].tolist() == ["7", "", "9"]
+    assert found["id"].tolist() == ["0", "1", "2"]
+    assert found["label"].tolist() == ["7", "", "9"]
     assert set(found["split"]) == {"train"}
     with pytest.raises(UserError, match=r"datasets\.mine: the layout 'speeches' returns no column 'id'"):
         returned(lambda paths: pd.DataFrame({"path": paths}))

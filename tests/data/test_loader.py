@@ -69,7 +69,8 @@ def test_the_manifest_is_read_once(monkeypatch, workers):
 
 def test_only_the_modalities_asked_for_are_in_a_batch():
     batch = next(iter(loader.train_loader(augmented(), "m", seed=0, modalities=("audio",), local_views=False)))
-    assert list(batch.views) == ["audio"] and len(batch.views["audio"]) == 1
+    assert list(batch.views) == ["audio"]
+    assert len(batch.views["audio"]) == 1
 
 
 @pytest.mark.parametrize("augment", ["cpu", "device"])
@@ -108,9 +109,11 @@ def test_augmenting_on_the_device_gives_the_views_of_the_workers(clips, modaliti
             batches.set_epoch(epoch)
             seen[where] += list(batches)
     for cpu, device in zip(seen["cpu"], seen["device"], strict=True):
-        assert cpu.ids == device.ids and list(cpu.views) == list(device.views) == list(modalities)
+        assert cpu.ids == device.ids
+        assert list(cpu.views) == list(device.views) == list(modalities)
         for one, other in zip(all_views(cpu), all_views(device), strict=True):
-            assert one.dtype == other.dtype == torch.float32 and other.is_contiguous()
+            assert one.dtype == other.dtype == torch.float32
+            assert other.is_contiguous()
             torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
 
 
@@ -173,7 +176,8 @@ def test_order_and_draws_change_with_epoch_and_seed(changed):
     second = loader.train_loader(augmented(batch_size=10), "m", seed=1 if changed == "seed" else 0)
     second.set_epoch(1 if changed == "epoch" else 0)
     one, other = next(iter(first)), next(iter(second))
-    assert sorted(one.ids) == sorted(other.ids) and one.ids != other.ids
+    assert sorted(one.ids) == sorted(other.ids)
+    assert one.ids != other.ids
     views, changed_views = by_clip([one]), by_clip([other])
     assert all(not torch.equal(views[clip][0], changed_views[clip][0]) for clip in views)
 

@@ -241,7 +241,7 @@ COPIES = [
 ]
 
 
-@pytest.mark.parametrize("kind, shape", COPIES, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(("kind", "shape"), COPIES, ids=lambda value: getattr(value, "__name__", value))
 def test_copies_as_people_have_them_are_found(kind, shape, sites, copy, tmp_path):
     official_one = downloaded(kind, sites[kind][0], tmp_path / "official")
     mine = copy(kind)
@@ -284,8 +284,10 @@ def test_sets_may_name_the_raw_folder_of_a_set_that_has_a_local_copy(place, shap
     whole = downloaded("kinetics400", "mine", Path("data/kinetics400/raw"))
     larger = downloaded("kinetics400", f"data/kinetics400/{place}", Path("data/kinetics400_256/raw"))
     sound = downloaded("kinetics_sound", f"data/kinetics400/{place}", Path("data/kinetics_sound/raw"))
-    assert larger["found"].sum() == whole["found"].sum() == 23 and sound["found"].sum() == 15
-    assert not clips(Path("data/kinetics400_256")) and not clips(Path("data/kinetics_sound"))
+    assert larger["found"].sum() == whole["found"].sum() == 23
+    assert sound["found"].sum() == 15
+    assert not clips(Path("data/kinetics400_256"))
+    assert not clips(Path("data/kinetics_sound"))
 
 
 def test_less_than_half_of_what_is_listed_is_an_error(copy, tmp_path, capsys):
@@ -356,7 +358,8 @@ def test_fsd50k_without_its_metadata_says_that_sources_are_unknown(copy, tmp_pat
     mine = copy("fsd50k")
     (mine / "FSD50K.metadata.zip").unlink()
     table = downloaded("fsd50k", mine, tmp_path / "raw")
-    assert table["found"].all() and set(table["audio_source"]) == {""}
+    assert table["found"].all()
+    assert set(table["audio_source"]) == {""}
     assert "each clip counts as independent; FSD50K.metadata.zip holds it" in capsys.readouterr().err
 
 
@@ -432,7 +435,8 @@ def test_the_state_of_a_source_changes_with_its_files_and_with_nothing_else(tmp_
         return names
 
     before = states()
-    assert before == states() and before["sound"] == before["kinetics400"]
+    assert before == states()
+    assert before["sound"] == before["kinetics400"]
     assert {name for name, state in before.items() if not state} == {"fetched", "mirror", "talking"}
     Path("mine/notes.txt").write_text("no clip")
     Path("mine/dog/._a.mp4").write_text("macOS")

@@ -1,4 +1,4 @@
-"""Odd media files: each is used or has its reason, in `prepare`, `embed` and `show`, and no other file is read for it."""
+"""Odd media files: `prepare`, `embed` and `show` use each or give a reason, and read no other file for it."""
 
 import errno
 import os
@@ -194,7 +194,8 @@ def test_the_cover_of_an_album_is_no_video(tmp_path):
         for packet in [*cover.encode(picture), *cover.encode(None), *packets]:
             container.mux(packet)
     facts = prepare_clip(str(path), str(tmp_path / "out"), Made(tmp_path, "prepare"), CLIPS, "any", False).facts
-    assert not facts["has_video"] and facts["seconds"] > 1.9
+    assert not facts["has_video"]
+    assert facts["seconds"] > 1.9
     assert (
         prepare_clip(str(path), str(tmp_path / "b"), Made(tmp_path, "prepare"), CLIPS, "both", False).facts["reason"]
         == "no video"
@@ -237,5 +238,6 @@ def test_media_files_are_opened_in_one_place():
     for path in folder.rglob("*.py"):
         text = path.read_text()
         if path.relative_to(folder) != Path("data/opening.py"):
-            assert "VideoReader(" not in text and "AudioReader(" not in text, path
+            assert "VideoReader(" not in text, path
+            assert "AudioReader(" not in text, path
             assert text.count("av.open(") == text.count('av.open(str(temporary), "w"'), path

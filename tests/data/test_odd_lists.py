@@ -15,7 +15,10 @@ from xkd.data.sources.acquire import roots_of
 from xkd.errors import UserError
 from xkd.files import read_json
 
-ROWS = "id,path,split,fold,label,seconds,fps,width,height,sample_rate,has_video,has_audio,video_source,audio_source,digest,status,reason\n"
+ROWS = (
+    "id,path,split,fold,label,seconds,fps,width,height,sample_rate,has_video,has_audio,"
+    "video_source,audio_source,digest,status,reason\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +46,8 @@ def test_a_manifest_that_was_edited_is_read_right_or_refused(tmp_path):
     path, row = tmp_path / "manifest.csv", "a,a.mp4,train,,x,{},8,32,32,16000,{},{},,,0,ok,\n"
     path.write_text(ROWS + row.format("1.0", "TRUE", "FALSE"))
     rows = manifest.read_manifest(path).rows
-    assert rows["has_video"].tolist() == [True] and rows["has_audio"].tolist() == [False]
+    assert rows["has_video"].tolist() == [True]
+    assert rows["has_audio"].tolist() == [False]
     for seconds, has_video in (("one", "True"), ("1.0", "yes")):
         path.write_text(ROWS + row.format(seconds, has_video, "True"))
         with pytest.raises(UserError, match="run `python -m xkd prepare` again"):

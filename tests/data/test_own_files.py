@@ -88,8 +88,10 @@ def test_prepare_next_to_the_raw_files_leaves_everything_else(raw, tmp_path, cap
         assert "left where they are" in capsys.readouterr().err
     prepare.run(Settings(CLIPS.model_copy(update={"pack": False})), raw, my)
     after = tree(my)
-    assert {path: after.get(path) for path in before} == before and (my / "clips" / "empty").is_dir()
-    assert len(list(my.glob("clips/*/*-*.mp4"))) == 1 and not (my / "packed" / "index.npz").exists()
+    assert {path: after.get(path) for path in before} == before
+    assert (my / "clips" / "empty").is_dir()
+    assert len(list(my.glob("clips/*/*-*.mp4"))) == 1
+    assert not (my / "packed" / "index.npz").exists()
     assert open_clips(my / "manifest.csv").video(0).shape == (8, 3, 32, 48)
 
 
@@ -139,7 +141,8 @@ def test_content_decides_which_clips_are_made_again_not_time(raw, tmp_path, medi
     write_media(film, seconds=2)
     os.utime(film, ns=(stamp, stamp))
     prepare.run(Settings(), raw, out)
-    assert manifest.read_manifest(out / "manifest.csv").rows["seconds"].tolist() == [2] and not old.exists()
+    assert manifest.read_manifest(out / "manifest.csv").rows["seconds"].tolist() == [2]
+    assert not old.exists()
     assert len(open_clips(out / "manifest.csv").video(0)) == 16
 
 
@@ -171,7 +174,8 @@ def test_an_edit_of_a_raw_file_does_not_reach_the_prepared_clip(raw, tmp_path, m
     with ready.open("r+b") as file:
         file.write(b"edited")
     digest = manifest.read_manifest(out / "manifest.csv").rows["digest"][0]
-    assert sha256(clip).startswith(digest) and clip.read_bytes() == (media / "ready.mp4").read_bytes()
+    assert sha256(clip).startswith(digest)
+    assert clip.read_bytes() == (media / "ready.mp4").read_bytes()
 
 
 def test_what_an_earlier_version_prepared_is_replaced_as_far_as_its_manifest_proves_it(raw, tmp_path):
@@ -181,7 +185,8 @@ def test_what_an_earlier_version_prepared_is_replaced_as_far_as_its_manifest_pro
     (out / ".xkd-prepare.jsonl").unlink()
     (out / "clips" / "mine.txt").write_text("mine")
     prepare.run(Settings(CLIPS.model_copy(update={"size": 48})), raw, out)
-    assert len(list(out.glob("clips/*/*.mp4"))) == 1 and (out / "clips" / "mine.txt").read_text() == "mine"
+    assert len(list(out.glob("clips/*/*.mp4"))) == 1
+    assert (out / "clips" / "mine.txt").read_text() == "mine"
     for name in (".xkd-prepare.jsonl", "manifest.csv", "summary.json"):
         (out / name).unlink()
     prepare.run(Settings(CLIPS.model_copy(update={"size": 48})), raw, out)
@@ -211,7 +216,8 @@ def test_a_second_download_of_a_folder_does_not_take_the_prepared_clips(tmp_path
     first = listing.read_listing(out / "index.csv")
     prepare.run(settings, out / "index.csv", my)
     download.run(settings, "own", out)
-    assert listing.read_listing(out / "index.csv").equals(first) and set(first["label"]) == {"dog"}
+    assert listing.read_listing(out / "index.csv").equals(first)
+    assert set(first["label"]) == {"dog"}
     assert "1 clips that `xkd prepare` made are left out" in capsys.readouterr().err
     with pytest.raises(UserError, match="holds clips that `xkd prepare` made; give the folder of the original ones"):
         download.run(Settings(kind="folder", source=str(my / "clips")), "own", tmp_path / "other")
@@ -224,7 +230,8 @@ def test_download_leaves_other_files_in_its_folder(tmp_path):
     for seed in (1, 2):
         download.run(Settings(seed=seed, **GENERATED), "own", mine)
     assert (mine / "clips" / "holiday.mp4").read_text() == "mine"
-    assert len(listing.read_listing(mine / "index.csv")) == 3 and len(list((mine / "clips").iterdir())) == 4
+    assert len(listing.read_listing(mine / "index.csv")) == 3
+    assert len(list((mine / "clips").iterdir())) == 4
     prepare.run(Settings(seed=2, **GENERATED), mine / "index.csv", tmp_path / "out")
 
 
@@ -252,7 +259,8 @@ def test_a_generated_clip_that_was_changed_is_made_again_and_kept_aside(tmp_path
     right = clip.read_bytes()
     clip.write_bytes(b"edited")
     download.run(settings, "own", tmp_path)
-    assert clip.read_bytes() == right and clip.with_name(f"{clip.name}.set-aside-1").read_bytes() == b"edited"
+    assert clip.read_bytes() == right
+    assert clip.with_name(f"{clip.name}.set-aside-1").read_bytes() == b"edited"
 
 
 def test_generated_clips_of_an_earlier_version_are_kept(tmp_path):
@@ -278,7 +286,6 @@ def test_a_second_process_in_the_folder_ends_with_one_line_and_harms_nothing(raw
     with made.opened(tmp_path / "out", verb):
         before = tree(tmp_path)
         second = subprocess.run(command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert second.returncode == 2 and second.stderr == (
-            f"xkd: error: out: another `xkd {verb}` is at work here; wait for it or stop it\n"
-        )
+        assert second.returncode == 2
+        assert second.stderr == (f"xkd: error: out: another `xkd {verb}` is at work here; wait for it or stop it\n")
         assert tree(tmp_path) == before

@@ -99,15 +99,19 @@ def test_summary_counts_everything(prepared):
     path = prepared["both"]
     summary = json.loads((path.parent / "summary.json").read_text())
     assert (summary["expected"], summary["found"], summary["usable"]) == (13, 12, 5)
-    assert sum(summary["splits"].values()) == 5 and sum(summary["reasons"].values()) == 8
-    assert summary["hash"] == manifest.read_manifest(path).hash and summary["reasons"]["missing"] == 1
+    assert sum(summary["splits"].values()) == 5
+    assert sum(summary["reasons"].values()) == 8
+    assert summary["hash"] == manifest.read_manifest(path).hash
+    assert summary["reasons"]["missing"] == 1
 
 
 def test_clips_have_the_rate_size_and_length_of_the_settings(prepared):
     rows = manifest.read_manifest(prepared["both"]).rows.set_index("id")
     sizes = {name: (rows["width"][name], rows["height"][name]) for name in rows.index}
     assert sizes == {"good": (48, 32), "ten_bit": (48, 32), "long": (32, 48), "rotated": (32, 48), "short": (48, 32)}
-    assert rows["seconds"]["long"] == 3 and rows["seconds"]["good"] == 1 and rows["seconds"]["short"] == 0.25
+    assert rows["seconds"]["long"] == 3
+    assert rows["seconds"]["good"] == 1
+    assert rows["seconds"]["short"] == 0.25
     clips = open_clips(prepared["both"])
     for i, name in enumerate(clips.ids):
         assert clips.video(i).shape == (round(8 * clips.seconds(i)), 3, sizes[name][1], sizes[name][0])
@@ -256,7 +260,9 @@ def test_only_new_and_changed_files_are_made_again(tmp_path):
     index.write_text("path\na.mp4\nb.mp4\nd.mp4\n")
     prepare.run(Settings(), index, tmp_path / "out")
     again = clip_files(tmp_path / "out")
-    assert again["a"] == made["a"] and again["b"] != made["b"] and set(again) == {"a", "b", "d"}
+    assert again["a"] == made["a"]
+    assert again["b"] != made["b"]
+    assert set(again) == {"a", "b", "d"}
     assert manifest.read_manifest(tmp_path / "out" / "manifest.csv").rows["seconds"].tolist() == [1, 2, 1]
 
 
@@ -295,7 +301,8 @@ def test_killed_and_called_again_gives_the_manifest_of_an_undisturbed_call(tmp_p
     while process.poll() is None and len(clip_files(tmp_path / "out")) < 2:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and not (tmp_path / "out" / "manifest.csv").exists()
+    assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "out" / "manifest.csv").exists()
     survivors = clip_files(tmp_path / "out")
     prepare.run(Settings(), index, tmp_path / "out")
     prepare.run(Settings(), index, tmp_path / "undisturbed")
@@ -326,9 +333,11 @@ def test_a_full_disk_is_no_fault_of_a_clip(raw, tmp_path, monkeypatch):
 def test_files_that_end_early_are_recorded_though_decoders_play_them(tmp_path, name, codec):
     film = write_media(tmp_path / name, seconds=4, codec=codec, size=(320, 240), audio="webm" not in name)
     whole = prepare_clip(str(film), str(tmp_path / "whole"), Made(tmp_path, "prepare"), CLIPS, "any", False)
-    assert whole.facts["status"] == "ok" and whole.facts["seconds"] == pytest.approx(4, abs=0.1)
+    assert whole.facts["status"] == "ok"
+    assert whole.facts["seconds"] == pytest.approx(4, abs=0.1)
     cut = prepare_clip(str(truncate(film, 0.5)), str(tmp_path / "cut"), Made(tmp_path, "prepare"), CLIPS, "any", False)
-    assert cut.facts["status"] == "unusable" and cut.facts["reason"].startswith("truncated: ")
+    assert cut.facts["status"] == "unusable"
+    assert cut.facts["reason"].startswith("truncated: ")
 
 
 def test_classes_are_counted(raw, prepared):

@@ -106,7 +106,8 @@ def test_short_clips_make_batches_for_training_and_evaluation(short):
     for augment in ("cpu", "device"):
         asked = recipe(clips=CLIPS, training=Training(batch_size=3, augment=augment))
         (batch,) = train_loader(asked, path, seed=0)
-        assert batch.views["video"][0].shape == (3, 3, 8, 32, 32) and batch.views["audio"][1].shape == (3, 1, 40, 24)
+        assert batch.views["video"][0].shape == (3, 3, 8, 32, 32)
+        assert batch.views["audio"][1].shape == (3, 1, 40, 24)
     (batch,) = eval_loader(asked, path, None, 3)
     assert all(view.isfinite().all() for views in batch.views.values() for view in views)
 
@@ -126,7 +127,8 @@ def test_embed_and_show_fill_short_files_in_the_same_way(tmp_path, pad):
     path = write_clip(tmp_path / "three.mp4", 3, 6000)
     cuts = {"video": Window("video", 8, 8, pad), "audio": Window("audio", 16000, 16000, pad)}
     shown = read_moment(str(path), cuts, None)
-    assert all(("starts again" in note) == (pad == "loop") for note in shown.notes) and len(shown.notes) == 2
+    assert all(("starts again" in note) == (pad == "loop") for note in shown.notes)
+    assert len(shown.notes) == 2
     for modality, cut in cuts.items():
         assert windows.survey(str(path), cut).clips == 1
         (clip,) = windows.read_clips(str(path), cut, 0, 1)

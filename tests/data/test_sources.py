@@ -103,9 +103,11 @@ def test_from_the_server_to_an_evaluation(kind, sites, run, tmp_path, monkeypatc
         before = (tmp_path / "raw" / "index.csv").read_text()
         download.run(params, kind, tmp_path / "raw")
         archives = [name for name, _ in faults.asked[asked:]]
-    assert not archives and (tmp_path / "raw" / "index.csv").read_text() == before
+    assert not archives
+    assert (tmp_path / "raw" / "index.csv").read_text() == before
     splits, missing = USABLE[kind]
-    assert summary["expected"] == count and summary["found"] == count - missing
+    assert summary["expected"] == count
+    assert summary["found"] == count - missing
     assert {split: n for split, n in summary["splits"].items() if n} == splits
     assert summary["reasons"] == ({"missing": missing} if missing else {})
     assert sum(row["expected"] for row in summary["classes"].values()) >= count
@@ -121,7 +123,8 @@ def test_from_the_server_to_an_evaluation(kind, sites, run, tmp_path, monkeypatc
         ]
     )
     measured = {name.rsplit(".", 1)[1] for name in results["metrics"]}
-    assert ("top1" in measured) != (kind in ("fsd50k", "audioset")) and "map" in measured
+    assert ("top1" in measured) != (kind in ("fsd50k", "audioset"))
+    assert "map" in measured
 
 
 def test_folds_and_labels_of_ucf101(sites, tmp_path):
@@ -141,7 +144,8 @@ def test_roles_of_hmdb51(sites, tmp_path):
 def test_replaced_videos_and_vanished_ones_of_kinetics(sites, tmp_path):
     table = _index(sites, "kinetics400", tmp_path).set_index("id")
     replaced = table.loc["blowing-t01_000003_000013", "path"]
-    assert "replacement" in replaced and (tmp_path / replaced).is_file()
+    assert "replacement" in replaced
+    assert (tmp_path / replaced).is_file()
     assert not (tmp_path / table.loc["blowing-t00_000000_000010", "path"]).exists()
     sound = settings(ks={"kind": "kinetics_sound", "source": str(tmp_path)})
     download.run(sound, "ks", tmp_path / "ks")
@@ -157,7 +161,8 @@ def test_several_labels_of_fsd50k_and_audioset(sites, tmp_path, monkeypatch):
         params = settings(audioset={"kind": "audioset", "source": str(site / "clips")})
         download.run(params, "audioset", tmp_path / "as")
     rows = listing.read_listing(tmp_path / "as" / "index.csv")
-    assert rows["label"][0] == "Sound, of kind 0;Male singing" and rows["id"][0] == "-vid0000000_30"
+    assert rows["label"][0] == "Sound, of kind 0;Male singing"
+    assert rows["id"][0] == "-vid0000000_30"
     assert rows["split"].tolist() == ["train"] * 12 + ["test"] * 6
 
 
@@ -168,7 +173,8 @@ def test_a_local_copy_is_used_packed_or_unpacked(sites, tmp_path):
     unpacked = settings(esc50={"kind": "esc50", "source": str(tmp_path / "a" / "files")})
     download.run(unpacked, "esc50", tmp_path / "b")
     one, two = (listing.read_listing(tmp_path / name / "index.csv") for name in "ab")
-    assert len(one) == count and one.drop(columns="path").equals(two.drop(columns="path"))
+    assert len(one) == count
+    assert one.drop(columns="path").equals(two.drop(columns="path"))
     assert all((tmp_path / "b" / path).resolve().is_file() for path in two["path"])
     assert not (tmp_path / "b" / "files").exists()
 
@@ -220,7 +226,8 @@ def test_segments_are_fetched_from_youtube_where_no_clips_are_given(sites, media
         params = settings(audioset={"kind": "audioset", "limit": 1})
         found, summary = prepared(params, "audioset", tmp_path)
         times = len(fetched)
-        assert times == len(found.all_rows) < 18 and summary["usable"] < summary["expected"]
+        assert times == len(found.all_rows) < 18
+        assert summary["usable"] < summary["expected"]
         assert all(len(ranges) == 1 and ranges[0][1] - ranges[0][0] == 10 for _, ranges in fetched)
         assert "could not be fetched: Video unavailable" in capsys.readouterr().err
         download.run(params, "audioset", tmp_path / "raw")
@@ -266,8 +273,10 @@ def test_inspect_shows_counts_faults_and_pictures(sites, tmp_path, monkeypatch, 
     capsys.readouterr()
     inspect.run(params, "kinetics400", None, 4)
     said = capsys.readouterr().out
-    assert "24 expected, 23 found, 23 usable" in said and "1 missing, e.g. blowing-t00_000000_000010" in said
-    assert "licence" in said and "classes   3, with 7 to 8 usable clips each" in said
+    assert "24 expected, 23 found, 23 usable" in said
+    assert "1 missing, e.g. blowing-t00_000000_000010" in said
+    assert "licence" in said
+    assert "classes   3, with 7 to 8 usable clips each" in said
     for name in ("contact-sheet.png", "histograms.png"):
         assert (tmp_path / "data/kinetics400/inspect" / name).stat().st_size > 5000
     path = tmp_path / "data/kinetics400/manifest.csv"
@@ -283,7 +292,8 @@ def test_inspect_shows_counts_faults_and_pictures(sites, tmp_path, monkeypatch, 
     inspect.run(params, "kinetics400", None, 4)
     left_out = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
     first = f"  left out  3 too short: 0.30 to 1.98 s of 4 s, e.g. {table['id'].iloc[-4]}, "
-    assert left_out[0].startswith(first) and len(left_out) == 3
+    assert left_out[0].startswith(first)
+    assert len(left_out) == 3
     assert left_out[2].startswith("  left out  1 codec h264 is not supported, e.g. ")
     table.loc[table.index[1:16], ["status", "reason"]] = [["unusable", f"unreadable: {c}"] for c in "abcdefghijklmno"]
     manifest.write_manifest(path, table)

@@ -23,7 +23,8 @@ def test_clip_depends_on_its_arguments_only():
     for index in (3, 9):
         render("train", index, SEED)
     again = render("train", 7, SEED)
-    assert np.array_equal(alone.frames, again.frames) and np.array_equal(alone.waveform, again.waveform)
+    assert np.array_equal(alone.frames, again.frames)
+    assert np.array_equal(alone.waveform, again.waveform)
     for split, index, seed in (("test", 7, SEED), ("train", 17, SEED), ("train", 7, SEED + 1)):
         other = render(split, index, seed)
         assert not np.array_equal(alone.frames, other.frames)
@@ -33,8 +34,10 @@ def test_clip_depends_on_its_arguments_only():
 def test_shapes_ranges_and_balance():
     clips = [render("test", index, SEED) for index in range(20)]
     for clip in clips:
-        assert clip.frames.shape == (8, PICTURE.canvas, PICTURE.canvas, 3) and clip.frames.dtype == np.uint8
-        assert clip.waveform.shape == (16000,) and clip.waveform.dtype == np.float32
+        assert clip.frames.shape == (8, PICTURE.canvas, PICTURE.canvas, 3)
+        assert clip.frames.dtype == np.uint8
+        assert clip.waveform.shape == (16000,)
+        assert clip.waveform.dtype == np.float32
         assert 0.05 < np.abs(clip.waveform).max() <= 1
     labels = [clip.label for clip in clips]
     assert sorted(labels[:10]) == sorted(set(labels)) == sorted(labels[10:])
@@ -51,7 +54,8 @@ def test_every_scan_is_used_before_one_returns():
         split: np.concatenate([scene.scans_of(split, digit, SEED) for digit in range(10)])
         for split in ("train", "test")
     }
-    assert len(scans["train"]) == 1300 and len(scans["test"]) == 497
+    assert len(scans["train"]) == 1300
+    assert len(scans["test"]) == 497
     assert len(np.unique(np.concatenate(list(scans.values())))) == 1797
     used = [render("test", 10 * turn, SEED).video_source for turn in range(len(scene.scans_of("test", 0, SEED)))]
     assert len(set(used)) == len(used)
@@ -87,7 +91,7 @@ def test_words_of_unseen_speakers_are_recognisable():
     assert probe.score(scaler.transform(test[0]), test[1]) > 0.9
 
 
-@pytest.mark.parametrize("split, indices", [("train", range(5, 50)), ("test", range(5))])
+@pytest.mark.parametrize(("split", "indices"), [("train", range(5, 50)), ("test", range(5))])
 def test_recordings_keep_the_official_split_and_the_pictures(spoken_digits_zip, split, indices):
     seen = set()
     for index in range(60):

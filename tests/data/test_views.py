@@ -104,7 +104,8 @@ def test_volume_scales_the_waveform():
         plain = views_of(recipe(), store, number)["audio"][0]
         offsets.append(float(loud.max() - plain.max()))
     gains = [math.exp(offset / 2) for offset in offsets]
-    assert 0.8 <= min(gains) < 0.85 and 1.15 < max(gains) <= 1.2
+    assert 0.8 <= min(gains) < 0.85
+    assert 1.15 < max(gains) <= 1.2
 
 
 def test_logmel_of_a_view_is_columns_of_that_of_its_clip():
@@ -145,7 +146,8 @@ def test_resized_crop_of_the_logmel_is_applied_where_asked():
     store = FakeClips()
     plain, cropped = (views_of(recipe(audio_local={"resized_crop": on}), store, 0)["audio"] for on in (False, True))
     assert torch.equal(plain[0], cropped[0])
-    assert plain[1].shape == cropped[1].shape and not torch.allclose(plain[1], cropped[1])
+    assert plain[1].shape == cropped[1].shape
+    assert not torch.allclose(plain[1], cropped[1])
 
 
 def test_tracks_that_end_early_hold_the_last_frame_and_go_silent():
@@ -179,7 +181,8 @@ def test_clips_in_the_store_are_not_written_to():
     settings = recipe({"jitter": (0.4, 0.4, 0, 0), "flip": 1}, audio_global={"volume": 0.2})
     views_of(settings, store, 0)
     EvalViews(settings)(store, 0)
-    assert torch.equal(before[0], store._video) and torch.equal(before[1], store._audio)
+    assert torch.equal(before[0], store._video)
+    assert torch.equal(before[1], store._audio)
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"epoch": 1}, {"clip_id": "b"}])

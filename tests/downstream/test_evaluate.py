@@ -273,7 +273,8 @@ def test_one_test_clip_is_noted(project, monkeypatch):
 def test_more_neighbours_than_training_clips_are_noted(project):
     values = {**SETTINGS, "evaluate": {"linear": {"neighbours": 48}}}
     found = project.run(params=Params.model_validate(values))["notes"]
-    assert len(found) == 6 and all("48 nearest neighbours are all 48 training examples" in note for note in found)
+    assert len(found) == 6
+    assert all("48 nearest neighbours are all 48 training examples" in note for note in found)
 
 
 @pytest.mark.parametrize("column", ["video_source", "audio_source", "digest"])

@@ -20,7 +20,7 @@ def test_every_network_sees_every_clip_in_one_pass():
     assert len(passes) == 3
     assert clips.ids.tolist() == table["id"].tolist()
     one_hot = (clips.labels[:, None] == LABELS).astype(np.float32)
-    for key, factor in zip(NETWORKS, (1, 2, -1)):
+    for key, factor in zip(NETWORKS, (1, 2, -1), strict=True):
         np.testing.assert_array_equal(clips.outputs[key][:, 0], factor * one_hot)
 
 

@@ -26,7 +26,8 @@ def constant(clips=4, shape=(3, 2, 10, 10)):
 def test_nothing_changes_by_default():
     settings, view = Finetune(), torch.randn(4, 3, 2, 10, 10)
     before = torch.get_rng_state()
-    assert augment(view, "video", settings) is view and augment(view, "audio", settings) is view
+    assert augment(view, "video", settings) is view
+    assert augment(view, "audio", settings) is view
     assert mix(view, TARGET, settings)[0] is view
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -50,7 +51,8 @@ def test_cutmix_pastes_a_rectangle_and_counts_its_area():
         view, target = mix(constant(), TARGET, Finetune(cutmix=1.0))
         pasted = (view[2] == 1).float().mean().item()
         assert set(view[2].unique().tolist()) <= {1.0, 2.0}
-        assert target[2, 1].item() == pytest.approx(pasted, abs=1e-6) and target[2].sum().item() == pytest.approx(1)
+        assert target[2, 1].item() == pytest.approx(pasted, abs=1e-6)
+        assert target[2].sum().item() == pytest.approx(1)
         inside = (view[2, 0, 0] == 1).nonzero()
         if len(inside):
             (top, left), (bottom, right) = inside.min(0).values, inside.max(0).values
@@ -72,7 +74,10 @@ def test_erasing_and_masks_leave_most_of_a_clip():
     assert touched == pytest.approx(0.25, abs=4 * np.sqrt(0.25 * 0.75 / 200))
     sounds = augment(torch.ones(50, 1, 40, 96), "audio", Finetune(mel_masks=(2, 10), time_masks=(2, 20)))
     bands, columns = (sounds == 0).all(3).sum(2), (sounds == 0).all(2).sum(2)
-    assert bands.max() <= 2 * 10 and columns.max() <= 2 * 20 and bands.float().mean() > 2 and columns.float().mean() > 4
+    assert bands.max() <= 2 * 10
+    assert columns.max() <= 2 * 20
+    assert bands.float().mean() > 2
+    assert columns.float().mean() > 4
     hidden = (sounds == 0)[:, 0]
     whole = hidden.all(2, keepdim=True) | hidden.all(1, keepdim=True)
     assert torch.equal(hidden, whole.expand_as(hidden))
@@ -81,7 +86,8 @@ def test_erasing_and_masks_leave_most_of_a_clip():
 def test_rand_augment_changes_all_pictures_of_a_film_alike():
     film = torch.rand(6, 3, 1, 16, 16).expand(-1, -1, 4, -1, -1)
     changed = augment(film, "video", Finetune(rand_augment=(4, 7)))
-    assert changed.shape == film.shape and not torch.allclose(changed, film)
+    assert changed.shape == film.shape
+    assert not torch.allclose(changed, film)
     for t in range(1, 4):
         torch.testing.assert_close(changed[:, :, t], changed[:, :, 0])
 
@@ -128,10 +134,12 @@ def test_time_warp_moves_columns_by_no_more_than_asked():
     moved = []
     for _ in range(100):
         warped = augment(columns, "audio", Finetune(time_warp=10))
-        assert warped.shape == columns.shape and (warped[..., 1:] >= warped[..., :-1]).all()
+        assert warped.shape == columns.shape
+        assert (warped[..., 1:] >= warped[..., :-1]).all()
         assert torch.equal(warped[0, 0, 0], warped[0, 0, 7])
         moved.append((warped - columns).abs().max().item())
-    assert max(moved) <= 11 and np.mean(moved) > 3
+    assert max(moved) <= 11
+    assert np.mean(moved) > 3
     same = torch.full((2, 1, 8, 100), 3.0)
     torch.testing.assert_close(augment(same, "audio", Finetune(time_warp=10)), same)
 
@@ -140,4 +148,6 @@ def test_fixed_and_cosine_rates():
     fixed, falling = Finetune(schedule="fixed"), Finetune(learning_rate=1e-3, last_learning_rate=1e-4, warmup=0.1)
     assert _rates(fixed, 50).tolist() == [1.0] * 50
     rates = _rates(falling, 1000)
-    assert rates[0] == 0 and rates.max() == pytest.approx(1) and rates[-1] == pytest.approx(0.1, abs=1e-3)
+    assert rates[0] == 0
+    assert rates.max() == pytest.approx(1)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)

@@ -12,7 +12,7 @@ def test_votes_equal_a_brute_force_search():
     labels = np.array(list("abc"))[generator.integers(0, 3, 60)]
     scores, classes = knn.classify(train, labels, test, 7)
     assert classes.tolist() == ["a", "b", "c"]
-    for row, x in zip(scores, test):
+    for row, x in zip(scores, test, strict=True):
         cosine = [x @ y / np.sqrt((x @ x) * (y @ y)) for y in train]
         nearest = sorted(range(60), key=lambda i: -cosine[i])[:7]
         votes = Counter(labels[i] for i in nearest)

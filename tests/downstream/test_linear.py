@@ -73,7 +73,8 @@ def test_probe_minimises_the_regularised_log_loss():
     logits = x @ flat[:15].reshape(3, 5) + flat[15:]
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     scores, classes, c = probe(features, labels, ids(labels), features, Linear(C=(0.5,)))
-    assert c == 0.5 and classes.tolist() == LETTERS.tolist()
+    assert c == 0.5
+    assert classes.tolist() == LETTERS.tolist()
     np.testing.assert_allclose(scores, expected, atol=2e-3)
 
 
@@ -91,15 +92,16 @@ def test_speakers_who_say_every_label_are_held_out_whole():
     generator = np.random.default_rng(0)
     labels, speakers = LETTERS[generator.integers(0, 5, 2000)], generator.integers(0, 30, 2000).astype(str)
     fit, held = linear.hold_out(labels, [speakers], 0.2)
-    assert len(set(speakers[held])) == 6 and not set(speakers[fit]) & set(speakers[held])
+    assert len(set(speakers[held])) == 6
+    assert not set(speakers[fit]) & set(speakers[held])
 
 
 def test_clips_of_two_items_are_held_out_by_both():
     generator = np.random.default_rng(0)
     digits = generator.integers(0, 5, 3000)
     labels = LETTERS[digits]
-    scans = np.array([f"{d}s{i}" for d, i in zip(digits, generator.integers(0, 40, 3000))])
-    recordings = np.array([f"{d}r{i}" for d, i in zip(digits, generator.integers(0, 40, 3000))])
+    scans = np.array([f"{d}s{i}" for d, i in zip(digits, generator.integers(0, 40, 3000), strict=True)])
+    recordings = np.array([f"{d}r{i}" for d, i in zip(digits, generator.integers(0, 40, 3000), strict=True)])
     fit, held = linear.hold_out(labels, [scans, recordings], 0.2)
     for names in (scans, recordings):
         assert not set(names[fit]) & set(names[held])
@@ -183,7 +185,8 @@ def test_c_is_chosen_on_test_clips_only_when_asked():
         for seed in range(6):
             noise = np.random.default_rng(seed).permutation(LETTERS[np.arange(100) % 5])
             found.add(probe(features, labels, ids(labels), test, settings, noise)[2])
-    assert len(chosen["train"]) == 1 and len(chosen["test"]) > 1
+    assert len(chosen["train"]) == 1
+    assert len(chosen["test"]) > 1
 
 
 def test_several_labels_are_probed_one_by_one():
@@ -204,4 +207,5 @@ def test_a_video_and_its_sound_are_held_out_together():
     clips = ClipOutputs(np.arange(400).astype(str), labels, {"video": videos, "audio": videos}, {})
     fit, held = linear.hold_out(labels, clips.items_of("both"), 0.2)
     assert not set(videos[fit]) & set(videos[held])
-    assert (fit | held).all() and held.sum() == 80
+    assert (fit | held).all()
+    assert held.sum() == 80

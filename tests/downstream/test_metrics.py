@@ -70,7 +70,8 @@ def test_intervals_repeat_and_hold_the_rate():
     first = intervals(correct, items)
     np.testing.assert_array_equal(first, intervals(correct, items))
     rates = 100 * correct.mean(axis=0)
-    assert (first[:, 0] < rates).all() and (rates < first[:, 1]).all()
+    assert (first[:, 0] < rates).all()
+    assert (rates < first[:, 1]).all()
 
 
 def test_summary_names_metrics_after_the_classifier():
@@ -91,7 +92,8 @@ def test_top5_is_reported_where_there_are_more_classes():
     scores = Scores(Column.parse("student.video.knn"), np.tile(np.linspace(1, 0, 7), (2, 1)), classes)
     items = {"video": np.array(["1", "2"]), "audio": np.array(["1", "2"])}
     values, spans = summarise([scores], clips_of(["e", "f"], items))
-    assert values["student.video.knn.top5"] == 50 and values["student.video.knn.top1"] == 0
+    assert values["student.video.knn.top5"] == 50
+    assert values["student.video.knn.top1"] == 0
     assert spans["student.video.knn.top5"] == [0, 100]
 
 
@@ -130,12 +132,14 @@ def test_classes_that_training_never_showed_count_in_map():
     values = generator.random((6, 3))
     one = Scores(Column.parse("student.video.layer"), values, CLASSES, joined=True)
     found = per_class([one], clips)["student.video.layer"]
-    assert found.keys() == set("abcd") and found["d"] == pytest.approx(100 * 2 / 6, abs=1e-3)
+    assert found.keys() == set("abcd")
+    assert found["d"] == pytest.approx(100 * 2 / 6, abs=1e-3)
     (value,) = summarise([one], clips)[0].values()
     assert value == pytest.approx(np.mean(list(found.values())), abs=1e-3)
     of_map, of_classes = ranking_intervals([one], clips)
     low, high = of_map["student.video.layer.map"]
-    assert low < value < high and of_classes["student.video.layer"].keys() == found.keys()
+    assert low < value < high
+    assert of_classes["student.video.layer"].keys() == found.keys()
 
 
 def test_sources_that_go_together_are_one_factor():
@@ -143,7 +147,8 @@ def test_sources_that_go_together_are_one_factor():
     videos, clips = np.repeat([f"video{i}" for i in range(20)], 5), np.arange(100).astype(str)
     for audio in (videos, clips):
         found = clips_of(["a"] * 100, {"video": videos, "audio": audio}).items_of("both")
-        assert len(found) == 1 and found[0].tolist() == videos.tolist()
+        assert len(found) == 1
+        assert found[0].tolist() == videos.tolist()
     scans, speakers = np.arange(100) // 5, np.arange(100) % 7
     found = clips_of(["a"] * 100, {"video": scans.astype(str), "audio": speakers.astype(str)}).items_of("both")
     assert len(found) == 2

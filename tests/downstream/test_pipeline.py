@@ -82,7 +82,8 @@ def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol
     assert written[0] == written[1]
     results, predictions = json.loads(out.read_text()), pd.read_csv(out.with_suffix(".predictions.csv"), dtype=str)
     test = manifests.read_manifest(project / "manifest.csv").split("test").rows
-    assert predictions["id"].tolist() == test["id"].tolist() and predictions["label"].tolist() == test["label"].tolist()
+    assert predictions["id"].tolist() == test["id"].tolist()
+    assert predictions["label"].tolist() == test["label"].tolist()
     assert (results["clips"]["train"], results["clips"]["test"]) == (40, 20)
     assert results["items"]["video"] == test["video_source"].nunique()
     for name in predictions.columns[2:]:
@@ -95,7 +96,7 @@ def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol
 
 
 def test_results_count_the_listed_clips_and_why_some_were_left_out(project, params):
-    """One of the listed clips of each split cannot be used, a third one is unusable in fold a only as a training clip."""
+    """One listed clip of each split cannot be used; a third one is unusable in fold a only as a training clip."""
     whole = manifests.read_manifest(project / "manifest.csv")
     table = whole.all_rows.assign(fold=["a" if number % 2 else "b" for number in range(60)])
     for split, reasons in {
@@ -179,7 +180,9 @@ def test_tasks_share_features_and_other_views_are_extracted_anew(project, params
         return len(extracted)
 
     assert [passes(task) for task in ("linear", "layer", "retrieval")] == [2, 0, 0]
-    assert passes("several_views") == 3 and passes("enlarged_probe") == 2 and passes("linear") == 0
+    assert passes("several_views") == 3
+    assert passes("enlarged_probe") == 2
+    assert passes("linear") == 0
 
 
 def test_features_of_other_weights_or_clips_are_not_taken(project, params, tmp_path, monkeypatch):
@@ -243,7 +246,8 @@ def test_run_without_heads_is_searched_by_features_and_one_of_one_modality_is_re
 def test_other_resolution_and_length_than_in_pretraining(project, params, task, tmp_path):
     job = job_of(project, params, task)
     batch = next(iter(job.loader(["video", "audio"], "test")))
-    assert batch.views["video"][0].shape[2:] == (8, 48, 48) and batch.views["audio"][0].shape[2:] == (40, 48)
+    assert batch.views["video"][0].shape[2:] == (8, 48, 48)
+    assert batch.views["audio"][0].shape[2:] == (40, 48)
     evaluate.run(params, project / "manifest.csv", project / "run", task, tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["clips"]["test"] == 20
 
@@ -295,7 +299,8 @@ def folded(project, tmp_path_factory):
 def test_folds_are_evaluated_one_by_one_and_averaged(folded, params, task, tmp_path):
     evaluate.run(params, folded / "manifest.csv", folded / "run", task, tmp_path / "out.json")
     results = json.loads((tmp_path / "out.json").read_text())
-    assert results["task"] == task and set(results["folds"]) == {"a", "b"}
+    assert results["task"] == task
+    assert set(results["folds"]) == {"a", "b"}
     predictions = pd.read_csv(tmp_path / "out.predictions.csv", dtype=str)
     rows = manifests.read_manifest(folded / "manifest.csv").rows.set_index("id")
     for fold, part in predictions.groupby("fold"):
@@ -318,7 +323,8 @@ def test_over_folds_clips_and_items_count_once(folded, params, tmp_path):
     assert results["items"] == {m: rows[f"{m}_source"].nunique() for m in ("video", "audio")}
     for fold, part in results["folds"].items():
         tested = rows[rows["fold"] == fold]
-        assert part["clips"]["train"] == 60 - len(tested) and part["clips"]["test"] == len(tested)
+        assert part["clips"]["train"] == 60 - len(tested)
+        assert part["clips"]["test"] == len(tested)
         assert part["items"] == {m: tested[f"{m}_source"].nunique() for m in ("video", "audio")}
 
 
@@ -333,7 +339,7 @@ def joined(project, tmp_path_factory):
     third, tested = np.arange(len(rows)) % 3 == 0, rows["split"] == "test"
     other = np.where(third, np.where(tested, "never", "untested"), np.where(rows["label"] > "5", "high", "low"))
     manifests.write_manifest(
-        folder / "manifest.csv", rows.assign(label=[";".join(two) for two in zip(rows["label"], other)])
+        folder / "manifest.csv", rows.assign(label=[";".join(two) for two in zip(rows["label"], other, strict=True)])
     )
     return folder
 
@@ -345,7 +351,8 @@ def test_figures_of_several_labels_come_from_the_scores_in_the_file(joined, para
     evaluate.run(params, joined / "manifest.csv", joined / "run", task, tmp_path / "out.json")
     results, scores = json.loads((tmp_path / "out.json").read_text()), pd.read_parquet(tmp_path / "out.scores.parquet")
     assert set(scores["method"]) == {key.removesuffix(".map") for key in results["metrics"]}
-    assert any("(never)" in note for note in results["notes"]) and any("untested" in note for note in results["notes"])
+    assert any("(never)" in note for note in results["notes"])
+    assert any("untested" in note for note in results["notes"])
     for method, part in scores.groupby("method"):
         has = part["label"].str.get_dummies(";")
         found = part[[f"score.{name}" for name in has]].fillna(0)
@@ -393,7 +400,8 @@ def test_several_views_are_averaged_as_scores(project, params, tmp_path, monkeyp
     evaluate.run(params, project / "manifest.csv", project / "run", "several_views", tmp_path / "out.json")
     key = ("student", "video")
     test = seen["test", None].outputs[key]
-    assert test.shape[:2] == (20, 9) and seen["test", None].outputs["student", "audio"].shape[:2] == (20, 3)
+    assert test.shape[:2] == (20, 9)
+    assert seen["test", None].outputs["student", "audio"].shape[:2] == (20, 3)
     parts = [seen["train", i] for i in range(2)]
     x, y = np.concatenate([part.outputs[key][:, 0] for part in parts]), np.tile(parts[0].labels, 2)
     assert not np.allclose(parts[0].outputs[key], parts[1].outputs[key])

@@ -113,7 +113,8 @@ def test_its_columns_stand_in_the_table_with_its_title_after_ours(project):
     assert order == ["linear", "knn", "prototypes", "unscaled_prototypes"]
     for page in ("table.md", "report.html"):
         text = (project.results / page).read_text()
-        assert "video class means" in text and "video unscaled_prototypes" in text
+        assert "video class means" in text
+        assert "video unscaled_prototypes" in text
     assert (
         "Task `unscaled`: protocol prototypes on data set `talking_digits`"
         in (project.results / "table.md").read_text()

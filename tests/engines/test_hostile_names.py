@@ -81,10 +81,11 @@ def loads(settings, path):
     path.write_text(yaml.safe_dump(settings))
     try:
         params.load(path)
+        return True
     except UserError as error:
-        assert "\n" not in str(error)
-        return False
-    return True
+        said = str(error)
+    assert "\n" not in said
+    return False
 
 
 def miniature():
@@ -94,7 +95,8 @@ def miniature():
 def test_the_walk_finds_what_it_should():
     assert set(KEYS) >= FREE
     assert {("results",), ("dataset",), ("extends",), ("ablations", None), ("report", "baseline")} <= set(KEYS)
-    assert ("training", "weights", 0) in KEYS and set(Views.model_fields).isdisjoint(key[0] for key in KEYS)
+    assert ("training", "weights", 0) in KEYS
+    assert set(Views.model_fields).isdisjoint(key[0] for key in KEYS)
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: ".".join(map(str, key)))
@@ -147,7 +149,8 @@ def test_free_text_in_every_place_and_odd_names_around_run_no_command(project):
 def test_a_settings_file_whose_name_is_a_command_is_refused(project, name):
     (project.root / name).write_text(yaml.safe_dump(project.settings()))
     done = project.snakemake("--dry-run", XKD_PARAMS=name)
-    assert done.returncode == 2 and "XKD_PARAMS" in done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert "XKD_PARAMS" in done.stderr.splitlines()[-1]
     assert not (project.root / "HURT").exists()
 
 

@@ -1,4 +1,4 @@
-"""What reruns after which edit, in both engines. Stages are stand-ins; settings, code fingerprints and rules are real."""
+"""Reruns after each kind of edit, in both engines. Stages are stand-ins; settings, fingerprints and rules are real."""
 
 import os
 
@@ -61,7 +61,8 @@ def test_files_that_appear_change_or_vanish_in_a_folder_of_clips_are_noticed(tmp
     project.write(settings)
     again = ["download", "evaluate xkd seed0 mine", "evaluate xkd seed1 mine", "prepare", "table"]
     assert set(again) < set(project.run("dvc"))
-    assert project.run("dvc") == [] and project.planned() == []
+    assert project.run("dvc") == []
+    assert project.planned() == []
     (clips / "b.wav").write_text("2")
     assert project.planned() == again
     assert project.run("dvc") == again

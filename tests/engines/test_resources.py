@@ -25,7 +25,9 @@ def _asked(project, resources: dict) -> tuple[dict, str]:
 def test_a_lone_process_is_started_as_by_hand(project):
     resources, command = _asked(project, {"pretrain": {"cpus": 3, "memory_gb": 5.5, "runtime": 90}})
     assert (resources["nodes"], resources["cpus_per_task"], resources["mem_mb"]) == ("1", "3", "5500")
-    assert resources["runtime"] == "90" and "gpu" not in resources and "mpi" not in resources
+    assert resources["runtime"] == "90"
+    assert "gpu" not in resources
+    assert "mpi" not in resources
     assert command.removeprefix("Shell command: ").startswith("exec python -m xkd pretrain --manifest ")
 
 
@@ -36,7 +38,8 @@ def test_processes_of_several_nodes_meet_on_the_first(project):
     assert (
         "exec srun --nodes 2 --ntasks-per-node 1 --cpus-per-task 8 --kill-on-bad-exit torchrun --nnodes 2 " in command
     )
-    assert "--nproc-per-node 2" in command and '--rdzv-endpoint "$(hostname):' in command
+    assert "--nproc-per-node 2" in command
+    assert '--rdzv-endpoint "$(hostname):' in command
 
 
 def test_processes_are_started(project):

@@ -130,7 +130,8 @@ def test_an_encoder_of_a_plugin_says_which_file_to_load():
         "print(xkd.load_encoder('averages/encoders/video_student').config.settings)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert "backbone 'averages'" in done[0] and "tiny_backbone.py" in done[0]
+    assert "backbone 'averages'" in done[0]
+    assert "tiny_backbone.py" in done[0]
     assert done[1] == "{'hidden': 12}"
 
 

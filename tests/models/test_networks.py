@@ -115,7 +115,7 @@ def test_parameters_of_the_released_base_encoder():
     ("share", "students", "teachers"), [("none", 173.20, 173.20), ("students", 88.17, 173.20), ("all", 88.17, 88.17)]
 )
 def test_parameters_of_each_variant_in_millions(share, students, teachers):
-    """ViT-B: 87.69 in a video encoder, 85.51 in an audio encoder, of which 85.03 are transformer blocks, shared or not."""
+    """ViT-B: 87.69 in a video and 85.51 in an audio encoder; 85.03 of each are transformer blocks, shared or not."""
     shapes = {"video": ModalityShape((4, 16, 16), (8, 7, 7), 3), "audio": ModalityShape((4, 16), (20, 28), 1)}
     with torch.device("meta"):
         networks = Networks(shapes, NetworkSizes(BASE, *BESIDE, share), MODALITIES, True)

@@ -20,7 +20,9 @@ def encoder(shape=VIDEO, depth=2):
 
 
 def view(shape, batch=2, dtype=torch.double):
-    return torch.randn(batch, shape.channels, *(p * g for p, g in zip(shape.patch, shape.grid)), dtype=dtype)
+    return torch.randn(
+        batch, shape.channels, *(p * g for p, g in zip(shape.patch, shape.grid, strict=True)), dtype=dtype
+    )
 
 
 def explicit_rotation(vector, place):

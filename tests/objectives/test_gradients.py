@@ -23,7 +23,7 @@ def reconstruction(predicted):
 
 
 @pytest.mark.parametrize(
-    "function, inputs",
+    ("function", "inputs"),
     [
         (mmd, (rows(4, 3), rows(5, 3, seed=1))),
         (coral, (rows(4, 3), rows(5, 3, seed=1))),

@@ -31,7 +31,7 @@ def test_loss_is_the_mean_squared_error_of_hidden_patches_only():
     patches, predicted = rng.normal(3, 2, (2, 5, 12)), rng.normal(size=(2, 5, 12))
     hidden = np.array([[1, 0, 1, 1, 0], [0, 1, 1, 0, 1]], bool)
     errors = []
-    for b, n in zip(*np.nonzero(hidden)):
+    for b, n in zip(*np.nonzero(hidden), strict=True):
         patch = patches[b, n]
         target = (patch - patch.mean()) / np.sqrt(patch.var(ddof=1) + 1e-6)
         errors.append(np.mean((predicted[b, n] - target) ** 2))

@@ -1,5 +1,6 @@
-"""Barlow Twins between the modalities (Zbontar et al., 2021, equation 1): each logit of a clip's video should vary over the
-batch as the same logit of its audio does, and as no other.
+"""Barlow Twins between the modalities (Zbontar et al., 2021, equation 1).
+
+Each logit of a clip's video should vary over the batch as the same logit of its audio does, and as no other.
 """
 
 from pydantic import Field

@@ -70,4 +70,5 @@ def test_every_run_has_one_line(project):
         [name, str(seed)] for name in project.values["ablations"] for seed in (0, 1, 2)
     ]
     lines = {row[0]: row[2] for row in table.rows}
-    assert lines["random_init"].startswith("nothing to judge") and ": " in lines["xkd"]
+    assert lines["random_init"].startswith("nothing to judge")
+    assert ": " in lines["xkd"]

@@ -66,7 +66,8 @@ def test_a_sign_of_a_plugin_is_drawn_judged_and_explained(plugged):
     assert titles(curves.diagnostic_curves(plugged))[-1] == "variance of logits"
     table = collapse.verdict_table(plugged)
     row = next(dict(zip(table.header, row, strict=True)) for row in table.rows if row[0] == "xkd")
-    assert "logits: are constant" in row["verdict"] and row["verdict"].startswith("collapsed")
+    assert "logits: are constant" in row["verdict"]
+    assert row["verdict"].startswith("collapsed")
     assert row["variance, logits"] == "0.05 → 0.05"
     assert collapse.verdict_rules(plugged)["collapsed"][-1] == "variance 0.1"
 

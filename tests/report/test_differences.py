@@ -51,7 +51,8 @@ def test_differences_that_do_not_vary_are_crosses_without_interval(drawn):
 def test_words_name_what_is_clear_of_zero(drawn):
     words = drawn().get_label()
     assert "difference to ae in points" in words
-    assert "video.linear: xkd +5.0" in words and "recon_video" not in words
+    assert "video.linear: xkd +5.0" in words
+    assert "recon_video" not in words
 
 
 def test_a_baseline_alone_has_nothing_to_differ(project, drawn):

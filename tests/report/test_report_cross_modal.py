@@ -55,7 +55,7 @@ def test_similarity_is_the_cosine_of_what_differs_from_the_mean():
 
 def test_table_tells_before_from_after(project):
     table = cross_modal.shared_space_table(collect(project.params))
-    rows = {row[0]: dict(zip(table.header, row)) for row in table.rows}
+    rows = {row[0]: dict(zip(table.header, row, strict=True)) for row in table.rows}
     assert set(rows) == {"xkd", "no_refinement"}, "the others have no heads"
     assert rows["xkd"]["own other half nearest, after"] == rows["xkd"]["nearest has the same label, after"] == "100.0"
     assert float(rows["xkd"]["own other half nearest, before"]) < 50
@@ -73,7 +73,10 @@ def test_examples_name_the_nearest_and_mark_labels_and_pairs(project, media):
     assert len({(example.query.id, example.query.modality) for example in found.found}) == 8
     for example in found.found:
         first, *others = example.neighbours
-        assert first.is_pair and first.same_label and first.clip.id == example.query.id and example.rank == 1
+        assert first.is_pair
+        assert first.same_label
+        assert first.clip.id == example.query.id
+        assert example.rank == 1
         assert not any(other.is_pair for other in others)
         assert all(other.same_label == (other.clip.label == example.query.label) for other in others)
         assert [n.similarity for n in example.neighbours] == sorted(
@@ -110,7 +113,9 @@ def test_page_plays_audio_and_shows_images(project, report, media):
 def test_removed_clips_leave_words(project, report):
     assert previews_at_hand(project.params, project.root / "data" / "digits") is None
     text = project.html(report / "figures")
-    assert "words alone" in text and "<audio" not in text and "video of “0”" in text
+    assert "words alone" in text
+    assert "<audio" not in text
+    assert "video of “0”" in text
 
 
 def test_ids_that_are_paths_of_this_machine_are_shown_by_their_ends():
@@ -137,4 +142,5 @@ def test_the_page_holds_no_path_of_this_machine(project, report):
         np.savez(path, **arrays)
         seal(path.parent)
     text = project.html(report / "figures")
-    assert "secret" not in text and '<span class="id">3/clip</span>' in text
+    assert "secret" not in text
+    assert '<span class="id">3/clip</span>' in text

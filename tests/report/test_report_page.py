@@ -23,7 +23,7 @@ def rows(markdown, heading):
     cells = [
         [cell.strip() for cell in row] for row in cells[: next((i for i, row in enumerate(cells) if not row), None)]
     ]
-    return [dict(zip(cells[0], row)) for row in cells[2:]]
+    return [dict(zip(cells[0], row, strict=True)) for row in cells[2:]]
 
 
 def drawn(figure, folder):
@@ -62,7 +62,9 @@ def test_main_table_shows_means_differences_and_the_papers_figures_as_other_data
     assert xkd["video"] == "32.0 ± 1.7 (+5.0, p 0.013)"
     assert xkd["PAPER, other data: UCF101 video"] == "84.7"
     assert table[2]["audio"] == table[2]["PAPER, other data: ESC50 audio"] == "–"
-    assert "ANOTHER DATA SET" in text and "Kinetics400" in text and "2211.13929" in text
+    assert "ANOTHER DATA SET" in text
+    assert "Kinetics400" in text
+    assert "2211.13929" in text
 
 
 def test_notes_say_what_was_counted(project):
@@ -96,7 +98,7 @@ def test_agreement_compares_within_one_table_of_the_paper(project):
 
 
 def test_a_row_that_contradicts_the_paper_says_so(project):
-    for seed, value in zip(SEEDS, (20.0, 21.5, 21.0)):
+    for seed, value in zip(SEEDS, (20.0, 21.5, 21.0), strict=True):
         path = project.scores_file("xkd", seed)
         path.write_text(re.sub(r'("student.video.linear.top1": )[\d.]+', rf"\g<1>{value}", path.read_text()))
     table = rows(project.markdown(), "## Agreement with the paper")
@@ -143,11 +145,13 @@ def test_every_section_can_be_reached(report):
 
 def test_every_picture_says_what_it_shows(report):
     words = re.findall(r'<img[^>]*alt="([^"]*)"', (report / "report.html").read_text())
-    assert len(words) == len(page.FIGURES) and len(set(words)) == len(words)
+    assert len(words) == len(page.FIGURES)
+    assert len(set(words)) == len(words)
     assert min(map(len, words)) > 50
     shown = " ".join(words)
     assert "student video linear probe: xkd, 32.0 %" in shown, "the longest bar"
-    assert "dog as cat" not in shown and "cat as dog 6 times" in shown, "errors of all seeds together"
+    assert "dog as cat" not in shown
+    assert "cat as dog 6 times" in shown, "errors of all seeds together"
 
 
 def test_best_pretrained_row_of_each_task_is_marked(project):
@@ -176,7 +180,8 @@ def test_versions_are_told_per_group_of_runs(project, report):
     path.write_text(path.read_text().replace("c0ffee", "deadbeef-dirty"))
     seal(path.parent)
     page_text = project.html(report / "figures")
-    assert "1 run (xkd 2) was" in page_text and "deadbeef-dirty" in page_text
+    assert "1 run (xkd 2) was" in page_text
+    assert "deadbeef-dirty" in page_text
 
 
 def test_runs_link_to_mlflow_unless_they_were_not_tracked(project, report):
@@ -191,13 +196,15 @@ def test_runs_link_to_mlflow_unless_they_were_not_tracked(project, report):
             (project.run_folder(name, seed) / "mlflow.json").write_text('{"run_id": null, "experiment_id": null}')
             seal(project.run_folder(name, seed))
     page_text = project.html(report / "figures")
-    assert page.MLFLOW not in page_text and "No run of this table was tracked" in page_text
+    assert page.MLFLOW not in page_text
+    assert "No run of this table was tracked" in page_text
 
 
 def test_page_escapes_what_users_wrote(project, report):
     project.values["ablations"]["ae"]["hypothesis"] = "<b>1 < 2</b>"
     page_text = project.html(report / "figures")
-    assert "&lt;b&gt;1 &lt; 2&lt;/b&gt;" in page_text and "<b>1" not in page_text
+    assert "&lt;b&gt;1 &lt; 2&lt;/b&gt;" in page_text
+    assert "<b>1" not in page_text
 
 
 def test_page_without_prepared_data_still_comes(project, report):
@@ -273,7 +280,8 @@ def test_weights_lie_over_the_patches_that_they_belong_to(project, tmp_path):
     figure = sample_figures.refinement(collect(project.params))
     for axis, brightest in ((figure.axes[2], "upper right"), (figure.axes[5], "upper left")):
         plain, over = axis.images
-        assert plain.get_extent() == over.get_extent() and 0 < over.get_alpha() < 1
+        assert plain.get_extent() == over.get_extent()
+        assert 0 < over.get_alpha() < 1
         figure.canvas.draw()
         left, bottom, right, top = np.round(axis.get_window_extent().extents).astype(int)
         drawn_axis = np.asarray(figure.canvas.buffer_rgba())[::-1][bottom:top, left:right, :3][::-1].astype(int)
@@ -326,8 +334,10 @@ def test_own_clips_have_no_figures_of_the_paper_beside_them(project):
     for kind in ("folder", "manifest"):
         project.values["datasets"]["digits"] = {"kind": kind, "source": "ucf101"}
         text = project.markdown()
-        assert "PAPER" not in text and "2211.13929" not in text
-        assert "your own" in text and "has a counterpart" not in text
+        assert "PAPER" not in text
+        assert "2211.13929" not in text
+        assert "your own" in text
+        assert "has a counterpart" not in text
 
 
 def test_the_data_set_of_the_paper_is_noticed(project):
@@ -340,7 +350,8 @@ def test_the_data_set_of_the_paper_is_noticed(project):
     titles = paper_titles(project)
     assert titles == [f"PAPER, pretrained on kinetics400: kinetics400 video {p}" for p in ("linear", "finetune")]
     text = project.markdown()
-    assert "other data" not in text and "ANOTHER DATA SET" not in text
+    assert "other data" not in text
+    assert "ANOTHER DATA SET" not in text
     assert rows(text, "# Ablations")[0][titles[0]] == "46.4 (ablation-losses), 51.4 (video)"
     agreement = rows(text, "## Agreement with the paper")
     assert [row["PAPER: difference"] for row in agreement] == ["kinetics400 +14.2", "kinetics400 -1.5"]
@@ -416,7 +427,8 @@ def test_every_output_says_how_many_of_the_listed_clips_were_tested(project, rep
     )
     text = project.markdown()
     assert "`linear` 1,115 of 1,530, `finetune` 20" in text
-    assert told in text and told.replace("**", "</strong>") in project.html(report / "figures")
+    assert told in text
+    assert told.replace("**", "</strong>") in project.html(report / "figures")
     assert project.table().loc["xkd", ["linear.tested_clips", "linear.listed_clips"]].tolist() == ["1115", "1530"]
     assert project.table().loc["random_init", ["finetune.tested_clips", "finetune.listed_clips"]].tolist() == ["", ""]
 
@@ -441,7 +453,8 @@ def test_rows_of_given_teachers_alone_make_the_main_table(project):
         path.write_text(json.dumps(scores | {"metrics": metrics}))
     text = project.markdown()
     (row,) = rows(text, "# Ablations")
-    assert row["teacher video"] == "22.0 ± 1.7" and not any("student" in title for title in row)
+    assert row["teacher video"] == "22.0 ± 1.7"
+    assert not any("student" in title for title in row)
     assert "## Teacher encoders" not in text
 
 
@@ -454,6 +467,8 @@ def test_what_users_wrote_cannot_break_markdown_or_figures(project, report, tmp_
         rewritten(project, "ae", seed, files={})
     text = project.markdown()
     (row,) = (row for row in rows(text, "## What each row asks") if row["ablation"] == "ae")
-    assert row["hypothesis"] == r"a \| b &lt;script>alert(1)&lt;/script> `x &lt;b" and len(row) == 5
-    assert "<script" not in text and "<img" not in text
+    assert row["hypothesis"] == r"a \| b &lt;script>alert(1)&lt;/script> `x &lt;b"
+    assert len(row) == 5
+    assert "<script" not in text
+    assert "<img" not in text
     assert drawn(confusion.confusion_matrices(collect(project.params)), tmp_path).min() < 0.5

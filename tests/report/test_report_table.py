@@ -83,7 +83,7 @@ def test_a_removed_ablation_leaves_no_row_although_its_files_remain(project):
 def test_cells_are_those_of_the_runs(project):
     table = project.table()
     xkd = table.loc["xkd"]
-    _, p = t_test_of_three([x - a for x, a in zip(VIDEO["xkd"], VIDEO["ae"])])
+    _, p = t_test_of_three([x - a for x, a in zip(VIDEO["xkd"], VIDEO["ae"], strict=True)])
     assert float(xkd["student.video.linear.mean"]) == 32
     assert float(xkd["student.video.linear.sd"]) == pytest.approx(math.sqrt(3), abs=1e-4)
     assert float(xkd["student.video.linear.difference"]) == 5

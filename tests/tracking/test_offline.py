@@ -171,9 +171,14 @@ def test_an_interrupted_run_continues_from_the_kept_events(away, back):
     first._spool.close()
     with open(kept, "a") as file:
         file.write('{"event": "curve", "po')
-    with pytest.raises(KeyboardInterrupt), start("resumed") as second:
-        curve(second, 2, 6)
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with start("resumed") as second:
+            curve(second, 2, 6)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     client = back()
     with start("resumed") as third:
         curve(third, 4, 8)

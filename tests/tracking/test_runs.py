@@ -51,9 +51,15 @@ def test_long_curves_are_thinned_and_keep_their_last_row(client):
 
 
 def test_interrupted_run_is_continued_without_doubled_points(client):
-    with pytest.raises(RuntimeError), start("resumed") as first:
-        first.log_steps([{"step": n, "loss": 1.0} for n in range(4)])
-        raise RuntimeError
+    first = start("resumed")
+
+    def interrupted():
+        with first:
+            first.log_steps([{"step": n, "loss": 1.0} for n in range(4)])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert [row.info.status for row in rows(client, "resumed")] == ["FAILED"]
     with start("resumed") as second:
         second.log_steps([{"step": n, "loss": 1.0} for n in range(2, 6)])

@@ -156,7 +156,8 @@ def test_another_identity_is_refused_with_the_difference_unless_asked_for(tmp_pa
     assert "training.epochs was 3, is 5" in message
     assert "code was def, is new" in message
     assert "seed" not in message
-    assert "XKD_RESUME=changed" in message and "XKD_RESUME=anew" in message
+    assert "XKD_RESUME=changed" in message
+    assert "XKD_RESUME=anew" in message
     assert checkpoint.unfinished(tmp_path, changed, "changed")["number"] == 1
     assert "training.epochs was 3, is 5" in capsys.readouterr().err
     for number in (1, 2):

@@ -73,16 +73,21 @@ def test_a_kill_at_any_moment_leaves_one_run_or_none(run):
         code = killed_before(operation, run)
         try:
             seen.append(words(run))
+            continue
         except UserError as error:
-            assert "interrupted" in str(error) and str(error).count("\n") == 0
-            seen.append(set())
-            if len(seen) % 7 == 0:  # also over a whole run
-                write(run, "old")
+            said = str(error)
+        assert "interrupted" in said
+        assert said.count("\n") == 0
+        seen.append(set())
+        if len(seen) % 7 == 0:  # also over a whole run
+            write(run, "old")
     assert code == 0, run.with_name("log.txt").read_text()
-    assert operation > 100 and {"new"} == seen[-1]
+    assert operation > 100
+    assert {"new"} == seen[-1]
     assert [one for one in seen if one not in ({"old"}, {"new"}, set())] == []
     assert {frozenset(one) for one in seen} == {frozenset(), frozenset({"old"}), frozenset({"new"})}
-    assert not list(run.rglob("*.part")) and (run / "notes.txt").read_text() == "mine"
+    assert not list(run.rglob("*.part"))
+    assert (run / "notes.txt").read_text() == "mine"
     assert not (run / "encoders" / "audio_student" / "config.json").exists(), "of the earlier run"
 
 
@@ -194,14 +199,17 @@ def test_a_full_disk_while_a_run_is_written_costs_nothing(project, monkeypatch, 
     assert code_of(child) == 2
     with open(reading) as file:
         (line,) = [line for line in file if line.startswith("xkd: error:")]
-    assert os.strerror(errno.EFBIG) in line and "the checkpoint in checkpoints/miniature/xkd/seed0 is kept" in line
+    assert os.strerror(errno.EFBIG) in line
+    assert "the checkpoint in checkpoints/miniature/xkd/seed0 is kept" in line
     assert {name: (project / "run" / name).read_bytes() for name in runs.check(Path("run"))} == before
     assert code_of(fork(pretrain(), log)) == 0, log.read_text()
-    assert "continuing at step 3 " in log.read_text() and "epoch 0" not in log.read_text(), "nothing is trained again"
+    assert "continuing at step 3 " in log.read_text()
+    assert "epoch 0" not in log.read_text(), "nothing is trained again"
     for name, content in before.items():
         if name.endswith("model.safetensors"):
             assert (project / "run" / name).read_bytes() == content
-    assert not list(Path("checkpoints").rglob("*.pt")) and not list(Path("run").rglob("*.part"))
+    assert not list(Path("checkpoints").rglob("*.pt"))
+    assert not list(Path("run").rglob("*.part"))
 
 
 def test_an_edited_run_is_evaluated_by_nobody(project, monkeypatch):

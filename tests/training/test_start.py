@@ -56,7 +56,8 @@ def run(out: str, **training) -> dict:
 def test_given_encoders_are_evaluated_as_they_are():
     weights = ["trained/encoders/video_teacher", "trained/encoders/audio_student"]
     metrics = run("given", mode="none", weights=weights)
-    assert metrics["steps"] == 0 and metrics["trainable_parameters"] == 0
+    assert metrics["steps"] == 0
+    assert metrics["trainable_parameters"] == 0
     assert {column["title"] for column in metrics["columns"]} >= {"reconstruction, video", "centre norm, audio"}
     assert equal(encoder("given", "video_teacher"), encoder("trained", "video_teacher"))
     assert equal(encoder("given", "audio_student"), encoder("trained", "audio_student"))
@@ -89,7 +90,8 @@ def test_given_teachers_are_called_teachers_everywhere():
         assert {key.split(".")[1] for key in results["metrics"]} >= {"video", "audio"}
     run("from-teachers", epochs=1, weights=weights)
     further = json.loads(Path("from-teachers/encoders/video_student/config.json").read_text())
-    assert further["owner"] == "student" and further["licence"] == "CC BY-NC 4.0 (x)"
+    assert further["owner"] == "student"
+    assert further["licence"] == "CC BY-NC 4.0 (x)"
     assert further["origin"].startswith(
         "trained with xkd on miniature: ablation given, seed 5, starting from: released"
     )

@@ -40,13 +40,17 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(network):
     tensor.register_hook(lambda gradient: gradient * (float("nan") if one.step == 1 else 1))
     before = {}
     one.loader.set_epoch(0)
+
+    def steps():
+        for batch in one.loader:
+            before.update({name: p.clone() for name, p in one.networks.named_parameters()})
+            one._step(batch, one.step)
+            one.batch += 1
+
     with pytest.raises(
         UserError, match="step 1: the gradient is not finite .* All clips of the batch: clip010, clip011"
     ):
-        for batch in one.loader:
-            before = {name: p.clone() for name, p in one.networks.named_parameters()}
-            one._step(batch, one.step)
-            one.batch += 1
+        steps()
     assert all(torch.equal(before[name], p) for name, p in one.networks.named_parameters())
 
 

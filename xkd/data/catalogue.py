@@ -23,7 +23,7 @@ class CatalogueEntry(BaseModel):
 
 
 class Archive(CatalogueEntry):
-    """Describes a file of a data set: its address, its name here, its published checksum, and whether it holds archives."""
+    """Describes a file of a data set: its address, its name here, its published checksum, if it holds archives."""
 
     url: str
     name: str = ""

@@ -36,7 +36,9 @@ def open_rows(whole: Manifest, split: str | None = None, fold: str | None = None
 
 
 class ClipStore:
-    """Reads frames and audio of clips; packed and decoded values are identical. A copy in another process opens its own files.
+    """Reads frames and audio of clips; packed and decoded values are identical.
+
+    A copy in another process opens its own files.
 
     Attributes:
         ids, labels: of each clip, in manifest order.
@@ -125,7 +127,8 @@ class ClipStore:
     def _need(self, modality: str, i: int) -> None:
         if not self.has(modality, i):
             raise UserError(
-                f"clip {self.ids[i]} has no {modality}; leave such clips out: datasets.<name>.require: {modality} or both"
+                f"clip {self.ids[i]} has no {modality}; leave such clips out: datasets.<name>.require: {modality} or "
+                "both"
             )
 
     def _packed_numbers(self, pack: Pack, digests: list[str]) -> list[int]:

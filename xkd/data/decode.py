@@ -224,7 +224,7 @@ def _video_facts(container: InputContainer, stream: av.VideoStream) -> dict[str,
 
 
 def _declared(container: InputContainer, video: av.VideoStream | None) -> float | None:
-    """Returns the length in the headers: by the count of frames if given, as FFmpeg corrects the duration of a cut AVI."""
+    """Returns the length in the headers: by the count of frames if given, as FFmpeg corrects a cut AVI's duration."""
     if video is not None and video.frames and video.average_rate:
         return float(video.frames / video.average_rate)
     if not container.duration:

@@ -22,7 +22,8 @@ VIDEO_OPTIONS = {
     # with mbtree, small frames are, rarely, encoded to other bytes in another run
     "x264-params": "mbtree=0:rc-lookahead=0",
 }
-# Clips are read many times, at random places: half the time to decode for a twentieth more bytes, a key frame every eighth.
+# Clips are read many times, at random places: half the time to decode for a twentieth more bytes; every eighth frame is
+# a key frame.
 FOR_TRAINING = VIDEO_OPTIONS | {"tune": "fastdecode", "crf": "16", "g": "8"}
 AUDIO_OPTIONS = {"aac_coder": "fast"}
 AUDIO_BIT_RATE = 96_000

@@ -199,8 +199,8 @@ def _of_the_machine(message: str) -> str | None:
         or "Bus error" in message
     ):
         return (
-            f"{SHARED_MEMORY} is full: loader processes pass batches through it; lower training.workers (0 needs none), "
-            "or enlarge it (docker run --shm-size 8g)"
+            f"{SHARED_MEMORY} is full: loader processes pass batches through it; lower training.workers (0 needs "
+            "none), or enlarge it (docker run --shm-size 8g)"
         )
     if "killed by signal: Killed" in message:
         return "a loader process was killed, as systems do when memory runs out; lower training.workers, or add memory"
@@ -208,7 +208,7 @@ def _of_the_machine(message: str) -> str | None:
 
 
 def _obey_parent_alone(_worker: int) -> None:
-    """Ignores signals of others: one that reaches all of a job is for the process that trains, which then ends its workers."""
+    """Ignores others' signals: one that reaches all of a job is for the process that trains, which ends its workers."""
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

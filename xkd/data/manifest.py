@@ -17,8 +17,8 @@ from xkd.data.listing import LABEL_SEPARATOR, SPLIT_NAMES
 from xkd.errors import UserError
 
 MANIFEST_COLUMNS = (
-    "id", "path", "split", "fold", "label", "seconds", "fps", "width", "height", "sample_rate", "has_video", "has_audio",
-    "video_source", "audio_source", "digest", "status", "reason",
+    "id", "path", "split", "fold", "label", "seconds", "fps", "width", "height", "sample_rate",
+    "has_video", "has_audio", "video_source", "audio_source", "digest", "status", "reason",
 )  # fmt: skip
 _NUMBERS: dict[str, Literal["Float64", "Int64"]] = {
     "seconds": "Float64",
@@ -59,7 +59,7 @@ class Manifest:
         return self.rows["id"].tolist()
 
     def split(self, name: str, fold: str | None = None) -> Manifest:
-        """Returns the clips of one split, as an official fold assigns them if one is named; the hash stays that of the whole.
+        """Returns the clips of one split, of an official fold's if one is named; the hash stays that of the whole.
 
         Raises:
             UserError: no clip is tested in this fold.
@@ -146,6 +146,6 @@ def class_counts(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
 
 
 def content_hash(table: pd.DataFrame) -> str:
-    """Returns a short SHA-256 of the rows as text, sorted and without paths: the same clips elsewhere are the same data."""
+    """Returns a short SHA-256 of the rows as text, sorted and without paths: equal wherever the same clips lie."""
     lines = table.drop(columns="path").to_csv(index=False, lineterminator="\n").splitlines()
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]

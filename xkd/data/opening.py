@@ -15,14 +15,15 @@ from av.container import InputContainer
 
 from xkd.errors import UserError
 
-# FFmpeg's names. Not among them: playlists and scripts (concat, hls, dash, sdp), sequences of images, subtitles, devices.
+# FFmpeg's names. Not among them: playlists and scripts (concat, hls, dash, sdp), sequences of images, subtitles,
+# devices.
 FORMATS = (
     "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dts,dv,eac3,flac,flv,gif,h264,hevc,ivf,matroska,mjpeg,mov,mp3,mpeg,mpegts,"
     "mpegvideo,mxf,nut,ogg,rm,tta,voc,w64,wav,wv,yuv4mpegpipe"
 )
 OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-# decord guesses formats by itself and takes no such list, but every script and playlist is text. Files that begin with a
-# printable character are not given to it, unless they begin as one of these containers.
+# decord guesses formats by itself and takes no such list, but every script and playlist is text. Files that begin with
+# a printable character are not given to it, unless they begin as one of these containers.
 PRINTABLE_STARTS = (b"RIFF", b"OggS", b"FLV", b"GIF8", b"YUV4MPEG2", b"DKIF", b".RMF", b"nut/", b"0&\xb2u", b"G")
 
 # Errors of the machine: they say nothing about the file that is read.

@@ -76,7 +76,7 @@ class ClipReader:
         return max(round(stream.duration * stream.time_base * stream.rate), 1)
 
     def samples(self, first: int, count: int) -> np.ndarray:
-        """Reads audio (samples,) int16, at most `count` samples from number `first` on, without decoding what lies before.
+        """Reads audio (samples,) int16: at most `count` samples from number `first` on; decodes nothing before them.
 
         A frame of AAC overlaps with the one before only; the first one needs what comes before it in the file, which
         seeking skips. A decoder that is used again remembers more than that, so each cut gets a new one.

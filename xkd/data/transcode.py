@@ -43,8 +43,8 @@ def prepare_clip(
 
     Args:
         raw: the raw file; never changed.
-        out: path of the clip but for its end, a hash of the raw file: other content gives another clip, and a clip that was
-            made from the same content is kept.
+        out: path of the clip but for its end, a hash of the raw file: other content gives another clip, and a clip that
+            was made from the same content is kept.
         files: the journal of clips.
         require: streams that a clip must have: both, video, audio or any.
         limits: of the raw file; by default, the default settings.
@@ -107,7 +107,7 @@ def _write(source: Path, target: Path, found: MediaFacts, clips: Clips, limits: 
 
 
 def _check_complete(seconds: float, declared: float | None) -> None:
-    """Checks that a file is as long as its headers say, up to a tenth or half a second: headers round, or count subtitles."""
+    """Checks a file's length against its headers, up to a tenth or half a second: headers round, or count subtitles."""
     if declared and declared - seconds > max(0.5, 0.1 * declared):
         raise MediaError(f"truncated: {seconds:.1f} s of {declared:.1f} s")
 

@@ -63,8 +63,8 @@ class TrainViews(_Views):
     Returns {"video": [global, local, ...], "audio": [global, local, ...]}: normalised float
     tensors, video (3, T, H, W) and audio (1, n_mels, frames). Only `modalities` are read and
     keyed; without `local_views` only the global view is made. A global view is the same
-    whether or not other views are made beside it. Where `training.augment` is `device` (attribute `on_device`), a loader
-    takes the two halves of the work apart: `cut` in a worker, `finish` for a whole batch where the model is.
+    whether or not other views are made beside it. Where `training.augment` is `device` (attribute `on_device`), a
+    loader takes the two halves of the work apart: `cut` in a worker, `finish` for a whole batch where the model is.
 
     Raises:
         UserError: a view is longer than the clips of the recipe, or a plain crop larger than a clip.
@@ -102,7 +102,7 @@ class TrainViews(_Views):
         return Cuts(views, table)
 
     def finish(self, cuts: ClipViews, draws: Tensor) -> ClipViews:
-        """Makes views of clips (B, ...) from their stacked cuts, on the device where those are; `draws` stay on the CPU."""
+        """Makes views of clips (B, ...) from their stacked cuts, on the device of those; `draws` stay on the CPU."""
         named = [[_named(row) for row in table] for table in draws]
         views = {
             modality: [
@@ -121,8 +121,8 @@ class EvalViews(_Views):
     """Makes deterministic views of a clip, of the global size: `views(store, index)`.
 
     By default one: middle of the clip, same seconds for all modalities; middle of the frame, enlarged
-    only if it is smaller than the view; no augmentation. Otherwise `clips` times, evenly spaced from the first moment to
-    the last, and at each `crops` crops of the frames, evenly spaced along their longer side.
+    only if it is smaller than the view; no augmentation. Otherwise `clips` times, evenly spaced from the first moment
+    to the last, and at each `crops` crops of the frames, evenly spaced along their longer side.
     Returns {"video": [clips x crops views, moment by moment], "audio": [clips views]}, shapes as in `TrainViews`.
     """
 
@@ -188,8 +188,8 @@ def _settings(recipe: Recipe, modality: str, local_views: int) -> list[View]:
     for name, view in chosen.items():
         if view.frames > there:
             raise UserError(
-                f"views.{name}.frames: {view.frames}, but a clip of clips.seconds {recipe.clips.seconds:g} has {there}; "
-                "lower it, or raise clips.seconds and prepare again"
+                f"views.{name}.frames: {view.frames}, but a clip of clips.seconds {recipe.clips.seconds:g} has "
+                f"{there}; lower it, or raise clips.seconds and prepare again"
             )
     first, *local = chosen.values()
     return [first, *local * local_views]

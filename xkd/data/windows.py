@@ -22,7 +22,7 @@ FILE_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Window:
-    """The way a file is cut: `length` frames or samples a clip, at `rate` per second, of one modality; `pad` as in clips.pad."""
+    """The way a file is cut: `length` frames or samples a clip, at `rate` per second; `pad` as in clips.pad."""
 
     modality: str
     length: int
@@ -37,7 +37,7 @@ class Track(ABC):
         path: the file.
         rate: frames or samples per second.
         found: contents of the file; None: it was checked before.
-        together: whether times count from the file's first frame, where it has frames, instead of the track's own beginning.
+        together: whether times count from the file's first frame, where it has any, not from the track's beginning.
 
     Raises:
         MediaError: the file has no such track, or it cannot be decoded; by every method.
@@ -58,7 +58,7 @@ class Track(ABC):
 
     @abstractmethod
     def part(self, first: int, count: int, hold: bool = False) -> np.ndarray:
-        """Reads frames (T, H, W, 3) uint8 or samples (S,) float32 from number `first` on; fewer where the track ends before.
+        """Reads frames (T, H, W, 3) uint8 or samples (S,) float32 from number `first` on; fewer at the track's end.
 
         Args:
             hold: past the end, return the last frame instead of nothing.
@@ -66,6 +66,8 @@ class Track(ABC):
 
 
 class VideoTrack(Track):
+    """The frames of a file at `rate` per second."""
+
     seconds_at_once = 16.0
 
     def __init__(self, path: Path, rate: float, found: MediaFacts | None = None, together: bool = False) -> None:
@@ -87,8 +89,10 @@ class VideoTrack(Track):
 
 
 class AudioTrack(Track):
-    # A later part is reached by decoding what lies before: parts are long, and decoding is hundreds of times faster than
-    # the network.
+    """The samples of a file's audio at `rate` per second."""
+
+    # A later part is reached by decoding what lies before: parts are long, and decoding is hundreds of times faster
+    # than the network.
     seconds_at_once = 900.0
 
     def __init__(self, path: Path, rate: float, found: MediaFacts | None = None, together: bool = False) -> None:

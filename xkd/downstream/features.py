@@ -61,7 +61,7 @@ def extract(networks: Extractors, batches: Iterable[Batch], rows: pd.DataFrame) 
     """Runs every network over every clip.
 
     Args:
-        networks: per owner and modality, a function from a view (B, ...) to (B, D): `Encoder.features`, or a classifier.
+        networks: per owner and modality, a function from a view (B, ...) to (B, D): `Encoder.features` or a classifier.
         batches: `xkd.data.loader.Batch`es, with one view or several per modality.
         rows: the manifest's rows of the clips that the batches must bring (id, label, video_source, audio_source).
 
@@ -106,8 +106,8 @@ def check_finite(outputs: np.ndarray, ids: Sequence[str] | np.ndarray, name: str
     odd = np.flatnonzero(~np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1))
     if len(odd):
         raise UserError(
-            f"{name}: outputs that are not finite for clip {ids[odd[0]]} (and {len(odd) - 1} more): such values in the clip, "
-            "or weights that overflow"
+            f"{name}: outputs that are not finite for clip {ids[odd[0]]} (and {len(odd) - 1} more): such values in the "
+            "clip, or weights that overflow"
         )
     return outputs
 

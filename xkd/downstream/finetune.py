@@ -146,8 +146,8 @@ def _rates(settings: Finetune, steps: int) -> np.ndarray:
 def make_optimiser(model: Classifier, settings: Finetune) -> torch.optim.AdamW:
     """AdamW whose learning rate falls by `layer_decay` per layer from the head down to the embedding.
 
-    The head and the last of the encoder's `layers` learn at the full rate, the layer below at `layer_decay` of it, and so
-    on; what belongs to no layer, such as the embedding, comes below the first. Vectors are not decayed.
+    The head and the last of the encoder's `layers` learn at the full rate, the layer below at `layer_decay` of it, and
+    so on; what belongs to no layer, such as the embedding, comes below the first. Vectors are not decayed.
     """
     layers = [*enumerate(model.encoder.layers, start=1), (len(model.encoder.layers), model.head)]
     depths = {parameter: depth for depth, layer in layers for parameter in layer.parameters()}

@@ -1,7 +1,7 @@
 """Augments batches of finetuning (paper section 4): RandAugment, erasing, time warp, masks, mixup and cutmix.
 
-All are off by default. Draws come from torch's global generator; the caller seeds it. Mixup and cutmix are our own, since
-torchvision's draw other boxes and in another order, and results would change.
+All are off by default. Draws come from torch's global generator; the caller seeds it. Mixup and cutmix are our own,
+since torchvision's draw other boxes and in another order, and results would change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ SWITCH = 0.5  # where both are on: how often cutmix takes the place of mixup (pa
 
 
 def augment(view: Tensor, modality: str, settings: Finetune) -> Tensor:
-    """Augments each clip by itself: frames (B, 3, T, H, W) by RandAugment and erasing, log-mels (B, 1, M, F) by time warp and masks."""
+    """Augments each clip by itself.
+
+    Frames (B, 3, T, H, W) get RandAugment and erasing; log-mels (B, 1, M, F) get time warp and masks.
+    """
     changes = dict(zip(MODALITIES, (_frames_augmented, _log_mels_augmented), strict=True))
     return changes[modality](view, settings)
 
@@ -81,7 +84,7 @@ def _erased(clip: Tensor, probability: float) -> Tensor:
 
 
 def _warped(clip: Tensor, most: int) -> Tensor:
-    """Moves a column of a log-mel (1, M, F) by up to `most` and stretches both sides to meet there: SpecAugment's time warp."""
+    """Moves a column of a log-mel (1, M, F) by up to `most` and stretches both sides to it: SpecAugment's time warp."""
     columns = clip.shape[-1]
     room = min(most, (columns - 1) // 2)
     column = int(torch.randint(room, columns - room, ()))

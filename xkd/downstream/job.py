@@ -88,7 +88,7 @@ class EvaluationJob(Generic[Settings_co]):
         )
 
     def features(self: EvaluationJob[FrozenSettings], split: str | None, augmented: int | None = None) -> ClipOutputs:
-        """Returns frozen features of the encoders that the protocol judges, for every clip of a split (None: of all)."""
+        """Returns frozen features of the encoders that the protocol judges, for each clip of a split (None: of all)."""
         networks = {
             key: e.to(device()).features for key, e in self.encoders.items() if key[0] in self.settings.encoders
         }

@@ -109,10 +109,10 @@ def intervals(correct: np.ndarray, items: Sequence[np.ndarray], seed: int = 0, l
 def ranking_intervals(
     scores: Sequence[Scores | Retrieved], clips: ClipOutputs
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, list[float]]]]:
-    """Computes bootstrap intervals of mean average precision (`<column>.map`) and of each class's; none for single labels.
+    """Computes bootstrap intervals of mean average precision (`<column>.map`) and of each class's, for several labels.
 
-    Items are resampled as in `intervals`; a resample without a clip of a class says nothing about the class. A clip that
-    is drawn twice precedes itself in a ranking, which raises precision: the resamples' spread is put around the value.
+    Items are resampled as in `intervals`; a resample without a clip of a class says nothing about the class. A clip
+    that is drawn twice precedes itself in a ranking, which raises precision: the spread is put around the value.
     """
     means: dict[str, list[float]] = {}
     classes: dict[str, dict[str, list[float]]] = {}
@@ -167,7 +167,7 @@ def _resamples(items: Sequence[np.ndarray], seed: int, count: int) -> np.ndarray
 
 
 def _around(values: np.ndarray, rates: np.ndarray) -> np.ndarray:
-    """Returns bounds (metrics, 2) of resamples (resamples, metrics), moved so that their mean is the value (1, metrics)."""
+    """Returns bounds (metrics, 2) of resamples (resamples, metrics), moved to have the value (1, metrics) as mean."""
     moved = rates - np.nanmean(rates, axis=0) + values
     bounds: np.ndarray = _bounds(moved).clip(0, 100).round(DECIMALS)
     return bounds

@@ -78,8 +78,8 @@ def probed(job: EvaluationJob[Any], fit: Callable[[ProbeInput], Iterable[Scores]
 def clip_scores(column: Column, values: np.ndarray, classes: np.ndarray, labels: np.ndarray, **about: Any) -> Scores:
     """Returns the scores (clips, classes) of a classifier of these training labels.
 
-    Where mean average precision is all that counts they have the precision of the score file, so that the file gives the
-    same figures.
+    Where mean average precision is all that counts they have the precision of the score file, so that the file gives
+    the same figures.
     """
     joined = several(labels)
     return Scores(column, values.astype(np.float32) if joined else values, classes, joined, **about)
@@ -116,7 +116,7 @@ def _examples(owner: str, modality: str, keys: list[Key], train: ClipOutputs, te
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Returns features (clips, views, D): of one modality, or of both side by side, where all crops of a moment go with its audio."""
+    """Returns features (clips, views, D) of one modality, or of both side by side; a moment's crops share its audio."""
     if len(parts) == 1:
         return parts[0]
     video, audio = parts

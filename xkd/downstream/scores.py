@@ -70,7 +70,7 @@ class Scores:
         return np.nan_to_num(self.of(tested), nan=0.0), targets(labels, tested)
 
     def chance(self, labels: np.ndarray) -> float:
-        """Returns the top-1 of guessing with equally frequent classes, or the mAP of a random ranking of several labels."""
+        """Returns the top-1 of guesses among equally frequent classes, or a random ranking's mAP for several labels."""
         if self.joined or several(labels):
             return 100 * float(targets(labels, classes_of(labels)).mean())
         return 100 * float(np.isin(labels, self.classes).mean()) / len(self.classes)

@@ -56,7 +56,7 @@ def _both_ways(
 
 
 def _projected(job: EvaluationJob[Retrieval], key: Key, clips: ClipOutputs, heads: bool) -> np.ndarray:
-    """Returns the projection head's outputs for features (clips, views, D), or the features where there are no heads."""
+    """Returns the projection head's outputs for features (clips, views, D), or the features if there are no heads."""
     values = np.asarray(clips.outputs[key])
     if not heads:
         return values

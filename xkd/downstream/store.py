@@ -32,7 +32,7 @@ def stored(
     rows: pd.DataFrame,
     batches_from: Callable[[int, list[Key]], Iterable[Batch]],
 ) -> ClipOutputs:
-    """Returns features of `rows` by every network; those that `folder` lacks are extracted, batch by batch, and kept there.
+    """Returns features of `rows` by every network; extracts those that `folder` lacks batch by batch and keeps them.
 
     Args:
         folder: of this data set, split and views; one process at a time works in it.

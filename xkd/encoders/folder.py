@@ -216,7 +216,8 @@ license_name: {config.licence.split(" (")[0]}
 # XKD {config.modality} encoder ({config.owner})
 
 Backbone `{config.arch}`{" of " + config.plugin if config.plugin else ""}: width {config.width}, depth {config.depth}, \
-{config.heads} heads, patches of {" x ".join(map(str, config.patch))}. Trained on views of {config.input.seconds:g} s: {config.input}.
+{config.heads} heads, patches of {" x ".join(map(str, config.patch))}. \
+Trained on views of {config.input.seconds:g} s: {config.input}.
 
     from xkd import load_encoder
 

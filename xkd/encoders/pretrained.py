@@ -44,7 +44,7 @@ class PretrainedEncoder(nn.Module):
             (D,) or (B, D) float32: mean of the patch tokens after the final norm (method section 4).
 
         Raises:
-            UserError: another shape or type, no sample rate, less than one patch in time, or features that are not finite.
+            UserError: other shape or type, no sample rate, less than one patch in time, or features not finite.
         """
         clip = torch.as_tensor(clip)
         single = clip.ndim == self.modality.clip_axes
@@ -52,13 +52,15 @@ class PretrainedEncoder(nn.Module):
         odd = (~features.isfinite().all(1)).nonzero().flatten().tolist()
         if odd:
             raise UserError(
-                f"the {self.modality.name} encoder makes features that are not finite of clip {odd[0]} of {len(features)}: "
-                "such values in the clip, or weights that overflow"
+                f"the {self.modality.name} encoder makes features that are not finite of clip {odd[0]} of "
+                f"{len(features)}: such values in the clip, or weights that overflow"
             )
         return features[0] if single else features
 
     def view(self, batch: Tensor, sample_rate: int | None = None) -> Tensor:
-        """Converts frames (B, T, H, W, 3) or samples (B, S) to the network's input, (B, 3, T', size, size) or (B, 1, bands, columns).
+        """Converts frames (B, T, H, W, 3) or samples (B, S) to the network's input.
+
+        It is (B, 3, T', size, size) or (B, 1, bands, columns).
 
         Raises:
             UserError: another shape or type, no sample rate, or less than one patch in time.

@@ -34,8 +34,8 @@ class AudioCutter(Cutter):
         for number, view in enumerate(views):
             if view.frames * mel.hop <= mel.n_fft // 2:
                 raise UserError(
-                    f"logmel.n_fft: {mel.n_fft} is too long for views.{Audio.name}_{'local' if number else 'global'} of "
-                    f"{view.frames * mel.hop} samples; lower it, or raise the frames of the view"
+                    f"logmel.n_fft: {mel.n_fft} is too long for views.{Audio.name}_{'local' if number else 'global'} "
+                    f"of {view.frames * mel.hop} samples; lower it, or raise the frames of the view"
                 )
         self.logmel = LogMelSpectrogram(mel, settings.clips.sample_rate)
         self._remember = remember
@@ -168,7 +168,7 @@ def resized_crop_logmel(logmel: Tensor, draws: Sequence[Draw]) -> Tensor:
 
 
 def _resizing(size: int, boxes: list[tuple[int, int]], like: Tensor) -> Tensor:
-    """Makes matrices (B, 1, size, size) that resize a box (first, length) of `size` values to all of them; zeros lie outside."""
+    """Makes matrices (B, 1, size, size) that resize a box (first, length) of `size` values to all; beyond lie zeros."""
     first, length = torch.tensor(boxes, dtype=torch.float64, device=like.device).T[..., None, None]
     taps = torch.arange(-1, 3, device=like.device)
     place = torch.arange(size, device=like.device)[:, None] * (length - 1) / max(size - 1, 1)

@@ -56,8 +56,8 @@ def draw_table(views: int, generator: torch.Generator, plugged: int = 0) -> Tens
     """Draws (views, 2, columns) for both modalities; earlier views do not depend on how many follow.
 
     Args:
-        plugged: further columns for augmentations of plugins. Their generator is seeded by `generator`, but is another one:
-            plugins change neither our draws nor what `generator` gives next.
+        plugged: further columns for augmentations of plugins. Their generator is seeded by `generator`, but is another
+            one: plugins change neither our draws nor what `generator` gives next.
     """
     table = torch.rand(views, 2, DRAWS, generator=generator)
     if not plugged:
@@ -174,7 +174,8 @@ class Modality(ABC):
         filled: says what `padded` does with a clip that is too short.
         cropped: whether an evaluation may take several crops of one moment.
         cutter: makes the views of a run.
-        feeder: makes the input (B, channels, ...) of an encoder of raw clips, uint8 frames (B, T, H, W, 3) or samples (B, S).
+        feeder: makes the input (B, channels, ...) of an encoder of raw clips, uint8 frames (B, T, H, W, 3) or samples
+            (B, S).
     """
 
     name: ClassVar[str]
@@ -192,7 +193,8 @@ class Modality(ABC):
         """Fills frames (T, ...) or samples (S,) up to `length` where there are fewer.
 
         Args:
-            pad: "hold": the last frame stays, audio goes silent; "loop": both start again from the beginning (clips.pad).
+            pad: "hold": the last frame stays, audio goes silent; "loop": both start again from the beginning
+                (clips.pad).
         """
         missing = length - len(values)
         if missing <= 0:

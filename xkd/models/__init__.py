@@ -1,0 +1,1 @@
+"""Encoders, decoders and projection heads, and the students and teachers made of them."""

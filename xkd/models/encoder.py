@@ -3,7 +3,7 @@
 A backbone is a subclass of `Encoder`, registered under the name that `model.arch` gives. It consists of an embedding of
 patches, of `blocks`, and of a final `norm`.
 
-Shapes: B batch, N patches of a view, K kept patches, P values of a patch, D width, H heads; S = 1 + patches (CLS first).
+Shapes: B batch, N patches of a view, K kept ones, P values of a patch, D width, H heads; S = 1 + patches (CLS first).
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Encoder(Stack, ABC):
         return self.encode(x, keep_BK).tokens
 
     def features(self, x: Tensor) -> Tensor:
-        """Returns the representation for downstream tasks: the mean of the patch tokens after the final norm, (B, D)."""
+        """Returns the representation for downstream tasks: the mean patch token after the final norm, (B, D)."""
         tokens_BSD: Tensor = self(x)
         return tokens_BSD[:, 1:].mean(1)
 

@@ -103,7 +103,7 @@ class Networks(nn.Module):
 
     @torch.no_grad()
     def update_teachers(self, momentum: dict[str, float]) -> None:
-        """Moves teachers towards students, t <- m t + (1 - m) s, for encoder and head of each modality in turn, video first.
+        """Moves teachers towards students, t <- m t + (1 - m) s: each modality's encoder and head in turn, video first.
 
         The shared teacher of MATS is reached through both modalities, so it moves twice.
         """

@@ -48,6 +48,6 @@ def grid_of(shape: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
         ValueError: an axis is not a multiple of its patch.
     """
     axes = tuple(shape[-len(patch) :])
-    if any(size % step for size, step in zip(axes, patch)):
+    if any(size % step for size, step in zip(axes, patch, strict=True)):
         raise ValueError(f"a view of {axes} cannot be cut into patches of {tuple(patch)}")
-    return tuple(size // step for size, step in zip(axes, patch))
+    return tuple(size // step for size, step in zip(axes, patch, strict=True))

@@ -1,8 +1,8 @@
 """Backbone `rope`: a transformer with rotary positions on every axis of the patch grid.
 
 Queries and keys are rotated by angles proportional to the place of their patch, so that attention sees offsets between
-patches (Su et al., RoFormer, 2021), here along time, rows and columns of video, and along mel bands and time of audio, as
-in V-JEPA 2 and DINOv3. There is no table of positions: views of other lengths and resolutions need no interpolation.
+patches (Su et al., RoFormer, 2021), here along time, rows and columns of video, and along mel bands and time of audio,
+as in V-JEPA 2 and DINOv3. There is no table of positions: views of other lengths and resolutions need no interpolation.
 Further: RMSNorm, normalised queries and keys, SwiGLU.
 
 Shapes: as in `xkd.models.encoder`; Q pairs of channels of a head.

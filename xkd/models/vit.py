@@ -41,6 +41,8 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
+    """The feed-forward part of a block: four times as wide inside, with GELU."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, 4 * width)
@@ -115,7 +117,7 @@ class VisionTransformer(Encoder):
         if grid == self.grid:
             return positions_1ND
         grid_1DX = positions_1ND.transpose(1, 2).unflatten(2, self.grid)
-        scale = tuple((new + 0.1) / old for new, old in zip(grid, self.grid))
+        scale = tuple((new + 0.1) / old for new, old in zip(grid, self.grid, strict=True))
         mode = "trilinear" if len(grid) == 3 else "bicubic"
         if len(grid) == 2 and grid[0] == self.grid[0]:
             scale = (1.0, scale[1])
@@ -134,7 +136,7 @@ def initial_positions(grid: Sequence[int], width: int, kind: str) -> Tensor:
 
 
 def sincos(grid: Sequence[int], width: int) -> Tensor:
-    """Returns a table (N, D): a share of the width for each axis, half sines and half cosines, and zeros in the rest."""
+    """Returns a table (N, D): a share of the width for each axis, half sines and half cosines; zeros in the rest."""
     share = width // (2 * len(grid))
     frequencies = 1.0 / 100 ** (torch.arange(share) / share)
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in grid), indexing="ij")

@@ -34,21 +34,24 @@ def mmd(x_RK: Tensor, y_SK: Tensor) -> Tensor:
 def squared_distances(rows_RK: Tensor) -> Tensor:
     """Returns the squared Euclidean distances between rows, clamped from below: (R, R)."""
     products = rows_RK @ rows_RK.T
-    # Norms summed in another order than the products would leave a distance of 4e-3 from a row of 8192 values to itself in
-    # float32, and of exp(-1e3 d^2) little.
+    # Norms summed in another order than the products would leave a distance of 4e-3 from a row of 8192 values to itself
+    # in float32, and of exp(-1e3 d^2) little.
     norms = products.diagonal()
     return (norms[:, None] + norms[None] - 2 * products).clamp(min=SMALLEST_SQUARED_DISTANCE)
 
 
 @registry.discrepancies.register("coral")
 def coral(x_RK: Tensor, y_SK: Tensor) -> Tensor:
-    """Returns the squared Frobenius distance of the two covariance matrices over 4 K^2 (Sun & Saenko, 2016); a scalar."""
+    """Returns the squared Frobenius distance of both covariance matrices over 4 K^2 (Sun & Saenko, 2016); a scalar."""
     difference = covariance(x_RK) - covariance(y_SK)
     return difference.square().sum() / (4 * x_RK.shape[1] ** 2)
 
 
 def covariance(rows_RK: Tensor) -> Tensor:
-    """Returns the unbiased covariance of columns: (K, K). Unlike torch.cov it looks at no value, so that `xkd plan` can count it."""
+    """Returns the unbiased covariance of columns: (K, K).
+
+    Unlike torch.cov it looks at no value, so that `xkd plan` can count it.
+    """
     centred_KR = rows_RK.T - rows_RK.T.sum(1, keepdim=True) / len(rows_RK)
     return centred_KR @ centred_KR.T / (len(rows_RK) - 1)
 

@@ -35,7 +35,8 @@ ALIKE = CollapseSign(
     (
         Threshold(
             *("collapsed", 0.995, "outputs the same for all clips"),
-            "the centre of its outputs has a norm of at least {level:g} √K (each output has norm √K, so all are then alike)",
+            "the centre of its outputs has a norm of at least {level:g} √K (each output has norm √K, so all are then "
+            "alike)",
         ),
         Threshold("suspect", 0.97, "outputs almost the same for all clips", "centre norm at least {level:g} √K"),
     ),
@@ -43,7 +44,7 @@ ALIKE = CollapseSign(
 
 
 class CrossModalDistillation(nn.Module):
-    """One direction of distillation: cross-entropy of a student against the other modality's centred, sharpened teacher.
+    """One direction of distillation: a student's cross-entropy against the other modality's centred, sharpened teacher.
 
     Args:
         out: number of logits (columns of the projection head).

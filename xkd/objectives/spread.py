@@ -32,5 +32,5 @@ SPREAD_COLUMNS = each(
 
 
 def feature_spread(features_BD: Tensor) -> Tensor:
-    """Returns the features' standard deviation over all clips, averaged over dimensions; 0 where all clips look the same."""
+    """Returns the features' standard deviation over clips, averaged over dimensions; 0 if all clips look the same."""
     return features_BD.std(0).mean()

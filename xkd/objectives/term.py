@@ -1,6 +1,6 @@
 """A term of the objective: the interface of our own terms and of those of plugins (docs/plugins.md).
 
-Shapes: B clips, N patches, M of them hidden, P values of a patch, R rows (clips of all student views), K logits, D width.
+Shapes: B clips, N patches, M hidden ones, P values of a patch, R rows (clips of all student views), K logits, D width.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Outputs:
     """The networks' outputs for a batch, which terms are computed from; per modality, in float32.
 
     Attributes:
-        patches_BNP, predicted_BNP, hidden_BM: the global view's patches, the decoder's prediction of all of them, and the
-            indices of those that the encoder did not see; where there are decoders.
+        patches_BNP, predicted_BNP, hidden_BM: the global view's patches, the decoder's prediction of all of them, and
+            the indices of those that the encoder did not see; where there are decoders.
         features_BD: the student's mean patch token of the global view.
         student_RK: logits of the student's head, one block of B rows per view, the global view first.
         teacher_BK: logits of the teacher's head, without gradient.
@@ -80,8 +80,8 @@ class Term(nn.Module):
         needs_teachers: whether it needs heads, local views and teachers.
         needs_decoders: whether it needs decoders of `objective.reconstruct`.
         masks: whether students see only a part of the global view's patches.
-        compares_clips: whether its value is that of the whole batch, and no average over clips. Features and logits are then
-            those of all clips of all processes.
+        compares_clips: whether its value is that of the whole batch, and no average over clips. Features and logits are
+            then those of all clips of all processes.
     """
 
     columns: ClassVar[tuple[LoggedColumn, ...]]
@@ -99,7 +99,7 @@ class Term(nn.Module):
         raise NotImplementedError
 
     def finish(self, teacher_BK: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Updates what the term keeps between steps, once all parts of the batch have used it; returns more diagnostics.
+        """Updates what the term keeps between steps, after all parts of the batch used it; returns more diagnostics.
 
         Args:
             teacher_BK: teachers' logits of this process's clips.

@@ -1,9 +1,9 @@
 """Counts the floating-point operations of a run, part by part.
 
-Convention: a multiply-add is 2 operations, and only matrix products count (linear layers, attention, the heads, the pairs
-of rows in domain alignment). Norms, activations, softmax, the optimiser and the teachers' moving average are left out:
-they move memory, and cost few operations. Products that attention kernels compute again in their backward pass are no
-part of the model's arithmetic, as usual for model FLOP utilisation.
+Convention: a multiply-add is 2 operations, and only matrix products count (linear layers, attention, the heads, the
+pairs of rows in domain alignment). Norms, activations, softmax, the optimiser and the teachers' moving average are left
+out: they move memory, and cost few operations. Products that attention kernels compute again in their backward pass are
+no part of the model's arithmetic, as usual for model FLOP utilisation.
 """
 
 from __future__ import annotations
@@ -103,9 +103,10 @@ def _counted(name: str, run: NetworkRun) -> NetworkOperations:
 
 
 def _terms(recipe: Recipe) -> list[NetworkOperations]:
-    """Counts the products in the terms of the objective themselves, such as those of all pairs of rows in domain alignment.
+    """Counts the products in the objective's terms themselves, such as those of all pairs of rows in domain alignment.
 
-    PyTorch counts them on tensors without memory. A term of a plugin that looks at values cannot be counted and is left out.
+    PyTorch counts them on tensors without memory. A plugin's term that looks at values cannot be counted; it is left
+    out.
     """
     if recipe.training.mode != "pretrain":
         return []

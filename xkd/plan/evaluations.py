@@ -39,7 +39,7 @@ def _task(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipInven
 
 
 def _tested(task: Task, clips: ClipInventory) -> int:
-    """Counts the clips that finetuned classifiers are run on: all clips for every fold, of which the fold's are taken."""
+    """Counts the clips that finetuned classifiers run on: all clips for every fold, of which the fold's are taken."""
     return clips.all * len(task.folds) if task.folds else clips.splits.get("test", 0)
 
 

@@ -45,9 +45,9 @@ def networks_without_memory(recipe: Recipe) -> Networks:
 
 
 def parameters(recipe: Recipe) -> dict[str, int]:
-    """Counts values per network, shared blocks once in the first network that has them; then `trainable` and `teachers` in all.
+    """Counts values per network, shared blocks once in the first network that has them.
 
-    The classifier of a supervised run is left out.
+    `trainable` and `teachers` in all follow. The classifier of a supervised run is left out.
     """
     networks, counts = networks_without_memory(recipe), {}
     seen: set[int] = set()

@@ -15,7 +15,7 @@ from xkd.training.build import backbone, modalities, modality_shapes, network_si
 
 
 def view_shapes(recipe: Recipe) -> dict[str, list[tuple[int, ...]]]:
-    """Lists per modality of the run the shape of one clip's views, global first: (3, T, H, W) or (1, mel bands, frames)."""
+    """Lists the shapes of a clip's views per modality, global first: (3, T, H, W) or (1, mel bands, frames)."""
     local = recipe.views.local_views if recipe.has_teachers else 0
     shapes: dict[str, list[tuple[int, ...]]] = {}
     for modality in modalities(recipe):

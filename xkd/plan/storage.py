@@ -17,7 +17,8 @@ from xkd.plan.footprint import FLOAT, networks_without_memory, parameters
 from xkd.recipe import Recipe
 from xkd.settings import Clips, Dataset, Params
 
-# Where the clips are not there yet. Frames as wide as most videos. Bits of a pixel at the settings of `prepare`: a rough figure.
+# Where the clips are not there yet. Frames as wide as most videos. Bits of a pixel at the settings of `prepare`: a
+# rough figure.
 OTHER_SECONDS = 10.0
 WIDTH_TO_HEIGHT = 16 / 9
 BITS_PER_PIXEL = 0.3
@@ -80,7 +81,7 @@ def checkpoint_bytes(recipe: Recipe) -> float:
 
 
 def encoder_bytes(recipe: Recipe) -> float:
-    """Counts the bytes of the encoders that a run writes, with heads and decoders; shared blocks are stored in each encoder."""
+    """Counts the bytes of the encoders that a run writes, with heads and decoders; each stores the shared blocks."""
     networks = networks_without_memory(recipe)
     encoders = [*networks.students.values(), *networks.teachers.values()]
     beside: list[nn.Module] = [networks.student_heads, networks.teacher_heads, networks.decoders]
@@ -93,8 +94,8 @@ def _expected(entry: Dataset, name: str) -> tuple[dict[str, int], str]:
         return {"train": entry.train_clips, "test": entry.test_clips}, "settings"
     if known is None:
         raise UserError(
-            f"datasets.{name}: own files, and data/{name}/manifest.csv is not there yet; run `python -m xkd prepare` first, "
-            "or say how many training clips there are with --clips"
+            f"datasets.{name}: own files, and data/{name}/manifest.csv is not there yet; run `python -m xkd prepare` "
+            "first, or say how many training clips there are with --clips"
         )
     if entry.limit is None:
         return dict(known.expected), "catalogue"

@@ -73,7 +73,7 @@ def agreements(results: Results, paper: PaperResults) -> list[Agreement]:
 
 
 def _same_data(counterparts: Counterparts, names: list[str]) -> list[Agreement]:
-    """Compares every figure of ours that measures what one of the paper does; teachers only where a row has no student."""
+    """Compares our figures that measure what one of the paper does; teachers only where a row has no student."""
     found = []
     for name in names:
         columns = {one.column: one for one in counterparts.found if one.ablation == name}

@@ -12,7 +12,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def shown_run(results: Results, file: str, keys: list[str]) -> tuple[Run, Arrays] | None:
-    """Finds the first seed of the full method if its `file` has all `keys`, else of the first ablation whose file has."""
+    """Finds the first seed of the full method, or else of the first other ablation, whose `file` has all `keys`."""
     for ablation in sorted(results.runs, key=lambda name: name != FULL_METHOD):
         run = results.runs[ablation][0]
         arrays = read_arrays(run.folder / file)

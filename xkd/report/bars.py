@@ -37,7 +37,7 @@ def ablation_bars(results: Results) -> Figure:
     grid = figure.add_gridspec(len(groups), columns, height_ratios=heights)
     for place, ((owner, method), (rows, modalities)) in enumerate(groups.items()):
         axes = [figure.add_subplot(grid[place, across]) for across in range(len(modalities))]
-        for axis, modality in zip(axes, modalities):
+        for axis, modality in zip(axes, modalities, strict=True):
             column = Column(owner, modality, method)
             _panel(axis, results, column, {name: modes[name] for name in rows})
             if (chance := results.chance(column)) is not None:
@@ -50,7 +50,7 @@ def ablation_bars(results: Results) -> Figure:
             axis.set_yticks(range(len(rows)), list(rows) if axis is axes[0] else [])
             axis.invert_yaxis()
             axis.set_xlabel("%" if place == len(groups) - 1 else "")
-    lines = {label: line for axis in figure.axes for line, label in zip(*axis.get_legend_handles_labels())}
+    lines = {label: line for axis in figure.axes for line, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     if lines:
         figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4)
     return described(figure, _words(results, groups))

@@ -38,11 +38,12 @@ def _introduction(results: Results) -> str:
     count = next(iter(results.runs.values()))[0].record.metrics.clips
     clips = f", {count:,} training clips" if count is not None else ""
     return (
-        f"Paper: {CITATION}; ViT-B (768 wide, 12 deep), 800 epochs of Kinetics400 or AudioSet. Here: {model.width} wide, "
-        f"{model.depth} deep, {training.epochs} epochs of `{params.dataset}` (manifest `{results.manifest}`{clips}), unless a row "
-        "says otherwise.\n\nThe paper gives some figures of one method in several tables, with other settings. A figure of ours "
-        "stands only beside a figure of the same method, pretraining set, data set, protocol, modality and metric, as mean ± "
-        "standard deviation over n seeds. Tables are called as in `xkd/report/paper_results.csv`."
+        f"Paper: {CITATION}; ViT-B (768 wide, 12 deep), 800 epochs of Kinetics400 or AudioSet. Here: {model.width} "
+        f"wide, {model.depth} deep, {training.epochs} epochs of `{params.dataset}` (manifest "
+        f"`{results.manifest}`{clips}), unless a row says otherwise.\n\nThe paper gives some figures of one method in "
+        "several tables, with other settings. A figure of ours stands only beside a figure of the same method, "
+        "pretraining set, data set, protocol, modality and metric, as mean ± standard deviation over n seeds. Tables "
+        "are called as in `xkd/report/paper_results.csv`."
     )
 
 
@@ -72,7 +73,7 @@ def _paper(figure: PaperFigure) -> list[str]:
 
 
 def _here(counterparts: Counterparts, figure: PaperFigure, ours: list[Counterpart]) -> list[str]:
-    """Returns cells of our figures, one a line: the figure, what it was tested on, and what else is not as in the paper."""
+    """Returns cells of our figures, one a line: the figure, what it was tested on, and what else is not the paper's."""
     results = counterparts.results
     if not ours:
         return [_why_none(counterparts, [figure]), EMPTY, EMPTY]
@@ -125,7 +126,7 @@ def _why_none(counterparts: Counterparts, figures: list[PaperFigure]) -> str:
 
 
 def _elsewhere(counterparts: Counterparts) -> list[str]:
-    """Returns our figures on data sets of the paper after another pretraining, whose orderings alone can be compared."""
+    """Returns our figures on the paper's data sets after another pretraining: only their orderings can be compared."""
     results = counterparts.results
     sets = {figure.measure.task for figure in counterparts.paper.figures}
     placed = {(one.ablation, one.column) for one in counterparts.found}
@@ -145,7 +146,8 @@ def _elsewhere(counterparts: Counterparts) -> list[str]:
     return [
         "## Our other figures on data sets of the paper",
         "",
-        "No figure of the paper measures the same. Compare orderings of rows, not levels, with those of the tables above.",
+        "No figure of the paper measures the same. Compare orderings of rows, not levels, with those of the tables "
+        "above.",
         "",
         *_table(header, rows),
         "",

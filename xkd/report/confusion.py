@@ -35,8 +35,8 @@ def confusion_matrices(results: Results) -> Figure:
     size = (side * len(modalities), (side - 0.1) * len(shown) + 0.3)
     figure, axes = plt.subplots(len(shown), len(modalities), figsize=size, squeeze=False)
     images, words = [], []
-    for row, (name, found) in zip(axes, shown.items()):
-        for axis, modality in zip(row, modalities):
+    for row, (name, found) in zip(axes, shown.items(), strict=True):
+        for axis, modality in zip(row, modalities, strict=True):
             if modality not in found:
                 axis.set_axis_off()
                 continue
@@ -60,7 +60,7 @@ def _rows(results: Results) -> list[str]:
 
 
 def _matrices(results: Results, ablation: str) -> dict[str, Matrix]:
-    """Returns per modality of the student the matrix of the first task and method on the run's own data, over all seeds."""
+    """Returns per modality of the student the matrix of the first task and method on the run's data, over all seeds."""
     methods = [next(iter(protocol.methods)) for protocol in registry.protocols.values()]
     found: dict[str, Matrix] = {}
     for task in tasks_of(results.params, ablation):

@@ -20,7 +20,7 @@ TRAINED = re.compile(r"trained with xkd on (\w+): ablation \w+, seed \d+")
 
 @dataclass(frozen=True)
 class Pretraining:
-    """The data that the encoders of a row were pretrained on: kind of data set (None: unknown, or several), and in words."""
+    """The data that a row's encoders were pretrained on: kind of data set (None: unknown or several), and in words."""
 
     kind: str | None
     words: str
@@ -73,7 +73,7 @@ class Counterparts:
         }
 
     def pretraining(self, ablation: str) -> Pretraining:
-        """Returns what a row was pretrained on. Encoders that were given and trained further saw more than one data set."""
+        """Returns what a row was pretrained on. Encoders that were given and trained further saw several data sets."""
         params, run = self.results.params, self.results.runs[ablation][0]
         training = recipe(params, ablation).training
         if training.weights:

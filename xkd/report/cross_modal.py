@@ -68,7 +68,7 @@ class Examples:
 
 
 def retrieved(results: Results, media: Previews | None) -> Examples | None:
-    """Retrieves for evenly picked queries of both directions, none chosen by eye; None where no run has projection heads."""
+    """Retrieves for evenly picked queries of both directions, none chosen by eye; None if no run has such heads."""
     shown = shown_run(results, "embeddings.npz", [f"{modality}_after" for modality in MODALITIES])
     if shown is None:
         return None
@@ -92,14 +92,14 @@ def shared_space_table(results: Results) -> TextTable | None:
         parts = [read_arrays(run.folder / "embeddings.npz") for run in runs]
         if all(f"{m}_after" in part for part in parts for m in MODALITIES):
             cells = [np.mean([rates(part, moment) for part in parts], axis=0) for moment in ("before", "after")]
-            rows.append([name, *(f"{value:.1f}" for pair in zip(*cells) for value in pair)])
+            rows.append([name, *(f"{value:.1f}" for pair in zip(*cells, strict=True) for value in pair)])
     measures = ("own other half nearest", f"own other half among {TOP}", "nearest has the same label")
     header = ["ablation", *(f"{measure}, {moment}" for measure in measures for moment in ("before", "after"))]
     return TextTable(header, rows) if rows else None
 
 
 def rates(arrays: Arrays, moment: str) -> tuple[float, float, float]:
-    """Computes the percentages of queries whose other half is nearest, is among the `TOP` nearest, and whose nearest clip has their label."""
+    """Computes percentages of queries: own other half nearest, among the `TOP` nearest, nearest has the same label."""
     labels, found = arrays["labels"], []
     for source, target in DIRECTIONS:
         similarity_NN = similarities(arrays[f"{source}_{moment}"], arrays[f"{target}_{moment}"])
@@ -130,7 +130,7 @@ def ranks_of_pairs(similarity_NN: np.ndarray) -> np.ndarray:
 
 
 def shown_ids(ids: list[str]) -> list[str]:
-    """Returns ids as a page shows them: of one that is a path of this machine, only the last parts, as many as tell it apart."""
+    """Returns ids as a page shows them: of a path on this machine only the last parts, as many as tell it apart."""
     parts = {name: tuple(word for word in re.split(r"[\\/]+", name) if word) for name in ids}
     ends = {name: [words[-count:] for count in range(1, len(words) + 1)] for name, words in parts.items()}
     shared = Counter(end for of_one in ends.values() for end in of_one)

@@ -15,16 +15,17 @@ from xkd.report.statistics import Comparison, compare
 def ablation_table(results: Results) -> pd.DataFrame:
     """Returns one row per ablation in the order of the settings; cells that do not apply are empty.
 
-    Columns: ablation, settings, seeds, trainable_parameters, seconds (mean of pretraining); for every column of figures, such as
-    student.video.linear, `<column>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds) and `.p`, in percent,
-    and `.metric` where it is not top1; clips_train, clips_test, manifest, mlflow_runs; for every entry of `tasks`, such as linear, `<task>.tested_clips` and
-    `<task>.listed_clips`: test clips that were used, and those that the list of the data set names.
+    Columns: ablation, settings, seeds, trainable_parameters, seconds (mean of pretraining); for every column of
+    figures, such as student.video.linear, `<column>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds)
+    and `.p`, in percent, and `.metric` where it is not top1; clips_train, clips_test, manifest, mlflow_runs; for every
+    entry of `tasks`, such as linear, `<task>.tested_clips` and `<task>.listed_clips`: test clips that were used, and
+    those that the list of the data set names.
     """
     return pd.DataFrame([_row(results, ablation, runs) for ablation, runs in results.runs.items()])
 
 
 def comparison(results: Results, ablation: str, column: Column, reference: str | None = None) -> Comparison | None:
-    """Compares a column of an ablation with that of `reference` (the baseline unless given); None where it lacks the column."""
+    """Compares a column of an ablation with `reference` (the baseline unless given); None where it lacks the column."""
     values = results.values(ablation, column)
     reference = reference or results.params.report.baseline
     return compare(values, results.values(reference, column)) if values else None
@@ -67,7 +68,7 @@ def _whole(count: int | None) -> str:
 
 
 def _cells(result: Comparison | None) -> dict[str, float | None]:
-    """Rounds percent to four decimals and p to four significant digits: more than the clips can tell, equal on all machines."""
+    """Rounds percent to four decimals and p to four digits: more than the clips can tell, equal on all machines."""
     if result is None:
         return dict.fromkeys(("mean", "sd", "difference", "p"))
     return {

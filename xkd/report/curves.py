@@ -40,7 +40,7 @@ def diagnostic_curves(results: Results) -> Figure:
     """
     figure, columns = _panels(results, "diagnostic", "step")
     logits = {recipe(results.params, name).model.head.out for name in results.runs}
-    for axis, column in zip(figure.axes, columns):
+    for axis, column in zip(figure.axes, columns, strict=False):
         if column.limit and len(logits) == 1:
             value = unit_value(column.limit, *logits)
             axis.axhline(value, color="black", linewidth=1, linestyle=(0, (1, 2)))
@@ -51,8 +51,8 @@ def diagnostic_curves(results: Results) -> Figure:
     kinds = dict.fromkeys(column.title.split(",")[0] for column in columns)
     return described(
         figure,
-        f"Line plots per step of {', '.join(kinds)}, video above, audio below, one line per ablation; the verdicts stand in "
-        f"the table. {_last(figure)}",
+        f"Line plots per step of {', '.join(kinds)}, video above, audio below, one line per ablation; the verdicts "
+        f"stand in the table. {_last(figure)}",
     )
 
 
@@ -112,7 +112,7 @@ def _panels(results: Results, kind: str, index: str, group: str = "") -> tuple[F
     rows, columns = -(-len(titles) // 3), min(3, len(titles))
     figure, axes = plt.subplots(rows, columns, figsize=(11.5, 0.6 + 2.5 * rows), sharex=True, squeeze=False)
     shown: dict[str, Line2D] = {}
-    for axis, (column, title) in zip(axes.flat, titles.items()):
+    for axis, (column, title) in zip(axes.flat, titles.items(), strict=False):
         for name, frame in curves.items():
             values = frame[column].dropna() if column in frame else frame.iloc[:0]
             if len(values):

@@ -17,9 +17,9 @@ Panel = dict[str, Comparison]  # by ablation, in the order of the table
 
 
 def difference_plot(results: Results) -> Figure:
-    """Draws one row of panels per method of the students, one panel per modality: mean difference over seeds and its interval.
+    """Draws the mean difference over seeds and its interval: a row per method of the students, a panel per modality.
 
-    A filled dot: the interval leaves out zero. A cross: no interval, since there is one seed, or since differences do not vary.
+    A filled dot: the interval leaves out zero. A cross: no interval, since there is one seed, or no difference varies.
     """
     baseline = results.params.report.baseline
     panels = {column: panel for column in results.main_columns if (panel := _panel(results, column))}
@@ -33,8 +33,8 @@ def difference_plot(results: Results) -> Figure:
     figure, axes = plt.subplots(
         len(rows), len(modalities), figsize=size, squeeze=False, sharey="row", height_ratios=heights
     )
-    for (method, names), across in zip(rows.items(), axes):
-        for modality, axis in zip(modalities, across):
+    for (method, names), across in zip(rows.items(), axes, strict=True):
+        for modality, axis in zip(modalities, across, strict=True):
             column = Column(owner, modality, method)
             drawn = panels.get(column)
             if drawn is None:

@@ -1,4 +1,4 @@
-"""embeddings.png: both modalities' held-out clips in the plane of their two main directions, before and after training."""
+"""Draws embeddings.png: held-out clips in the plane of their two main directions, before and after training."""
 
 from __future__ import annotations
 
@@ -45,24 +45,24 @@ def embedding_map(results: Results) -> Figure:
         return message("No ablation of this table has projection heads.")
     figure, axes = plt.subplots(len(shown), 2, figsize=(11, 0.5 + 4.7 * len(shown)), squeeze=False)
     words = []
-    for row, (run, arrays) in zip(axes, shown.values()):
+    for row, (run, arrays) in zip(axes, shown.values(), strict=True):
         aligns = "aligned" if recipe(results.params, run.ablation).objective.alignment else "not aligned"
         colours = _colours(arrays["labels"])
-        for axis, (moment, title) in zip(row, MOMENTS.items()):
+        for axis, (moment, title) in zip(row, MOMENTS.items(), strict=True):
             gap = _panel(axis, arrays, moment, colours)
             axis.set_title(f"{run.ablation} ({aligns}), {title}")
             words.append(f"{run.ablation} {title}: {gap:.1f}")
     _legend(figure, colours)
     return described(
         figure,
-        f"Scatter plots of {len(arrays['ids'])} held-out clips, video as filled circles and audio as hollow triangles, coloured "
-        "and named by label. Distance between the modalities' means over the mean spread of a modality, in all "
-        f"dimensions. {'; '.join(words)}.",
+        f"Scatter plots of {len(arrays['ids'])} held-out clips, video as filled circles and audio as hollow "
+        "triangles, coloured and named by label. Distance between the modalities' means over the mean spread of a "
+        f"modality, in all dimensions. {'; '.join(words)}.",
     )
 
 
 def _shown(results: Results) -> list[tuple[Run, Arrays]]:
-    """Finds first seeds: of the full method or else of any row with heads, and of a row that differs in not aligning."""
+    """Finds first seeds of the full method, or else any row with heads, and of a row that differs in not aligning."""
     runs = [results.runs[name][0] for name in sorted(results.runs, key=lambda name: name != FULL_METHOD)]
     found: list[tuple[bool, Run, Arrays]] = []
     for run in runs:
@@ -89,7 +89,7 @@ def _panel(axis: Axes, arrays: Arrays, moment: str, colours: dict[str, ColorType
     both = {m: arrays[f"{m}_{moment}"].astype(np.float32) for m in DRAWN_AS}
     labels = arrays["labels"]
     plane, shares = principal_plane(np.concatenate(list(both.values())))
-    for (modality, look), points in zip(DRAWN_AS.items(), np.split(plane, 2)):
+    for look, points in zip(DRAWN_AS.values(), np.split(plane, 2), strict=True):
         for label in dict.fromkeys(labels):
             colour, own = colours.get(label, "#BBBBBB"), labels == label
             face = colour if look.filled else "none"
@@ -103,14 +103,16 @@ def _panel(axis: Axes, arrays: Arrays, moment: str, colours: dict[str, ColorType
     axis.set_ylabel(f"second ({shares[1]:.0%})")
     axis.set(xticks=[], yticks=[])
     means = [points.mean(0) for points in both.values()]
-    spread = np.mean([np.linalg.norm(points - mean, axis=1).mean() for points, mean in zip(both.values(), means)])
+    spread = np.mean(
+        [np.linalg.norm(points - mean, axis=1).mean() for points, mean in zip(both.values(), means, strict=True)]
+    )
     return float(np.linalg.norm(means[0] - means[1]) / spread)
 
 
 def _name_labels(axis: Axes, plane: np.ndarray, labels: np.ndarray) -> None:
-    """Writes each label at the median of its clips, where there is room: colour alone tells nothing in black and white."""
+    """Writes each label at the median of its clips, if there is room: colour alone tells nothing in black and white."""
     taken: list[np.ndarray] = []
-    for look, points in zip(DRAWN_AS.values(), np.split(plane, 2)):
+    for look, points in zip(DRAWN_AS.values(), np.split(plane, 2), strict=True):
         for label in dict.fromkeys(labels):
             place = np.median(points[labels == label], axis=0)
             apart = [np.abs(place - other) / np.ptp(plane, axis=0) for other in taken]

@@ -30,22 +30,23 @@ SETTINGS = (
 )
 MLFLOW = "http://127.0.0.1:5000"  # where `make ui` listens
 FIGURES = {
-    "ablations": "Every task and modality. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey and hatched: "
-    "yardsticks that are not pretrained.",
-    "differences": "Mean over seeds of the difference to the baseline, seed by seed, and its 95 % interval; right of the line is "
-    "better. Filled: the interval leaves out zero; cross: no interval, since there is one seed or differences do not vary. They "
-    "tell whether a difference holds for other seeds on these clips.",
+    "ablations": "Every task and modality. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey and "
+    "hatched: yardsticks that are not pretrained.",
+    "differences": "Mean over seeds of the difference to the baseline, seed by seed, and its 95 % interval; right of "
+    "the line is better. Filled: the interval leaves out zero; cross: no interval, since there is one seed or "
+    "differences do not vary. They tell whether a difference holds for other seeds on these clips.",
     "losses": "Loss terms before their weights, mean over seeds; over steps as a running mean.",
-    "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a teacher says "
-    "the same of every clip.",
-    "alignment": "Discrepancy between the logits of video and audio (alignment terms, before their weight): running mean "
-    "over steps, mean over seeds.",
-    "reconstructions": "The truth, what the encoder sees, and what the decoder fills in: one frame of each clip, and its log-mel "
-    "(time to the right, low frequencies at the bottom).",
+    "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a "
+    "teacher says the same of every clip.",
+    "alignment": "Discrepancy between the logits of video and audio (alignment terms, before their weight): running "
+    "mean over steps, mean over seeds.",
+    "reconstructions": "The truth, what the encoder sees, and what the decoder fills in: one frame of each clip, and "
+    "its log-mel (time to the right, low frequencies at the bottom).",
     "refinement": "Where the cross-modal attention of the teachers puts weight in the distillation targets: yellow for "
     "much, violet for little; log-mel with time to the right and low frequencies at the bottom.",
-    "embeddings": "Logits of the students' projection heads for held-out clips, on the two directions in which the clips of both "
-    "modalities vary most. Names stand at the median of their clips where there is room; bold: video, slanted: audio.",
+    "embeddings": "Logits of the students' projection heads for held-out clips, on the two directions in which the "
+    "clips of both modalities vary most. Names stand at the median of their clips where there is room; bold: video, "
+    "slanted: audio.",
     "confusion": "Held-out clips, all seeds together.",
     "contact-sheet": "Prepared clips, evenly picked: frames and log-mel.",
 }

@@ -67,7 +67,7 @@ class PaperResults:
     def differences(
         self, method: str | None, reference: str | None, measures: dict[str, Measure]
     ) -> tuple[str, dict[str, float]] | None:
-        """Returns the first table with both methods, and the points between them per name of a measure; None without one."""
+        """Returns the first table with both methods, and the points between them by measure; None without one."""
         for table in self.tables:
             found = {}
             for name, measure in measures.items():

@@ -41,13 +41,14 @@ def reconstructions(results: Results) -> Figure:
     figure.suptitle(f"Held-out clips, {run.ablation} seed {run.seed}", x=0.01, ha="left", fontsize=10)
     return described(
         figure,
-        f"Grid of {clips} held-out clips of {run.ablation} seed {run.seed}, one per column: middle frame true, with masked "
-        f"patches grey, and with those patches predicted; below it the log-mel in the same three stages. {_errors(samples)}",
+        f"Grid of {clips} held-out clips of {run.ablation} seed {run.seed}, one per column: middle frame true, with "
+        "masked patches grey, and with those patches predicted; below it the log-mel in the same three stages. "
+        f"{_errors(samples)}",
     )
 
 
 def refinement(results: Results) -> Figure:
-    """Draws per clip its frames and its log-mel, plain and under the cross-modal weights of the distillation targets."""
+    """Draws each clip's frames and log-mel, plain and under the cross-modal weights of the distillation targets."""
     found = shown_run(results, "samples.npz", ["video_true", "audio_true", "weights_video", "weights_audio"])
     if found is None:
         return message("No ablation of this table refines its targets with weights.")
@@ -76,8 +77,8 @@ def refinement(results: Results) -> Figure:
     parts = np.concatenate([samples[f"weights_{m}"][:clips].ravel() for m in MODALITIES])
     return described(
         figure,
-        f"{clips} held-out clips of {run.ablation} seed {run.seed}, one per row: frames and log-mel, each plain and again in "
-        "grey with the refinement weight of every patch as a transparent colour. Weights reach from "
+        f"{clips} held-out clips of {run.ablation} seed {run.seed}, one per row: frames and log-mel, each plain and "
+        "again in grey with the refinement weight of every patch as a transparent colour. Weights reach from "
         f"{parts.min():.2f} to {parts.max():.2f} times the clip's mean.",
     )
 
@@ -98,7 +99,7 @@ def _refined_clip(row: np.ndarray, samples: Arrays, clip: int, chosen: np.ndarra
     """Fills one row of axes; returns an image of the weights' scale."""
     weights, frames = samples["weights_video"][clip], samples["video_true"][clip]
     length = len(frames) // len(weights)
-    for plain, under, i in zip(row, row[len(chosen) :], chosen):
+    for plain, under, i in zip(row, row[len(chosen) :], chosen, strict=False):
         frame = frames[i * length + length // 2]
         plain.imshow(frame, interpolation="nearest")
         under.imshow(frame.mean(-1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")

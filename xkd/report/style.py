@@ -19,7 +19,7 @@ plt = pyplot  # for all that draw: of this backend and look
 
 # Okabe & Ito's colour-blind safe palette, without its yellow (too faint on white).
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MODALITY = dict(zip((*MODALITIES, "both"), PALETTE))
+MODALITY = dict(zip((*MODALITIES, "both"), PALETTE, strict=False))
 YARDSTICK = "#9A9A9A"
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -43,7 +43,7 @@ plt.rcParams.update(
 
 
 def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Chooses colour, dashes and marker per name: without colour, marker and dashes together still tell 28 names apart."""
+    """Chooses colour, dashes and marker per name: without colour, marker and dashes still tell 28 names apart."""
     styles = {}
     for i, name in enumerate(names):
         turn, place = divmod(i, len(PALETTE))
@@ -73,7 +73,7 @@ def described(figure: Figure, words: str) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path, format: str | None = None) -> str:
-    """Writes a PNG without the version stamp that matplotlib adds, frees the figure and returns its alternative text."""
+    """Writes a PNG without matplotlib's version stamp, frees the figure and returns its alternative text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     words = str(figure.get_label())
     figure.savefig(path, format=format, metadata={"Software": None, "Description": words})

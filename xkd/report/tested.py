@@ -24,13 +24,13 @@ def shares(results: Results) -> str:
 
 
 def share(counts: ClipsUsed, split: str) -> str:
-    """Returns text such as "1,115 of 1,530"; the first number alone where an earlier version did not count the second."""
+    """Returns text such as "1,115 of 1,530", or one number where an earlier version did not count the second."""
     used, listed = counts.used(split)
     return f"{used:,}" if listed is None else f"{used:,} of {listed:,}"
 
 
 def deviations(results: Results, ablation: str, task: str) -> list[str]:
-    """Returns how a task deviates from its data set's list: clips that are missing, folds that are not the official ones."""
+    """Returns how a task deviates from its data set's list: missing clips, folds other than the official ones."""
     params, counts = results.params, _counts(results, ablation, task)
     dataset = params.datasets[params.tasks[task].dataset or params.dataset]
     known = catalogue.known_datasets().get(dataset.kind)

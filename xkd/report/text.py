@@ -35,7 +35,7 @@ class TextTable:
 
 
 def main_table(results: Results, paper: PaperResults, intervals: bool = False) -> TextTable:
-    """Returns the students' columns with differences, seconds, and the paper's figures for the same ablation beside them.
+    """Returns the students' columns with differences, seconds, and the paper's figures for the same ablation.
 
     Args:
         intervals: show differences in every column, not in the main ones alone, and their intervals.
@@ -54,7 +54,7 @@ def paper_columns(results: Results, paper: PaperResults) -> dict[str, dict[str, 
     """Returns columns of the paper's figures: by title, the cell of each row.
 
     These are the figures that measure the same as ours, each with the name of its table. Where there are none, they are
-    the paper's linear probes for rows that mirror its ablations on other data; there are none beside the user's own data.
+    the paper's linear probes for rows that mirror its ablations on other data; none beside the user's own data.
     """
     found: dict[str, dict[str, str]] = {}
     for one in Counterparts(results, paper).found:

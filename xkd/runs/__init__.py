@@ -58,7 +58,7 @@ class RunFolder:
     def writing(self) -> Iterator[Path]:
         """Yields a folder for the run's files. At the end they replace the earlier ones, all or none.
 
-        Until then the earlier run is as it was. If the process is killed while they are replaced, readers refuse the run.
+        Until then the earlier run is as it was. If the process is killed meanwhile, readers refuse the run.
         """
         folder = self.files.part(self.path / "run")
         folder.mkdir()

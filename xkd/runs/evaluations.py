@@ -56,7 +56,7 @@ def write_files(
     confusions: pd.DataFrame,
     write_scores: Callable[[Path], None],
 ) -> None:
-    """Writes every file before the first is moved to its place; the results, which hold hashes of the others, come last."""
+    """Writes all files before the first is moved to its place; the results, with the others' hashes, come last."""
     with ExitStack() as stack:
         last = stack.enter_context(replacing(out))
         beside = {s: stack.enter_context(replacing(out.with_suffix(s))) for s in (PREDICTIONS, CONFUSION, SCORES)}

@@ -45,7 +45,7 @@ class RunVersions(RootModel[dict[str, str | None]]):
 
 
 class ClipsUsed(BaseModel):
-    """Counts of the clips that took part and of those that the data set's list names, with reasons; over folds, each clip once."""
+    """Counts clips that took part and those that the data set's list names, with reasons; each once over all folds."""
 
     train: int
     test: int

@@ -1,8 +1,8 @@
 """The settings of params.yaml as typed, frozen models, one module per section.
 
 Each key's meaning, unit, bounds and source in the paper stands here; defaults are the released setting.
-`workflow/schemas/params.schema.json` is generated from these models. `xkd.params` reads the file. Values of settings are
-part of a stage's inputs, so these definitions are no part of its code hash; what is computed from settings is in
+`workflow/schemas/params.schema.json` is generated from these models. `xkd.params` reads the file. Values of settings
+are part of a stage's inputs, so these definitions are no part of its code hash; what is computed from settings is in
 `xkd.recipe`.
 """
 

@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from xkd.registry import Registry, suggest
 
-# Upper bounds stand far above what anybody uses: beyond them lies a slip of the finger, or an attempt to break something.
+# Upper bounds stand far above what anybody uses: beyond them lies a typing error or an attempt to break something.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=100)]
 Place = Annotated[
     str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00-\x1f\x7f{}]+$")

@@ -18,8 +18,8 @@ class Dataset(Settings):
     )
     source: Place | None = Field(
         None,
-        description="folder: the folder; manifest: the CSV; audioset: a folder of clips; else a local copy (spoken_digits: "
-        "the archive) or the address of a mirror, instead of the official place",
+        description="folder: the folder; manifest: the CSV; audioset: a folder of clips; else a local copy "
+        "(spoken_digits: the archive) or the address of a mirror, instead of the official place",
     )
     limit: Positive | None = Field(
         None, description="at most this many clips per class and split, always the same ones; for a first try"
@@ -29,8 +29,8 @@ class Dataset(Settings):
     seed: Seed = Field(0, description="seed of the generated clips (embedded data sets only)")
     require: Literal["both", "video", "audio", "any"] | None = Field(
         None,
-        description="which streams a clip must have to be usable; others are recorded and left out. By default video for "
-        "UCF101 and HMDB51, audio for ESC-50 and FSD50K, both for all others",
+        description="which streams a clip must have to be usable; others are recorded and left out. By default video "
+        "for UCF101 and HMDB51, audio for ESC-50 and FSD50K, both for all others",
     )
     size: Size | None = Field(
         None, description="instead of clips.size, for tasks whose views are larger than those of pretraining"
@@ -50,8 +50,8 @@ class Clips(Settings):
     )
     pad: Literal["hold", "loop"] = Field(
         "hold",
-        description="how a clip that is shorter than a view fills it; hold: the last frame stays and sound goes silent; "
-        "loop: both start again from the beginning",
+        description="how a clip that is shorter than a view fills it; hold: the last frame stays and sound goes "
+        "silent; loop: both start again from the beginning",
     )
 
 

@@ -11,12 +11,16 @@ from xkd.settings.base import Depth, Known, Open, Positive, Settings, Size
 
 
 class Decoder(Settings):
+    """The decoders that reconstruct hidden patches."""
+
     width: Size = 384
     depth: Depth = 4
     heads: Size = 12
 
 
 class Head(Settings):
+    """The projection heads, whose outputs are distilled and aligned."""
+
     hidden: Positive = 2048
     bottleneck: Positive = 256
     out: Positive = 8192

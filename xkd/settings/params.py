@@ -17,6 +17,8 @@ from xkd.settings.views import Views
 
 
 class Report(Settings):
+    """The report: what differences refer to, and how figures are rounded."""
+
     baseline: Name = Field("ae", description="ablation that differences are taken against")
     decimals: Annotated[int, Field(ge=0, le=4)] = 1
 
@@ -55,8 +57,8 @@ class Params(Base):
     )
     results: Folder = Field(
         "results",
-        description="folder of the table, figures and report: letters, digits and . _ - in each part, and none of the folders "
-        "that hold something else, such as data or runs",
+        description="folder of the table, figures and report: letters, digits and . _ - in each part, and none of the "
+        "folders that hold something else, such as data or runs",
     )
     seeds: tuple[Seed, ...] = Field(min_length=1)
     datasets: dict[Name, Dataset]

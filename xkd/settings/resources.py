@@ -8,7 +8,10 @@ from xkd.settings.base import Few, Positive, Settings, Size
 
 
 class Request(Settings):
-    """The resources that one job of a stage asks of the machine or of a cluster's scheduler. It changes results by rounding at most."""
+    """The resources that one job of a stage asks of the machine or of a cluster's scheduler.
+
+    It changes results by rounding at most.
+    """
 
     cpus: Positive = Field(1, description="processor cores (per node)")
     memory_gb: float = Field(4.0, gt=0, le=1e6, description="main memory in GB (per node)")
@@ -16,10 +19,14 @@ class Request(Settings):
 
 
 class GpuRequest(Request):
+    """The resources of a stage that can use GPUs."""
+
     gpus: Few = Field(0, description="GPUs (per node)")
 
 
 class PretrainRequest(GpuRequest):
+    """The resources of pretraining, on one machine or several."""
+
     nodes: Size = Field(1, description="machines; more than one needs SLURM")
     processes: Size | None = Field(
         None, description="training processes per node, which share each batch; by default one per GPU, at least one"

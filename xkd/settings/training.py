@@ -48,8 +48,8 @@ class Training(Settings):
     workers: Few = Field(0, description="loader processes of each training process; 0 loads in the training process")
     augment: Literal["cpu", "device"] = Field(
         "cpu",
-        description="cpu: the loader's workers do it all; device: they cut and resize, and the GPU jitters, blurs and takes "
-        "logarithms, with the same draws; for fewer cores per GPU",
+        description="cpu: the loader's workers do it all; device: they cut and resize, and the GPU jitters, blurs and "
+        "takes logarithms, with the same draws; for fewer cores per GPU",
     )
     checkpoint_epochs: Positive = Field(10, description="epochs between checkpoints")
     checkpoint_minutes: float = Field(

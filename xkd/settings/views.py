@@ -12,7 +12,7 @@ from xkd.settings.data import LogMel
 
 
 class View(Open):
-    """One augmented view of a modality. Augmentations of plugins stand here by their names, e.g. `noise: {strength: 0.1}`."""
+    """One augmented view of a modality. Plugins' augmentations stand here by name, e.g. `noise: {strength: 0.1}`."""
 
     REGISTRY = registry.augmentations
     MODALITY: ClassVar[str]
@@ -65,6 +65,8 @@ class AudioView(View):
 
 
 class Views(Settings):
+    """The views that students and teachers get of a clip (paper section 4)."""
+
     video_global: VideoView = VideoView()
     video_local: VideoView = VideoView(frames=8, size=96, crop_area=(0.08, 0.4), grey=0.2, blur=0.5)
     audio_global: AudioView = AudioView()

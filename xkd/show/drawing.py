@@ -90,7 +90,7 @@ def heat(images: np.ndarray, weights: np.ndarray, top: float) -> np.ndarray:
 
 
 def _coloured(grey: np.ndarray | float, share: np.ndarray | float) -> np.ndarray:
-    """Computes the RGB of grey under a weight of `share` of the highest; squared, so that a patch like any other stays rather grey."""
+    """Computes the RGB of grey under a weight of `share` of the highest, squared: a common patch stays rather grey."""
     strength = STRONGEST * np.clip(share, 0, 1) ** 2
     colours: np.ndarray = (1 - strength) * grey + strength * COLOUR
     return colours
@@ -149,7 +149,7 @@ def _bare(axis: Axes) -> None:
 
 
 def moving(looks: dict[str, Look], title: str) -> tuple[int, Callable[[int], np.ndarray], float]:
-    """Draws the same as a video: returns its number of images, what draws one (H, W, 3) uint8, and how many make a second.
+    """Draws the same as a video: returns its number of images, a function that draws one, and how many make a second.
 
     Frames move on the left; log-mels on the right have the present moment marked.
     """

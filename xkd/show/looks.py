@@ -123,8 +123,8 @@ def _why_unrefined(models: Models, views: dict[str, Tensor], owners: dict[str, s
 def _check_finite(values: Tensor, models: Models, modality: str) -> None:
     if not values.isfinite().all():
         raise UserError(
-            f"{models.name}: {modality}: what the networks make of this clip is not finite: such values in the clip, or "
-            "weights that overflow"
+            f"{models.name}: {modality}: what the networks make of this clip is not finite: such values in the clip, "
+            "or weights that overflow"
         )
 
 

@@ -82,7 +82,7 @@ def read_moment(path: str, windows: dict[str, Window], start: float | None) -> M
 
 
 def _middle(windows: dict[str, Window], lengths: dict[str, float]) -> float:
-    """Computes the start of the middle clip; where there are frames, on their grid of times, as `xkd.data.views` has it."""
+    """Computes the middle clip's start; where there are frames, on their grid of times, as `xkd.data.views` has it."""
     modality = next(m for m in MODALITIES if m in lengths)
     window = windows[modality]
     room = max(round(lengths[modality] * window.rate) - window.length, 0)

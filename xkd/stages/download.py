@@ -26,8 +26,8 @@ def run(params: Params, dataset: str, out: Path) -> None:
     made from. No other files in `out` are touched.
 
     Raises:
-        UserError: unknown data set; source missing, damaged, not reachable, in `out` or around it; a bad list; other files
-            in the way; another process at work in `out`.
+        UserError: unknown data set; source missing, damaged, not reachable, in `out` or around it; a bad list; other
+            files in the way; another process at work in `out`.
     """
     entry = catalogue.entry(params, dataset)
     known = catalogue.known_datasets().get(entry.kind)
@@ -44,7 +44,7 @@ def run(params: Params, dataset: str, out: Path) -> None:
 
 
 def _check_apart(source: Path, out: Path, dataset: str) -> None:
-    """Checks that the folder of the clips and `out` do not hold each other: every media file in the former is a clip."""
+    """Checks that the folder of clips and `out` do not hold each other: every media file in the former is a clip."""
     given, written = Path(os.path.realpath(source)), Path(os.path.realpath(out))
     if given.is_relative_to(written) or written.is_relative_to(given):
         raise UserError(

@@ -91,7 +91,7 @@ def _files(source: Path) -> list[Path]:
 def _vectors(
     model: PretrainedEncoder, good: dict[str, Survey], window: Window, batch_size: int, faults: dict[str, str]
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Computes each file's features (clips, D), as soon as its last clip is done; a file that fails goes to `faults` instead."""
+    """Computes each file's features (clips, D), once its last clip is done; a file that fails goes to `faults`."""
     done: dict[str, list[np.ndarray]] = {}
     for batch in _batches(_views(model, good, window, faults), batch_size):
         with torch.inference_mode():
@@ -140,7 +140,10 @@ def _rows(file: str, vectors: np.ndarray, survey: Survey, window: Window) -> pa.
 def _not_finite(rows: pa.Table, clips: int) -> str:
     times = ", ".join(f"{row['start']:g} to {row['end']:g} s" for row in rows.slice(0, 3).to_pylist())
     more = ", ..." if rows.num_rows > 3 else ""
-    return f"{rows.num_rows} of {clips} clips ({times}{more}): features that are not finite, from such values in the file or weights that overflow"
+    return (
+        f"{rows.num_rows} of {clips} clips ({times}{more}): features that are not finite, "
+        "from such values in the file or weights that overflow"
+    )
 
 
 def _plain(result: Readable | str | Failure) -> Readable | str:

@@ -40,8 +40,9 @@ JUDGED_SPLITS = ("train", "test")
 
 
 def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: bool = False) -> None:
-    """Evaluates a run and writes `out`, and `<task>.predictions.csv`, `.confusion.csv`, `.scores.parquet` and `.times.json`
-    beside it.
+    """Evaluates a run and writes `out`.
+
+    Beside it go `<task>.predictions.csv`, `.confusion.csv`, `.scores.parquet` and `.times.json`.
 
     Args:
         params: settings; groups `evaluate` and `tasks` are used. How clips are seen is the run's own recipe.
@@ -221,7 +222,8 @@ def _check_labels(clips: manifests.Manifest, path: Path, fold: str | None, learn
         rows = clips.split(split, fold).rows
         if rows.empty:
             raise UserError(
-                f"{path}: no usable clips in split '{split}'{where_fold}; see its columns split, fold, status and reason"
+                f"{path}: no usable clips in split '{split}'{where_fold}; see its columns split, fold, status and "
+                "reason"
             )
         unlabelled = rows["id"][rows["label"] == ""]
         if len(unlabelled):

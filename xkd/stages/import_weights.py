@@ -35,7 +35,8 @@ def run(
     for name in names:
         if not name or (output / name).is_file():
             raise UserError(
-                f"{output / name}: cannot be the folder of an encoder; rename the file of weights, or give another --output"
+                f"{output / name}: cannot be the folder of an encoder; rename the file of weights, or give another "
+                "--output"
             )
     targets = [output / name / file for name in names for file in ENCODER_FILES]
     ours = made.listed_by("import-weights", targets)

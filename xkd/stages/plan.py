@@ -20,7 +20,7 @@ from xkd.settings import Params
 
 @dataclass(frozen=True)
 class Hardware:
-    """GPUs (or other processors) that share a run, peak of one in FLOP/s, and the share of it that training achieves."""
+    """GPUs (or other processors) that share a run, the peak of one in FLOP/s, and training's share of that peak."""
 
     gpus: int
     peak: float

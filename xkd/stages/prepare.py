@@ -50,8 +50,8 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
         processes: by default one per core; the result does not depend on it.
 
     Raises:
-        UserError: no index, nothing in it, no usable clip, no space left, raw files among the prepared ones, other files
-            in the way, or another process at work in `out`.
+        UserError: no index, nothing in it, no usable clip, no space left, raw files among the prepared ones, other
+            files in the way, or another process at work in `out`.
     """
     dataset = _dataset_of(params, raw)
     require, clips = catalogue.required(catalogue.entry(params, dataset)), catalogue.clips(params, dataset)

@@ -71,9 +71,9 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
     """Trains one ablation with one seed and writes the files of a run into `out`.
 
     encoders/, config.json, metrics.json, times.json, history.csv (per epoch), steps.csv (per
-    step), samples.npz, samples.png, embeddings.npz, versions.json, mlflow.json and files.json, which lists them with their
-    hashes. They appear together at the end. An interrupted run continues from its checkpoint. Under `torchrun`, each
-    process trains on its share of every batch, and the first one writes.
+    step), samples.npz, samples.png, embeddings.npz, versions.json, mlflow.json and files.json, which lists them with
+    their hashes. They appear together at the end. An interrupted run continues from its checkpoint. Under `torchrun`,
+    each process trains on its share of every batch, and the first one writes.
 
     Args:
         resume: what to do with a checkpoint of other settings, data or code: see `checkpoint.unfinished`.
@@ -183,8 +183,8 @@ def _finish(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, fo
     except OSError as error:
         kept = f"the checkpoint in {job.checkpoints} is kept, and" if trainer.step else "nothing is lost:"
         raise UserError(
-            f"{error.filename or job.out}: the files of the run cannot be written ({error.strerror or error}); {kept} the "
-            "same command goes on with writing them once there is room"
+            f"{error.filename or job.out}: the files of the run cannot be written ({error.strerror or error}); {kept} "
+            "the same command goes on with writing them once there is room"
         ) from error
     times = {f"run_{name}": value for name, value in trainer.times().items()}  # the plain names are those of curves
     tracked.log_metrics({"trainable_parameters": _trainable(job, trainer), **times})

@@ -44,7 +44,7 @@ def exclusive(folder: Path) -> Iterator[None]:
 
 
 def _keep_log(folder: Path) -> None:
-    """Gives the log another name: engines remove a job's log before they start the job again, though this one may live."""
+    """Gives the log another name: engines remove a job's log before they start it again, though this job may live."""
     with suppress(OSError):  # a terminal or a pipe, or a log on another disk
         (folder / LOG).unlink(missing_ok=True)
         if stat.S_ISREG(os.fstat(2).st_mode):

@@ -1,13 +1,13 @@
 """The processes of `torchrun`: which one this is, and what they agree on. A process alone is a group of one.
 
-Tensors of clips go over NCCL where there are GPUs, else over gloo; agreements always over gloo, so that no GPU is waited for.
+Tensors of clips go over NCCL where there are GPUs, else over gloo; agreements go over gloo and wait for no GPU.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
@@ -108,10 +108,8 @@ class TrainingGroup:
             SystemExit: in all processes but the first.
         """
         if not self.first:
-            try:
+            with suppress(RuntimeError):
                 distributed.barrier(group=self.control)
-            except RuntimeError:
-                pass
             raise SystemExit(code)
 
 

@@ -1,6 +1,6 @@
 """The forward pass: students and teachers on the views of a batch (paper section 3; method section 3).
 
-Shapes: B clips, N patches, M of them hidden, P values of a patch, R rows (clips of all student views), K logits, D width.
+Shapes: B clips, N patches, M hidden ones, P values of a patch, R rows (clips of all student views), K logits, D width.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def run_networks(
     """Runs students on all views, and teachers on theirs unless their logits are known; may run under autocast.
 
     Args:
-        ranks: per modality an order of the global view's patches, of which the lowest stay visible; empty where students see
-            all patches.
+        ranks: per modality an order of the global view's patches, of which the lowest stay visible; empty where
+            students see all patches.
         reconstruct: whether decoders run, where there are any.
         teacher_BK: the teachers' logits, if they are known.
     """

@@ -84,8 +84,8 @@ class Trainer:
 
         Args:
             save: keeps a state as of `state_dict`: every `checkpoint_epochs`, every `checkpoint_minutes`, at the end,
-                since a run's files are still to be written, and when SIGTERM or SIGINT asks to stop. Called in the first
-                process only.
+                since a run's files are still to be written, and when SIGTERM or SIGINT asks to stop. Called in the
+                first process only.
 
         Raises:
             UserError: a loss or gradient that is not finite, naming the clips, or what the loader or `save` raises.
@@ -187,8 +187,8 @@ class Trainer:
         terms = ", ".join(f"{name} {value.item():g}" for name, value in problem.logged.items())
         with self.group.together():
             raise UserError(
-                f"step {step}: the {problem.what} is not finite ({terms}); nothing was updated, and the last checkpoint "
-                f"is as it was. {'Clips' if any(own) else 'All clips of the batch'}: {', '.join(clips)}"
+                f"step {step}: the {problem.what} is not finite ({terms}); nothing was updated, and the last "
+                f"checkpoint is as it was. {'Clips' if any(own) else 'All clips of the batch'}: {', '.join(clips)}"
             )
 
     def ranks(self, clips: int, step: int) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The objective, equation (1) of the paper: the weighted average of its terms. Each term is a file of `xkd.objectives`."""
+"""The objective, equation (1) of the paper: the weighted average of its terms, each a file of `xkd.objectives`."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Objective(nn.Module):
 
     @property
     def columns(self) -> tuple[LoggedColumn, ...]:
-        """Everything that a run logs beside its schedules: our own terms' columns, whichever it has, then those of plugins."""
+        """Everything that a run logs beside its schedules: the columns of all our own terms, then those of plugins."""
         plugged = [term for name, term in self.terms.items() if name not in registry.terms.own]
         return (*OWN_COLUMNS, *(column for term in plugged for column in term.columns))
 

@@ -26,7 +26,7 @@ class Inputs:
 
     Attributes:
         views: per modality the global view, then the local views, B rows each.
-        ranks: per modality a (B, N) order of the global view's patches; the lowest stay visible. Empty: all stay visible.
+        ranks: per modality a (B, N) order of the global view's patches; the lowest stay visible; all do if empty.
         temperatures: of each modality's teacher.
         labels_B: class numbers, for training with labels.
     """
@@ -73,8 +73,8 @@ class Whole:
     """Outputs of all parts of a batch, of all processes, for terms that compare clips with each other.
 
     Attributes:
-        blocks: by the name of the output and the modality one block of rows for each part, in an order that all processes
-            share.
+        blocks: by the name of the output and the modality one block of rows for each part, in an order that all
+            processes share.
         part: the number of this part's block; its own rows, with a gradient, take that block's place.
     """
 
@@ -89,8 +89,8 @@ class Whole:
         """Returns the part's outputs with those of the whole batch in place of the part's own.
 
         Every part sees such a term's value for the whole batch, but the gradient of its own rows alone. Gradients are
-        averaged over parts, so that of its rows is multiplied by the number of parts. Parameters of a term get the gradient of
-        the whole batch in every part, and are right as they are.
+        averaged over parts, so that of its rows is multiplied by the number of parts. Parameters of a term get the
+        gradient of the whole batch in every part, and are right as they are.
         """
         changes: dict[str, Any] = {
             name: {m: self._joined(blocks, getattr(own, name)[m]) for m, blocks in of.items()}

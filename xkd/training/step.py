@@ -80,8 +80,8 @@ class Step:
             hold_last_layer: leaves the heads' last layer as it is.
 
         Returns:
-            Every loss and diagnostic of the whole batch as a scalar, and `gradient_norm`: of all clipped tensors together,
-            before clipping; NaN where float16 overflowed and nothing was changed.
+            Every loss and diagnostic of the whole batch as a scalar, and `gradient_norm`: of all clipped tensors
+            together, before clipping; NaN where float16 overflowed and nothing was changed.
 
         Raises:
             NotFinite: before any weight was changed.

@@ -34,8 +34,8 @@ def clips_of(entry: Dataset, name: str, out: Path) -> pd.DataFrame:
     """Returns the list of all clips that the layout of a data set names, found or not; paths are relative to `out`.
 
     Args:
-        entry: its settings. `source` is a local copy (archives, what was in them, or both), a mirror's address, or None for
-            the official place; for lists of segments, the folder of clips, or None to have them fetched later. Of a
+        entry: its settings. `source` is a local copy (archives, what was in them, or both), a mirror's address, or None
+            for the official place; for lists of segments, the folder of clips, or None to have them fetched later. Of a
             data set that is not in the catalogue it is a folder, an archive of one, or a list of clips.
         name: its name in the settings.
         out: gets archives/ and files/.

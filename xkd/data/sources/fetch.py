@@ -36,8 +36,8 @@ class Remote:
     Attributes:
         url: its address.
         name: its name here, which may hold folders.
-        checksum: published, as "md5:..." or "sha256:..."; without one, the SHA-256 of the first download is recorded and
-            must come again.
+        checksum: published, as "md5:..." or "sha256:..."; without one, the SHA-256 of the first download is recorded
+            and must come again.
         check: reads the file, and raises a UserError where it is another one than expected.
     """
 
@@ -52,7 +52,7 @@ def fetch_all(remotes: Sequence[Remote], folder: Path, connections: int, factor:
 
     Args:
         remotes: what to fetch.
-        folder: gets the files, `<name>.part` while they are incomplete, and the lock file with size and SHA-256 of each.
+        folder: gets the files, `<name>.part` while they are incomplete, and the lock file with their sizes and SHA-256.
         connections: number of files to fetch at once.
         factor: disk space needed, as a multiple of the bytes still to come (above 1 where files are unpacked later).
 
@@ -113,7 +113,7 @@ def verify(path: Path, remote: Remote, known: dict[str, Any] | None) -> dict[str
     """Returns address, size and SHA-256 of a file, if it is the expected one.
 
     Raises:
-        UserError: it differs from the published checksum or from the one recorded at first download, or its check fails.
+        UserError: it differs from the published checksum or from the one of the first download, or its check fails.
     """
     if remote.check:
         remote.check(path)
@@ -249,13 +249,11 @@ def _permanent(error: requests.RequestException) -> bool:
 
 
 def _explained(remote: Remote, folder: Path, error: requests.RequestException) -> UserError:
-    if error.response is not None:
-        reason = f"{error.response.status_code} {error.response.reason}"
-    else:
-        reason = _short(error)
+    answer = error.response
+    reason = _short(error) if answer is None else f"{answer.status_code} {answer.reason}"
     return UserError(
-        f"{remote.url}: cannot be fetched ({reason}); what came is in {folder}. Run again to go on, or give a mirror or a "
-        "local copy as datasets.<name>.source"
+        f"{remote.url}: cannot be fetched ({reason}); what came is in {folder}. Run again to go on, or give a mirror "
+        "or a local copy as datasets.<name>.source"
     )
 
 

@@ -4,8 +4,8 @@ A layout is a function, registered under the kind of the data set. It takes the 
 whatever the folders, and returns one row per clip that the official lists name, whether the file is there or not:
 `prepare` reports which are missing. Columns are those of `xkd.data.listing`: `id`, `path` (absolute) and any others.
 `split` is the role in the first official fold; `fold` says in which fold a clip is tested, or names its role in each
-("1:train 2:unused 3:test"). `video_source` and `audio_source` name what a clip was cut from: clips of one source are not
-independent.
+("1:train 2:unused 3:test"). `video_source` and `audio_source` name what a clip was cut from: clips of one source are
+not independent.
 
 KeyError, ValueError and IndexError tell the user that the lists are damaged.
 """
@@ -61,8 +61,9 @@ def ucf101(tree: Tree) -> pd.DataFrame:
 
 @layouts.register("hmdb51")
 def hmdb51(tree: Tree) -> pd.DataFrame:
-    """Lists HMDB51 (Kuehne et al. 2011). Each fold takes 70 clips of a class for training and 30 for testing, and leaves the rest.
+    """Lists HMDB51 (Kuehne et al. 2011).
 
+    Each fold takes 70 clips of a class for training and 30 for testing, and leaves the rest.
     File names begin with that of the video, before the class and the tags.
     """
     roles: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
@@ -107,7 +108,7 @@ def kinetics400(tree: Tree) -> pd.DataFrame:
 
 @layouts.register("kinetics_sound")
 def kinetics_sound(tree: Tree) -> pd.DataFrame:
-    """Lists Kinetics-Sound: the 32 classes of Kinetics400 that the paper lists: those that can be both heard and seen."""
+    """Lists Kinetics-Sound: the 32 classes of Kinetics400 that the paper lists, which can be both heard and seen."""
     table: pd.DataFrame = kinetics400(tree)
     classes = _lines(KINETICS_SOUND)
     return table[table["label"].isin(classes)].reset_index(drop=True)
@@ -115,7 +116,7 @@ def kinetics_sound(tree: Tree) -> pd.DataFrame:
 
 @layouts.register("esc50")
 def esc50(tree: Tree) -> pd.DataFrame:
-    """Lists ESC-50 (Piczak 2015): five folds, each tested once. `src_file` is the recording that a clip was cut from."""
+    """Lists ESC-50 (Piczak 2015): five folds, each tested once. `src_file` is the recording that holds a clip."""
     table = _read(_file(tree, "esc50.csv"), "filename", "fold", "category", "src_file")
     return _table(
         id=[Path(name).stem for name in table["filename"]],
@@ -129,7 +130,7 @@ def esc50(tree: Tree) -> pd.DataFrame:
 
 @layouts.register("fsd50k")
 def fsd50k(tree: Tree) -> pd.DataFrame:
-    """Lists FSD50K (Fonseca et al. 2022): several labels per clip; train, val and eval. Clips of one uploader count as one source."""
+    """Lists FSD50K (Fonseca et al. 2022): several labels per clip; train, val and eval. The source is the uploader."""
     parts = []
     for name, folder in (("dev", "FSD50K.dev_audio"), ("eval", "FSD50K.eval_audio")):
         table = _read(_file(tree, f"{name}.csv"), "fname", "labels")
@@ -148,7 +149,7 @@ def fsd50k(tree: Tree) -> pd.DataFrame:
 
 @layouts.register("audioset")
 def audioset(tree: Tree) -> pd.DataFrame:
-    """Lists AudioSet (Gemmeke et al. 2017): ten-second segments of videos; the first folder of the tree holds the clips."""
+    """Lists AudioSet (Gemmeke et al. 2017): ten-second segments of videos; the tree's first folder holds the clips."""
     names = pd.read_csv(_file(tree, "class_labels_indices.csv"), dtype=str).set_index("mid")["display_name"]
     names = names.str.replace(LABEL_SEPARATOR, ",")
     tables = []
@@ -172,7 +173,7 @@ def audioset(tree: Tree) -> pd.DataFrame:
 
 @layouts.register("folder")
 def class_folders(tree: Tree) -> pd.DataFrame:
-    """Lists own clips: `<class>/<file>`, or `train/<class>/<file>` and `test/<class>/<file>`; leaves out what xkd prepared."""
+    """Lists own clips: `<class>/<file>`, or the same in `train/` and `test/`; leaves out what xkd prepared."""
     if not all(root.is_dir() for root in tree.roots):
         raise UserError(f"{tree.shown()}: not a folder; a CSV needs kind: manifest")
     media = {tree.relative(path): path for path in _without_prepared(tree)}
@@ -229,7 +230,7 @@ def _texts(paths: list[Path]) -> list[str]:
 
 
 def _youtube_clips(tree: Tree, videos: Iterable[str], starts: Iterable[float]) -> list[Path | None]:
-    """Finds the file of each segment by video and start (seconds or milliseconds), or by a video with one segment alone."""
+    """Finds each segment's file by video and start (seconds or milliseconds), or by a video with one segment alone."""
     there: dict[tuple[str, float | None], Path] = {}
     for path in sorted(tree.media(), key=_better_last):
         if match := YOUTUBE.fullmatch(path.stem):
@@ -245,7 +246,7 @@ def _youtube_clips(tree: Tree, videos: Iterable[str], starts: Iterable[float]) -
 
 
 def _better_last(path: Path) -> tuple[bool, bool, str]:
-    """Sorts files so that a video comes after its audio alone, and a replaced video after its corrupted first version."""
+    """Sorts files: a video comes after its audio alone, and a replaced video after its corrupted first version."""
     replaced = any("replacement" in part for part in path.parts[-3:])
     return path.suffix.lower() not in (".wav", ".flac", ".m4a", ".mp3", ".ogg", ".opus"), replaced, str(path)
 
@@ -263,7 +264,7 @@ def _uploaders(tree: Tree, name: str) -> dict[str, str]:
 
 
 def _file(tree: Tree, *names: str) -> Path:
-    """Returns the file of the first of these names that is there; of several, the one with the fewest folders above it."""
+    """Returns the file of the first of these names that is there; of several, the one with the fewest folders above."""
     for name in names:
         if found := tree.named(name):
             return min(found, key=lambda path: len(path.parts))

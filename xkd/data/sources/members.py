@@ -133,4 +133,5 @@ def _need_rar_tool(shown: str) -> None:
 
 
 def quoted(name: str) -> str:
+    """Returns a member's name as errors show it: quoted, and cut where it is long."""
     return repr(name if len(name) <= 80 else f"{name[:60]}...")

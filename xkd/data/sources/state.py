@@ -15,8 +15,8 @@ from xkd.settings import Params
 def state_of(params: Params, name: str, above: tuple[str, ...] = ()) -> str:
     """Returns a hash over path, size and time of these files; empty for a data set that is fetched or generated.
 
-    It changes when a file appears, vanishes or changes: in a folder of clips, in a local copy, or among those that a CSV
-    lists. The raw folder of another data set as source stands for the files of that one.
+    It changes when a file appears, vanishes or changes: in a folder of clips, in a local copy, or among those that a
+    CSV lists. The raw folder of another data set as source stands for the files of that one.
     """
     entry = params.datasets[name]
     if not entry.source or "://" in entry.source:

@@ -41,7 +41,7 @@ class Tree:
         return [path for paths in self._media.values() for path in paths]
 
     def clip(self, stem: str, folder: str = "") -> Path | None:
-        """Returns the media file of that name with any suffix; of several, the one in a folder named `folder`, else the first."""
+        """Returns the media file of that name with any suffix; of several, the one in `folder`, else the first."""
         found = self._media.get(stem.casefold(), [])
         inside = (path for path in found if path.parent.name.casefold() == folder.casefold())
         return next(inside, found[0] if found else None)

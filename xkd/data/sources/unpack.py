@@ -27,7 +27,7 @@ def unpack(archive: Path, target: Path, nested: bool = False, budget: Budget | N
     """Unpacks an archive into the folder `target`, which appears when it is complete.
 
     Args:
-        archive: .zip (also the last part of a split one: name.z01, name.z02, ..., name.zip), .tar, .tar.gz, .tgz or .rar.
+        archive: .zip (also the last part of a split one: name.z01, ..., name.zip), .tar, .tar.gz, .tgz or .rar.
         target: kept as it is if it exists.
         nested: unpacks archives inside, in their place.
         budget: limits the total size of everything that is unpacked for the data set.
@@ -161,8 +161,9 @@ def _faults_named(shown: str, member: Callable[[], str] = str) -> Iterator[None]
             raise
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:120] or type(error).__name__
         raise UserError(
-            f"{shown}: {member()}damaged, or of a kind that cannot be read here ({reason}); replace it (delete it if xkd fetched "
-            "it) and run again, or unpack it with another program and give the folder as datasets.<name>.source"
+            f"{shown}: {member()}damaged, or of a kind that cannot be read here ({reason}); replace it (delete it if "
+            "xkd fetched it) and run again, or unpack it with another program and give the folder as "
+            "datasets.<name>.source"
         ) from None
 
 

@@ -30,8 +30,8 @@ def need(title: str) -> None:
         missing = "" if shutil.which("ffmpeg") else "install ffmpeg to fetch them (Debian, Ubuntu: apt install ffmpeg)"
     if missing:
         raise UserError(
-            f"datasets.<name>.source: {title} is lists of YouTube segments; give the folder of the clips that you have, "
-            f"called <youtube id>_<start in seconds>.mp4, or {missing}"
+            f"datasets.<name>.source: {title} is lists of YouTube segments; give the folder of the clips that you "
+            f"have, called <youtube id>_<start in seconds>.mp4, or {missing}"
         )
 
 

@@ -38,7 +38,7 @@ def render(split: str, index: int, seed: int, archive: str | None = None) -> Ren
 
     Args:
         split: train or test.
-        archive: path of the zip of the Free Spoken Digit Dataset, for recorded voices; without it, the voice is synthesised.
+        archive: path of the zip of the Free Spoken Digit Dataset, for recorded voices; None: a synthesised voice.
     """
     digit, turn = index % 10, index // 10
     stream = [np.random.default_rng([seed, SPLIT_SEEDS[split], index, part]) for part in (_FRAMES, _AUDIO)]

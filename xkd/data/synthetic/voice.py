@@ -1,7 +1,7 @@
 """Synthesises a voice: glottal pulses and noise pass through moving formants.
 
-The vocal tract is a cascade of resonators. Its response multiplies the short-time spectra of the sources, so that a whole
-word is filtered at once.
+The vocal tract is a cascade of resonators. Its response multiplies the short-time spectra of the sources, so that a
+whole word is filtered at once.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def _glide(
     levels = np.repeat(values, 2, axis=0)[1:-1]
     track = np.stack([np.interp(times, knots, column) for column in levels.T], axis=1)
     fade = np.clip(np.minimum(times / 0.02, (ends[-1] - times) / 0.06), 0, 1)[:, None]
-    columns = dict(zip(("voice", "noise", "band", "width"), np.split(track[:, 4:].astype(np.float32), 4, axis=1)))
+    columns = dict(
+        zip(("voice", "noise", "band", "width"), np.split(track[:, 4:].astype(np.float32), 4, axis=1), strict=True)
+    )
     columns["voice"], columns["noise"] = columns["voice"] * fade, columns["noise"] * fade
     return {"formants": track[:, :4], **columns}
 
