@@ -76,7 +76,7 @@ def project(settings, tmp_path_factory):
 
 def _complete(run: Path, manifest: str) -> None:
     """Adds the files that pretraining writes beside encoders, as of a run that logged nothing."""
-    write_json(run / runs.METRICS, {"manifest": manifest, "trainable_parameters": 1})
+    write_json(run / runs.METRICS, {"manifest": manifest, "trainable_parameters": 1, "columns": []})
     write_json(run / runs.TIMES, {"seconds": 1.0})
     write_json(run / runs.TRACKING, {"run_id": f"id-of-{run.parent.name}"})
     write_json(run / runs.VERSIONS, {})

@@ -60,7 +60,7 @@ def test_an_edit_reruns_the_rows_that_use_the_plugin_and_no_others(project):
     assert set(project.planned()) == {*_row("bt"), "table"}
     assert set(project.run("dvc")) == set(_row("bt"))  # the stand-ins write the same results, so DVC leaves the table
     assert project.run("snakemake") == ["table"]
-    project.edit("lab/noise.py", "draws = Settings, (\"audio\",), 0", "draws = Settings, (\"audio\",), 1")
+    project.edit("lab/noise.py", 'draws = Settings, ("audio",), 0', 'draws = Settings, ("audio",), 1')
     assert set(project.planned()) == {*_row("noisy"), "table"}
     assert set(project.run("snakemake")) == {*_row("noisy"), "table"}
     assert project.run("dvc") == []
