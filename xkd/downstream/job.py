@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import pandas as pd
 
-from xkd import fingerprint, runs
+from xkd import fingerprint, plugins, runs
 from xkd.data.loader import Batch, Loader, eval_loader
 from xkd.data.manifest import Manifest
 from xkd.downstream.features import ClipOutputs, Key, device, extract
@@ -24,6 +24,7 @@ from xkd.params import canonical
 from xkd.progress import track
 from xkd.recipe import Recipe
 from xkd.settings import FrozenSettings, Settings, Task
+from xkd.settings.base import plugin_files
 
 Settings_co = TypeVar("Settings_co", bound=Settings, covariant=True)
 
@@ -125,6 +126,7 @@ class EvaluationJob(Generic[Settings_co]):
             "manifest": self.manifest.hash,
             "views": {"clips": self.task.clips, "crops": self.task.crops, "augmented": augmented},
             "settings": groups,
+            "plugins": plugins.code(plugin_files(self.recipe.model) | plugin_files(self.recipe.views)),
             "code": [
                 fingerprint.module(f"xkd.{name}") for name in ("data.loader", "encoders.folder", "downstream.store")
             ],
