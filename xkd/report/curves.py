@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -97,10 +98,10 @@ def _curves(results: Results, index: str) -> dict[str, pd.DataFrame]:
 
 
 def _panels(results: Results, kind: str, index: str, group: str = "") -> tuple[Figure, list[LoggedColumn]]:
-    """Draws small plots, three in a row, with one legend; a column or an ablation appears where it has values.
+    """Draws small plots, a row for each modality, with one legend; a column or an ablation appears where it has values.
 
     Args:
-        group: draws only the columns whose titles begin with this word, and leaves the word out.
+        group: draws only the columns whose titles begin with this word, and leaves the word out; in one row.
     """
     curves, asked = _curves(results, index), [one for one in described_columns(results) if one.kind == kind]
     there = {name for frame in curves.values() for name in frame.columns[frame.notna().any()]}
@@ -109,10 +110,12 @@ def _panels(results: Results, kind: str, index: str, group: str = "") -> tuple[F
         return message(f"No ablation of this table logs any of: {', '.join(one.title for one in asked)}."), []
     titles = {one.name: one.title.removeprefix(f"{group}, ") for one in found}
     styles = line_styles(curves)
-    rows, columns = -(-len(titles) // 3), min(3, len(titles))
-    figure, axes = plt.subplots(rows, columns, figsize=(11.5, 0.6 + 2.5 * rows), sharex=True, squeeze=False)
+    rows = [len(found)] if group else list(Counter(one.row for one in found).values())
+    size = max(11.5, 3.7 * max(rows)), 0.6 + 2.5 * len(rows)
+    figure, axes = plt.subplots(len(rows), max(rows), figsize=size, sharex=True, squeeze=False)
+    used = [axes[row, place] for row, count in enumerate(rows) for place in range(count)]
     shown: dict[str, Line2D] = {}
-    for axis, (column, title) in zip(axes.flat, titles.items(), strict=False):
+    for axis, (column, title) in zip(used, titles.items(), strict=True):
         for name, frame in curves.items():
             values = frame[column].dropna() if column in frame else frame.iloc[:0]
             if len(values):
@@ -122,11 +125,12 @@ def _panels(results: Results, kind: str, index: str, group: str = "") -> tuple[F
                 )[0]
         axis.set_title(title)
         axis.grid(axis="y")
-    for unused in axes.flat[len(titles) :]:
+    for place, column_of_axes in enumerate(axes.T):
+        lowest = max(row for row, count in enumerate(rows) if place < count)
+        column_of_axes[lowest].set_xlabel(index)
+        column_of_axes[lowest].tick_params(labelbottom=True)
+    for unused in set(axes.flat) - set(used):
         unused.remove()
-    for axis in axes.flat[max(0, len(titles) - columns) : len(titles)]:  # the lowest of each column
-        axis.set_xlabel(index)
-        axis.tick_params(labelbottom=True)
     figure.legend(handles=[shown[name] for name in curves if name in shown], loc="outside right center")
     return figure, found
 
