@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from xkd import fingerprint
+from xkd import fingerprint, plugins
 
 FILES = {
     "__init__.py": "__version__ = '1'\n",
@@ -99,6 +99,18 @@ def test_words_for_people_rerun_nothing(package, file, old, new, stages):
 
 def test_a_docstring_that_is_used_as_a_value_counts(package):
     assert _changed(package, "models/layers.py", "def g():\n    x = 'Doc.'\n    return x\n") == {"train"}
+
+
+def test_plugins_of_one_file_name_have_a_hash_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [tmp_path / folder / "noise.py" for folder in ("one", "two")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("SCALE = 1\n")
+    before = plugins.code(files)
+    assert set(before) == {"one/noise.py", "two/noise.py"}
+    files[0].write_text("SCALE = 2\n")
+    assert {name for name, value in plugins.code(files).items() if value != before[name]} == {"one/noise.py"}
 
 
 def test_unknown_stage(package):

@@ -23,15 +23,8 @@ PACKAGE = Path(__file__).parent
 # are compared themselves; or they load plugins, which have hashes of their own.
 WATCHERS = {"xkd.fingerprint", "xkd.progress", "xkd.tracking", "xkd.settings", "xkd.registry", "xkd.plugins"}
 ERRORS = {"UserError", "ValueError", "TypeError"}  # not MediaError, whose text becomes a reason in the manifest
-SPOKEN = {
-    "UserError",
-    "say",
-    "detail",
-    "track",
-    "counter",
-    "print",
-    "warn",
-}  # calls whose texts people read, and no program
+# Calls whose texts people read, and no program.
+SPOKEN = {"UserError", "say", "detail", "track", "counter", "print", "warn"}
 
 
 def stage(name: str) -> str:

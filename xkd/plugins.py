@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -49,9 +50,9 @@ def use(paths: Collection[str]) -> None:
     load(paths)
 
 
-def code(files: Iterable[Path | None]) -> dict[str, str]:
-    """Returns the hashes of plugin files by file name; None stands for code of our own and is left out."""
-    return {file.name: code_of_file(file) for file in sorted({file for file in files if file})}
+def code(files: Iterable[Path]) -> dict[str, str]:
+    """Returns the hashes of plugin files by their paths, as seen from the current directory."""
+    return {os.path.relpath(file): code_of_file(file) for file in sorted({file.resolve() for file in files})}
 
 
 def _forget(file: Path) -> None:

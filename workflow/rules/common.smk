@@ -138,6 +138,7 @@ def table_plugins() -> str:
 
 
 def all_plugins() -> str:
+    """Hashes of every plugin, for DVC, which does not know who uses which."""
     return canonical(plugins.code(map(Path, SETTINGS.plugins)))
 
 
