@@ -158,6 +158,8 @@ def eval_loader(
     crops: int = 1,
     augmented: int | None = None,
     first: int = 0,
+    fold: str | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> Loader:
     """Makes batches of all clips of a split (None: of the manifest) in manifest order, always the same views of each.
 
@@ -165,18 +167,20 @@ def eval_loader(
         clips, crops: views of each clip, see `EvalViews`.
         augmented: instead of those, one global view as in training, drawn with this seed.
         first: number of the clip to begin with.
+        fold: official fold whose split is meant.
+        shard: rank and number of ranks; the ranks take batches in turn.
 
     Raises:
         UserError: the split has no usable clip.
     """
     if augmented is None:
-        dataset = _ClipViews(manifest_path, (split, None), EvalViews(recipe, modalities, clips, crops))
+        dataset = _ClipViews(manifest_path, (split, fold), EvalViews(recipe, modalities, clips, crops))
     else:
         views = TrainViews(recipe, modalities, local_views=False)
-        dataset = _ClipViews(manifest_path, (split, None), views, seed=augmented)
+        dataset = _ClipViews(manifest_path, (split, fold), views, seed=augmented)
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
-    order = _Order(len(dataset), batch_size, seed=0, shuffle=False, begin=first)
+    order = _Order(len(dataset), batch_size * shard[1], seed=0, shuffle=False, shard=shard, begin=first)
     return Loader(dataset, recipe.training.workers, order)
 
 
@@ -286,4 +290,6 @@ class _Order(Sampler[list[tuple[int, int]]]):
         share = self.batch // ranks
         for number in range(self.first, len(self)):
             start = number * self.batch + rank * share
-            yield [(epoch, index) for index in order[start : start + share]]
+            chosen = order[start : start + share]
+            if len(chosen):  # the last batch may end before this rank's share
+                yield [(epoch, index) for index in chosen]
