@@ -144,6 +144,7 @@ RERUNS = {
     "data.decode": "prepare pretrain evaluate table",
     "data.encode": "download prepare",
     "data.generate": "download",
+    "data.labels": RUNS + " table",
     "data.loader": RUNS,
     "data.manifest": "prepare pretrain evaluate table",
     "data.opening": "prepare pretrain evaluate table",

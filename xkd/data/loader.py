@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
 from xkd.data.clips import open_rows
+from xkd.data.labels import classes_of, numbers_of, several
 from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
@@ -24,7 +25,7 @@ from xkd.modalities.base import clip_generator
 from xkd.recipe import Recipe
 
 SHARED_MEMORY = "/dev/shm"
-Sample = tuple[str, int, ClipViews | Cuts]  # id, label, views or cuts of a clip
+Sample = tuple[str, int | Tensor, ClipViews | Cuts]  # id, label or labels, views or cuts of a clip
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Batch:
     Between worker and device, where `training.augment` says so, the views are cuts that still wait for their `draws`.
 
     Attributes:
-        labels: (B,), they index `loader.classes`.
+        labels: (B,) class numbers, which index `loader.classes`; where clips have several labels (B, classes) floats, 1
+            for each label of a clip.
         views: of each modality that was asked for, global first: (B, 3, T, H, W) or (B, 1, n_mels, frames).
     """
 
@@ -63,7 +65,7 @@ class Loader:
     """Iterates over `Batch`es of one epoch; `len()` is their number in a whole epoch.
 
     Attributes:
-        classes: sorted label strings of the whole manifest; a label is its index here.
+        classes: sorted labels of the whole manifest; a class number is an index here.
         ids: clip ids in manifest order.
     """
 
@@ -188,7 +190,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         m: [default_collate(list(of)) for of in zip(*(view[m] for view in views), strict=True)] for m in views[0]
     }
     draws = torch.stack([clip.draws for clip in clips]) if isinstance(clips[0], Cuts) else None
-    return Batch(list(ids), torch.tensor(labels), stacked, draws)
+    return Batch(list(ids), default_collate(list(labels)), stacked, draws)
 
 
 def _of_the_machine(message: str) -> str | None:
@@ -235,9 +237,10 @@ class _ClipViews(Dataset[Sample]):
         whole = manifest.read_manifest(manifest_path)
         self.views, self.seed, self.store = views, seed, open_rows(whole, *chosen)
         self.ids = list(self.store.ids)
-        self.classes = sorted(set(whole.rows["label"].astype(str)))
-        numbers = {label: number for number, label in enumerate(self.classes)}
-        self.labels = [numbers[str(label)] for label in self.store.labels]
+        labels = whole.rows["label"].unique().tolist()
+        self.classes: list[str] = classes_of(labels).tolist()
+        self.several = several(labels)
+        self._numbers = {label: number for number, label in enumerate(self.classes)}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -246,7 +249,13 @@ class _ClipViews(Dataset[Sample]):
         epoch, index = key
         if get_worker_info() is not None:
             keep_freed_memory()
-        return self.ids[index], self.labels[index], self._seen(epoch, index)
+        return self.ids[index], self._target(index), self._seen(epoch, index)
+
+    def _target(self, index: int) -> int | Tensor:
+        numbers = numbers_of(self.store.labels[index], self._numbers)
+        if not self.several:
+            return numbers[0]
+        return torch.zeros(len(self.classes)).index_fill_(0, torch.tensor(numbers), 1.0)
 
     def _seen(self, epoch: int, index: int) -> ClipViews | Cuts:
         if isinstance(self.views, EvalViews):
