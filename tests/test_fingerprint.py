@@ -148,6 +148,7 @@ RERUNS = {
     "data.loader": RUNS,
     "data.manifest": "prepare pretrain evaluate table",
     "data.opening": "prepare pretrain evaluate table",
+    "data.order": RUNS,
     "data.packed": "prepare pretrain evaluate table",
     "data.reader": "prepare pretrain evaluate table",
     "data.sources": "download",

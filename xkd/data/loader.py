@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
 from xkd.data.clips import open_rows
 from xkd.data.labels import classes_of, numbers_of, several
+from xkd.data.order import Order, among_all
 from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
@@ -69,7 +70,7 @@ class Loader:
         ids: clip ids in manifest order.
     """
 
-    def __init__(self, dataset: _ClipViews, workers: int, order: _Order):
+    def __init__(self, dataset: _ClipViews, workers: int, order: Order):
         self.classes, self.ids = dataset.classes, dataset.ids
         self._views, self._order = dataset.views, order
         self._loader = DataLoader(
@@ -146,7 +147,7 @@ def train_loader(
             f"training.batch_size: {size} clips cannot be shared equally by {shard[1]} processes; "
             "change it, or start another number of them"
         )
-    return Loader(dataset, recipe.training.workers, _Order(len(dataset), size, seed, True, shard))
+    return Loader(dataset, recipe.training.workers, Order(len(dataset), size, seed, among_all(len(dataset)), shard))
 
 
 def eval_loader(
@@ -178,7 +179,7 @@ def eval_loader(
         dataset = _ClipViews(manifest_path, (split, None), views, seed=augmented)
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
-    order = _Order(len(dataset), batch_size, seed=0, shuffle=False, begin=first)
+    order = Order(len(dataset), batch_size, begin=first)
     return Loader(dataset, recipe.training.workers, order)
 
 
@@ -262,37 +263,3 @@ class _ClipViews(Dataset[Sample]):
             return self.views(self.store, index)
         generator = clip_generator(self.seed, epoch, self.ids[index])
         return (self.views.cut if self.views.on_device else self.views)(self.store, index, generator)
-
-
-class _Order(Sampler[list[tuple[int, int]]]):
-    """Lists batches of keys (epoch, index) of one epoch, so that workers learn the epoch with each clip.
-
-    Args:
-        clips: number of clips.
-        batch: clips of a batch, over all ranks.
-        seed: of the order.
-        shuffle: a new order each epoch, and full batches only.
-        shard: rank and number of ranks; each rank gets an equal share of every batch, clips that follow each other.
-        begin: number of clips to leave out at the beginning; for orders that are not shuffled.
-    """
-
-    def __init__(
-        self, clips: int, batch: int, seed: int, shuffle: bool, shard: tuple[int, int] = (0, 1), begin: int = 0
-    ):
-        self.clips, self.batch, self.seed, self.shuffle, self.shard = clips, batch, seed, shuffle, shard
-        self.epoch, self.first, self.begin = 0, 0, begin
-
-    def __len__(self) -> int:
-        return self.clips // self.batch if self.shuffle else -(-(self.clips - self.begin) // self.batch)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order: Sequence[int]
-        if self.shuffle:
-            order = torch.randperm(self.clips, generator=clip_generator(self.seed, self.epoch, "order")).tolist()
-        else:
-            order = range(self.begin, self.clips)
-        epoch, (rank, ranks) = self.epoch, self.shard
-        share = self.batch // ranks
-        for number in range(self.first, len(self)):
-            start = number * self.batch + rank * share
-            yield [(epoch, index) for index in order[start : start + share]]
