@@ -102,11 +102,10 @@ def _check_results(results: Path, path: str | Path) -> None:
 
 def _check_processes(params: Params, task: str, path: str | Path) -> None:
     """Refuses several processes for a protocol that cannot share batches, or a batch that they cannot share evenly."""
-    name, settings = params.tasks[task].protocol, protocol(params, task, path)
-    where = f"{path}: resources.protocols.{name}"
+    name, where = params.tasks[task].protocol, f"{path}: resources.protocols.{params.tasks[task].protocol}"
+    settings: Any = protocol(params, task, path)
     if registry.protocols[name].shares_batches:
-        size: int = getattr(settings, "batch_size")
-        _shared_evenly(size, f"task {task}", params.resources.of_protocol(name), where)
+        _shared_evenly(settings.batch_size, f"task {task}", params.resources.of_protocol(name), where)
     elif (own := params.resources.protocols.get(name)) and own.nodes * (own.processes or 1) > 1:
         able = [other for other, known in registry.protocols.items() if known.shares_batches]
         raise UserError(f"{where}: several processes or nodes, which only {', '.join(able)} can use")

@@ -37,7 +37,9 @@ def task_requests() -> dict:
     wanted = {protocol: request("evaluate", protocol) for protocol in used}
     names = dict.fromkeys(name for each in wanted.values() for name in each)
     return {
-        name: lambda wildcards, name=name: wanted[SETTINGS.tasks[wildcards.task].protocol].get(name)
+        name: lambda wildcards, name=name: wanted[
+            SETTINGS.tasks[wildcards.task].protocol
+        ].get(name)
         for name in names
     }
 
