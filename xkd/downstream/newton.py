@@ -4,8 +4,8 @@ Minimises, over weights W and intercepts b,
 
     1/2 |W|^2 (+ 1/2 |b|^2 where the loss says so) + C * sum over examples of loss(W'x + b, label)
 
-for the losses of scikit-learn's LogisticRegression and LinearSVC. Examples are visited in blocks. Products of matrices are
-float32, on the GPU if there is one; sums over blocks and all that has the size of W are float64.
+for the losses of scikit-learn's LogisticRegression and LinearSVC. Examples are visited in blocks. Products of matrices
+are float32, on the GPU if there is one; sums over blocks and all that has the size of W are float64.
 
 Shapes: N examples, D features, K classes, P problems: K where classes are fitted one by one, 1 where together. Values
 of problems broadcast against (D, K).
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -22,7 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 2**24  # scores in memory at once
-TOLERANCE = 1e-7  # predicted decrease, relative to the objective, at which a problem is solved
+# Predicted decrease at which a problem is solved, relative to the objective; and relative to C * N, for labels that all
+# examples have, whose objective falls to 0 without end.
+TOLERANCE, FLOOR = 1e-7, 1e-10
 FORCING = 0.1  # relative accuracy of a Newton direction
 DIRECTION_STEPS, HALVINGS = 500, 40
 
@@ -48,7 +51,7 @@ class Loss(Protocol):
         """Returns the second derivative by each score (N, K)."""
 
 
-class Softmax:
+class Softmax(Loss):
     """Cross-entropy of class numbers (N,): multinomial logistic regression."""
 
     together, intercept = True, 0.0
@@ -67,7 +70,7 @@ class Softmax:
         return state * (1 - state)
 
 
-class _OneByOne:
+class _OneByOne(Loss):
     """Base of losses of class memberships (N, K), 1 or -1."""
 
     together, intercept = False, 0.0
@@ -118,13 +121,13 @@ class Examples:
 
     Args:
         x: (N, D) float32 features, columns of mean 0.
-        labels: (N,) class numbers, or (N, K) booleans, as the loss wants them.
-        classes: K.
+        labels: (N,) class numbers where the loss takes all classes together, else (N, K) booleans.
         loss: of each example.
     """
 
-    def __init__(self, x: Tensor, labels: Tensor, classes: int, loss: Loss) -> None:
-        self.x, self.labels, self.classes, self.loss = x, labels, classes, loss
+    def __init__(self, x: Tensor, labels: Tensor, loss: Loss) -> None:
+        self.x, self.labels, self.loss = x, labels, loss
+        self.classes = int(labels.max()) + 1 if loss.together else labels.shape[1]
         self.regularised = torch.ones(x.shape[1] + 1, 1, dtype=torch.float64, device=x.device)
         self.regularised[-1] = loss.intercept
         gram = torch.zeros(x.shape[1], x.shape[1], dtype=torch.float64, device=x.device)
@@ -148,14 +151,14 @@ class Examples:
 
     def at(self, weights: Tensor, c: float) -> _Point:
         """Computes objective, gradient and curvature at these weights."""
-        value = self.dot(self.regularised * weights, weights) / 2
-        gradient, curvature, states = self.regularised * weights, 0.0, []
+        gradient, states = self.regularised * weights, []
+        value, curvature = self.dot(gradient, weights) / 2, torch.zeros_like(weights[-1])
         for rows in self._blocks():
             labels = self.labels[rows] if self.loss.together else 2.0 * self.labels[rows] - 1
             losses, slope, state = self.loss.parts(self.scores(weights, rows), labels)
             value += c * losses.sum(0, dtype=torch.float64)
             self._add(gradient, rows, c * slope)
-            curvature = curvature + self.loss.diagonal(state).sum(0, dtype=torch.float64)
+            curvature += self.loss.diagonal(state).sum(0, dtype=torch.float64)
             states.append(state)
         return _Point(weights, value, gradient, c * curvature, states)
 
@@ -200,16 +203,18 @@ def minimise(examples: Examples, c: float, max_iter: int, start: Tensor | None =
     """
     if start is None:
         start = examples.regularised.new_zeros(len(examples.regularised), examples.classes)
-    point = examples.at(start, c)
+    point, floor = examples.at(start, c), FLOOR * c * len(examples.x)
     for _ in range(max_iter):
-        direction = _direction(point, examples, lambda change, here=point: examples.product(here, change, c))
+        direction = _direction(point, examples, partial(examples.product, point, c=c))
         slope = examples.dot(point.gradient, direction)
-        solved = -slope <= TOLERANCE * point.value
+        solved = -slope <= TOLERANCE * point.value + floor
         if solved.all():
             return Fit(point.weights, point.value, converged=True)
         moved = _step(point, direction, slope, solved, lambda weights: examples.at(weights, c))
         if moved is None:  # no step lowers the objective any more: rounding decides
-            return Fit(point.weights, point.value, converged=bool((-slope <= 100 * TOLERANCE * point.value).all()))
+            return Fit(
+                point.weights, point.value, converged=bool((-slope <= 100 * (TOLERANCE * point.value + floor)).all())
+            )
         point = moved
     return Fit(point.weights, point.value, converged=False)
 
