@@ -5,9 +5,10 @@ import pytest
 from downstream_fakes import clips_of_several_labels
 from sklearn.preprocessing import StandardScaler
 
+from xkd.data.labels import classes_of, several
 from xkd.downstream import classifiers, linear, newton
 from xkd.downstream.classifiers import Part, scored
-from xkd.downstream.labels import classes_of, several, targets
+from xkd.downstream.labels import targets
 from xkd.downstream.probes import ProbeInput
 from xkd.settings import Linear, Svm
 

@@ -16,8 +16,9 @@ from sklearn.svm import LinearSVC
 from sklearn.utils.parallel import Parallel, delayed
 from torch import Tensor
 
+from xkd.data.labels import classes_of, several
 from xkd.downstream.features import device
-from xkd.downstream.labels import classes_of, several, targets
+from xkd.downstream.labels import targets
 from xkd.downstream.newton import Examples, Logistic, Loss, Softmax, SquaredHinge, minimise
 from xkd.settings import Linear, Svm
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from xkd.data.labels import several
 from xkd.downstream import knn, notes
 from xkd.downstream.classifiers import Part, scored
 from xkd.downstream.job import EvaluationJob
-from xkd.downstream.labels import several, targets
+from xkd.downstream.labels import targets
 from xkd.downstream.probes import ProbeInput, probed
 from xkd.downstream.scores import Judged, Scores, hits, mean_average_precision
 from xkd.errors import UserError
