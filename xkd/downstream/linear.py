@@ -25,13 +25,12 @@ def probe_linear(job: EvaluationJob[Linear]) -> Iterator[Judged]:
     """Probes frozen features by logistic regression, and by their nearest neighbours."""
     neighbours = job.settings.neighbours
 
-    def fit(examples: ProbeInput) -> Iterator[Scores]:
-        yield _probed(examples, job.settings, "linear", "evaluate.linear.C")
+    def vote(examples: ProbeInput) -> list[Scores]:
         votes = knn.classify(examples.train, examples.labels, examples.test, neighbours)
         remarks = notes.of_neighbours(str(examples.column("knn")), neighbours, len(examples.train))
-        yield examples.scores("knn", *votes, notes=tuple(remarks))
+        return [examples.scores("knn", *votes, notes=tuple(remarks))]
 
-    return probed(job, fit)
+    return probed(job, lambda examples: [_probed(examples, job.settings, "linear", "evaluate.linear.C")], vote)
 
 
 @SvmProbe.runs

@@ -123,6 +123,10 @@ class Evaluate(Open):
     REGISTRY = registry.protocols
 
     batch_size: Positive = Field(128, description="clips per forward pass without gradients; changes speed only")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of frozen encoders, under autocast; where it is not float32, features are kept as float16",
+    )
     linear: Linear = Linear()
     svm: Svm = Svm()
     layer: Layer = Layer()
