@@ -148,6 +148,7 @@ RERUNS = {
     "data.manifest": "prepare pretrain evaluate table",
     "data.opening": "prepare pretrain evaluate table",
     "data.packed": "prepare pretrain evaluate table",
+    "data.queue": RUNS,
     "data.reader": "prepare pretrain evaluate table",
     "data.sources": "download",
     "data.sources.state": "",

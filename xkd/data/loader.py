@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
 from xkd.data.clips import open_rows
+from xkd.data.queue import SHARED_MEMORY, Queue, clip_bytes, fitted
 from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.modalities.base import clip_generator
 from xkd.recipe import Recipe
 
-SHARED_MEMORY = "/dev/shm"
 Sample = tuple[str, int, ClipViews | Cuts]  # id, label, views or cuts of a clip
 
 
@@ -67,16 +67,16 @@ class Loader:
         ids: clip ids in manifest order.
     """
 
-    def __init__(self, dataset: _ClipViews, workers: int, order: _Order):
+    def __init__(self, dataset: _ClipViews, queue: Queue, order: _Order):
         self.classes, self.ids = dataset.classes, dataset.ids
         self._views, self._order = dataset.views, order
         self._loader = DataLoader(
             dataset,
             batch_sampler=order,
-            num_workers=workers,
+            num_workers=queue.workers,
             worker_init_fn=_obey_parent_alone,
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
+            persistent_workers=queue.workers > 0,
+            prefetch_factor=queue.ahead or None,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )
@@ -144,7 +144,8 @@ def train_loader(
             f"training.batch_size: {size} clips cannot be shared equally by {shard[1]} processes; "
             "change it, or start another number of them"
         )
-    return Loader(dataset, recipe.training.workers, _Order(len(dataset), size, seed, True, shard))
+    queue = _queue(recipe, dataset, size // shard[1])
+    return Loader(dataset, queue, _Order(len(dataset), size, seed, True, shard))
 
 
 def eval_loader(
@@ -177,7 +178,13 @@ def eval_loader(
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
     order = _Order(len(dataset), batch_size, seed=0, shuffle=False, begin=first)
-    return Loader(dataset, recipe.training.workers, order)
+    return Loader(dataset, _queue(recipe, dataset, min(batch_size, len(dataset))), order)
+
+
+def _queue(recipe: Recipe, dataset: _ClipViews, clips: int) -> Queue:
+    """Returns the queue for batches of so many clips in this process."""
+    training = recipe.training
+    return fitted(training.workers, training.queue_gb, clips * clip_bytes(dataset.views, recipe.logmel))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
