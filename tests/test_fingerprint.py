@@ -150,6 +150,7 @@ RERUNS = {
     "data.opening": "prepare pretrain evaluate table",
     "data.order": RUNS,
     "data.packed": "prepare pretrain evaluate table",
+    "data.queue": RUNS,
     "data.reader": "prepare pretrain evaluate table",
     "data.sources": "download",
     "data.sources.state": "",
