@@ -56,7 +56,8 @@ class Batch:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         views = {modality: [change(view) for view in views] for modality, views in self.views.items()}
-        return replace(self, labels=change(self.labels), views=views)
+        draws = None if self.draws is None else change(self.draws)
+        return replace(self, labels=change(self.labels), views=views, draws=draws)
 
 
 class Loader:
@@ -105,7 +106,7 @@ class Loader:
         if batch.draws is None or isinstance(self._views, EvalViews):
             return batch
         cuts = batch.to("cuda" if torch.cuda.is_available() else "cpu")
-        return replace(cuts, draws=None, views=self._views.finish(cuts.views, batch.draws))
+        return replace(cuts, draws=None, views=self._views.finish(cuts.views, cuts.draws))
 
 
 def train_loader(
