@@ -104,7 +104,9 @@ def count(recipe: Recipe) -> Operations:
 
 
 @click.command()
-@click.option("--params", "settings", default="workflow/presets/paper.yaml", show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "--params", "settings", default="workflow/presets/paper.yaml", show_default=True, type=click.Path(path_type=Path)
+)
 @click.option("--ablation", default="xkd", show_default=True)
 @click.option("--batch", default=2, show_default=True, help="Clips per step; it changes no count.")
 @click.option("--precision", help="By default that of the settings.")
@@ -115,7 +117,9 @@ def main(settings: Path, ablation: str, batch: int, precision: str | None, top: 
     changed = {"batch_size": batch, "precision": precision or recipe.training.precision}
     recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=changed)})
     found = count(recipe)
-    table = Table("part", "operations", "views", "casts", "kernels", "waits", title=f"{settings}, {ablation}, {changed}")
+    table = Table(
+        "part", "operations", "views", "casts", "kernels", "waits", title=f"{settings}, {ablation}, {changed}"
+    )
     rows = []
     for part, names in found.counts.items():
         views, casts = found.views[part], names["aten::_to_copy"]
