@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from xkd import fingerprint
+from xkd.data.labels import classes_of
 from xkd.data.loader import Loader, eval_loader, train_loader
 from xkd.downstream.features import Key, incomplete, of_rows, outputs_of
-from xkd.downstream.finetune_learner import Classifiers, class_names
+from xkd.downstream.finetune_learner import Classifiers
 from xkd.downstream.job import EvaluationJob
-from xkd.downstream.labels import classes_of
 from xkd.downstream.probes import clip_scores
 from xkd.downstream.scores import Judged
 from xkd.files import sha256
@@ -57,7 +57,7 @@ def finetune_encoders(job: EvaluationJob[Finetune]) -> Iterator[Judged]:
 
 def _judged(job: EvaluationJob[Finetune], fold: str | None, outputs: dict[Key, np.ndarray]) -> Judged:
     test = of_rows(job.manifest.split("test", fold).rows, outputs)
-    classes = class_names(sorted(set(job.manifest.rows["label"].astype(str))))
+    classes = np.array(classes_of(job.manifest.rows["label"].to_numpy(str)))
     trained = job.manifest.split("train", fold).rows["label"].to_numpy(str)
     known = np.isin(classes, classes_of(trained))  # outputs of other labels were never trained
     scores = [
@@ -197,11 +197,14 @@ class Fold:
         )
         networks = {key: models[key[1]] for key in self.keys}
         shown = track(views, "test clips") if group.first else views
-        with trainer.update.autocast(), group.together():
-            own = [(ids, {m: v.mean(1) for (_, m), v in of.items()}) for ids, of in outputs_of(networks, shown)]
+        with group.together():
+            batches = outputs_of(networks, shown, job.settings.precision)
+            own = [
+                (ids, {m: values.astype(np.float32).mean(1) for (_, m), values in of.items()}) for ids, of in batches
+            ]
         ids: list[str] = []
         rows: dict[str, list[np.ndarray]] = {modality: [] for modality in models}
-        for came, outputs in (batch for batches in group.to_first(own) for batch in batches):
+        for came, outputs in (batch for of_rank in group.to_first(own) for batch in of_rank):
             ids += came
             for modality, values in outputs.items():
                 rows[modality].append(values)

@@ -5,7 +5,7 @@ Shapes: B clips, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xkd.downstream.finetune_augment import augment, mix
-from xkd.downstream.labels import classes_of, several, targets
 from xkd.logged import LoggedColumn
 from xkd.models.encoder import Encoder
 from xkd.models.networks import PerModality
@@ -61,16 +60,25 @@ class Classifier(nn.Module):
 
 @dataclass(frozen=True)
 class ClassifierInputs:
-    """The inputs of the classifiers: by modality augmented views, labels or mixtures of them, what dropout keeps."""
+    """The inputs of the classifiers, by modality.
+
+    Attributes:
+        views: augmented.
+        targets: class numbers (B,), or (B, classes) where clips are mixed or have several labels.
+        kept_BD: what features are multiplied by, see `dropout`; empty without it.
+        several: clips have several labels.
+    """
 
     views: dict[str, Tensor]
     targets: dict[str, Tensor]
     kept_BD: dict[str, Tensor]
+    several: bool
 
     def parts(self, count: int) -> list[ClassifierInputs]:
         """Returns the same in `count` parts of equally many clips."""
         cut = [{m: rows.chunk(count) for m, rows in of.items()} for of in (self.views, self.targets, self.kept_BD)]
-        return [ClassifierInputs(*({m: rows[i] for m, rows in of.items()} for of in cut)) for i in range(count)]
+        of_part = [[{m: rows[i] for m, rows in of.items()} for of in cut] for i in range(count)]
+        return [ClassifierInputs(*tensors, self.several) for tensors in of_part]
 
 
 class Classifiers(Learner):
@@ -92,12 +100,9 @@ class Classifiers(Learner):
     ) -> None:
         super().__init__(group)
         self.settings, self.seed = settings, seed
-        names = np.array(loader.classes)
-        classes = class_names(loader.classes)
-        # One row per label of the loader, which may name several classes.
-        self._table = torch.from_numpy(targets(names, classes)).float()
+        classes = len(loader.classes)
         self.models = PerModality(
-            {m: Classifier(encoder, len(classes), seed, settings.unit_features) for m, encoder in encoders.items()}
+            {m: Classifier(encoder, classes, seed, settings.unit_features) for m, encoder in encoders.items()}
         )
         self.columns = tuple(LoggedColumn(f"loss_{m}", f"loss, {m}") for m in encoders)
         self._shares = rates(settings, settings.epochs * len(loader))
@@ -123,12 +128,12 @@ class Classifiers(Learner):
                 views[modality], wanted[modality] = self._mixed(augment(view, modality, self.settings), label)
                 if self.settings.dropout:
                     kept[modality] = dropout(len(view), model.encoder.width, self.settings.dropout).to(self.device)
-        return ClassifierInputs(views, wanted, kept)
+        return ClassifierInputs(views, wanted, kept, batch.labels.is_floating_point())
 
     def forward(self, inputs: ClassifierInputs, whole: None, parts: int) -> PartLosses:
         """Computes the sum of the classifiers' losses for a part of the batch."""
         losses = {
-            m: self._loss(model(inputs.views[m], inputs.kept_BD.get(m)), inputs.targets[m])
+            m: self._loss(model(inputs.views[m], inputs.kept_BD.get(m)), inputs.targets[m], inputs.several)
             for m, model in self.models.items()
         }
         total = torch.stack([*losses.values()]).sum()
@@ -141,28 +146,21 @@ class Classifiers(Learner):
         return faulty_rows([*inputs.views.values()], [model(inputs.views[m]) for m, model in self.models.items()])
 
     def _mixed(self, view: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixes clips, where the settings say so; labels become (B, classes) then, and where clips have several."""
-        if not (self._several or self.settings.mixup or self.settings.cutmix):
+        """Mixes clips, where the settings say so; class numbers become (B, classes) then."""
+        if not (self.settings.mixup or self.settings.cutmix):
             return view, label
-        return mix(view, self._table.to(label.device)[label], self.settings)
+        if not label.is_floating_point():
+            classes = next(iter(self.models.values())).head.out_features
+            label = torch.zeros(len(label), classes, device=label.device).scatter_(1, label[:, None], 1.0)
+        return mix(view, label, self.settings)
 
-    @property
-    def _several(self) -> bool:
-        return bool((self._table.sum(1) > 1).any())
-
-    def _loss(self, logits: Tensor, target: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, target: Tensor, several: bool) -> Tensor:
         """Computes cross-entropy, or binary cross-entropy per class where clips have several labels, in float32."""
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
-            if self._several:
+            if several:
                 return F.binary_cross_entropy_with_logits(logits, target)
             return F.cross_entropy(logits, target, label_smoothing=self.settings.label_smoothing)
-
-
-def class_names(labels: Sequence[str]) -> np.ndarray:
-    """Returns the names of a classifier's outputs: the labels, or each of those that they join."""
-    names = np.array(labels)
-    return classes_of(names) if several(names) else names
 
 
 def dropout(clips: int, width: int, probability: float) -> Tensor:

@@ -70,7 +70,13 @@ class Execution(Settings):
 class Training(Execution):
     """The optimiser and its schedules (released configuration)."""
 
-    HOW: ClassVar[tuple[str, ...]] = (*Execution.HOW, "workers", "checkpoint_epochs", "checkpoint_minutes")
+    HOW: ClassVar[tuple[str, ...]] = (
+        *Execution.HOW,
+        "workers",
+        "queue_gb",
+        "checkpoint_epochs",
+        "checkpoint_minutes",
+    )
 
     mode: Literal["pretrain", "supervised", "none"] = Field(
         "pretrain", description="none: no training, of random weights (a yardstick) or of given ones"
@@ -90,6 +96,13 @@ class Training(Execution):
     ema: tuple[Fraction, Fraction] = Field((0.997, 1.0), description="teacher momentum, first to last (cosine)")
     freeze_last_layer_epochs: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     workers: Few = Field(0, description="loader processes of each training process; 0 loads in the training process")
+    queue_gb: float = Field(
+        32.0,
+        gt=0,
+        le=1e6,
+        description="memory in GB for batches that wait, of all training processes on a machine; fewer wait, and fewer "
+        "loader processes start, where they do not fit",
+    )
     augment: Literal["cpu", "device"] = Field(
         "cpu",
         description="cpu: the loader's workers do it all; device: they cut and resize, and the GPU jitters, blurs and "

@@ -34,7 +34,7 @@ from xkd.params import protocol as params_of_protocol
 from xkd.protocols import headline_metrics
 from xkd.recipe import Recipe
 from xkd.runs import evaluations, records
-from xkd.settings import Params, Retrieval, Task
+from xkd.settings import FrozenSettings, Params, Retrieval, Task
 from xkd.training import checkpoint, distributed
 from xkd.training.export import load_encoders, load_heads, load_recipe, weights_files
 
@@ -68,7 +68,7 @@ def run(
     started = time.perf_counter()
     protocol = registry.protocols[params.tasks[task].protocol] if task in params.tasks else None
     with distributed.joined() as group:
-        if not (protocol and protocol.shares_work):
+        if not (protocol and protocol.shares_batches):
             if not group.first:
                 return
             group = group.alone()
@@ -92,6 +92,8 @@ def run(
         out, results, pd.concat(predictions), pd.concat(confusions), partial(write_scores, folds=judged)
     )
     checkpoint.remove_all(job.checkpoints)
+    if isinstance(job.settings, FrozenSettings):
+        job.fits.remove()
     for note in results["notes"]:
         print(f"xkd: note: {task}: {note}", file=sys.stderr)
     shown = [out, *map(out.with_suffix, (evaluations.PREDICTIONS, evaluations.CONFUSION))]
@@ -121,6 +123,7 @@ def _job(params: Params, manifest: Path, run: Path, task: str) -> EvaluationJob[
         batch_size=params.evaluate.batch_size,
         checkpoints=runs.CHECKPOINTS / runs.name_of(recipe.dataset, recipe.ablation, seed) / prepared["dataset"] / task,
         saving=params.training,
+        precision=params.evaluate.precision,
     )
 
 
