@@ -76,9 +76,10 @@ class ClassifierInputs:
 
     def parts(self, count: int) -> list[ClassifierInputs]:
         """Returns the same in `count` parts of equally many clips."""
-        cut = [{m: rows.chunk(count) for m, rows in of.items()} for of in (self.views, self.targets, self.kept_BD)]
-        of_part = [[{m: rows[i] for m, rows in of.items()} for of in cut] for i in range(count)]
-        return [ClassifierInputs(*tensors, self.several) for tensors in of_part]
+        views, wanted, kept = (
+            {m: rows.chunk(count) for m, rows in of.items()} for of in (self.views, self.targets, self.kept_BD)
+        )
+        return [ClassifierInputs(_part(views, i), _part(wanted, i), _part(kept, i), self.several) for i in range(count)]
 
 
 class Classifiers(Learner):
@@ -157,10 +158,14 @@ class Classifiers(Learner):
     def _loss(self, logits: Tensor, target: Tensor, several: bool) -> Tensor:
         """Computes cross-entropy, or binary cross-entropy per class where clips have several labels, in float32."""
         with torch.autocast(logits.device.type, enabled=False):
-            logits = logits.float()
+            logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
             if several:
                 return F.binary_cross_entropy_with_logits(logits, target)
             return F.cross_entropy(logits, target, label_smoothing=self.settings.label_smoothing)
+
+
+def _part(pieces: dict[str, tuple[Tensor, ...]], number: int) -> dict[str, Tensor]:
+    return {modality: of[number] for modality, of in pieces.items()}
 
 
 def dropout(clips: int, width: int, probability: float) -> Tensor:
