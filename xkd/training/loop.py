@@ -187,6 +187,8 @@ class Trainer(Generic[Kind]):
         Raises:
             UserError: networks of another shape.
         """
+        for group in state["optimiser"]["param_groups"]:
+            group["fused"] = self.optimiser.defaults["fused"]  # a checkpoint may come from another kind of device
         try:
             self.learner.load_state_dict(state["learner"])
             self.optimiser.load_state_dict(state["optimiser"])
