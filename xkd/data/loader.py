@@ -254,7 +254,7 @@ class _ClipViews(Dataset[Sample]):
     ):
         whole = manifest.read_manifest(manifest_path)
         self.views, self.seed, self.store = views, seed, open_rows(whole, *chosen)
-        self.ids = list(self.store.ids)
+        self.ids = self.store.ids
         labels = whole.rows["label"].unique().tolist()
         self.classes: list[str] = classes_of(labels).tolist()
         self.several = several(labels)
