@@ -58,7 +58,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: 
             split, or a clip that cannot be read. Earlier results stay as they are.
     """
     started = time.perf_counter()
-    job = _job(params, manifest, run, task)
+    job = open_job(params, manifest, run, task)
     identity = {"dataset": job.dataset, "ablation": job.recipe.ablation, "seed": job.seed, "task": task}
     evaluations.check_free(out, [manifest, *files_in(run)], identity, force)
     judged = _judged(job, task)
@@ -83,7 +83,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: 
     write_json(out.with_suffix(evaluations.TIMES), {"seconds": round(time.perf_counter() - started, 2)})
 
 
-def _job(params: Params, manifest: Path, run: Path, task: str) -> EvaluationJob[Any]:
+def open_job(params: Params, manifest: Path, run: Path, task: str) -> EvaluationJob[Any]:
     """Reads the run and the list of clips, and checks that they fit each other and the task."""
     settings, chosen = params_of_protocol(params, task), params.tasks[task]
     recipe, encoders = load_recipe(run), load_encoders(run)
