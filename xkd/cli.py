@@ -150,6 +150,24 @@ def pretrain_command(settings: Path, **arguments: Any) -> None:
 
 
 @cli.verb(
+    "xkd features --manifest data/talking_digits/manifest.csv \\",
+    "  --run runs/talking_digits/xkd/seed0 --task linear --out features.json",
+)
+@params_option
+@manifest_option
+@click.option("--run", type=PATH, required=True, help="Folder that `pretrain` wrote.")
+@click.option("--task", required=True, shell_complete=names_of("tasks"), help=OF_SETTINGS.format("tasks"))
+@click.option("--out", type=PATH, required=True, help="JSON file that says where the features are.")
+@force_option
+def features_command(settings: Path, **arguments: Any) -> None:
+    """Extract the frozen features that a task needs.
+
+    They go to features/, where `evaluate` finds them: a job with a GPU for this, one without for the rest.
+    """
+    invocation.call_with_settings("features", settings, **arguments)
+
+
+@cli.verb(
     "xkd evaluate --manifest data/talking_digits/manifest.csv \\",
     "  --run runs/talking_digits/xkd/seed0 --task linear --out linear.json",
 )
