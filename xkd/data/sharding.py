@@ -125,10 +125,10 @@ def _decoded(path: Path, facts: dict[str, Any]) -> tuple[dict[str, int], dict[st
     reader, arrays = ClipReader(path), dict[str, np.ndarray]()
     frames = samples = np.empty((0, 0, 0, 0), np.uint8)
     if facts["has_video"]:
-        frames = arrays["video.npy"] = reader.frames().transpose(0, 3, 1, 2)
+        frames = arrays["video.npy"] = reader.frames()
     if facts["has_audio"]:
         samples = arrays["audio.npy"] = reader.samples(0, round(facts["seconds"] * facts["sample_rate"]))
-    lengths = {"frames": len(frames), "height": frames.shape[2], "width": frames.shape[3], "samples": len(samples)}
+    lengths = {"frames": len(frames), "height": frames.shape[1], "width": frames.shape[2], "samples": len(samples)}
     return lengths, {name: _npy(array) for name, array in arrays.items()}
 
 

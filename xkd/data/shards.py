@@ -1,7 +1,7 @@
 """Keeps the clips of a data set in shards: plain tar files, and an index of where in them each clip lies.
 
 The members of a clip follow each other and are named as WebDataset wants it: `<key>.json` says what the clip is; then
-comes `<key>.mp4`, the file that `prepare` made, or its content, `<key>.video.npy` (frames (T, 3, H, W) uint8) and
+comes `<key>.mp4`, the file that `prepare` made, or its content, `<key>.video.npy` (frames (T, H, W, 3) uint8) and
 `<key>.audio.npy` (samples (n,) int16). Nothing is compressed, so that a cut of a clip is one read at a known place.
 
 INDEX lists the shards; ROWS has a row for each clip, sorted by the digest of its file, and is mapped into memory. The
@@ -98,7 +98,7 @@ class Shards:
         frames, height, width = (int(self.rows[row][name]) for name in LENGTHS[:3])
         wanted, size = frames_between(first, count, frames), 3 * height * width
         cut = self._read_values(row, "video.npy", wanted.start * size, len(wanted) * size, frames * size)
-        return cut.reshape(len(wanted), 3, height, width)
+        return cut.reshape(len(wanted), height, width, 3).transpose(0, 3, 1, 2)  # resizing is twice as fast so
 
     def audio(self, row: int, first: int, count: int) -> np.ndarray:
         """Reads samples (n,) int16 of the form DECODED, at most `count` from number `first` on."""
