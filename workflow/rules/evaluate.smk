@@ -1,6 +1,7 @@
 rule evaluate:
     input:
         manifest=task_manifest,
+        shards=task_shards,
         encoders=f"{RUN}/{runs.ENCODERS}",
         index=f"{RUN}/{runs.INDEX}",
     output:
