@@ -22,6 +22,7 @@ from xkd.fingerprint import stage as code_of
 from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of, with_views
 from xkd.runs.evaluations import folder_of as evaluations_of
 from xkd.settings import FrozenSettings
+from xkd.settings import ShardSettings
 from xkd.settings.base import plugin_files
 
 # Every verb of `python -m xkd` reads this variable. As an argument, the name would enter the record of each job, and the
@@ -78,7 +79,9 @@ wildcard_constraints:
 
 def raw_settings(wildcards) -> str:
     settings = catalogue.entry(SETTINGS, wildcards.dataset)
-    return canonical(settings.model_dump(mode="json", exclude={"require", "size"}))
+    return canonical(
+        settings.model_dump(mode="json", exclude={"require", "size", "shards"})
+    )
 
 
 def source(wildcards) -> list[str]:
@@ -109,6 +112,19 @@ def clip_settings(wildcards) -> str:
             "clips": clips.model_dump(mode="json", exclude={"pad"}),
             "limits": SETTINGS.limits.model_dump(mode="json"),
         }
+    )
+
+
+def shard_settings(wildcards) -> str:
+    return canonical(SETTINGS.datasets[wildcards.dataset].shards or ShardSettings())
+
+
+def shards_of(dataset: str) -> list[str]:
+    """Returns the index of the shards of a data set, if the settings ask for shards."""
+    return (
+        [f"data/{dataset}/shards/index.json"]
+        if SETTINGS.datasets[dataset].shards
+        else []
     )
 
 
@@ -192,6 +208,10 @@ def used_manifests() -> list[str]:
 
 def task_manifest(wildcards) -> str:
     return f"data/{SETTINGS.tasks[wildcards.task].dataset or DATASET}/manifest.csv"
+
+
+def task_shards(wildcards) -> list[str]:
+    return shards_of(SETTINGS.tasks[wildcards.task].dataset or DATASET)
 
 
 def table_settings(wildcards) -> str:
