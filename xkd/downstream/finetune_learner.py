@@ -21,7 +21,7 @@ from xkd.models.encoder import Encoder
 from xkd.models.networks import PerModality
 from xkd.settings import Finetune
 from xkd.training.distributed import ALONE, TrainingGroup
-from xkd.training.learner import Learner, PartLosses, faulty_rows
+from xkd.training.learner import Learner, PartLosses, faulty_rows, on_device
 from xkd.training.schedules import cosine
 
 if TYPE_CHECKING:
@@ -76,10 +76,9 @@ class ClassifierInputs:
 
     def parts(self, count: int) -> list[ClassifierInputs]:
         """Returns the same in `count` parts of equally many clips."""
-        views, wanted, kept = (
-            {m: rows.chunk(count) for m, rows in of.items()} for of in (self.views, self.targets, self.kept_BD)
-        )
-        return [ClassifierInputs(_part(views, i), _part(wanted, i), _part(kept, i), self.several) for i in range(count)]
+        cut = [{m: rows.chunk(count) for m, rows in of.items()} for of in (self.views, self.targets, self.kept_BD)]
+        of_part = [[{m: rows[i] for m, rows in of.items()} for of in cut] for i in range(count)]
+        return [ClassifierInputs(views, targets, kept, self.several) for views, targets, kept in of_part]
 
 
 class Classifiers(Learner):
@@ -128,7 +127,8 @@ class Classifiers(Learner):
                 torch.manual_seed((self.seed << 32) + (self.group.rank << RANK_SEEDS) + 2 * step + number)
                 views[modality], wanted[modality] = self._mixed(augment(view, modality, self.settings), label)
                 if self.settings.dropout:
-                    kept[modality] = dropout(len(view), model.encoder.width, self.settings.dropout).to(self.device)
+                    drawn = dropout(len(view), model.encoder.width, self.settings.dropout)
+                    kept[modality] = on_device(drawn, self.device)
         return ClassifierInputs(views, wanted, kept, batch.labels.is_floating_point())
 
     def forward(self, inputs: ClassifierInputs, whole: None, parts: int) -> PartLosses:
@@ -162,10 +162,6 @@ class Classifiers(Learner):
             if several:
                 return F.binary_cross_entropy_with_logits(logits, target)
             return F.cross_entropy(logits, target, label_smoothing=self.settings.label_smoothing)
-
-
-def _part(pieces: dict[str, tuple[Tensor, ...]], number: int) -> dict[str, Tensor]:
-    return {modality: of[number] for modality, of in pieces.items()}
 
 
 def dropout(clips: int, width: int, probability: float) -> Tensor:

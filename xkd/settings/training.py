@@ -10,11 +10,7 @@ from xkd.settings.base import Epochs, Few, Fraction, Momentum, Place, Positive, 
 
 
 class Execution(Settings):
-    """How steps are taken, in every training: pretraining, supervised, finetuning.
-
-    Attributes:
-        HOW: keys that say how a run is executed, and not what it computes: changing one refuses and repeats nothing.
-    """
+    """How steps are taken, in every training: pretraining, supervised, finetuning."""
 
     HOW: ClassVar[tuple[str, ...]] = ("accumulate", "checkpoint_activations", "skip_budget")
 
@@ -52,13 +48,9 @@ class Execution(Settings):
 
     @property
     def learning_rate_rule(self) -> str:
-        """Says where the highest learning rate comes from."""
-        if self.base_batch_size is None:
-            return f"learning rate {self.learning_rate:g} as set, for batches of {self.batch_size}"
-        return (
-            f"learning rate {self.peak_learning_rate:g}: {self.learning_rate:g} for batches of {self.base_batch_size}, "
-            f"times {self.batch_size} / {self.base_batch_size}"
-        )
+        """Says where the highest learning rate comes from, for batches of `batch_size` clips."""
+        rule = f", times {self.batch_size} / {self.base_batch_size} clips" if self.base_batch_size else " as set"
+        return f"learning rate {self.peak_learning_rate:g}: {self.learning_rate:g}{rule}"
 
     @model_validator(mode="after")
     def _parts_are_equal(self) -> Self:
@@ -74,6 +66,7 @@ class Training(Execution):
         *Execution.HOW,
         "workers",
         "queue_gb",
+        "stage_to",
         "checkpoint_epochs",
         "checkpoint_minutes",
     )
@@ -107,6 +100,15 @@ class Training(Execution):
         "cpu",
         description="cpu: the loader's workers do it all; device: they cut and resize, and the GPU jitters, blurs and "
         "takes logarithms, with the same draws; for fewer cores per GPU",
+    )
+    shuffle_window: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        0,
+        description="shuffle about this many clips at a time, so that few shards are read at a time; 0: all clips",
+    )
+    stage_to: Place | None = Field(
+        None,
+        description="folder on a local disk to which shards are copied before training, e.g. $TMPDIR/xkd; environment "
+        "variables are replaced",
     )
     checkpoint_epochs: Positive = Field(10, description="epochs between checkpoints")
     checkpoint_minutes: float = Field(
