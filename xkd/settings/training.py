@@ -31,7 +31,9 @@ class Execution(Settings):
     checkpoint_activations: bool = Field(
         False, description="recompute each block's activations in the backward pass, for less memory: the same result"
     )
-    compile: bool = Field(False, description="torch.compile of the transformer blocks; the first steps take minutes")
+    compile: bool = Field(
+        False, description="torch.compile of whole encoders and decoders; the first steps take minutes"
+    )
     exchange: Literal["float32", "bfloat16"] = Field(
         "float32", description="precision in which processes exchange gradients; bfloat16 halves what they send"
     )
