@@ -162,6 +162,8 @@ class Fold:
             trainer = finetuner(encoders, loader, settings, job.seed, job.saving, group)
             if state:
                 trainer.load_state_dict(state)
+        if settings.base_batch_size and group.first:
+            say(settings.learning_rate_rule)
         if state and group.first:
             say(f"continuing at step {trainer.step} (epoch {trainer.epoch}) from {self.folder}")
         with self._shown(settings.epochs * len(loader), trainer.step) as trainer.on_step:
