@@ -77,20 +77,29 @@ def stopping_at(monkeypatch, step, number=signal.SIGTERM):
     return taken
 
 
+@pytest.fixture(scope="module")
+def peace(project, tmp_path_factory):
+    """The files of an evaluation that nobody interrupted."""
+    out = tmp_path_factory.mktemp("peace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "CHECKPOINTS", out / "checkpoints")
+        found = judge(project, "folds", out / "folds.json")
+    assert set(found) == {".predictions", ".confusion", ".scores"}
+    return found
+
+
 STEPS = 3 * 4  # of each fold: epochs, batches of 40 training clips
 
 
 @pytest.mark.parametrize("stop", [4, STEPS + 7])
-def test_an_interrupted_finetuning_goes_on_where_it_was(project, tmp_path, checkpoints, monkeypatch, stop):
+def test_an_interrupted_finetuning_goes_on_where_it_was(project, peace, tmp_path, checkpoints, monkeypatch, stop):
     """Stopped in the first fold or in the second; no step is taken twice, and a finished fold is not trained again."""
-    wanted = judge(project, "folds", tmp_path / "peace" / "folds.json")
-    assert set(wanted) == {".predictions", ".confusion", ".scores"}
     taken = stopping_at(monkeypatch, stop)
     with pytest.raises(SystemExit) as left:
         judge(project, "folds", tmp_path / "folds.json")
     assert left.value.code == 143
     assert len(taken) == stop
-    assert judge(project, "folds", tmp_path / "folds.json") == wanted
+    assert judge(project, "folds", tmp_path / "folds.json") == peace
     assert taken == 2 * list(range(STEPS))
     assert not list(checkpoints.rglob("*.pt"))
 

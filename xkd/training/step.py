@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from xkd.training.compiling import Compiled
@@ -59,6 +58,8 @@ class Step:
             # bucket at a time by hand would need the same list of parameters, and wait at the end.
             self._part = DistributedDataParallel(learner, gradient_as_bucket_view=True)
             if exchange == "bfloat16":
+                from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
                 self._part.register_comm_hook(None, bf16_compress_hook)
         self._clipped = list(learner.clipped_parameters())
         clipped = set(self._clipped)
