@@ -144,6 +144,8 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def _sha256(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a readable manifest (not a regular file)")
     try:
         return sha256(path)
     except FileNotFoundError:
