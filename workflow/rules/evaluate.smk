@@ -32,6 +32,7 @@ rule evaluate:
     input:
         features=task_features,
         manifest=task_manifest,
+        shards=task_shards,
         encoders=f"{RUN}/{runs.ENCODERS}",
         index=f"{RUN}/{runs.INDEX}",
     output:
