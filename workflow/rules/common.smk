@@ -212,14 +212,11 @@ def task_settings(wildcards) -> str:
 
 def feature_settings(wildcards) -> str:
     """Returns the settings that decide the features of a task."""
-    task = SETTINGS.tasks[wildcards.task].model_dump(
-        mode="json",
-        include={"modalities", "folds", "clips", "crops", "train_clips", "views"},
-    )
+    task = SETTINGS.tasks[wildcards.task].model_dump(mode="json")
+    names = ("modalities", "folds", "clips", "crops", "train_clips", "views")
     encoders = protocol(SETTINGS, wildcards.task, PARAMS).encoders
-    return canonical(
-        {"task": task, "encoders": encoders, "precision": SETTINGS.evaluate.precision}
-    )
+    decisive = {"precision": SETTINGS.evaluate.precision, "encoders": encoders}
+    return canonical(decisive | {name: task[name] for name in names})
 
 
 def task_features(wildcards) -> list[str]:
