@@ -16,7 +16,7 @@ from xkd.errors import UserError
 SECTIONS = {
     "Data": ("download", "prepare", "pack", "inspect"),
     "Training": ("plan", "pretrain"),
-    "Evaluation": ("evaluate", "table"),
+    "Evaluation": ("features", "evaluate", "table"),
     "Encoders": ("embed", "import-weights"),
     "Looking": ("show", "ui", "sync"),
     "Project": ("schema", "completion"),

@@ -17,6 +17,7 @@ from xkd import plugins, runs
 from xkd.data import catalogue
 from xkd.data.sources.state import state_of
 from xkd.errors import UserError
+from xkd.fingerprint import module
 from xkd.fingerprint import stage as code_of
 from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of, with_views
 from xkd.runs.evaluations import folder_of as evaluations_of
@@ -57,6 +58,9 @@ shell.prefix(f'export PATH={PROGRAMS.replace("{", "{{").replace("}", "}}")}:"$PA
 DATASET = SETTINGS.dataset
 MANIFEST = f"data/{DATASET}/manifest.csv"
 RUN = str(runs.RUNS / runs.name_of(DATASET, "{ablation}", "{seed}"))
+FEATURES = str(
+    runs.FEATURES / runs.name_of(DATASET, "{ablation}", "{seed}") / "{task}.json"
+)
 EVALUATION = str(evaluations_of(DATASET, "{ablation}", "{seed}") / "{task}")
 RUN_FILES = [*runs.FILES, runs.INDEX]
 
@@ -176,6 +180,24 @@ def task_settings(wildcards) -> str:
     if isinstance(settings, FrozenSettings):
         decisive["precision"] = SETTINGS.evaluate.precision
     return canonical(decisive)
+
+
+def feature_settings(wildcards) -> str:
+    """Returns the settings that decide the features of a task."""
+    task = SETTINGS.tasks[wildcards.task].model_dump(
+        mode="json",
+        include={"modalities", "folds", "clips", "crops", "train_clips", "views"},
+    )
+    encoders = protocol(SETTINGS, wildcards.task, PARAMS).encoders
+    return canonical(
+        {"task": task, "encoders": encoders, "precision": SETTINGS.evaluate.precision}
+    )
+
+
+def task_features(wildcards) -> list[str]:
+    """Returns the file that says that the features of a task are there, where a job of their own extracts them."""
+    frozen = isinstance(protocol(SETTINGS, wildcards.task, PARAMS), FrozenSettings)
+    return [FEATURES] if SETTINGS.resources.features and frozen else []
 
 
 def used_manifests() -> list[str]:
