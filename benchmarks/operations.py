@@ -3,9 +3,9 @@
     python -m benchmarks.operations
     python -m benchmarks.operations --params params.yaml --ablation ae --precision float32 --top 10
 
-The step is that of `xkd pretrain`, on tensors without values (`FakeTensorMode`), so that ViT-B takes seconds and needs no
-GPU. Every dispatched operation costs the host some microseconds. Views cost nothing else; the rest start kernels, casts
-among them. Waits read a value from the device, or need one to know a shape.
+The step is that of `xkd pretrain`, on tensors without values (`FakeTensorMode`): ViT-B takes seconds and needs no GPU.
+Every dispatched operation costs the host some microseconds. Views cost nothing else; the rest start kernels, casts among
+them. Waits read a value from the device, or need one to know a shape.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name
-        self.counts[self.part][name] += 1
-        self.views[self.part] += func.is_view
+        if name.startswith("aten::"):  # not what tensors without values ask of themselves
+            self.counts[self.part][name] += 1
+            self.views[self.part] += func.is_view
         if name in VALUES or (name in ("aten::index", "aten::index_put_") and _by_booleans(args[1])):
             self.waits[self.part] += 1
         if name == "aten::_local_scalar_dense":
