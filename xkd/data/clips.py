@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,17 +46,15 @@ class ClipStore:
     """
 
     def __init__(self, rows: Manifest):
-        self.manifest, self.ids, self.labels = rows, rows.ids, rows.labels
-        table = rows.rows
-        self._paths = [rows.path.parent / path for path in table["path"]]
-        self._seconds: list[float] = table["seconds"].tolist()
-        self._fps, self._rates = table["fps"].tolist(), table["sample_rate"].tolist()
-        self._has: dict[str, list[bool]] = {m: table[f"has_{m}"].tolist() for m in MODALITIES}
+        self.manifest, self.ids, self.labels = rows, rows.column("id"), rows.column("label")
+        self._paths = rows.column("path")
+        self._seconds, self._fps, self._rates = map(rows.values, ("seconds", "fps", "sample_rate"))
+        self._has = {m: rows.values(f"has_{m}") for m in MODALITIES}
         # The views of a clip are cut one after the other from one open file.
         self._last: tuple[tuple[int, int], ClipReader] | None = None
         self._folder = rows.path.parent / "packed"
-        self._pack = Pack(self._folder) if (self._folder / INDEX).exists() and len(table) else None
-        self._numbers = self._packed_numbers(self._pack, table["digest"].tolist()) if self._pack else []
+        self._pack = Pack(self._folder) if (self._folder / INDEX).exists() and len(self) else None
+        self._numbers = self._packed_numbers(self._pack, rows.column("digest")) if self._pack else []
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,11 +68,11 @@ class ClipStore:
 
     def seconds(self, i: int) -> float:
         """Returns the length of clip `i`."""
-        return self._seconds[i]
+        return float(self._seconds[i])
 
     def has(self, modality: str, i: int) -> bool:
         """Tells whether clip `i` has video or audio."""
-        return self._has[modality][i]
+        return bool(self._has[modality][i])
 
     def video(self, i: int, start_seconds: float = 0.0, seconds: float | None = None) -> Tensor:
         """Reads frames (T, 3, H, W) uint8, at clips.fps: all, or `seconds` from `start_seconds` on.
@@ -112,17 +110,16 @@ class ClipStore:
         return torch.from_numpy(cut.astype(np.float32) / np.float32(32767))
 
     def _decoded(self, i: int, read: Callable[[ClipReader], np.ndarray]) -> np.ndarray:
-        if not self._paths[i].exists():
-            raise UserError(f"clip {self.ids[i]}: {self._paths[i]} is missing; run prepare again")
+        path = self.manifest.path.parent / self._paths[i]
+        if not path.exists():
+            raise UserError(f"clip {self.ids[i]}: {path} is missing; run prepare again")
         try:
             wanted = os.getpid(), i  # a worker shares its parent's open files, and must not read them
             if self._last is None or self._last[0] != wanted:
-                self._last = wanted, ClipReader(self._paths[i])
+                self._last = wanted, ClipReader(path)
             return read(self._last[1])
         except MediaError as error:
-            raise UserError(
-                f"clip {self.ids[i]}: {self._paths[i]} cannot be read ({error}); run prepare again"
-            ) from None
+            raise UserError(f"clip {self.ids[i]}: {path} cannot be read ({error}); run prepare again") from None
 
     def _need(self, modality: str, i: int) -> None:
         if not self.has(modality, i):
@@ -131,7 +128,7 @@ class ClipStore:
                 "both"
             )
 
-    def _packed_numbers(self, pack: Pack, digests: list[str]) -> list[int]:
+    def _packed_numbers(self, pack: Pack, digests: Sequence[str]) -> list[int]:
         for clip_id, digest in zip(self.ids, digests, strict=True):
             if pack.digest.get(clip_id) != digest:
                 raise UserError(

@@ -20,13 +20,13 @@ from xkd.data.clips import open_rows
 from xkd.data.feed import Feed
 from xkd.data.labels import classes_of, numbers_of, several
 from xkd.data.order import Order, among_all
+from xkd.data.queue import SHARED_MEMORY, Queue, clip_bytes, fitted
 from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.modalities.base import clip_generator
 from xkd.recipe import Recipe
 
-SHARED_MEMORY = "/dev/shm"
 Sample = tuple[str, int | Tensor, ClipViews | Cuts]  # id, label or labels, views or cuts of a clip
 
 
@@ -76,16 +76,16 @@ class Loader:
         ids: clip ids in manifest order.
     """
 
-    def __init__(self, dataset: _ClipViews, workers: int, order: Order):
+    def __init__(self, dataset: _ClipViews, queue: Queue, order: Order):
         self.classes, self.ids = dataset.classes, dataset.ids
         self._views, self._order = dataset.views, order
         self._loader = DataLoader(
             dataset,
             batch_sampler=order,
-            num_workers=workers,
+            num_workers=queue.workers,
             worker_init_fn=_obey_parent_alone,
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
+            persistent_workers=queue.workers > 0,
+            prefetch_factor=queue.ahead or None,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )
@@ -153,7 +153,8 @@ def train_loader(
             f"training.batch_size: {size} clips cannot be shared equally by {shard[1]} processes; "
             "change it, or start another number of them"
         )
-    return Loader(dataset, recipe.training.workers, Order(len(dataset), size, seed, among_all(len(dataset)), shard))
+    queue = _queue(recipe, dataset, size // shard[1])
+    return Loader(dataset, queue, Order(len(dataset), size, seed, among_all(len(dataset)), shard))
 
 
 def eval_loader(
@@ -167,6 +168,8 @@ def eval_loader(
     crops: int = 1,
     augmented: int | None = None,
     first: int = 0,
+    fold: str | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> Loader:
     """Makes batches of all clips of a split (None: of the manifest) in manifest order, always the same views of each.
 
@@ -174,19 +177,27 @@ def eval_loader(
         clips, crops: views of each clip, see `EvalViews`.
         augmented: instead of those, one global view as in training, drawn with this seed.
         first: number of the clip to begin with.
+        fold: official fold whose split is meant.
+        shard: rank and number of ranks; the ranks take batches in turn.
 
     Raises:
         UserError: the split has no usable clip.
     """
     if augmented is None:
-        dataset = _ClipViews(manifest_path, (split, None), EvalViews(recipe, modalities, clips, crops))
+        dataset = _ClipViews(manifest_path, (split, fold), EvalViews(recipe, modalities, clips, crops))
     else:
         views = TrainViews(recipe, modalities, local_views=False)
-        dataset = _ClipViews(manifest_path, (split, None), views, seed=augmented)
+        dataset = _ClipViews(manifest_path, (split, fold), views, seed=augmented)
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
-    order = Order(len(dataset), batch_size, begin=first)
-    return Loader(dataset, recipe.training.workers, order)
+    order = Order(len(dataset), batch_size * shard[1], rank=shard, begin=first)
+    return Loader(dataset, _queue(recipe, dataset, min(batch_size, len(dataset))), order)
+
+
+def _queue(recipe: Recipe, dataset: _ClipViews, clips: int) -> Queue:
+    """Returns the queue for batches of so many clips in this process."""
+    training = recipe.training
+    return fitted(training.workers, training.queue_gb, clips * clip_bytes(dataset.views, recipe.logmel))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -243,7 +254,7 @@ class _ClipViews(Dataset[Sample]):
     ):
         whole = manifest.read_manifest(manifest_path)
         self.views, self.seed, self.store = views, seed, open_rows(whole, *chosen)
-        self.ids = list(self.store.ids)
+        self.ids = self.store.ids
         labels = whole.rows["label"].unique().tolist()
         self.classes: list[str] = classes_of(labels).tolist()
         self.several = several(labels)

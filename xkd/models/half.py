@@ -1,4 +1,4 @@
-"""Weights of teachers in half precision."""
+"""Weights in half precision, of networks that are not trained."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import nn
 
 
 class HalfWeights:
-    """A context in which the linear layers of networks without gradients hold their weights in half precision.
+    """A context in which the linear layers of teachers hold their weights in half precision.
 
     Autocast would convert the weights anyway, but one by one; here all are converted at once, to the same values. They
     must not be changed inside.
 
     Args:
-        networks: all linear layers in them are meant.
+        networks: all linear layers in them that need no gradient are meant.
         dtype: the half precision; None leaves everything as it is.
     """
 
     def __init__(self, networks: nn.Module, dtype: torch.dtype | None) -> None:
         layers = [layer for layer in networks.modules() if isinstance(layer, nn.Linear)] if dtype else []
-        named = [(layer, name, weight) for layer in layers for name, weight in layer.named_parameters()]
+        named = [(layer, name, p) for layer in layers for name, p in layer.named_parameters() if not p.requires_grad]
         self._places, self._whole = [(layer, name) for layer, name, _ in named], [weight for _, _, weight in named]
         self._half = [nn.Parameter(weight.to(dtype), requires_grad=False) for weight in self._whole]
 

@@ -72,7 +72,8 @@ def student_tokens(
     """
     device = whole.values.device.type
     if not local or (device == "cpu" and not torch.is_autocast_enabled(device)):
-        return [encoder.encode_patches(view, keep).tokens for view, keep in [(whole, keep_BK), *((p, None) for p in local)]]
+        others = [encoder.encode_patches(patches).tokens for patches in local]
+        return [encoder.encode_patches(whole, keep_BK).tokens, *others]
     together = Patches(torch.cat([patches.values for patches in local]), local[0].grid)
     return encoder.encode_views([(whole, keep_BK), (together, None)])
 
