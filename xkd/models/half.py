@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class HalfWeights:
@@ -22,8 +22,9 @@ class HalfWeights:
     def __init__(self, networks: nn.Module, dtype: torch.dtype | None) -> None:
         layers = [layer for layer in networks.modules() if isinstance(layer, nn.Linear)] if dtype else []
         named = [(layer, name, p) for layer in layers for name, p in layer.named_parameters() if not p.requires_grad]
-        self._places, self._whole = [(layer, name) for layer, name, _ in named], [weight for _, _, weight in named]
-        self._half = [nn.Parameter(weight.to(dtype), requires_grad=False) for weight in self._whole]
+        self._places = [(layer, name) for layer, name, _ in named]
+        self._whole: list[Tensor] = [weight for _, _, weight in named]
+        self._half: list[Tensor] = [nn.Parameter(weight.to(dtype), requires_grad=False) for weight in self._whole]
 
     @torch.no_grad()
     def __enter__(self) -> None:
@@ -34,6 +35,6 @@ class HalfWeights:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._put(self._whole)
 
-    def _put(self, weights: list[nn.Parameter]) -> None:
+    def _put(self, weights: list[Tensor]) -> None:
         for (layer, name), weight in zip(self._places, weights, strict=True):
             setattr(layer, name, weight)
