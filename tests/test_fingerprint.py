@@ -44,7 +44,7 @@ def package(tmp_path, monkeypatch):
 
 
 def _forget():
-    for function in (fingerprint.module, fingerprint._parse, fingerprint._tree):
+    for function in (fingerprint.module, fingerprint._code):
         function.cache_clear()
 
 
@@ -140,6 +140,7 @@ RERUNS = {
     "data.allocator": RUNS,
     "data.catalogue": "download prepare table",
     "data.clips": "pretrain evaluate table",
+    "data.columns": "prepare pretrain evaluate table",
     "data.contact_sheet": "table",
     "data.decode": "prepare pretrain evaluate table",
     "data.encode": "download prepare",
@@ -153,8 +154,11 @@ RERUNS = {
     "data.packed": "prepare pretrain evaluate table",
     "data.queue": RUNS,
     "data.reader": "prepare pretrain evaluate table",
+    "data.sharding": "",
+    "data.shards": "pretrain evaluate table",
     "data.sources": "download",
     "data.sources.state": "",
+    "data.staging": RUNS,
     "data.synthetic": "download",
     "data.transcode": "prepare",
     "data.views": RUNS,

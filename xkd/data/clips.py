@@ -1,4 +1,4 @@
-"""Training-ready clips, by number: from packed arrays where `prepare` made them, decoded otherwise."""
+"""Training-ready clips, by number: from shards or packed arrays where they were made, else from single files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from xkd.data.manifest import Manifest
 from xkd.data.opening import MediaError
 from xkd.data.packed import INDEX, Pack
 from xkd.data.reader import ClipReader
+from xkd.data.shards import open_shards
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.modalities.video import frames_between
@@ -36,13 +37,14 @@ def open_rows(whole: Manifest, split: str | None = None, fold: str | None = None
 
 
 class ClipStore:
-    """Reads frames and audio of clips; packed and decoded values are identical.
+    """Reads frames and audio of clips; the values are the same from shards, packed arrays and files.
 
     A copy in another process opens its own files.
 
     Attributes:
         ids, labels: of each clip, in manifest order.
         manifest: the rows behind it.
+        shards: what they are read from, if it is there.
     """
 
     def __init__(self, rows: Manifest):
@@ -53,8 +55,10 @@ class ClipStore:
         # The views of a clip are cut one after the other from one open file.
         self._last: tuple[tuple[int, int], ClipReader] | None = None
         self._folder = rows.path.parent / "packed"
+        digests = rows.column("digest")
+        self.shards = open_shards(rows.path, self.ids, digests)
         self._pack = Pack(self._folder) if (self._folder / INDEX).exists() and len(self) else None
-        self._numbers = self._packed_numbers(self._pack, rows.column("digest")) if self._pack else []
+        self._numbers = self._packed_numbers(self._pack, digests) if self._pack else []
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,7 +89,9 @@ class ClipStore:
         self._need("video", i)
         first = round(start_seconds * self._fps[i])
         count = None if seconds is None else round(seconds * self._fps[i])
-        if self._pack:
+        if self.shards and self.shards.decoded:
+            frames = self.shards.video(i, first, count)
+        elif self._pack:
             every = self._pack.video(self._numbers[i])
             wanted = frames_between(first, count, len(every))
             frames = np.array(every[wanted.start : wanted.stop])
@@ -103,7 +109,9 @@ class ClipStore:
         rate = self._rates[i]
         first, last = round(start_seconds * rate), round(self._seconds[i] * rate)
         count = last - first if seconds is None else min(round(seconds * rate), last - first)
-        if self._pack:
+        if self.shards and self.shards.decoded:
+            cut = self.shards.audio(i, first, count)
+        elif self._pack:
             cut = self._pack.audio(self._numbers[i])[first : first + count]
         else:
             cut = self._decoded(i, lambda reader: reader.samples(first, count))
@@ -111,12 +119,12 @@ class ClipStore:
 
     def _decoded(self, i: int, read: Callable[[ClipReader], np.ndarray]) -> np.ndarray:
         path = self.manifest.path.parent / self._paths[i]
-        if not path.exists():
+        if not self.shards and not path.exists():
             raise UserError(f"clip {self.ids[i]}: {path} is missing; run prepare again")
         try:
             wanted = os.getpid(), i  # a worker shares its parent's open files, and must not read them
             if self._last is None or self._last[0] != wanted:
-                self._last = wanted, ClipReader(path)
+                self._last = wanted, ClipReader(self.shards.content(i) if self.shards else path)
             return read(self._last[1])
         except MediaError as error:
             raise UserError(f"clip {self.ids[i]}: {path} cannot be read ({error}); run prepare again") from None
