@@ -144,7 +144,7 @@ def train_loader(
             f"training.batch_size: {size} clips cannot be shared equally by {shard[1]} processes; "
             "change it, or start another number of them"
         )
-    return Loader(dataset, recipe.training.workers, _Order(len(dataset), size, seed, True, shard))
+    return Loader(dataset, recipe.training.workers, _Order(len(dataset), size, seed, shard))
 
 
 def eval_loader(
@@ -158,6 +158,7 @@ def eval_loader(
     crops: int = 1,
     augmented: int | None = None,
     first: int = 0,
+    numbers: Sequence[int] | None = None,
 ) -> Loader:
     """Makes batches of all clips of a split (None: of the manifest) in manifest order, always the same views of each.
 
@@ -165,6 +166,7 @@ def eval_loader(
         clips, crops: views of each clip, see `EvalViews`.
         augmented: instead of those, one global view as in training, drawn with this seed.
         first: number of the clip to begin with.
+        numbers: of the clips to read, instead of all from `first` on.
 
     Raises:
         UserError: the split has no usable clip.
@@ -176,7 +178,8 @@ def eval_loader(
         dataset = _ClipViews(manifest_path, (split, None), views, seed=augmented)
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
-    order = _Order(len(dataset), batch_size, seed=0, shuffle=False, begin=first)
+    chosen = range(first, len(dataset)) if numbers is None else numbers
+    order = _Order(len(dataset), batch_size, seed=0, chosen=chosen)
     return Loader(dataset, recipe.training.workers, order)
 
 
@@ -262,26 +265,28 @@ class _Order(Sampler[list[tuple[int, int]]]):
         clips: number of clips.
         batch: clips of a batch, over all ranks.
         seed: of the order.
-        shuffle: a new order each epoch, and full batches only.
         shard: rank and number of ranks; each rank gets an equal share of every batch, clips that follow each other.
-        begin: number of clips to leave out at the beginning; for orders that are not shuffled.
+        chosen: clips in the order of every epoch; by default a new order of all each epoch, and full batches only.
     """
 
     def __init__(
-        self, clips: int, batch: int, seed: int, shuffle: bool, shard: tuple[int, int] = (0, 1), begin: int = 0
+        self,
+        clips: int,
+        batch: int,
+        seed: int,
+        shard: tuple[int, int] = (0, 1),
+        chosen: Sequence[int] | None = None,
     ):
-        self.clips, self.batch, self.seed, self.shuffle, self.shard = clips, batch, seed, shuffle, shard
-        self.epoch, self.first, self.begin = 0, 0, begin
+        self.clips, self.batch, self.seed, self.shard, self.chosen = clips, batch, seed, shard, chosen
+        self.epoch, self.first = 0, 0
 
     def __len__(self) -> int:
-        return self.clips // self.batch if self.shuffle else -(-(self.clips - self.begin) // self.batch)
+        return self.clips // self.batch if self.chosen is None else -(-len(self.chosen) // self.batch)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order: Sequence[int]
-        if self.shuffle:
+        order = self.chosen
+        if order is None:
             order = torch.randperm(self.clips, generator=clip_generator(self.seed, self.epoch, "order")).tolist()
-        else:
-            order = range(self.begin, self.clips)
         epoch, (rank, ranks) = self.epoch, self.shard
         share = self.batch // ranks
         for number in range(self.first, len(self)):

@@ -31,6 +31,9 @@ class PretrainRequest(GpuRequest):
     processes: Size | None = Field(
         None, description="training processes per node, which share each batch; by default one per GPU, at least one"
     )
+    protect: bool = Field(
+        False, description="write-protect finished runs: what would train them again is refused (docs/long-runs.md)"
+    )
 
     @property
     def processes_per_node(self) -> int:

@@ -16,7 +16,10 @@ class Training(Settings):
         HOW: keys that say how a run is executed, and not what it computes: changing one refuses and repeats nothing.
     """
 
-    HOW: ClassVar = ("accumulate", "checkpoint_activations", "workers", "checkpoint_epochs", "checkpoint_minutes")
+    HOW: ClassVar = ("accumulate", "checkpoint_activations", "workers", "checkpoint_epochs", "checkpoint_minutes") + (
+        "probe_epochs",
+        "keep_encoders",
+    )
 
     mode: Literal["pretrain", "supervised", "none"] = Field(
         "pretrain", description="none: no training, of random weights (a yardstick) or of given ones"
@@ -55,9 +58,18 @@ class Training(Settings):
     checkpoint_minutes: float = Field(
         15.0, gt=0, le=1e6, description="minutes between checkpoints, within an epoch too"
     )
+    probe_epochs: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        0,
+        description="epochs between kNN probes of the encoders, as columns of history.csv; 0: none (docs/long-runs.md)",
+    )
+    keep_encoders: bool = Field(
+        False, description="keep the encoders of each probe, in checkpoints/<run>/epoch<number>/encoders"
+    )
 
     @model_validator(mode="after")
-    def _parts_are_equal(self) -> Training:
+    def _fits_together(self) -> Training:
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        if self.keep_encoders and not self.probe_epochs:
+            raise ValueError("keep_encoders keeps the encoders of probes; set probe_epochs, too")
         return self

@@ -14,6 +14,7 @@ import torch
 from xkd import fingerprint, plugins, runs, tracking
 from xkd.data import manifest as manifests
 from xkd.data.loader import eval_loader, train_loader
+from xkd.downstream.monitor import PREFIX, CollapseWatch, Probe, alarms_of, in_words, total_steps
 from xkd.errors import UserError
 from xkd.files import write_json
 from xkd.models.networks import Networks
@@ -166,14 +167,22 @@ def _train(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun | No
         for _ in epochs:
             pass
         return
-    skipped, steps = trainer.update.skipped, len(trainer.loader) * job.recipe.training.epochs
-    with counter(f"{job.recipe.ablation} seed {job.seed}", steps, trainer.step) as trainer.on_step:
+    skipped, watch = trainer.update.skipped, CollapseWatch(trainer)
+    trainer.on_epoch = Probe(trainer, job.data, job.seed, job.checkpoints)
+    with counter(f"{job.recipe.ablation} seed {job.seed}", total_steps(trainer), trainer.step) as advance:
+
+        def on_step(count: int) -> None:
+            advance(count)
+            tracked.log_metrics({f"collapse step, {owner}": alarm.step for owner, alarm in watch.look().items()})
+
+        trainer.on_step = on_step
         for summary, rows in epochs:
             say(_line(summary, trainer.recorder.losses))
             if trainer.update.skipped > skipped:
                 say(f"epoch {summary['epoch']}: {trainer.update.skipped - skipped} of {len(rows)} steps were skipped")
                 skipped = trainer.update.skipped
-            tracked.log_steps(rows, key="step")
+            judged = {name: value for name, value in summary.items() if name.startswith(PREFIX)}
+            tracked.log_steps([*rows[:-1], rows[-1] | judged], key="step")
 
 
 def _finish(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, folder: runs.RunFolder) -> None:
@@ -207,6 +216,7 @@ def _write(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, out
         "steps": len(recorder.steps),
         "losses": recorder.last_epoch(recorder.losses),
         "diagnostics": recorder.last_epoch(recorder.diagnostics),
+        "collapse": {owner: {"step": a.step, "finding": in_words(a)} for owner, a in alarms_of(trainer).items()},
         "columns": [asdict(column) for column in trainer.objective.columns],
     }
     write_json(out / METRICS, metrics)

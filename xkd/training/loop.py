@@ -46,6 +46,7 @@ class Trainer:
         epoch, batch: what comes next: that batch of that epoch.
         update: the step that changes the weights.
         on_step: called after every step with the number of steps that were done, 1: for showing progress.
+        on_epoch: called with the number of epochs that were done; what it returns enters the row of the last one.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Trainer:
         self.epoch = self.batch = 0
         self.seconds = 0.0
         self.on_step: Callable[[int], None] = lambda _steps: None
+        self.on_epoch: Callable[[int], CurveRow] = lambda _epochs: {}
 
     def _set_up_blocks(self, training: Training) -> None:
         for stack in (module for module in self.objective.modules() if isinstance(module, Stack)):
@@ -95,7 +97,7 @@ class Trainer:
             self._saved = time.monotonic()
             while self.epoch < self.recipe.training.epochs:
                 self._train_epoch(requests, save)
-                ended = self.recorder.end_epoch(self.epoch)
+                ended = self.recorder.end_epoch(self.epoch, self.on_epoch(self.epoch + 1))
                 self.epoch, self.batch = self.epoch + 1, 0
                 left = self.recipe.training.epochs - self.epoch
                 if not left or self.epoch % self.recipe.training.checkpoint_epochs == 0:

@@ -51,28 +51,37 @@ class Recorder:
         """Adds one step's scalars by the names of their columns."""
         self._pending.append({"step": step, "epoch": epoch, **values})
 
-    def end_epoch(self, epoch: int) -> tuple[CurveRow, list[CurveRow]]:
-        """Averages the epoch's steps; returns its row and the rows of its steps."""
+    def end_epoch(self, epoch: int, judged: CurveRow) -> tuple[CurveRow, list[CurveRow]]:
+        """Averages the epoch's steps; returns its row, with what was judged after it, and the rows of its steps."""
         rows = self._numbers()
         frame = pd.DataFrame(rows).drop(columns=["step", "epoch"])
         summary: CurveRow = {"epoch": epoch, **{str(name): float(mean) for name, mean in frame.mean().items()}}
         summary["data_wait_seconds"] = float(frame["data_wait_seconds"].sum())
+        summary |= judged
         self.steps += rows
         self.epochs.append(summary)
         self._pending = []
         return summary, rows
 
+    def rows(self) -> list[CurveRow]:
+        """Returns the rows of all steps so far; a GPU is waited for."""
+        pending = self._numbers()
+        self._pending = [*pending]
+        return self.steps + pending
+
     def write(self, out: Path) -> None:
         """Writes history.csv (per epoch) and steps.csv (per step).
 
-        Our own columns are always there, empty where a run has no values, so that files of all runs are alike; those of
-        plugins come last.
+        Our own columns are always there, empty where a run has no values, so that files of all runs are alike; then
+        come those of plugins, and in history.csv those of the kNN probe, if the run has any.
         """
         columns = (*self.losses, *SCHEDULED, *self.diagnostics, *STEP_TIMES)
         own = {"loss", "gradient_norm", *SCHEDULED, *STEP_TIMES, *(column.name for column in OWN_COLUMNS)}
         columns = tuple(sorted(columns, key=lambda name: name not in own))
-        for name, rows, index in ((HISTORY, self.epochs, ["epoch"]), (STEPS, self.steps, ["step", "epoch"])):
-            csv_files.write_csv(out / name, pd.DataFrame(rows, columns=[*index, *columns]), float_format="%.9g")
+        judged = dict.fromkeys(name for row in self.epochs for name in row if name not in {"epoch", *columns})
+        history, steps = ("epoch", *columns, *judged), ("step", "epoch", *columns)
+        for name, rows, shown in ((HISTORY, self.epochs, history), (STEPS, self.steps, steps)):
+            csv_files.write_csv(out / name, pd.DataFrame(rows, columns=[*shown]), float_format="%.9g")
 
     def last_epoch(self, columns: tuple[str, ...]) -> dict[str, float]:
         """Returns the last epoch's averages of those columns that the run has."""
@@ -81,8 +90,7 @@ class Recorder:
 
     def state_dict(self) -> dict[str, CurveTable]:
         """Returns rows as tables, those of the unfinished epoch too: a million rows must load in no time."""
-        pending = self._numbers()
-        self._pending = [*pending]
+        pending = self.rows()[len(self.steps) :]
         rows = {"steps": self.steps, "epochs": self.epochs, "pending": pending}
         return {name: _as_table(of) for name, of in rows.items()}
 
