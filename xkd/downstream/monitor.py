@@ -13,9 +13,10 @@ import numpy as np
 import torch
 
 from xkd.collapse import Alarm, alarms
+from xkd.data.labels import several
 from xkd.data.loader import eval_loader
 from xkd.downstream.features import Key, check_finite
-from xkd.downstream.labels import several, targets
+from xkd.downstream.labels import targets
 from xkd.errors import UserError
 from xkd.training.export import save_encoders
 from xkd.training.random_state import random_state, set_random_state
