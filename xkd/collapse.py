@@ -14,6 +14,9 @@ import pandas as pd
 from xkd.logged import CollapseSign, LoggedColumn, Threshold, unit_value
 
 EDGE = 0.05  # share of the steps that counts as the start, as the end, and as now
+# Share of the steps before which there is no alarm: networks that training has hardly moved may give similar outputs
+# for all clips.
+SETTLED = 0.1
 HEALTHY = "healthy"
 
 
@@ -46,6 +49,15 @@ class Alarm:
     threshold: Threshold
     value: float
 
+    @property
+    def about(self) -> tuple[str, str]:
+        """Verdict and owner."""
+        return self.threshold.verdict, self.sign.owner
+
+    def __str__(self) -> str:
+        verb = {"collapsed": "has collapsed", "collapsing": "seems to collapse"}[self.threshold.verdict]
+        return f"the {self.sign.owner} {verb}: {self.threshold.words} ({self.sign.title}: {self.value:.3g})"
+
 
 def readings(steps: pd.DataFrame, columns: Iterable[LoggedColumn], logits: int) -> list[Reading]:
     """Returns what the columns of steps.csv say; those that a run does not log are left out.
@@ -59,10 +71,10 @@ def readings(steps: pd.DataFrame, columns: Iterable[LoggedColumn], logits: int) 
 
 def alarms(
     steps: Sequence[Mapping[str, float]], columns: Iterable[LoggedColumn], logits: int, total: int
-) -> dict[str, Alarm]:
-    """Returns the first alarm of each owner, such as "video teacher"; none for those that are well.
+) -> list[Alarm]:
+    """Returns the first alarm of each owner, such as "video teacher", and verdict, in the order of their steps.
 
-    Thresholds that only make a run suspect raise no alarm.
+    Thresholds that only make a run suspect raise no alarm, and none comes before `SETTLED` of the steps.
 
     Args:
         steps: rows of the steps so far, numbered from 0 (column `step`).
@@ -70,13 +82,11 @@ def alarms(
         logits: columns of the projection heads, K.
         total: number of steps of the whole run.
     """
-    found: dict[str, Alarm] = {}
-    for column in columns:
-        for alarm in _alarms(steps, column, logits, total):
-            earlier = found.get(alarm.sign.owner)
-            if earlier is None or alarm.step < earlier.step:
-                found[alarm.sign.owner] = alarm
-    return found
+    found: dict[tuple[str, str], Alarm] = {}
+    every = [alarm for column in columns for alarm in _alarms(steps, column, logits, total)]
+    for alarm in sorted(every, key=lambda alarm: alarm.step):
+        found.setdefault(alarm.about, alarm)
+    return list(found.values())
 
 
 def _reading(steps: pd.DataFrame, column: LoggedColumn, logits: int) -> Reading | None:
@@ -90,14 +100,15 @@ def _reading(steps: pd.DataFrame, column: LoggedColumn, logits: int) -> Reading 
 
 
 def _alarms(steps: Sequence[Mapping[str, float]], column: LoggedColumn, logits: int, total: int) -> Iterable[Alarm]:
-    window, sign = _window(total), column.sign
-    values = pd.Series({row["step"] + 1: row.get(column.name, math.nan) for row in steps} if sign else {}).dropna()
+    sign, window = column.sign, _window(total)
+    rows = [row for row in steps if column.name in row] if sign else []
+    values = pd.Series([row[column.name] for row in rows], [row["step"] + 1 for row in rows], dtype=float).dropna()
     if sign is None or len(values) < window:
         return
     unit = unit_value(sign.unit, logits, float(values.head(window).mean()))
-    now = values.rolling(window).mean().dropna() / (unit or math.nan)
+    now = values.rolling(window).mean().loc[SETTLED * total :] / (unit or math.nan)
     for threshold in sign.thresholds:
-        crossed = now[threshold.crossed(now) & (now.index <= threshold.within * total)]
+        crossed = now[threshold.crossed(now)].loc[: threshold.within * total]
         if threshold.verdict != "suspect" and len(crossed):
             yield Alarm(int(crossed.index[0]), sign, threshold, float(crossed.iloc[0]))
 

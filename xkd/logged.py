@@ -21,7 +21,7 @@ class Threshold:
         verdict: what a run is called that crosses it.
         level: in units of the sign.
         words: what is wrong then, such as "targets uniform".
-        rule: the threshold as part of a sentence; {level} stands for the level.
+        rule: the threshold as part of a sentence; {level} stands for the level, {within} for that share.
         below: whether lower values are the bad ones.
         within: share of the steps up to which it counts, since healthy runs may come there later; 1: at the end, too.
     """

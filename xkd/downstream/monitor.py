@@ -13,10 +13,9 @@ import numpy as np
 import torch
 
 from xkd.collapse import Alarm, alarms
-from xkd.data.labels import several
+from xkd.data.labels import classes_of, several
 from xkd.data.loader import eval_loader
 from xkd.downstream.features import Key, check_finite
-from xkd.downstream.labels import targets
 from xkd.errors import UserError
 from xkd.training.export import save_encoders
 from xkd.training.random_state import random_state, set_random_state
@@ -46,7 +45,7 @@ class Probe:
         self.trainer, self.data, self.seed, self.folder = trainer, data, seed, folder
         self.every = trainer.recipe.training.probe_epochs
         self.picked = {split: _picked(data, split, most) for split, most in CLIPS.items()} if self.every else {}
-        self.classes = len({label for _, label in self.picked["train"]}) if self.every else 0
+        self.classes = len(classes_of(label for _, label in self.picked["train"])) if self.every else 0
         if self.every and not self._labelled:
             _warn(f"{data.path}: no kNN probe, which needs training clips with two labels or more, and test clips")
 
@@ -109,27 +108,9 @@ def _picked(data: Manifest, split: str, most: int) -> list[tuple[int, str]]:
     return [labelled[place] for place in np.sort(chosen)]
 
 
-class CollapseWatch:
-    """Warns once of each teacher or student that collapses."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self._every = max(1, total_steps(trainer) // LOOKS)
-        self._warned: set[str] = set()
-
-    def look(self) -> dict[str, Alarm]:
-        """Returns new alarms; looks at the curves a hundred times a run, since a GPU is waited for then."""
-        if self.trainer.step % self._every:
-            return {}
-        new = {owner: alarm for owner, alarm in alarms_of(self.trainer).items() if owner not in self._warned}
-        for alarm in new.values():
-            _warn(f"step {alarm.step} of {total_steps(self.trainer)}: {in_words(alarm)}; see docs/long-runs.md")
-        self._warned |= set(new)
-        return new
-
-
 def _accuracy(known: np.ndarray, labels: np.ndarray, asked: np.ndarray, truth: np.ndarray, neighbours: int) -> float:
     from xkd.downstream import knn, scores  # scikit-learn takes a second to load
+    from xkd.downstream.labels import targets
 
     votes, classes = knn.classify(known, labels, asked, neighbours)
     if several(labels) or several(truth):
@@ -137,16 +118,32 @@ def _accuracy(known: np.ndarray, labels: np.ndarray, asked: np.ndarray, truth: n
     return 100 * float(scores.hits(votes, classes, truth).mean())
 
 
-def alarms_of(trainer: Trainer) -> dict[str, Alarm]:
-    """Returns the first alarm of each teacher and student of a run so far."""
+class CollapseWatch:
+    """Warns of teachers and students that collapse, once of each."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self._every = max(1, total_steps(trainer) // LOOKS)
+        self._known: set[tuple[str, str]] = set()
+
+    def look(self) -> dict[str, float]:
+        """Returns the steps of new alarms, by names for MLflow.
+
+        It looks at the curves a hundred times a run, since a GPU is waited for then.
+        """
+        if self.trainer.step % self._every:
+            return {}
+        new = [alarm for alarm in alarms_of(self.trainer) if alarm.about not in self._known]
+        for alarm in new:
+            _warn(f"step {alarm.step} of {total_steps(self.trainer)}: {alarm}; see docs/long-runs.md")
+        self._known |= {alarm.about for alarm in new}
+        return {f"{verdict} at step, {owner}": alarm.step for alarm in new for verdict, owner in [alarm.about]}
+
+
+def alarms_of(trainer: Trainer) -> list[Alarm]:
+    """Returns the alarms of a run so far."""
     logits, columns = trainer.recipe.model.head.out, trainer.objective.columns
     return alarms(trainer.recorder.rows(), columns, logits, total_steps(trainer))
-
-
-def in_words(alarm: Alarm) -> str:
-    """Returns a clause such as "the video teacher has collapsed: targets uniform (entropy / log K, video: 0.99)"."""
-    verb = {"collapsed": "has collapsed", "collapsing": "seems to collapse"}[alarm.threshold.verdict]
-    return f"the {alarm.sign.owner} {verb}: {alarm.threshold.words} ({alarm.sign.title}: {alarm.value:.3g})"
 
 
 def total_steps(trainer: Trainer) -> int:

@@ -58,11 +58,11 @@ def verdict_table(results: Results) -> TextTable:
 
 
 def verdict_rules(results: Results) -> dict[str, list[str]]:
-    """Returns the rules by which a run is collapsed, and by which it is suspect, each once."""
-    thresholds = [one for sign in _signs(results) for one in sign.thresholds if one.within == 1]
-    rules: dict[str, list[str]] = {"collapsed": [], "suspect": []}
+    """Returns the rules by which a run is collapsed, by which it is suspect, and by which training warns, each once."""
+    thresholds = [threshold for sign in _signs(results) for threshold in sign.thresholds]
+    rules: dict[str, list[str]] = {"collapsed": [], "suspect": [], "collapsing": []}
     for threshold in thresholds:
-        rule = threshold.rule.format(level=threshold.level)
+        rule = threshold.rule.format(level=threshold.level, within=threshold.within)
         if rule not in rules[threshold.verdict]:
             rules[threshold.verdict].append(rule)
     return rules

@@ -14,7 +14,7 @@ import torch
 from xkd import fingerprint, plugins, runs, tracking
 from xkd.data import manifest as manifests
 from xkd.data.loader import eval_loader, train_loader
-from xkd.downstream.monitor import PREFIX, CollapseWatch, Probe, alarms_of, in_words, total_steps
+from xkd.downstream.monitor import PREFIX, CollapseWatch, Probe, alarms_of, total_steps
 from xkd.errors import UserError
 from xkd.files import write_json
 from xkd.models.networks import Networks
@@ -173,7 +173,7 @@ def _train(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun | No
 
         def on_step(count: int) -> None:
             advance(count)
-            tracked.log_metrics({f"collapse step, {owner}": alarm.step for owner, alarm in watch.look().items()})
+            tracked.log_metrics(watch.look())
 
         trainer.on_step = on_step
         for summary, rows in epochs:
@@ -216,7 +216,7 @@ def _write(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, out
         "steps": len(recorder.steps),
         "losses": recorder.last_epoch(recorder.losses),
         "diagnostics": recorder.last_epoch(recorder.diagnostics),
-        "collapse": {owner: {"step": a.step, "finding": in_words(a)} for owner, a in alarms_of(trainer).items()},
+        "collapse": [{"step": alarm.step, "finding": str(alarm)} for alarm in alarms_of(trainer)],
         "columns": [asdict(column) for column in trainer.objective.columns],
     }
     write_json(out / METRICS, metrics)
