@@ -67,6 +67,10 @@ def _set(values, dotted, value):
         ("resources.pretrain", {"gpu": 1}, ["resources.pretrain.gpu", "did you mean 'gpus'"]),
         ("resources.evaluate", {"nodes": 2}, ["resources.evaluate.nodes"]),
         ("resources.pretrain", {"gpus": 3}, ["resources.pretrain", "3 processes", "20 clips", "ae"]),
+        ("resources.protocols.finetun", {"gpus": 1}, ["'resources.protocols.finetun'", "did you mean 'finetune'"]),
+        ("resources.protocols.finetune", {"gpu": 1}, ["resources.protocols.finetune.gpu", "did you mean 'gpus'"]),
+        ("resources.protocols.finetune", {"gpus": 3}, ["protocols.finetune", "3 processes", "20 clips", "finetune"]),
+        ("resources.protocols.linear", {"processes": 2}, ["protocols.linear", "several processes", "only finetune"]),
     ],
 )
 def test_bad_settings_are_one_line_that_names_the_key(settings, load, key, value, words):
@@ -123,6 +127,17 @@ def test_null_takes_away_what_the_extended_file_has(tmp_path):
         f"extends: {MINIATURE}\nablations: {{xkd: null}}\ntasks: {{finetune: {{ablations: []}}}}\n"
     )
     assert set(params.load(tmp_path / "less.yaml").ablations) == set(params.load(MINIATURE).ablations) - {"xkd"}
+
+
+def test_a_protocol_asks_for_what_all_evaluations_ask_for_and_its_own(settings, load):
+    settings["resources"] = {
+        "evaluate": {"gpus": 2, "cpus": 3, "runtime": 7},
+        "protocols": {"finetune": {"cpus": 8, "gpus": 4}},
+    }
+    resources = load(settings).resources
+    linear, finetune = map(resources.of_protocol, ("linear", "finetune"))
+    assert (linear.gpus, linear.cpus, linear.runtime, linear.all_processes) == (2, 3, 7, 1)
+    assert (finetune.gpus, finetune.cpus, finetune.runtime, finetune.all_processes) == (4, 8, 7, 4)
 
 
 def test_equal_settings_give_equal_text(settings, load):

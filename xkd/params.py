@@ -14,7 +14,7 @@ from xkd import plugins, registry, settings_file
 from xkd.errors import UserError
 from xkd.recipe import Recipe
 from xkd.registry import suggest
-from xkd.settings import MODALITY_NAMES, Params, PretrainRequest, Settings, Task
+from xkd.settings import MODALITY_NAMES, Params, Settings, Task, TrainingRequest
 from xkd.settings.explain import shown, validated
 
 CHANGEABLE = ("views", "model", "objective", "training")
@@ -61,13 +61,14 @@ def load(path: str | Path = "params.yaml") -> Params:
                 f"{path}: tasks.{name}.dataset: '{task.dataset}' is not in "
                 f"datasets{suggest(task.dataset, params.datasets)}"
             )
-        protocol(params, name, path)
+        _check_processes(params, name, path)
     _check_columns(params, path)
     if len(set(params.seeds)) != len(params.seeds):
         raise UserError(f"{path}: seeds: each seed may be listed once")
     for name in params.ablations:
         merged = recipe(params, name, path)
-        _shared_evenly(merged, params.resources.pretrain, path)
+        size, where = merged.training.batch_size, f"ablation {name}"
+        _shared_evenly(size, where, params.resources.pretrain, f"{path}: resources.pretrain")
         for task_name in tasks_of(params, name):
             with_views(merged, params, task_name, path)
     return params
@@ -99,11 +100,21 @@ def _check_results(results: Path, path: str | Path) -> None:
         raise UserError(f"{path}: results: '{results}' holds other files of the project; name a folder of its own")
 
 
-def _shared_evenly(recipe: Recipe, asked: PretrainRequest, path: str | Path) -> None:
-    if recipe.training.batch_size % asked.all_processes:
+def _check_processes(params: Params, task: str, path: str | Path) -> None:
+    """Refuses several processes for a protocol that cannot share batches, or a batch that they cannot share evenly."""
+    name, where = params.tasks[task].protocol, f"{path}: resources.protocols.{params.tasks[task].protocol}"
+    settings: Any = protocol(params, task, path)
+    if registry.protocols[name].shares_batches:
+        _shared_evenly(settings.batch_size, f"task {task}", params.resources.of_protocol(name), where)
+    elif (own := params.resources.protocols.get(name)) and own.nodes * (own.processes or 1) > 1:
+        able = [other for other, known in registry.protocols.items() if known.shares_batches]
+        raise UserError(f"{where}: several processes or nodes, which only {', '.join(able)} can use")
+
+
+def _shared_evenly(batch_size: int, whose: str, asked: TrainingRequest, where: str) -> None:
+    if batch_size % asked.all_processes:
         raise UserError(
-            f"{path}: resources.pretrain: {asked.all_processes} processes cannot share a batch of "
-            f"{recipe.training.batch_size} clips evenly (ablation {recipe.ablation})"
+            f"{where}: {asked.all_processes} processes cannot share a batch of {batch_size} clips evenly ({whose})"
         )
 
 

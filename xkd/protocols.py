@@ -27,6 +27,7 @@ class Protocol:
         metrics: title of each metric that the table may show; the first that a result has is shown.
         learns_labels: it trains on labels, so training clips must have two or more.
         needs_pairs: it needs the encoders of both modalities of an owner.
+        shares_batches: several processes may run it together; `Settings` then has `batch_size`.
         paper: what the paper calls it; None for a protocol that the paper does not have.
         run: takes a `xkd.downstream.job.EvaluationJob` and yields a `xkd.downstream.scores.Judged` for each fold.
     """
@@ -36,6 +37,7 @@ class Protocol:
     metrics: ClassVar[Mapping[str, str]] = {"top1": "", "map": "mAP"}
     learns_labels: ClassVar[bool] = True
     needs_pairs: ClassVar[bool] = False
+    shares_batches: ClassVar[bool] = False
     paper: ClassVar[str | None] = None
     run: ClassVar[Callable[[Any], Iterator[Any]]]  # Any: types of xkd.downstream would count as code of the report
 
@@ -101,6 +103,7 @@ class Finetuning(Protocol):
 
     Settings = Finetune
     methods: ClassVar = {"finetune": "finetuned"}
+    shares_batches = True
     paper = "finetune"
 
     @classmethod

@@ -13,13 +13,21 @@ def project(tmp_path_factory):
 
 def _asked(project, resources: dict) -> tuple[dict, str]:
     """Resources and command of a pretraining, from a dry run."""
+    return _jobs(project, resources, "ablation_ae")["pretrain"]
+
+
+def _jobs(project, resources: dict, target: str) -> dict[str, tuple[dict, str]]:
+    """Resources and command of the first job of each stage and task, from a dry run."""
     project.write(project.settings() | {"resources": resources})
-    done = project.snakemake("--dry-run", "--printshellcmds", "--cores", "4", "--", "ablation_ae")
-    text = done.stdout + done.stderr
+    done = project.snakemake("--dry-run", "--printshellcmds", "--cores", "4", "--", target)
+    text, jobs = done.stdout + done.stderr, {}
     assert done.returncode == 0, text
-    job = text[text.index("rule pretrain:") :]
-    resources = re.search(r"resources: (.*)", job).group(1).split(", ")
-    return dict(entry.split("=", 1) for entry in resources), re.search(r".*-m xkd pretrain.*", job).group()
+    for job in text.split("\nrule ")[1:]:
+        asked = dict(entry.split("=", 1) for entry in re.search(r"resources: (.*)", job).group(1).split(", "))
+        if command := re.search(r"Shell command: (.*-m xkd (\w+).*)", job):
+            task = re.search(r"task=(\w+)", job)
+            jobs.setdefault(task.group(1) if task else command.group(2), (asked, command.group(1)))
+    return jobs
 
 
 def test_a_lone_process_is_started_as_by_hand(project):
@@ -28,7 +36,18 @@ def test_a_lone_process_is_started_as_by_hand(project):
     assert resources["runtime"] == "90"
     assert "gpu" not in resources
     assert "mpi" not in resources
-    assert command.removeprefix("Shell command: ").startswith("exec python -m xkd pretrain --manifest ")
+    assert command.startswith("exec python -m xkd pretrain --manifest ")
+
+
+def test_a_protocol_asks_for_its_own_and_starts_its_own_processes(project):
+    asked = {"evaluate": {"cpus": 2, "runtime": 30}, "protocols": {"finetune": {"gpus": 2, "cpus": 4}}}
+    jobs = _jobs(project, asked, "ablation_xkd")
+    resources, command = jobs["linear"]
+    assert (resources["cpus_per_task"], resources["runtime"], "gpu" in resources) == ("2", "30", False)
+    assert command.startswith("exec python -m xkd evaluate --manifest ")
+    resources, command = jobs["finetune"]
+    assert (resources["cpus_per_task"], resources["runtime"], resources["gpu"]) == ("4", "30", "2")
+    assert command.startswith("OMP_NUM_THREADS=2 exec torchrun --standalone --nproc-per-node 2 -m xkd evaluate ")
 
 
 def test_processes_of_several_nodes_meet_on_the_first(project):

@@ -15,14 +15,15 @@ rule evaluate:
         f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}.benchmark.tsv"
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.evaluate.cpus
+    threads: lambda wildcards: task_request(wildcards).cpus
     resources:
-        **request("evaluate"),
+        **task_requests(),
+        launcher=lambda wildcards: launcher(task_request(wildcards)),
     params:
         code=code_of("evaluate"),
         settings=task_settings,
         plugins=task_plugins,
         run=subpath(input.encoders, parent=True),
     shell:
-        "python -m xkd evaluate --manifest {input.manifest:q} --run {params.run:q} "
+        "{resources.launcher} -m xkd evaluate --manifest {input.manifest:q} --run {params.run:q} "
         "--task {wildcards.task:q} --out {output.results:q} > {log:q} 2>&1"

@@ -22,7 +22,7 @@ rule pretrain:
     threads: SETTINGS.resources.pretrain.cpus
     resources:
         **request("pretrain"),
-        launcher=launcher(),
+        launcher=launcher(SETTINGS.resources.pretrain),
     params:
         code=code_of("pretrain"),
         settings=recipe_settings,

@@ -1,12 +1,15 @@
-"""Turns the settings in `resources` into the requests of jobs, and into the command that starts pretraining.
+"""Turns the settings in `resources` into the requests of jobs, and into the commands that start training.
 
 Neither enters `params:`, so that an edit reruns nothing. The names of requests are those of Snakemake and its SLURM
 plugin; `gpu` is the number on all nodes together.
 """
 
 
-def request(stage: str) -> dict:
+def request(stage: str, protocol: str | None = None) -> dict:
+    """Returns the resources of a stage's jobs, or of evaluations by a protocol."""
     asked = getattr(SETTINGS.resources, stage)
+    if protocol:
+        asked = SETTINGS.resources.of_protocol(protocol)
     nodes = getattr(asked, "nodes", 1)
     wanted = {
         "nodes": nodes,
@@ -24,12 +27,28 @@ def request(stage: str) -> dict:
     return wanted
 
 
-def launcher() -> str:
-    """Returns the command that starts Python once, or with torchrun as often as the settings say on each node.
+def task_request(wildcards):
+    return SETTINGS.resources.of_protocol(SETTINGS.tasks[wildcards.task].protocol)
+
+
+def task_requests() -> dict:
+    """Returns the resources of evaluations as functions of the wildcards; None where a task asks for none of the kind."""
+    used = dict.fromkeys(task.protocol for task in SETTINGS.tasks.values())
+    wanted = {protocol: request("evaluate", protocol) for protocol in used}
+    names = dict.fromkeys(name for each in wanted.values() for name in each)
+    return {
+        name: lambda wildcards, name=name: wanted[
+            SETTINGS.tasks[wildcards.task].protocol
+        ].get(name)
+        for name in names
+    }
+
+
+def launcher(asked) -> str:
+    """Returns the command that starts Python once, or with torchrun as often as a request says on each node.
 
     `exec` replaces the shell, which SIGTERM would end at once, and the job with it, before a checkpoint is written.
     """
-    asked = SETTINGS.resources.pretrain
     if asked.nodes == asked.processes_per_node == 1:
         return "exec python"
     each = f"--nproc-per-node {asked.processes_per_node}"

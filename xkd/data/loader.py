@@ -17,15 +17,16 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
 from xkd.data.clips import open_rows
+from xkd.data.feed import Feed
 from xkd.data.labels import classes_of, numbers_of, several
 from xkd.data.order import Order, among_all
+from xkd.data.queue import SHARED_MEMORY, Queue, clip_bytes, fitted
 from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.modalities.base import clip_generator
 from xkd.recipe import Recipe
 
-SHARED_MEMORY = "/dev/shm"
 Sample = tuple[str, int | Tensor, ClipViews | Cuts]  # id, label or labels, views or cuts of a clip
 
 
@@ -57,9 +58,14 @@ class Batch:
         """Copies the batch to pinned memory; called by DataLoader where a GPU will read it."""
         return self._map(Tensor.pin_memory)
 
+    def tensors(self) -> list[Tensor]:
+        """Lists the labels and all views."""
+        return [self.labels, *(view for of in self.views.values() for view in of)]
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         views = {modality: [change(view) for view in views] for modality, views in self.views.items()}
-        return replace(self, labels=change(self.labels), views=views)
+        draws = None if self.draws is None else change(self.draws)
+        return replace(self, labels=change(self.labels), views=views, draws=draws)
 
 
 class Loader:
@@ -70,16 +76,16 @@ class Loader:
         ids: clip ids in manifest order.
     """
 
-    def __init__(self, dataset: _ClipViews, workers: int, order: Order):
+    def __init__(self, dataset: _ClipViews, queue: Queue, order: Order):
         self.classes, self.ids = dataset.classes, dataset.ids
         self._views, self._order = dataset.views, order
         self._loader = DataLoader(
             dataset,
             batch_sampler=order,
-            num_workers=workers,
+            num_workers=queue.workers,
             worker_init_fn=_obey_parent_alone,
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
+            persistent_workers=queue.workers > 0,
+            prefetch_factor=queue.ahead or None,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )
@@ -92,9 +98,10 @@ class Loader:
         return len(self._order)
 
     def __iter__(self) -> Iterator[Batch]:
+        feed = Feed(self._finished)
         try:
             for batch in self._loader:
-                yield self._finished(batch)
+                yield batch if isinstance(self._views, EvalViews) else feed(batch)
         except UserError as error:  # a worker's error arrives wrapped in its traceback; its last line is ours
             raise UserError(str(error).strip().splitlines()[-1].removeprefix("xkd.errors.UserError: ")) from error
         except RuntimeError as error:
@@ -104,11 +111,10 @@ class Loader:
             raise UserError(problem) from error
 
     def _finished(self, batch: Batch) -> Batch:
-        """Augments cuts on the GPU, if there is one; views are finished already."""
+        """Augments cuts; views are finished already."""
         if batch.draws is None or isinstance(self._views, EvalViews):
             return batch
-        cuts = batch.to("cuda" if torch.cuda.is_available() else "cpu")
-        return replace(cuts, draws=None, views=self._views.finish(cuts.views, batch.draws))
+        return replace(batch, draws=None, views=self._views.finish(batch.views, batch.draws))
 
 
 def train_loader(
@@ -147,7 +153,8 @@ def train_loader(
             f"training.batch_size: {size} clips cannot be shared equally by {shard[1]} processes; "
             "change it, or start another number of them"
         )
-    return Loader(dataset, recipe.training.workers, Order(len(dataset), size, seed, among_all(len(dataset)), shard))
+    queue = _queue(recipe, dataset, size // shard[1])
+    return Loader(dataset, queue, Order(len(dataset), size, seed, among_all(len(dataset)), shard))
 
 
 def eval_loader(
@@ -183,7 +190,13 @@ def eval_loader(
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
     chosen = range(first, len(dataset)) if numbers is None else numbers
     order = Order(len(dataset), batch_size, chosen=chosen)
-    return Loader(dataset, recipe.training.workers, order)
+    return Loader(dataset, _queue(recipe, dataset, min(batch_size, len(dataset))), order)
+
+
+def _queue(recipe: Recipe, dataset: _ClipViews, clips: int) -> Queue:
+    """Returns the queue for batches of so many clips in this process."""
+    training = recipe.training
+    return fitted(training.workers, training.queue_gb, clips * clip_bytes(dataset.views, recipe.logmel))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -32,7 +32,7 @@ def validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
 
 
 def _explain(model: type[Settings], problem: Mapping[str, Any], above: tuple[str, ...] = ()) -> str:
-    location = [*above, *(str(part) for part in problem["loc"])]
+    location = [*above, *(str(part) for part in problem["loc"] if part != "[key]")]
     context = problem.get("ctx", {})
     if problem["type"] == "unknown_key":
         location.append(context["key"])

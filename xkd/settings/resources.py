@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
-from xkd.settings.base import Few, Positive, Settings, Size
+from xkd import registry
+from xkd.settings.base import Few, Known, Positive, Settings, Size
 
 
 class Request(Settings):
@@ -24,8 +27,8 @@ class GpuRequest(Request):
     gpus: Few = Field(0, description="GPUs (per node)")
 
 
-class PretrainRequest(GpuRequest):
-    """The resources of pretraining, on one machine or several."""
+class TrainingRequest(GpuRequest):
+    """The resources of a job whose processes share each batch, on one machine or several."""
 
     nodes: Size = Field(1, description="machines; more than one needs SLURM")
     processes: Size | None = Field(
@@ -49,6 +52,18 @@ class Resources(Settings):
 
     download: Request = Request()
     prepare: Request = Request()
-    pretrain: PretrainRequest = PretrainRequest()
-    evaluate: GpuRequest = GpuRequest()
+    pretrain: TrainingRequest = TrainingRequest()
+    features: GpuRequest | None = Field(
+        None, description="where set, frozen features are extracted in a job of their own; evaluations then use the CPU"
+    )
+    evaluate: GpuRequest = Field(GpuRequest(), description="of every evaluation, whatever its protocol")
+    protocols: dict[Annotated[str, Known(registry.protocols)], TrainingRequest] = Field(
+        default_factory=dict, max_length=100, description="values that differ from `evaluate` for one protocol"
+    )
     table: Request = Request()
+
+    def of_protocol(self, name: str) -> TrainingRequest:
+        """Returns what an evaluation by a protocol asks for; one process where the protocol cannot share batches."""
+        changes = self.protocols.get(name, TrainingRequest()).model_dump(exclude_unset=True)
+        alone = {} if registry.protocols[name].shares_batches else {"processes": 1}
+        return TrainingRequest(**(self.evaluate.model_dump() | changes | alone))
