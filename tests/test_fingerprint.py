@@ -136,6 +136,7 @@ RUNS = "pretrain evaluate"
 # Parts of the package by the longest prefix of a module's name, and the stages that an edit of their code reruns. What
 # is not here reruns nothing: command line, plan, show, tracking, definitions of settings.
 RERUNS = {
+    "collapse": "table",
     "data": "download prepare pretrain evaluate table",
     "data.allocator": RUNS,
     "data.catalogue": "download prepare table",
@@ -163,6 +164,7 @@ RERUNS = {
     "downstream": "evaluate",
     "downstream.__init__": "evaluate table",
     "downstream.labels": "evaluate table",
+    "downstream.monitor": "",
     "downstream.ranking": "evaluate table",
     "encoders": RUNS,
     "encoders.images": "pretrain",
@@ -202,6 +204,8 @@ EDITED = {  # one module of each kind
     "training.step": "pretrain",
     "recipe": "pretrain evaluate table",
     "downstream.knn": "evaluate",
+    "downstream.monitor": "",
+    "collapse": "table",
     "protocols": "evaluate table",
     "report.curves": "table",
     "plan.counting": "",
