@@ -19,7 +19,7 @@ from xkd.downstream.monitor import alarms_of, total_steps
 from xkd.params import load, recipe
 from xkd.recipe import Recipe
 from xkd.training.build import build_networks, modalities
-from xkd.training.loop import Trainer
+from xkd.training.pretraining import pretrainer
 
 
 class Far(Exception):
@@ -46,7 +46,7 @@ def trained(chosen: Recipe, seed: int, share: float) -> tuple[list[Alarm], int]:
     """Trains a share of a run; returns its alarms and the number of steps of the whole run."""
     manifest = manifests.read_manifest(Path("data") / chosen.dataset / "manifest.csv")
     loader = train_loader(chosen, manifest.path, seed, modalities(chosen), local_views=chosen.has_teachers)
-    trainer = Trainer(chosen, build_networks(chosen, seed), loader, seed)
+    trainer = pretrainer(chosen, build_networks(chosen, seed), loader, seed)
 
     def stop(_steps: int) -> None:
         if trainer.step >= share * total_steps(trainer):

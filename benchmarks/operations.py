@@ -3,9 +3,9 @@
     python -m benchmarks.operations
     python -m benchmarks.operations --params params.yaml --ablation ae --precision float32 --top 10
 
-The step is that of `xkd pretrain`, on tensors without values (`FakeTensorMode`), so that ViT-B takes seconds and needs no
-GPU. Every dispatched operation costs the host some microseconds. Views cost nothing else; the rest start kernels, casts
-among them. Waits read a value from the device, or need one to know a shape.
+The step is that of `xkd pretrain`, on tensors without values (`FakeTensorMode`), so that ViT-B takes seconds and needs
+no GPU. Every dispatched operation costs the host some microseconds. Views cost nothing else; the rest start kernels,
+casts among them. Waits read a value from the device, or need one to know a shape.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def count(recipe: Recipe) -> Operations:
             operations.wrap(torch.Tensor, "backward", "backward")
             operations.wrap(step, "clip_each", "clipping")
             operations.wrap(torch.optim.AdamW, "step", "optimiser")
-            operations.wrap(type(ours.update.networks), "update_teachers", "EMA")
+            operations.wrap(type(ours.learner.networks), "update_teachers", "EMA")
             operations.wrap(sharing.SharedObjective, "finish", "logging")
             for counter in (operations.counts, operations.waits, operations.views):
                 counter.clear()

@@ -44,7 +44,7 @@ def package(tmp_path, monkeypatch):
 
 
 def _forget():
-    for function in (fingerprint.module, fingerprint._parse, fingerprint._tree):
+    for function in (fingerprint.module, fingerprint._code):
         function.cache_clear()
 
 
@@ -154,8 +154,11 @@ RERUNS = {
     "data.packed": "prepare pretrain evaluate table",
     "data.queue": RUNS,
     "data.reader": "prepare pretrain evaluate table",
+    "data.sharding": "",
+    "data.shards": "pretrain evaluate table",
     "data.sources": "download",
     "data.sources.state": "",
+    "data.staging": RUNS,
     "data.synthetic": "download",
     "data.transcode": "prepare",
     "data.views": RUNS,
@@ -171,7 +174,7 @@ RERUNS = {
     "encoders.importing": "",
     "encoders.pretrained": "",
     "encoders.released": "",
-    "logged": "pretrain table",
+    "logged": "pretrain evaluate table",
     "modalities": "prepare pretrain evaluate table",
     "models": RUNS,
     "objectives": "pretrain",
@@ -184,12 +187,13 @@ RERUNS = {
     "stages.prepare": "prepare",
     "stages.pretrain": "pretrain",
     "stages.table": "table",
-    "training": "pretrain",
-    "training.__init__": RUNS,
-    "training.build": RUNS,
-    "training.export": RUNS,
-    "training.schedules": RUNS,
-    "training.start": RUNS,
+    "training": RUNS,
+    "training.embeddings": "pretrain",
+    "training.forward": "pretrain",
+    "training.objective": "pretrain",
+    "training.pretraining": "pretrain",
+    "training.samples": "pretrain",
+    "training.sharing": "pretrain",
     "versions": "pretrain",
     **dict.fromkeys(("csv_files", "errors", "files", "made"), "download prepare pretrain evaluate table"),
     **dict.fromkeys(("params", "recipe", "settings_file"), "pretrain evaluate table"),
@@ -201,7 +205,7 @@ EDITED = {  # one module of each kind
     "modalities.video": "prepare pretrain evaluate table",
     "models.rope": RUNS,
     "objectives.alignment": "pretrain",
-    "training.step": "pretrain",
+    "training.step": RUNS,
     "recipe": "pretrain evaluate table",
     "downstream.knn": "evaluate",
     "downstream.monitor": "",

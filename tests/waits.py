@@ -14,8 +14,8 @@ VALUES = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "
 class Waits(TorchDispatchMode):
     """Collects the operations inside that read values or shapes from the device, or copy from the host.
 
-    Values: `.item()`, `if tensor`, `nonzero`, indexing by booleans. Copies: a tensor made of Python numbers, or one that
-    another device had.
+    Values: `.item()`, `if tensor`, `nonzero`, indexing by booleans. Copies: a tensor made of Python numbers, or one
+    that another device had.
 
     Attributes:
         found: names of such operations.

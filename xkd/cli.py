@@ -15,19 +15,23 @@ from typing import Any, Literal
 import click
 
 from xkd import __version__, invocation, launcher, progress
-from xkd.command import Contents, Dimensions, epilog_of, load_plugins, names_of
+from xkd.command import SHELLS, Contents, Dimensions, completion_of, epilog_of, load_plugins, names_of
 from xkd.failures import fail
 
-SHELLS = {
-    "bash": """put  eval "$(xkd completion bash)"  into ~/.bashrc""",
-    "zsh": """put  eval "$(xkd completion zsh)"  into ~/.zshrc, after compinit""",
-    "fish": "run  xkd completion fish > ~/.config/fish/completions/xkd.fish",
-}
 SEED, FROM_ONE, PATH = click.IntRange(0, 2**32 - 1), click.IntRange(min=1), click.Path(path_type=Path)
 OF_SETTINGS = "Name of an entry of `{}` in the settings."
 PEAK = "Peak TFLOP/s of one GPU in the precision of training, dense (bfloat16: A100 312, H100 989)."
 RESUME = "Checkpoint of other settings, data or code: refuse it, continue from it, or put it aside."
 
+resume_option = click.option(
+    "--resume",
+    type=click.Choice(["same", "changed", "anew"]),
+    default="same",
+    envvar="XKD_RESUME",
+    show_default=True,
+    show_envvar=True,
+    help=RESUME,
+)
 force_option = click.option("--force", is_flag=True, help="Replace existing output files; an input is never replaced.")
 manifest_option = click.option(
     "--manifest", type=PATH, required=True, help="manifest.csv that `prepare` wrote: one row per clip."
@@ -87,6 +91,18 @@ def prepare_command(settings: Path, **arguments: Any) -> None:
     invocation.call_with_settings("prepare", settings, **arguments)
 
 
+@cli.verb("xkd pack talking_digits", "xkd pack talking_digits --check")
+@click.argument("dataset", shell_complete=names_of("datasets"))
+@params_option
+@click.option("--check", is_flag=True, help="Compare packed clips with their checksums instead.")
+def pack_command(settings: Path, **arguments: Any) -> None:
+    """Pack prepared clips into shards.
+
+    Large files, which a network file system reads faster; training then reads them instead of single files.
+    """
+    invocation.call_with_settings("pack", settings, **arguments)
+
+
 @cli.verb("xkd inspect talking_digits", "xkd inspect talking_digits --clips 20 --out pictures")
 @click.argument("dataset", shell_complete=names_of("datasets"))
 @params_option
@@ -131,21 +147,31 @@ def plan_command(settings: Path, **arguments: Any) -> None:
 @click.option("--ablation", required=True, shell_complete=names_of("ablations"), help=OF_SETTINGS.format("ablations"))
 @click.option("--seed", type=SEED, required=True, help="Seed of weights, views and masks.")
 @click.option("--out", type=PATH, required=True, help="Folder for weights, effective settings, metrics and curves.")
-@click.option(
-    "--resume",
-    type=click.Choice(["same", "changed", "anew"]),
-    default="same",
-    envvar="XKD_RESUME",
-    show_default=True,
-    show_envvar=True,
-    help=RESUME,
-)
+@resume_option
 def pretrain_command(settings: Path, **arguments: Any) -> None:
     """Train one ablation with one seed.
 
     An interrupted run continues from its last checkpoint. Several GPUs: torchrun --nproc-per-node 8 -m xkd pretrain ...
     """
     invocation.call_with_settings("pretrain", settings, **arguments)
+
+
+@cli.verb(
+    "xkd features --manifest data/talking_digits/manifest.csv \\",
+    "  --run runs/talking_digits/xkd/seed0 --task linear --out features.json",
+)
+@params_option
+@manifest_option
+@click.option("--run", type=PATH, required=True, help="Folder that `pretrain` wrote.")
+@click.option("--task", required=True, shell_complete=names_of("tasks"), help=OF_SETTINGS.format("tasks"))
+@click.option("--out", type=PATH, required=True, help="JSON file that says where the features are.")
+@force_option
+def features_command(settings: Path, **arguments: Any) -> None:
+    """Extract the frozen features that a task needs.
+
+    They go to features/, where `evaluate` finds them: a job with a GPU for this, one without for the rest.
+    """
+    invocation.call_with_settings("features", settings, **arguments)
 
 
 @cli.verb(
@@ -157,9 +183,14 @@ def pretrain_command(settings: Path, **arguments: Any) -> None:
 @click.option("--run", type=PATH, required=True, help="Folder that `pretrain` wrote.")
 @click.option("--task", required=True, shell_complete=names_of("tasks"), help=OF_SETTINGS.format("tasks"))
 @click.option("--out", type=PATH, required=True, help="JSON file of results; predictions and times go beside it.")
+@resume_option
 @force_option
 def evaluate_command(settings: Path, **arguments: Any) -> None:
-    """Measure a run's encoders on held-out clips."""
+    """Measure a run's encoders on held-out clips.
+
+    An interrupted finetuning continues from its last checkpoint. Several GPUs: torchrun --nproc-per-node 8 -m xkd
+    evaluate ...
+    """
     invocation.call_with_settings("evaluate", settings, **arguments)
 
 
@@ -269,11 +300,7 @@ def completion_command(shell: Literal["bash", "zsh", "fish"]) -> None:
 
     It completes verbs, options and files, and the names of data sets, ablations and tasks.
     """
-    from click.shell_completion import get_completion_class
-
-    script = get_completion_class(shell)(cli, {}, "xkd", "_XKD_COMPLETE")
-    click.echo(f"# {SHELLS[shell]}")
-    click.echo(script.source_template % script.source_vars())
+    click.echo(completion_of(cli, shell))
 
 
 def main() -> None:

@@ -101,8 +101,8 @@ def _reading(steps: pd.DataFrame, column: LoggedColumn, logits: int) -> Reading 
 
 def _alarms(steps: Sequence[Mapping[str, float]], column: LoggedColumn, logits: int, total: int) -> Iterable[Alarm]:
     sign, window = column.sign, _window(total)
-    rows = [row for row in steps if column.name in row] if sign else []
-    values = pd.Series([row[column.name] for row in rows], [row["step"] + 1 for row in rows], dtype=float).dropna()
+    rows = [row for row in steps if sign and math.isfinite(row.get(column.name, math.nan))]
+    values = pd.Series([row[column.name] for row in rows], [row["step"] + 1 for row in rows], dtype=float)
     if sign is None or len(values) < window:
         return
     unit = unit_value(sign.unit, logits, float(values.head(window).mean()))

@@ -112,14 +112,14 @@ def vote(labels):
 
 def test_a_run_that_goes_on_has_each_row_once(watched):
     def stopped():
-        step = Trainer._step
+        step = Trainer.take_step
 
-        def stop(self, batch, number):
-            if number == 3 * len(self.loader) + 1:
+        def stop(self, *arguments):
+            if self.step == 3 * len(self.loader) + 1:
                 signal.raise_signal(signal.SIGTERM)
-            return step(self, batch, number)
+            return step(self, *arguments)
 
-        Trainer._step = stop
+        Trainer.take_step = stop
         run("resumed", **WATCHED)
 
     assert code_of(fork(stopped, Path("stopped.txt"))) == 143, Path("stopped.txt").read_text()
@@ -162,12 +162,12 @@ def test_a_run_that_collapses_is_warned_of_once_while_it_trains(capsys, monkeypa
     """The centre of one teacher is as long as it can be from step 12 of 40 on; 5 % of the steps are two."""
     trained = trainer(tiny("xkd", epochs=20))
     healthy = {"teacher_entropy_video": 1.0, "teacher_entropy_audio": 1.0, "centre_norm_audio": 1.0}
-    step, watch, logged = trained._step, monitor.CollapseWatch(trained), []
+    add, watch, logged = trained.recorder.add, monitor.CollapseWatch(trained), []
 
-    def collapsed(batch, number):
-        return step(batch, number) | healthy | {"centre_norm_video": 4.0 if number >= 12 else 1.0}
+    def collapsed(step, epoch, values):
+        add(step, epoch, values | healthy | {"centre_norm_video": 4.0 if step >= 12 else 1.0})
 
-    monkeypatch.setattr(trained, "_step", collapsed)
+    monkeypatch.setattr(trained.recorder, "add", collapsed)
     trained.on_step = lambda _steps: logged.append(watch.look())
     train(trained)
     (line,) = capsys.readouterr().err.splitlines()

@@ -7,6 +7,7 @@ def kept(outputs):
 rule pretrain:
     input:
         manifest=MANIFEST,
+        shards=shards_of(DATASET),
         weights=starting_weights,
     output:
         kept(expand(f"{RUN}/{{file}}", file=RUN_FILES, allow_missing=True)),

@@ -16,11 +16,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
-from xkd.data.clips import open_rows
+from xkd.data.clips import ClipStore, open_rows
 from xkd.data.feed import Feed
 from xkd.data.labels import classes_of, numbers_of, several
-from xkd.data.order import Order, among_all
+from xkd.data.order import Order, Permutation, among_all, among_windows
 from xkd.data.queue import SHARED_MEMORY, Queue, clip_bytes, fitted
+from xkd.data.shards import places_of
+from xkd.data.staging import stage
 from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
@@ -153,8 +155,10 @@ def train_loader(
             f"training.batch_size: {size} clips cannot be shared equally by {shard[1]} processes; "
             "change it, or start another number of them"
         )
+    if recipe.training.stage_to:
+        stage(dataset.store.shards, recipe.training.stage_to)
     queue = _queue(recipe, dataset, size // shard[1])
-    return Loader(dataset, queue, Order(len(dataset), size, seed, among_all(len(dataset)), shard))
+    return Loader(dataset, queue, Order(len(dataset), size, seed, _shuffled(dataset.store, recipe), shard))
 
 
 def eval_loader(
@@ -169,6 +173,8 @@ def eval_loader(
     augmented: int | None = None,
     first: int = 0,
     numbers: Sequence[int] | None = None,
+    fold: str | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> Loader:
     """Makes batches of all clips of a split (None: of the manifest) in manifest order, always the same views of each.
 
@@ -177,19 +183,21 @@ def eval_loader(
         augmented: instead of those, one global view as in training, drawn with this seed.
         first: number of the clip to begin with.
         numbers: of the clips to read, instead of all from `first` on.
+        fold: official fold whose split is meant.
+        shard: rank and number of ranks; the ranks take batches in turn.
 
     Raises:
         UserError: the split has no usable clip.
     """
     if augmented is None:
-        dataset = _ClipViews(manifest_path, (split, None), EvalViews(recipe, modalities, clips, crops))
+        dataset = _ClipViews(manifest_path, (split, fold), EvalViews(recipe, modalities, clips, crops))
     else:
         views = TrainViews(recipe, modalities, local_views=False)
-        dataset = _ClipViews(manifest_path, (split, None), views, seed=augmented)
+        dataset = _ClipViews(manifest_path, (split, fold), views, seed=augmented)
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
     chosen = range(first, len(dataset)) if numbers is None else numbers
-    order = Order(len(dataset), batch_size, chosen=chosen)
+    order = Order(len(dataset), batch_size * shard[1], rank=shard, chosen=chosen)
     return Loader(dataset, _queue(recipe, dataset, min(batch_size, len(dataset))), order)
 
 
@@ -197,6 +205,11 @@ def _queue(recipe: Recipe, dataset: _ClipViews, clips: int) -> Queue:
     """Returns the queue for batches of so many clips in this process."""
     training = recipe.training
     return fitted(training.workers, training.queue_gb, clips * clip_bytes(dataset.views, recipe.logmel))
+
+
+def _shuffled(store: ClipStore, recipe: Recipe) -> Permutation:
+    window = recipe.training.shuffle_window
+    return among_windows(places_of(store.manifest.rows["digest"].tolist()), window) if window else among_all(len(store))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -253,7 +266,7 @@ class _ClipViews(Dataset[Sample]):
     ):
         whole = manifest.read_manifest(manifest_path)
         self.views, self.seed, self.store = views, seed, open_rows(whole, *chosen)
-        self.ids = list(self.store.ids)
+        self.ids = self.store.ids
         labels = whole.rows["label"].unique().tolist()
         self.classes: list[str] = classes_of(labels).tolist()
         self.several = several(labels)

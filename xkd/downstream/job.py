@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,8 +23,10 @@ from xkd.models.head import ProjectionHead
 from xkd.params import canonical
 from xkd.progress import track
 from xkd.recipe import Recipe
-from xkd.settings import FrozenSettings, Settings, Task
+from xkd.settings import FrozenSettings, Settings, Task, Training
 from xkd.settings.base import plugin_files
+from xkd.training.distributed import ALONE, TrainingGroup
+from xkd.training.recorder import CurveRow
 
 Settings_co = TypeVar("Settings_co", bound=Settings, covariant=True)
 
@@ -43,6 +45,11 @@ class EvaluationJob(Generic[Settings_co]):
         settings: of the task's protocol.
         batch_size: clips per forward pass.
         precision: of frozen encoders.
+        checkpoints: where a protocol keeps what an interrupted evaluation goes on from.
+        resume: what to do with a checkpoint of other settings, data or code, see `xkd.training.checkpoint.unfinished`.
+        saving: how often checkpoints are written.
+        group: the processes of this job; more than one for protocols that `shares_batches` alone.
+        curves: of what was trained, by fold a row for each epoch, for tracking.
     """
 
     encoders: dict[Key, Encoder]
@@ -57,6 +64,11 @@ class EvaluationJob(Generic[Settings_co]):
     settings: Settings_co
     batch_size: int
     precision: str = "float32"
+    checkpoints: Path = runs.CHECKPOINTS
+    resume: str = "same"
+    saving: Training = Training()
+    group: TrainingGroup = ALONE
+    curves: dict[str | None, list[CurveRow]] = field(default_factory=dict)
 
     @property
     def folds(self) -> tuple[str | None, ...]:
@@ -100,21 +112,20 @@ class EvaluationJob(Generic[Settings_co]):
         def batches_from(first: int, keys: list[Key]) -> Iterator[Batch]:
             return track(self.loader(sorted({modality for _, modality in keys}), split, first, augmented), title)
 
-        origins = {key: self._origin(key, augmented) for key in networks}
-        folder = self._folder(split, augmented)
+        origins = {key: self.origin(key, augmented) for key in networks}
+        folder = self.folder(split, augmented)
         return stored(folder, networks, origins, self.rows(split), batches_from, self.precision)
 
-    def frozen_views(self: EvaluationJob[FrozenSettings]) -> Iterator[ClipOutputs]:
-        """Yields the features that the task needs: those of training clips, pass by pass, then those of test clips."""
+    @property
+    def passes(self) -> list[tuple[str | None, int | None]]:
+        """Split, and number of the augmented view, of each pass over clips for features; that of test clips is last."""
         train, test = (None, None) if self.task.folds else ("train", "test")
-        several = self.task.train_clips > 1
-        for number in range(self.task.train_clips):
-            yield self.features(train, augmented=number if several else None)
-        yield self.features(test)
+        augmented = range(self.task.train_clips) if self.task.train_clips > 1 else [None]
+        return [*((train, number) for number in augmented), (test, None)]
 
     def frozen_folds(self: EvaluationJob[FrozenSettings]) -> Iterator[tuple[str | None, ClipOutputs, ClipOutputs]]:
         """Yields each fold with features of its training and its test clips; they are extracted once for all folds."""
-        *train, test = self.frozen_views()
+        *train, test = (self.features(*one) for one in self.passes)
         for fold in self.folds:
             yield fold, train[0].take(self.ids("train", fold), *train[1:]), test.take(self.ids("test", fold))
 
@@ -122,7 +133,7 @@ class EvaluationJob(Generic[Settings_co]):
     def fits(self: EvaluationJob[FrozenSettings]) -> KeptFits:
         """Classifiers that are fitted already; they are kept until the evaluation is written."""
         decisive = {
-            "features": [self._origin(key, None) for key in sorted(self.encoders)],
+            "features": [self.origin(key, None) for key in sorted(self.encoders)],
             "task": self.task.model_dump(mode="json", exclude={"ablations", "dataset", "changes"}),
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
@@ -137,7 +148,7 @@ class EvaluationJob(Generic[Settings_co]):
         views = track(self.loader([modality for _, modality in networks], split), f"{split or 'all'} clips")
         return extract(networks, views, self.rows(split)).take(self.ids("test", fold))
 
-    def _origin(self, key: Key, augmented: int | None) -> dict[str, Any]:
+    def origin(self, key: Key, augmented: int | None) -> dict[str, Any]:
         """Returns all that decides the features of an encoder."""
         groups = self.recipe.model_dump(mode="json", include={"clips", "logmel", "views"})
         return {
@@ -156,7 +167,7 @@ class EvaluationJob(Generic[Settings_co]):
     def _weight_hashes(self) -> dict[Key, str]:
         return {key: sha256(path) for key, path in self.weights.items()}
 
-    def _folder(self, split: str | None, augmented: int | None) -> Path:
+    def folder(self, split: str | None, augmented: int | None) -> Path:
         """Returns where features of these views lie: tasks of equal views share it, and no others do."""
         shown = {"task": self.task.views, "clips": self.task.clips, "crops": self.task.crops, "augmented": augmented}
         return self._of_run / f"{self.dataset}-{split or 'all'}-{_short_hash(shown)}"

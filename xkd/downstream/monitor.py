@@ -23,6 +23,7 @@ from xkd.training.random_state import random_state, set_random_state
 if TYPE_CHECKING:
     from xkd.data.manifest import Manifest
     from xkd.training.loop import Trainer
+    from xkd.training.pretraining import Pretraining
 
 CLIPS = {"train": 2000, "test": 1000}  # a probe embeds so many of a split at most
 PREFIX = "knn_"  # of its columns
@@ -41,9 +42,10 @@ class Probe:
         folder: where `training.keep_encoders` keeps the encoders of each probe.
     """
 
-    def __init__(self, trainer: Trainer, data: Manifest, seed: int, folder: Path) -> None:
+    def __init__(self, trainer: Trainer[Pretraining], data: Manifest, seed: int, folder: Path) -> None:
         self.trainer, self.data, self.seed, self.folder = trainer, data, seed, folder
-        self.every = trainer.recipe.training.probe_epochs
+        self.recipe, self.networks = trainer.learner.recipe, trainer.learner.networks
+        self.every = self.recipe.training.probe_epochs
         self.picked = {split: _picked(data, split, most) for split, most in CLIPS.items()} if self.every else {}
         self.classes = len(classes_of(label for _, label in self.picked["train"])) if self.every else 0
         if self.every and not self._labelled:
@@ -58,17 +60,17 @@ class Probe:
         if not self.every or epochs % self.every:
             return {}
         draws = random_state()
-        self.trainer.networks.eval()
+        self.networks.eval()
         try:
-            if self.trainer.recipe.training.keep_encoders:
+            if self.recipe.training.keep_encoders:
                 folder = self.folder / f"epoch{epochs:04}"
-                save_encoders(self.trainer.networks, self.trainer.recipe, self.seed, folder)
+                save_encoders(self.networks, self.recipe, self.seed, folder)
             return self._accuracies() if self._labelled else {}
         except (UserError, OSError) as error:
             _warn(f"epoch {epochs}: no kNN probe: {error}")
             return {}
         finally:
-            self.trainer.networks.train()
+            self.networks.train()
             set_random_state(draws)
 
     @property
@@ -87,12 +89,12 @@ class Probe:
     @torch.no_grad()  # not inference mode, which would mark what networks keep for later
     def _features(self, split: str) -> dict[Key, np.ndarray]:
         """Returns mean features (clips, D) of each encoder."""
-        networks, recipe = self.trainer.networks, self.trainer.recipe
+        networks = self.networks
         encoders = {("student", m): encoder for m, encoder in networks.students.items()}
         encoders |= {("teacher", m): encoder for m, encoder in networks.teachers.items()}
         found: dict[Key, list[np.ndarray]] = {key: [] for key in encoders}
         modalities, numbers = tuple(networks.students), [number for number, _ in self.picked[split]]
-        for batch in eval_loader(recipe, self.data.path, split, EMBEDDED_AT_ONCE, modalities, numbers=numbers):
+        for batch in eval_loader(self.recipe, self.data.path, split, EMBEDDED_AT_ONCE, modalities, numbers=numbers):
             for (owner, modality), encoder in encoders.items():
                 with self.trainer.update.autocast():
                     features = encoder.features(batch.views[modality][0].to(self.trainer.device))
@@ -121,7 +123,7 @@ def _accuracy(known: np.ndarray, labels: np.ndarray, asked: np.ndarray, truth: n
 class CollapseWatch:
     """Warns of teachers and students that collapse, once of each."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer[Pretraining]) -> None:
         self.trainer = trainer
         self._every = max(1, total_steps(trainer) // LOOKS)
         self._known: set[tuple[str, str]] = set()
@@ -140,15 +142,15 @@ class CollapseWatch:
         return {f"{verdict} at step, {owner}": alarm.step for alarm in new for verdict, owner in [alarm.about]}
 
 
-def alarms_of(trainer: Trainer) -> list[Alarm]:
+def alarms_of(trainer: Trainer[Pretraining]) -> list[Alarm]:
     """Returns the alarms of a run so far."""
-    logits, columns = trainer.recipe.model.head.out, trainer.objective.columns
+    logits, columns = trainer.learner.recipe.model.head.out, trainer.learner.objective.columns
     return alarms(trainer.recorder.rows(), columns, logits, total_steps(trainer))
 
 
-def total_steps(trainer: Trainer) -> int:
+def total_steps(trainer: Trainer[Pretraining]) -> int:
     """Returns the number of steps of the whole run."""
-    return len(trainer.loader) * trainer.recipe.training.epochs
+    return len(trainer.loader) * trainer.settings.epochs
 
 
 def _warn(line: str) -> None:

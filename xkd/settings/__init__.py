@@ -14,6 +14,7 @@ from xkd.settings.data import Clips as Clips
 from xkd.settings.data import Dataset as Dataset
 from xkd.settings.data import Limits as Limits
 from xkd.settings.data import LogMel as LogMel
+from xkd.settings.data import ShardSettings as ShardSettings
 from xkd.settings.evaluation import Evaluate as Evaluate
 from xkd.settings.evaluation import Finetune as Finetune
 from xkd.settings.evaluation import FrozenSettings as FrozenSettings
@@ -32,6 +33,7 @@ from xkd.settings.params import Params as Params
 from xkd.settings.params import Report as Report
 from xkd.settings.resources import Request as Request
 from xkd.settings.resources import TrainingRequest as TrainingRequest
+from xkd.settings.training import Execution as Execution
 from xkd.settings.training import Training as Training
 from xkd.settings.views import AudioView as AudioView
 from xkd.settings.views import VideoView as VideoView
