@@ -209,10 +209,8 @@ def task_settings(wildcards) -> str:
 
 def feature_settings(wildcards) -> str:
     """Returns the settings that decide the features of a task."""
-    task = SETTINGS.tasks[wildcards.task].model_dump(
-        mode="json",
-        include={"modalities", "folds", "clips", "crops", "train_clips", "views"},
-    )
+    shown = {"modalities", "folds", "clips", "crops", "train_clips", "views"}
+    task = SETTINGS.tasks[wildcards.task].model_dump(mode="json", include=shown)
     encoders = protocol(SETTINGS, wildcards.task, PARAMS).encoders
     return canonical(
         {"task": task, "encoders": encoders, "precision": SETTINGS.evaluate.precision}
