@@ -36,12 +36,9 @@ def test_new_code_trains_no_protected_run_again_and_may_be_accepted(tmp_path):
     assert "seed0/metrics.json" in refused.stdout + refused.stderr
 
     assert project.call("chmod", "-R", "u+w", "runs").returncode == 0
-    assert project.planned() == sorted(["pretrain xkd 0", *ROW])
     assert project.snakemake("--touch", "--until", "pretrain").returncode == 0
     assert not weights.stat().st_mode & 0o222, "protected again"
     assert project.planned() == ROW, "new code trains nothing, and evaluates what is there"
     assert project.snakemake("--touch").returncode == 0
     assert project.planned() == [], "all results were accepted"
     assert weights.read_text() == trained
-    project.edit("xkd/downstream/knn.py", "import", "import colorsys\nimport")
-    assert project.run("snakemake") == ROW, "code of another stage reruns that"
