@@ -170,7 +170,7 @@ def test_paper_preset_is_the_released_setting():
     for group, model in (("clips", Clips), ("logmel", LogMel), ("views", Views)):
         assert getattr(paper, group) == model()
     assert (paper.model, paper.objective) == (Model(), ObjectiveSettings())
-    machine = {"precision", "workers"}
+    machine = {"precision", "workers", "probe_epochs"}
     assert paper.training.model_dump(exclude=machine) == Training().model_dump(exclude=machine)
     mas = params.recipe(paper, "xkd_mas")
     assert (mas.model.share, mas.views.local_views, mas.objective.temperature_warmup_epochs) == ("students", 3, 30)

@@ -34,6 +34,9 @@ class TrainingRequest(GpuRequest):
     processes: Size | None = Field(
         None, description="training processes per node, which share each batch; by default one per GPU, at least one"
     )
+    protect: bool = Field(
+        False, description="write-protect finished runs: what would train them again is refused (docs/long-runs.md)"
+    )
 
     @property
     def processes_per_node(self) -> int:
