@@ -59,6 +59,17 @@ def test_classes_are_the_sorted_labels_of_the_whole_manifest():
     assert loader.train_loader(augmented(), "m", seed=0).classes == ["0", "1", "2", "3"]
 
 
+def test_clips_of_several_labels_have_a_number_for_each_class(clips, monkeypatch):
+    clips.labels = ["b;a" if number % 2 else "c" for number in range(10)]
+    rows = pd.DataFrame({"label": [*clips.labels, "d"]})
+    monkeypatch.setattr(loader.manifest, "read_manifest", lambda path: SimpleNamespace(rows=rows))
+    batches = loader.train_loader(augmented(), "m", seed=0)
+    assert batches.classes == ["a", "b", "c", "d"]
+    has = {"b;a": [1, 1, 0, 0], "c": [0, 0, 1, 0]}
+    for batch in batches:
+        assert batch.labels.tolist() == [has[clips.labels[clips.ids.index(clip)]] for clip in batch.ids]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_manifest_is_read_once(monkeypatch, workers):
     read, reads = loader.manifest.read_manifest, []

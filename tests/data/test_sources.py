@@ -263,6 +263,15 @@ def test_limit_takes_the_same_clips_whatever_else_is_listed(sites, tmp_path):
     assert kept["id"].tolist() == [id for id in limited(rows.iloc[::-1], 1)["id"]][::-1]
 
 
+def test_limit_counts_each_of_a_clips_labels():
+    """The rare labels all come with "speech"; taking clips of speech alone first would add three clips for nothing."""
+    alone, rare = [f"speech{i}" for i in range(9)], [f"rare{i}" for i in range(3)]
+    labels = [*["speech"] * 9, *(f"speech;{name}" for name in rare)]
+    rows = pd.DataFrame({"id": [*alone, *rare], "split": "train", "label": labels})
+    assert limited(rows, 3)["id"].tolist() == rare
+    assert len(limited(rows, 5)) == 5
+
+
 def test_inspect_shows_counts_faults_and_pictures(sites, tmp_path, monkeypatch, capsys):
     site, _ = sites["kinetics400"]
     params = settings(kinetics400={"kind": "kinetics400", "source": str(site)})

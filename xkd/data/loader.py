@@ -12,19 +12,21 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
 from xkd.data.clips import open_rows
+from xkd.data.labels import classes_of, numbers_of, several
+from xkd.data.order import Order, among_all
+from xkd.data.queue import SHARED_MEMORY, Queue, clip_bytes, fitted
 from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.modalities.base import clip_generator
 from xkd.recipe import Recipe
 
-SHARED_MEMORY = "/dev/shm"
-Sample = tuple[str, int, ClipViews | Cuts]  # id, label, views or cuts of a clip
+Sample = tuple[str, int | Tensor, ClipViews | Cuts]  # id, label or labels, views or cuts of a clip
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Batch:
     Between worker and device, where `training.augment` says so, the views are cuts that still wait for their `draws`.
 
     Attributes:
-        labels: (B,), they index `loader.classes`.
+        labels: (B,) class numbers, which index `loader.classes`; where clips have several labels (B, classes) floats, 1
+            for each label of a clip.
         views: of each modality that was asked for, global first: (B, 3, T, H, W) or (B, 1, n_mels, frames).
     """
 
@@ -63,20 +66,20 @@ class Loader:
     """Iterates over `Batch`es of one epoch; `len()` is their number in a whole epoch.
 
     Attributes:
-        classes: sorted label strings of the whole manifest; a label is its index here.
+        classes: sorted labels of the whole manifest; a class number is an index here.
         ids: clip ids in manifest order.
     """
 
-    def __init__(self, dataset: _ClipViews, workers: int, order: _Order):
+    def __init__(self, dataset: _ClipViews, queue: Queue, order: Order):
         self.classes, self.ids = dataset.classes, dataset.ids
         self._views, self._order = dataset.views, order
         self._loader = DataLoader(
             dataset,
             batch_sampler=order,
-            num_workers=workers,
+            num_workers=queue.workers,
             worker_init_fn=_obey_parent_alone,
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
+            persistent_workers=queue.workers > 0,
+            prefetch_factor=queue.ahead or None,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )
@@ -144,7 +147,8 @@ def train_loader(
             f"training.batch_size: {size} clips cannot be shared equally by {shard[1]} processes; "
             "change it, or start another number of them"
         )
-    return Loader(dataset, recipe.training.workers, _Order(len(dataset), size, seed, True, shard))
+    queue = _queue(recipe, dataset, size // shard[1])
+    return Loader(dataset, queue, Order(len(dataset), size, seed, among_all(len(dataset)), shard))
 
 
 def eval_loader(
@@ -176,8 +180,14 @@ def eval_loader(
         dataset = _ClipViews(manifest_path, (split, None), views, seed=augmented)
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
-    order = _Order(len(dataset), batch_size, seed=0, shuffle=False, begin=first)
-    return Loader(dataset, recipe.training.workers, order)
+    order = Order(len(dataset), batch_size, begin=first)
+    return Loader(dataset, _queue(recipe, dataset, min(batch_size, len(dataset))), order)
+
+
+def _queue(recipe: Recipe, dataset: _ClipViews, clips: int) -> Queue:
+    """Returns the queue for batches of so many clips in this process."""
+    training = recipe.training
+    return fitted(training.workers, training.queue_gb, clips * clip_bytes(dataset.views, recipe.logmel))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -188,7 +198,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         m: [default_collate(list(of)) for of in zip(*(view[m] for view in views), strict=True)] for m in views[0]
     }
     draws = torch.stack([clip.draws for clip in clips]) if isinstance(clips[0], Cuts) else None
-    return Batch(list(ids), torch.tensor(labels), stacked, draws)
+    return Batch(list(ids), default_collate(list(labels)), stacked, draws)
 
 
 def _of_the_machine(message: str) -> str | None:
@@ -235,9 +245,10 @@ class _ClipViews(Dataset[Sample]):
         whole = manifest.read_manifest(manifest_path)
         self.views, self.seed, self.store = views, seed, open_rows(whole, *chosen)
         self.ids = list(self.store.ids)
-        self.classes = sorted(set(whole.rows["label"].astype(str)))
-        numbers = {label: number for number, label in enumerate(self.classes)}
-        self.labels = [numbers[str(label)] for label in self.store.labels]
+        labels = whole.rows["label"].unique().tolist()
+        self.classes: list[str] = classes_of(labels).tolist()
+        self.several = several(labels)
+        self._numbers = {label: number for number, label in enumerate(self.classes)}
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -246,44 +257,16 @@ class _ClipViews(Dataset[Sample]):
         epoch, index = key
         if get_worker_info() is not None:
             keep_freed_memory()
-        return self.ids[index], self.labels[index], self._seen(epoch, index)
+        return self.ids[index], self._target(index), self._seen(epoch, index)
+
+    def _target(self, index: int) -> int | Tensor:
+        numbers = numbers_of(self.store.labels[index], self._numbers)
+        if not self.several:
+            return numbers[0]
+        return torch.zeros(len(self.classes)).index_fill_(0, torch.tensor(numbers), 1.0)
 
     def _seen(self, epoch: int, index: int) -> ClipViews | Cuts:
         if isinstance(self.views, EvalViews):
             return self.views(self.store, index)
         generator = clip_generator(self.seed, epoch, self.ids[index])
         return (self.views.cut if self.views.on_device else self.views)(self.store, index, generator)
-
-
-class _Order(Sampler[list[tuple[int, int]]]):
-    """Lists batches of keys (epoch, index) of one epoch, so that workers learn the epoch with each clip.
-
-    Args:
-        clips: number of clips.
-        batch: clips of a batch, over all ranks.
-        seed: of the order.
-        shuffle: a new order each epoch, and full batches only.
-        shard: rank and number of ranks; each rank gets an equal share of every batch, clips that follow each other.
-        begin: number of clips to leave out at the beginning; for orders that are not shuffled.
-    """
-
-    def __init__(
-        self, clips: int, batch: int, seed: int, shuffle: bool, shard: tuple[int, int] = (0, 1), begin: int = 0
-    ):
-        self.clips, self.batch, self.seed, self.shuffle, self.shard = clips, batch, seed, shuffle, shard
-        self.epoch, self.first, self.begin = 0, 0, begin
-
-    def __len__(self) -> int:
-        return self.clips // self.batch if self.shuffle else -(-(self.clips - self.begin) // self.batch)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order: Sequence[int]
-        if self.shuffle:
-            order = torch.randperm(self.clips, generator=clip_generator(self.seed, self.epoch, "order")).tolist()
-        else:
-            order = range(self.begin, self.clips)
-        epoch, (rank, ranks) = self.epoch, self.shard
-        share = self.batch // ranks
-        for number in range(self.first, len(self)):
-            start = number * self.batch + rank * share
-            yield [(epoch, index) for index in order[start : start + share]]

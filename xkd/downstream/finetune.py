@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xkd.data.labels import classes_of
 from xkd.data.loader import Loader, train_loader
 from xkd.downstream.features import device
 from xkd.downstream.finetune_augment import augment, mix
 from xkd.downstream.job import EvaluationJob
-from xkd.downstream.labels import classes_of, several, targets
 from xkd.downstream.probes import clip_scores
 from xkd.downstream.scores import Judged
 from xkd.errors import UserError
@@ -38,7 +38,7 @@ def finetune_encoders(job: EvaluationJob[Finetune]) -> Iterator[Judged]:
         )
         models = finetune(encoders, loader, job.settings, job.seed)
         test = job.outputs({(owners[modality], modality): model for modality, model in models.items()}, fold)
-        classes = class_names(loader.classes)
+        classes = np.array(loader.classes)
         trained = job.manifest.split("train", fold).rows["label"].to_numpy(str)
         known = np.isin(classes, classes_of(trained))  # outputs of other labels were never trained
         scores = [
@@ -89,17 +89,13 @@ def finetune(encoders: dict[str, Encoder], loader: Loader, settings: Finetune, s
         seed: of the heads' starting weights, augmentation and dropout.
 
     Returns:
-        Classifiers in evaluation mode; outputs in the order of `class_names(loader.classes)`.
+        Classifiers in evaluation mode; outputs in the order of `loader.classes`.
 
     Raises:
         UserError: the loss is no longer finite.
     """
-    names = np.array(loader.classes)
-    classes = class_names(loader.classes)
-    # One row per label of the loader, which may name several classes.
-    table = torch.from_numpy(targets(names, classes)).float().to(device())
     models = {
-        m: Classifier(e, len(classes), seed, settings.dropout, settings.unit_features).to(device()).train()
+        m: Classifier(e, len(loader.classes), seed, settings.dropout, settings.unit_features).to(device()).train()
         for m, e in encoders.items()
     }
     optimisers = {m: make_optimiser(model, settings) for m, model in models.items()}
@@ -113,24 +109,18 @@ def finetune(encoders: dict[str, Encoder], loader: Loader, settings: Finetune, s
                 view, label = batch.views[modality][0].to(device()), batch.labels.to(device())
                 with torch.random.fork_rng(devices=[]):
                     torch.manual_seed((seed << 32) + 2 * step + number)
-                    loss = _loss(model, augment(view, modality, settings), label, table, settings)
+                    loss = _loss(model, augment(view, modality, settings), label, settings)
                     _update(optimisers[modality], loss, float(rate))
     return {m: model.eval() for m, model in models.items()}
 
 
-def class_names(labels: Sequence[str]) -> np.ndarray:
-    """Returns the names of a classifier's outputs: the labels, or each of those that they join."""
-    names = np.array(labels)
-    return classes_of(names) if several(names) else names
-
-
-def _loss(model: Classifier, view: Tensor, label: Tensor, table: Tensor, settings: Finetune) -> Tensor:
+def _loss(model: Classifier, view: Tensor, label: Tensor, settings: Finetune) -> Tensor:
     """Computes cross-entropy, or binary cross-entropy per class where clips have several labels."""
-    if (table.sum(1) > 1).any():
-        view, target = mix(view, table[label], settings)
+    if label.is_floating_point():
+        view, target = mix(view, label, settings)
         return F.binary_cross_entropy_with_logits(model(view), target)
     if settings.mixup or settings.cutmix:
-        view, target = mix(view, table[label], settings)
+        view, target = mix(view, F.one_hot(label, model.head.out_features).float(), settings)
         return F.cross_entropy(model(view), target, label_smoothing=settings.label_smoothing)
     return F.cross_entropy(model(view), label, label_smoothing=settings.label_smoothing)
 

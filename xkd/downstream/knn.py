@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-from xkd.downstream.labels import classes_of, several, targets
+from xkd.data.labels import classes_of, several
+from xkd.downstream.labels import targets
 
 
 def classify(train: np.ndarray, labels: np.ndarray, test: np.ndarray, neighbours: int) -> tuple[np.ndarray, np.ndarray]:

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xkd.data.labels import classes_of, several
 from xkd.downstream.features import device
 from xkd.downstream.job import EvaluationJob
-from xkd.downstream.labels import classes_of, several, targets
+from xkd.downstream.labels import targets
 from xkd.downstream.probes import ProbeInput, probed
 from xkd.downstream.scores import Judged, Scores
 from xkd.errors import UserError

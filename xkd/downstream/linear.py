@@ -13,9 +13,10 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
+from xkd.data.labels import classes_of, several
 from xkd.downstream import knn, notes
 from xkd.downstream.job import EvaluationJob
-from xkd.downstream.labels import classes_of, several, targets
+from xkd.downstream.labels import targets
 from xkd.downstream.probes import ProbeInput, probed
 from xkd.downstream.scores import Judged, Scores, mean_average_precision
 from xkd.errors import UserError

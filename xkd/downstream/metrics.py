@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import average_precision_score
 
+from xkd.data.labels import classes_of, several
 from xkd.downstream.features import ClipOutputs
-from xkd.downstream.labels import classes_of, several
 from xkd.downstream.scores import Retrieved, Scores
 
 RESAMPLES = 1000

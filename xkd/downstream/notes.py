@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 
+from xkd.data.labels import classes_of, several
 from xkd.data.listing import LABEL_SEPARATOR
-from xkd.downstream.labels import classes_of, several
 
 NAMED = 5  # labels that a sentence names
 RECALL = 10  # length of the longest list of retrieved clips

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from sklearn.preprocessing import normalize
 
+from xkd.data.labels import several
 from xkd.downstream.features import ClipOutputs, Key
 from xkd.downstream.job import EvaluationJob
-from xkd.downstream.labels import several
 from xkd.downstream.scores import Judged, Scores
 from xkd.progress import track
 from xkd.protocols import Column

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.preprocessing import normalize
 
-from xkd.downstream.labels import classes_of, targets
+from xkd.data.labels import classes_of
+from xkd.downstream.labels import targets
 
 QUERIES = 1024  # compared with the whole gallery at once: bounds memory
 Relevant = Callable[[slice], np.ndarray]  # for some queries, which clips (queries, clips) are relevant

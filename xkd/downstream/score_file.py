@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xkd.downstream.labels import classes_of
+from xkd.data.labels import classes_of
 from xkd.downstream.scores import Judged, Scores
 
 

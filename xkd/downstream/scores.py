@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn.metrics import average_precision_score
 
+from xkd.data.labels import classes_of, several
 from xkd.downstream.features import ClipOutputs
-from xkd.downstream.labels import classes_of, several, targets
+from xkd.downstream.labels import targets
 from xkd.protocols import Column
 
 

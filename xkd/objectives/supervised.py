@@ -16,7 +16,10 @@ from xkd.objectives.term import Outputs, RunSizes, Term, Values
 
 @registry.terms.register("supervised")
 class Supervised(Term):
-    """Cross-entropy of a linear layer on each modality's mean patch token of the unmasked global view."""
+    """Cross-entropy of a linear layer on each modality's mean patch token of the unmasked global view.
+
+    Where clips have several labels it is the binary cross-entropy of each class, averaged over classes.
+    """
 
     columns = each(MODALITIES, LoggedColumn("cross_entropy_{}", "cross-entropy of labels, {}"))
     masks = False
@@ -29,10 +32,12 @@ class Supervised(Term):
             nn.init.zeros_(classifier.bias)
 
     def forward(self, outputs: Outputs) -> Values:
-        assert outputs.labels_B is not None
+        labels = outputs.labels_B
+        assert labels is not None
+        cross_entropy = F.binary_cross_entropy_with_logits if labels.is_floating_point() else F.cross_entropy
         return Values(
             {
-                f"cross_entropy_{m}": F.cross_entropy(classifier(outputs.features_BD[m]), outputs.labels_B)
+                f"cross_entropy_{m}": cross_entropy(classifier(outputs.features_BD[m]), labels)
                 for m, classifier in self.classifiers.items()
             }
         )

@@ -42,7 +42,7 @@ class Outputs:
         student_RK: logits of the student's head, one block of B rows per view, the global view first.
         teacher_BK: logits of the teacher's head, without gradient.
         temperatures: of each modality's teacher.
-        labels_B: class numbers of this part's clips.
+        labels_B: class numbers of this part's clips; (B, classes) floats where clips have several labels.
     """
 
     patches_BNP: dict[str, Tensor] = field(default_factory=dict)

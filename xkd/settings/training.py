@@ -16,7 +16,14 @@ class Training(Settings):
         HOW: keys that say how a run is executed, and not what it computes: changing one refuses and repeats nothing.
     """
 
-    HOW: ClassVar = ("accumulate", "checkpoint_activations", "workers", "checkpoint_epochs", "checkpoint_minutes")
+    HOW: ClassVar = (
+        "accumulate",
+        "checkpoint_activations",
+        "workers",
+        "queue_gb",
+        "checkpoint_epochs",
+        "checkpoint_minutes",
+    )
 
     mode: Literal["pretrain", "supervised", "none"] = Field(
         "pretrain", description="none: no training, of random weights (a yardstick) or of given ones"
@@ -46,6 +53,13 @@ class Training(Settings):
     )
     compile: bool = Field(False, description="torch.compile of the transformer blocks; the first steps take minutes")
     workers: Few = Field(0, description="loader processes of each training process; 0 loads in the training process")
+    queue_gb: float = Field(
+        32.0,
+        gt=0,
+        le=1e6,
+        description="memory in GB for batches that wait, of all training processes on a machine; fewer wait, and fewer "
+        "loader processes start, where they do not fit",
+    )
     augment: Literal["cpu", "device"] = Field(
         "cpu",
         description="cpu: the loader's workers do it all; device: they cut and resize, and the GPU jitters, blurs and "

@@ -28,7 +28,7 @@ class Inputs:
         views: per modality the global view, then the local views, B rows each.
         ranks: per modality a (B, N) order of the global view's patches; the lowest stay visible; all do if empty.
         temperatures: of each modality's teacher.
-        labels_B: class numbers, for training with labels.
+        labels_B: class numbers, for training with labels; (B, classes) floats where clips have several.
     """
 
     views: ViewTensors

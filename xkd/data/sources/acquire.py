@@ -107,20 +107,24 @@ def roots_of(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
 def limited(table: pd.DataFrame, limit: int | None) -> pd.DataFrame:
     """Keeps at most `limit` clips per label, split and fold: those whose ids have the smallest hashes, in their order.
 
-    A clip of several labels is taken while any of them still has room.
+    Clips of several labels are taken for the rarest label first, and count for all of them, so that a frequent one gets
+    more than `limit` only with rarer ones.
     """
     if limit is None:
         return table
     folds = table["fold"] if "fold" in table else [""] * len(table)
     rows = list(zip(table["id"], table["label"], table["split"], folds, strict=True))
-    taken: Counter[tuple[str, ...]] = Counter()
-    chosen = []
+    keys = [[(label, *group) for label in labels.split(LABEL_SEPARATOR)] for _, labels, *group in rows]
+    clips: dict[tuple[str, ...], list[int]] = {}
     for i in sorted(range(len(rows)), key=lambda i: hashlib.sha256(rows[i][0].encode()).digest()):
-        _, labels, *group = rows[i]
-        keys = [(label, *group) for label in labels.split(LABEL_SEPARATOR)]
-        if any(taken[key] < limit for key in keys):
-            chosen.append(i)
-            taken.update(keys)
+        for key in keys[i]:
+            clips.setdefault(key, []).append(i)
+    taken: Counter[tuple[str, ...]] = Counter()
+    chosen: set[int] = set()
+    for key in sorted(clips, key=lambda key: (len(clips[key]), key)):
+        more = [i for i in clips[key] if i not in chosen][: max(limit - taken[key], 0)]
+        chosen.update(more)
+        taken.update(one for i in more for one in keys[i])
     return table.iloc[sorted(chosen)].reset_index(drop=True)
 
 

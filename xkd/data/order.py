@@ -1,0 +1,80 @@
+"""The order in which clips are read: at random among all of them, or among those of a few shards at a time.
+
+An order depends on (seed, epoch) and nothing else: not on ranks, workers or where an epoch begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import Sampler
+
+from xkd.modalities.base import clip_generator
+
+Permutation = Callable[[torch.Generator], np.ndarray]  # draws the numbers of all clips in a new order
+
+
+class Order(Sampler[list[tuple[int, int]]]):
+    """Lists batches of keys (epoch, index) of one epoch, so that workers learn the epoch with each clip.
+
+    Args:
+        clips: number of clips.
+        batch: clips of a batch, over all ranks.
+        seed: of the order.
+        shuffled: draws a new order for each epoch, of full batches only; None: all clips as they are numbered.
+        rank: rank and number of ranks; each gets an equal share of every batch, clips that follow each other.
+        begin: number of clips to leave out at the beginning; for orders that are not shuffled.
+
+    Attributes:
+        epoch, first: which epoch comes next, and its first batch.
+    """
+
+    def __init__(
+        self,
+        clips: int,
+        batch: int,
+        seed: int = 0,
+        shuffled: Permutation | None = None,
+        rank: tuple[int, int] = (0, 1),
+        begin: int = 0,
+    ):
+        self.clips, self.batch, self.seed, self.shuffled, self.rank = clips, batch, seed, shuffled, rank
+        self.epoch, self.first, self.begin = 0, 0, begin
+
+    def __len__(self) -> int:
+        return self.clips // self.batch if self.shuffled else -(-(self.clips - self.begin) // self.batch)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        if self.shuffled:
+            order = self.shuffled(clip_generator(self.seed, self.epoch, "order"))
+        else:
+            order = np.arange(self.begin, self.clips)
+        epoch, (rank, ranks) = self.epoch, self.rank
+        share = self.batch // ranks
+        for number in range(self.first, len(self)):
+            start = number * self.batch + rank * share
+            yield [(epoch, index) for index in order[start : start + share].tolist()]
+
+
+def among_all(clips: int) -> Permutation:
+    """Shuffles all clips."""
+    return lambda generator: torch.randperm(clips, generator=generator).numpy()
+
+
+def among_shards(shard_of: np.ndarray, window: int) -> Permutation:
+    """Shuffles the shards, then the clips of each `window` shards that follow each other.
+
+    Args:
+        shard_of: (clips,) the shard of each clip.
+        window: shards that are read at a time.
+    """
+    shards, shard_of = np.unique(shard_of, return_inverse=True)
+
+    def permutation(generator: torch.Generator) -> np.ndarray:
+        place = torch.randperm(len(shards), generator=generator).numpy()[shard_of] // window
+        shuffled = torch.randperm(len(shard_of), generator=generator).numpy()
+        return shuffled[np.argsort(place[shuffled], kind="stable")]
+
+    return permutation
