@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 import torch
 from torch import nn
 
+from xkd.models.encoder import ModalityShape
 from xkd.models.networks import Networks
 from xkd.plan.counting import block_bytes, kept_bytes
 from xkd.plan.shapes import decoder_run, encoder_run, head_run, kept_count, teacher_run, view_shapes
 from xkd.recipe import Recipe
-from xkd.training.build import build_networks, modality_shapes, trainable_parameters
+from xkd.settings import Model
+from xkd.training.build import build_networks, modalities, modality_shapes, trainable_parameters
 from xkd.training.step import AUTOCAST
 
 FLOAT = 4  # bytes of a float32
@@ -37,11 +39,30 @@ class Memory:
         return total
 
 
-@lru_cache(maxsize=32)
+@dataclass(frozen=True)
+class _NetworkSizes:
+    """What decides the networks of a run: recipes that agree on it share them."""
+
+    modalities: tuple[str, ...]
+    shapes: tuple[ModalityShape, ...]
+    model: Model
+    reconstructed: tuple[str, ...]
+    has_teachers: bool
+    recipe: Recipe = field(compare=False)
+
+
 def networks_without_memory(recipe: Recipe) -> Networks:
     """Returns the run's networks on the meta device: shapes only."""
+    shapes = tuple(modality_shapes(recipe).values())
+    return _built(
+        _NetworkSizes(modalities(recipe), shapes, recipe.model, recipe.reconstructed, recipe.has_teachers, recipe)
+    )
+
+
+@lru_cache(maxsize=32)
+def _built(sizes: _NetworkSizes) -> Networks:
     with torch.device("meta"):
-        return build_networks(recipe, seed=0)
+        return build_networks(sizes.recipe, seed=0)
 
 
 def parameters(recipe: Recipe) -> dict[str, int]:
