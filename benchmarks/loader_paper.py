@@ -118,7 +118,8 @@ class Plain:
         first = int(place * (len(sound) - samples))
         power = self.mel(sound[None, first : first + samples] * audio.volume_gain(view, draw))[..., : view.frames]
         logmel = ((power + settings.floor).log() - settings.mean) / settings.std
-        return audio.resized_crop_logmel(logmel[None], [draw])[0] if view.resized_crop else logmel
+        box = torch.tensor([[draw.height, draw.width, draw.row, draw.column]], dtype=torch.float64)
+        return audio.resized_crop_logmel(logmel[None], box)[0] if view.resized_crop else logmel
 
 
 def _prepared(settings: params.Params, folder: Path, films: int) -> tuple[list[Path], dict[str, ClipStore]]:

@@ -45,7 +45,8 @@ class OurStep:
 
     def __init__(self, networks: Networks, recipe: Recipe):
         training, chosen = recipe.training, recipe.objective
-        objective = run_objective(recipe, networks, classes=10).to(next(networks.parameters()).device).train()
+        with next(networks.parameters()).device:
+            objective = run_objective(recipe, networks, classes=10).train()
         optimiser = make_optimiser(objective, training.learning_rate, training.betas, training.weight_decay)
         self.update = Step(objective, optimiser, training.clip_gradient, training.precision)
         self.momentum = {m: training.ema[0] for m in networks.teachers}

@@ -143,6 +143,7 @@ RERUNS = {
     "data.contact_sheet": "table",
     "data.decode": "prepare pretrain evaluate table",
     "data.encode": "download prepare",
+    "data.feed": RUNS,
     "data.generate": "download",
     "data.labels": RUNS + " table",
     "data.loader": RUNS,

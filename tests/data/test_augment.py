@@ -22,7 +22,7 @@ def view(**changes) -> VideoView:
 
 
 def normalised(frames: torch.Tensor, settings: VideoView, draw: Draw) -> torch.Tensor:
-    return video.augment_frames(video.crop(frames, settings, draw)[None], settings, [draw])[0]
+    return video.augment_frames(video.crop(frames, settings, draw), settings, draw)
 
 
 def augmented(frames: torch.Tensor, settings: VideoView, draw: Draw) -> torch.Tensor:
@@ -201,12 +201,18 @@ def test_default_jitter_is_bit_equal_to_torchvision():
         assert torch.equal(normalised(noise(8), settings, draw), video.normalise(frame))
 
 
-def test_a_batch_gets_for_each_clip_what_it_would_get_alone():
-    settings = view(size=32, jitter=(0.4, 0.4, 0.4, 0.2), grey=0.3, blur=0.5)
-    clips, chosen = torch.stack([noise(3), noise(3).flip(0), noise(3).flip(-1), noise(3).flip(-2)] * 4), draws(16)
-    together = video.augment_frames(clips, settings, chosen)
-    for clip, draw, result in zip(clips, chosen, together, strict=True):
-        torch.testing.assert_close(result, video.augment_frames(clip[None], settings, [draw])[0], atol=1e-5, rtol=0)
+@pytest.mark.parametrize(
+    "jitter", [(0.4, 0.4, 0.4, 0.2), (0.2, 0.2, 0, 0), (0, 0, 0.4, 0), (0.3, 0, 0, 0.1), (0, 0, 0, 0.2), (0, 0, 0, 0)]
+)
+def test_a_batch_gets_for_each_clip_what_it_would_get_alone(jitter, monkeypatch):
+    settings = view(size=32, jitter=jitter, grey=0.3, blur=0.5)
+    clips, chosen = torch.stack([noise(3), noise(3).flip(0), noise(3).flip(-1), noise(3).flip(-2)] * 10), draws(40)
+    columns = Draw.split(draw_table(40, torch.Generator().manual_seed(0))[:, 0].double().unbind(1))
+    for values in (2**26, 40 * 3 * 32 * 32):  # all frames at once, one frame at a time
+        monkeypatch.setattr(video, "DEVICE_VALUES", values)
+        together = video.augment_batch(clips, settings, columns)
+        for clip, draw, result in zip(clips, chosen, together, strict=True):
+            torch.testing.assert_close(result, video.augment_frames(clip, settings, draw), atol=1e-5, rtol=0)
 
 
 def test_volume_gain_is_uniform_within_its_bounds():
@@ -216,21 +222,25 @@ def test_volume_gain_is_uniform_within_its_bounds():
     assert sum(gains) / 400 == pytest.approx(1, abs=0.02)
 
 
+def box(draw: Draw) -> torch.Tensor:
+    return torch.tensor([[draw.height, draw.width, draw.row, draw.column]], dtype=torch.float64)
+
+
 def test_logmel_crop_of_the_middle_box_is_the_identity():
     logmel = torch.randn(1, 40, 48, generator=torch.Generator().manual_seed(0))
     same = (1 - 0.6) / 0.9 + 1e-9  # a scale of 1 on both axes
-    draw = draws(1)[0]._replace(height=same, width=same, row=0.0, column=0.5)
-    torch.testing.assert_close(audio.resized_crop_logmel(logmel[None], [draw])[0], logmel, atol=1e-5, rtol=0)
+    box = torch.tensor([[same, same, 0.0, 0.5]], dtype=torch.float64)
+    torch.testing.assert_close(audio.resized_crop_logmel(logmel[None], box)[0], logmel, atol=1e-5, rtol=0)
 
 
 def test_logmel_crop_is_bicubic_interpolation_of_a_padded_canvas():
     logmels, chosen = torch.randn(12, 1, 80, 112, generator=torch.Generator().manual_seed(0)), draws(12)
-    cropped = audio.resized_crop_logmel(logmels, chosen)
+    cropped = audio.resized_crop_logmel(logmels, torch.cat([box(draw) for draw in chosen]))
     for logmel, draw, result in zip(logmels, chosen, cropped, strict=True):
         height, width = min(int((0.6 + 0.9 * draw.height) * 80), 80), min(int((0.6 + 0.9 * draw.width) * 112), 168)
         top, left = int(draw.row * (80 - height + 1)), int(draw.column * (168 - width + 1))
-        box = nnf.pad(logmel, (28, 28))[None, :, top : top + height, left : left + width]
-        expected = nnf.interpolate(box, size=(80, 112), mode="bicubic", align_corners=True)[0]
+        inside = nnf.pad(logmel, (28, 28))[None, :, top : top + height, left : left + width]
+        expected = nnf.interpolate(inside, size=(80, 112), mode="bicubic", align_corners=True)[0]
         torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
 
 
@@ -239,7 +249,7 @@ def test_logmel_crop_resizes_a_box_of_a_longer_canvas():
     ramp = torch.arange(1.0, bands + 1).view(1, -1, 1).expand(1, bands, steps)  # >= 1, so zeros are canvas
     saw_canvas = saw_inside = False
     for draw in draws(100):
-        crop = audio.resized_crop_logmel(ramp[None], [draw])[0]
+        crop = audio.resized_crop_logmel(ramp[None], box(draw))[0]
         assert crop.shape == ramp.shape
         height = min(int((0.6 + 0.9 * draw.height) * bands), bands)
         width = min(int((0.6 + 0.9 * draw.width) * steps), 72)

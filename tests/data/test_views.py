@@ -1,13 +1,17 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from clip_fakes import ENVELOPE, FPS, RATE, FakeClips, recipe
+from torch._subclasses.fake_tensor import FakeTensorMode
+from waits import Waits
 
+from xkd.data.loader import Batch
 from xkd.data.views import EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities.base import clip_generator
-from xkd.settings import Clips, LogMel
+from xkd.settings import Clips, LogMel, Training
 
 MEAN, STD = (torch.tensor(v).view(3, 1, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -270,3 +274,20 @@ def test_audio_that_overlaps_is_that_of_the_clip():
         torch.testing.assert_close(
             local, TrainViews(settings).cutters["audio"].logmel(cut)[..., :48], atol=1e-5, rtol=0
         )
+
+
+def test_augmenting_on_a_gpu_waits_for_nothing_and_copies_the_draws_once():
+    jitter = {"jitter": (0.4, 0.4, 0.4, 0.2), "flip": 0.5}
+    local = {"grey": 0.4, "blur": 0.6, **jitter}
+    settings = recipe(jitter, local, {"volume": 0.1}, {"resized_crop": True}, training=Training(augment="device"))
+    views, generator = TrainViews(settings), clip_generator(0, 0, "clip0")
+    cuts = views.cut(FakeClips(), 0, generator)
+    with FakeTensorMode(allow_non_fake_inputs=True), Waits() as waits:
+        batch = Batch(["clip0"], torch.zeros(1), {m: [cut[None] for cut in of] for m, of in cuts.views.items()})
+        batch = replace(batch, draws=cuts.draws[None]).to("cuda")
+        copies = waits.copied
+        finished = views.finish(batch.views, batch.draws)
+    assert copies == 6  # labels, draws, four views
+    assert waits.copied == copies
+    assert waits.found == []
+    assert {view.device.type for of in finished.values() for view in of} == {"cuda"}

@@ -11,7 +11,7 @@ from downstream_fakes import LABELS, Tracking, rows
 from run_folders import seal
 
 from xkd import runs
-from xkd.downstream import finetune, job, notes
+from xkd.downstream import finetune, job, linear, notes
 from xkd.errors import UserError
 from xkd.params import recipe as recipe_of
 from xkd.settings import Params
@@ -355,3 +355,52 @@ def test_a_damaged_summary_of_the_clips_is_explained(project, tmp_path, text):
     (tmp_path / "summary.json").write_text(text)
     with pytest.raises(UserError, match="summary.json: missing or unreadable; run `python -m xkd prepare"):
         project.run()
+
+
+def test_a_stopped_evaluation_goes_on_after_the_last_fit(project, monkeypatch):
+    """The fourth of six encoders' fits is interrupted; three are not fitted again, and the results are the same."""
+    whole, fitted, scored = project.run(protocol="svm"), [], linear.fit_and_score
+    assert not list(project.folder.glob("features/**/fits-*"))
+
+    def stopping(examples, settings):
+        if len(fitted) == 3:
+            fitted.append("stopped")
+            raise KeyboardInterrupt
+        fitted.append(f"{examples.owner} {examples.modality}")
+        return scored(examples, settings)
+
+    monkeypatch.setattr(linear, "fit_and_score", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        project.run(protocol="svm")
+    assert project.run(protocol="svm") == whole
+    expected = [f"{owner} {modality}" for owner in ("student", "teacher") for modality in ("video", "audio", "both")]
+    assert fitted == [*expected[:3], "stopped", *expected[3:]]
+    assert not list(project.folder.glob("features/**/fits-*"))
+
+
+def test_a_full_disk_loses_no_fit_and_other_settings_take_none(project, monkeypatch):
+    def full(*_):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate.evaluations, "write_files", full)
+        with pytest.raises(OSError, match="disk full"):
+            project.run(protocol="svm")
+    fitted, scored = [], linear.fit_and_score
+    monkeypatch.setattr(linear, "fit_and_score", lambda *given: fitted.append(given) or scored(*given))
+    project.run(protocol="svm", params=Params.model_validate({**SETTINGS, "evaluate": {"svm": {"C": [0.1]}}}))
+    assert len(fitted) == 6
+    project.run(protocol="svm")
+    assert len(fitted) == 6
+
+
+def test_half_precision_moves_figures_little_and_keeps_half_the_bytes(project):
+    sizes, metrics = {}, {}
+    for precision in ("float32", "bfloat16"):
+        values = {**SETTINGS, "evaluate": {"precision": precision, "svm": {"C": [0.01]}}}
+        metrics[precision] = project.run(protocol="svm", params=Params.model_validate(values))["metrics"]
+        files = project.folder.glob("features/**/*.f*")
+        sizes[precision] = {file.with_suffix("").name + file.parent.name: file.stat().st_size for file in files}
+    assert {name: size // 2 for name, size in sizes["float32"].items()} == sizes["bfloat16"], "nothing else is left"
+    for name, value in metrics["float32"].items():
+        assert metrics["bfloat16"][name] == pytest.approx(value, abs=10)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from downstream_fakes import Loader, rows
 
 from xkd.downstream.features import extract
@@ -27,9 +29,9 @@ class Batches:
                 yield batch
 
 
-def features(folder, batches, networks=NETWORKS, origin="weights"):
-    origins = {key: {"weights": origin} for key in networks}
-    return stored(folder, networks, origins, TABLE, batches).outputs
+def features(folder, batches, networks=NETWORKS, origin="weights", precision="float32"):
+    origins = {key: {"weights": origin, "precision": precision} for key in networks}
+    return stored(folder, networks, origins, TABLE, batches, precision).outputs
 
 
 def expected():
@@ -81,3 +83,42 @@ def test_features_of_something_else_are_replaced(tmp_path):
 def test_clips_that_do_not_come_are_an_error(tmp_path, table):
     with pytest.raises(UserError, match="of .* clips"):
         features(tmp_path, Batches(table=table))
+
+
+def test_half_precision_is_autocast_and_goes_on_after_a_stop_too(tmp_path):
+    layer = torch.nn.Linear(3, 5)
+    networks = {("student", "video"): layer}
+    with pytest.raises(KeyboardInterrupt):
+        features(tmp_path, Batches(stop=2), networks, precision="bfloat16")
+    found = features(tmp_path, Batches(), networks, precision="bfloat16")["student", "video"]
+    assert found.dtype == np.float16
+    seen = torch.cat([batch.views["video"][0] for batch in Loader(TABLE)])
+    with torch.no_grad():
+        expected = F.linear(*(part.bfloat16() for part in (seen, layer.weight, layer.bias)))
+    np.testing.assert_array_equal(found[:, 0], expected.half().numpy())
+
+
+def test_outputs_too_large_for_half_precision_are_an_error(tmp_path):
+    with pytest.raises(UserError, match="student video: outputs that are not finite"):
+        features(tmp_path, Batches(), {("student", "video"): lambda x: 1e5 * x}, precision="float16")
+
+
+def test_some_clips_of_several_passes_lie_side_by_side(tmp_path):
+    passes = [
+        stored(
+            tmp_path / str(i),
+            {k: lambda x, i=i: x + i for k in NETWORKS},
+            dict.fromkeys(NETWORKS, {}),
+            TABLE,
+            Batches(),
+        )
+        for i in range(3)
+    ]
+    ids = ["clip0007", "clip0002"]
+    taken = passes[0].take(ids, *passes[1:])
+    assert taken.ids.tolist() == ids
+    for key, values in taken.outputs.items():
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, np.concatenate([part.outputs[key][[7, 2]] for part in passes], axis=1))
+    with pytest.raises(KeyError):
+        passes[0].take(["clip0099"])

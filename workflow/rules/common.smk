@@ -20,6 +20,7 @@ from xkd.errors import UserError
 from xkd.fingerprint import stage as code_of
 from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of, with_views
 from xkd.runs.evaluations import folder_of as evaluations_of
+from xkd.settings import FrozenSettings
 from xkd.settings.base import plugin_files
 
 # Every verb of `python -m xkd` reads this variable. As an argument, the name would enter the record of each job, and the
@@ -154,8 +155,11 @@ def task_settings(wildcards) -> str:
     task = SETTINGS.tasks[wildcards.task].model_dump(
         mode="json", exclude={"ablations", "dataset", "changes"}
     )
-    settings = protocol(SETTINGS, wildcards.task, PARAMS).model_dump(mode="json")
-    return canonical({"task": task, "protocol": settings})
+    settings = protocol(SETTINGS, wildcards.task, PARAMS)
+    decisive = {"task": task, "protocol": settings.model_dump(mode="json")}
+    if isinstance(settings, FrozenSettings):
+        decisive["precision"] = SETTINGS.evaluate.precision
+    return canonical(decisive)
 
 
 def used_manifests() -> list[str]:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
 from xkd.data.clips import open_rows
+from xkd.data.feed import Feed
 from xkd.data.labels import classes_of, numbers_of, several
 from xkd.data.order import Order, among_all
 from xkd.data.queue import SHARED_MEMORY, Queue, clip_bytes, fitted
@@ -57,9 +58,14 @@ class Batch:
         """Copies the batch to pinned memory; called by DataLoader where a GPU will read it."""
         return self._map(Tensor.pin_memory)
 
+    def tensors(self) -> list[Tensor]:
+        """Lists the labels and all views."""
+        return [self.labels, *(view for of in self.views.values() for view in of)]
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         views = {modality: [change(view) for view in views] for modality, views in self.views.items()}
-        return replace(self, labels=change(self.labels), views=views)
+        draws = None if self.draws is None else change(self.draws)
+        return replace(self, labels=change(self.labels), views=views, draws=draws)
 
 
 class Loader:
@@ -92,9 +98,10 @@ class Loader:
         return len(self._order)
 
     def __iter__(self) -> Iterator[Batch]:
+        feed = Feed(self._finished)
         try:
             for batch in self._loader:
-                yield self._finished(batch)
+                yield batch if isinstance(self._views, EvalViews) else feed(batch)
         except UserError as error:  # a worker's error arrives wrapped in its traceback; its last line is ours
             raise UserError(str(error).strip().splitlines()[-1].removeprefix("xkd.errors.UserError: ")) from error
         except RuntimeError as error:
@@ -104,11 +111,10 @@ class Loader:
             raise UserError(problem) from error
 
     def _finished(self, batch: Batch) -> Batch:
-        """Augments cuts on the GPU, if there is one; views are finished already."""
+        """Augments cuts; views are finished already."""
         if batch.draws is None or isinstance(self._views, EvalViews):
             return batch
-        cuts = batch.to("cuda" if torch.cuda.is_available() else "cpu")
-        return replace(cuts, draws=None, views=self._views.finish(cuts.views, batch.draws))
+        return replace(batch, draws=None, views=self._views.finish(batch.views, batch.draws))
 
 
 def train_loader(

@@ -78,9 +78,15 @@ class TrainViews(_Views):
         self._plugged = max(sum(one.draws for one, _ in _plugged(view)) for view in every)
 
     def __call__(self, store: ClipStore, index: int, generator: torch.Generator) -> ClipViews:
-        cuts = self.cut(store, index, generator)
-        views = self.finish({m: [cut[None] for cut in parts] for m, parts in cuts.views.items()}, cuts.draws[None])
-        return {modality: [view[0] for view in of] for modality, of in views.items()}
+        cuts, table = self.cut(store, index, generator)
+        named = [_named(row) for row in table]
+        views = {
+            m: [self.cutters[m].finish(cut, i, named[i][m]) for i, cut in enumerate(parts)] for m, parts in cuts.items()
+        }
+        if self._plugged:
+            plugged = self._with_plugins({m: [view[None] for view in of] for m, of in views.items()}, table[None])
+            views = {m: [view[0] for view in of] for m, of in plugged.items()}
+        return views
 
     def cut(self, store: ClipStore, index: int, generator: torch.Generator) -> Cuts:
         """Cuts what `finish` makes the views of: small, and without any operation that a GPU does better.
@@ -102,15 +108,21 @@ class TrainViews(_Views):
         return Cuts(views, table)
 
     def finish(self, cuts: ClipViews, draws: Tensor) -> ClipViews:
-        """Makes views of clips (B, ...) from their stacked cuts, on the device of those; `draws` stay on the CPU."""
-        named = [[_named(row) for row in table] for table in draws]
-        views = {
-            modality: [
-                self.cutters[modality].finish(cut, i, [clip[i][modality] for clip in named])
-                for i, cut in enumerate(parts)
+        """Makes views of clips (B, ...) from their stacked cuts and the draws (B, views, modalities, columns) of `cut`.
+
+        All are on one device, which is not waited for.
+        """
+        columns = draws[..., :DRAWS].double()  # decisions are those of Python numbers
+        views: ClipViews = {}
+        for modality, parts in cuts.items():
+            place, finish = list(MODALITIES).index(modality), self.cutters[modality].finish_batch
+            views[modality] = [
+                finish(cut, i, Draw.split(columns[:, i, place].unbind(1))) for i, cut in enumerate(parts)
             ]
-            for modality, parts in cuts.items()
-        }
+        return self._with_plugins(views, draws)
+
+    def _with_plugins(self, views: ClipViews, draws: Tensor) -> ClipViews:
+        """Applies the augmentations of plugins to views of B clips."""
         for place, modality in enumerate(MODALITIES):
             for i, view in enumerate(views.get(modality, [])):
                 views[modality][i] = _augmented(view, self.settings[modality][i], draws[:, i, place, DRAWS:])
@@ -200,7 +212,7 @@ def _evenly(count: int) -> list[float]:
     return [0.5] if count == 1 else [number / (count - 1) for number in range(count)]
 
 
-def _named(row: Tensor) -> Mapping[str, Draw]:
+def _named(row: Tensor) -> Mapping[str, Draw[float]]:
     """Names the draws of one view, a row of `draw_table`, by modality."""
     return {m: Draw.split(numbers) for m, numbers in zip(MODALITIES, row[:, :DRAWS].tolist(), strict=True)}
 
@@ -214,5 +226,5 @@ def _augmented(view: Tensor, settings: View, draws: Tensor) -> Tensor:
     """Applies the augmentations of plugins to a view (B, ...) by their draws (B, columns)."""
     for augmentation, chosen in _plugged(settings):
         own, draws = draws[:, : augmentation.draws], draws[:, augmentation.draws :]
-        view = augmentation.apply(view, own.to(view.device), chosen)
+        view = augmentation.apply(view, own, chosen)
     return view

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -14,8 +15,6 @@ from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from xkd.data.loader import Batch
 
 Key = tuple[str, str]  # owner (student or teacher), modality (video or audio)
@@ -29,20 +28,23 @@ class ClipOutputs:
     Attributes:
         ids, labels: (clips,) strings.
         items: per modality (clips,) names of the scan or recording a clip was made of; its own id if unknown.
-        outputs: per network (clips, views, D) float32.
+        outputs: per network (clips, views, D): float32, or float16 on disk.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     items: dict[str, np.ndarray]
-    outputs: dict[Key, np.ndarray]
+    outputs: Mapping[Key, np.ndarray]
 
-    def take(self, ids: Collection[str]) -> ClipOutputs:
-        """Returns some of the clips, in the order of `ids`."""
-        place = {id: number for number, id in enumerate(self.ids)}
-        rows = [place[id] for id in ids]
+    def take(self, ids: Collection[str], *others: ClipOutputs) -> ClipOutputs:
+        """Returns some of the clips, in the order of `ids`; their outputs, float32, are read when they are asked for.
+
+        Args:
+            others: further views of the same clips, which come beside.
+        """
+        rows = pd.Series(np.arange(len(self.ids)), self.ids)[list(ids)].to_numpy()
         items = {modality: names[rows] for modality, names in self.items.items()}
-        outputs = {key: values[rows] for key, values in self.outputs.items()}
+        outputs = _Taken([self.outputs, *(other.outputs for other in others)], rows)
         return ClipOutputs(self.ids[rows], self.labels[rows], items, outputs)
 
     def items_of(self, modality: str) -> list[np.ndarray]:
@@ -55,6 +57,27 @@ class ClipOutputs:
             if not any(_nested(names, other) for other in factors):
                 factors = [other for other in factors if not _nested(other, names)] + [names]
         return factors
+
+
+class _Taken(Mapping[Key, np.ndarray]):
+    """Outputs of some clips, views of all parts side by side; gathered anew whenever a network is asked for."""
+
+    def __init__(self, parts: Sequence[Mapping[Key, np.ndarray]], rows: np.ndarray) -> None:
+        self._parts, self._rows = parts, rows
+
+    def __getitem__(self, key: Key) -> np.ndarray:
+        views = [part[key] for part in self._parts]
+        ends = np.cumsum([values.shape[1] for values in views])
+        found = np.empty((len(self._rows), ends[-1], views[0].shape[2]), np.float32)
+        for part, values in zip(np.split(found, ends[:-1], axis=1), views, strict=True):
+            part[:] = values[self._rows]
+        return found
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._parts[0])
+
+    def __len__(self) -> int:
+        return len(self._parts[0])
 
 
 def extract(networks: Extractors, batches: Iterable[Batch], rows: pd.DataFrame) -> ClipOutputs:
@@ -82,19 +105,26 @@ def extract(networks: Extractors, batches: Iterable[Batch], rows: pd.DataFrame) 
     return of_rows(rows, {key: np.concatenate(values)[order] for key, values in parts.items()})
 
 
-def outputs_of(networks: Extractors, batches: Iterable[Batch]) -> Iterator[tuple[list[str], dict[Key, np.ndarray]]]:
-    """Yields per batch its ids and every network's output for each view (B, views, D), float32, without gradients.
+def outputs_of(
+    networks: Extractors, batches: Iterable[Batch], precision: str = "float32"
+) -> Iterator[tuple[list[str], dict[Key, np.ndarray]]]:
+    """Yields per batch its ids and every network's output for each view (B, views, D), without gradients.
+
+    Args:
+        precision: float32, or what networks run in under autocast; outputs are then float16.
 
     Raises:
         UserError: outputs that are not finite.
     """
+    kept = torch.float32 if precision == "float32" else torch.float16
+    autocast = torch.autocast(device().type, getattr(torch, precision), enabled=precision != "float32")
     with torch.inference_mode():
         for batch in batches:
-            outputs = {}
-            for (owner, modality), network in networks.items():
-                views = [network(view.to(device())).float().cpu() for view in batch.views[modality]]
-                outputs[owner, modality] = check_finite(torch.stack(views, 1).numpy(), batch.ids, f"{owner} {modality}")
-            yield batch.ids, outputs
+            views = {m: [view.to(device(), non_blocking=True) for view in batch.views[m]] for _, m in networks}
+            with autocast:
+                found = {key: [network(view) for view in views[key[1]]] for key, network in networks.items()}
+            outputs = {key: torch.stack(each, 1).to(kept).cpu().numpy() for key, each in found.items()}
+            yield batch.ids, {key: check_finite(values, batch.ids, " ".join(key)) for key, values in outputs.items()}
 
 
 def check_finite(outputs: np.ndarray, ids: Sequence[str] | np.ndarray, name: str) -> np.ndarray:
@@ -112,7 +142,7 @@ def check_finite(outputs: np.ndarray, ids: Sequence[str] | np.ndarray, name: str
     return outputs
 
 
-def of_rows(rows: pd.DataFrame, outputs: dict[Key, np.ndarray]) -> ClipOutputs:
+def of_rows(rows: pd.DataFrame, outputs: Mapping[Key, np.ndarray]) -> ClipOutputs:
     """Combines outputs in the order of a manifest's rows with ids, labels and items of the rows."""
     items = {m: _items(rows, f"{m}_source") for m in MODALITIES}
     return ClipOutputs(rows["id"].to_numpy(dtype=str), rows["label"].to_numpy(dtype=str), items, outputs)
@@ -135,7 +165,8 @@ def device() -> torch.device:
 
 def _nested(fine: np.ndarray, coarse: np.ndarray) -> bool:
     """Returns whether clips of one item of `fine` are always of one item of `coarse`."""
-    return len(set(zip(fine.tolist(), coarse.tolist(), strict=True))) == len(set(fine.tolist()))
+    (of_fine, names), (of_coarse, others) = pd.factorize(fine), pd.factorize(coarse)
+    return len(np.unique(of_fine * len(others) + of_coarse)) == len(names)
 
 
 def _items(rows: pd.DataFrame, column: str) -> np.ndarray:

@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from xkd import fingerprint, plugins, runs
 from xkd.data.loader import Batch, Loader, eval_loader
 from xkd.data.manifest import Manifest
 from xkd.downstream.features import ClipOutputs, Key, device, extract
+from xkd.downstream.kept import KeptFits
 from xkd.downstream.store import stored
 from xkd.files import sha256
 from xkd.models.encoder import Encoder
@@ -42,6 +42,7 @@ class EvaluationJob(Generic[Settings_co]):
         task: folds, and views per clip.
         settings: of the task's protocol.
         batch_size: clips per forward pass.
+        precision: of frozen encoders.
     """
 
     encoders: dict[Key, Encoder]
@@ -55,6 +56,7 @@ class EvaluationJob(Generic[Settings_co]):
     task: Task
     settings: Settings_co
     batch_size: int
+    precision: str = "float32"
 
     @property
     def folds(self) -> tuple[str | None, ...]:
@@ -99,18 +101,35 @@ class EvaluationJob(Generic[Settings_co]):
             return track(self.loader(sorted({modality for _, modality in keys}), split, first, augmented), title)
 
         origins = {key: self._origin(key, augmented) for key in networks}
-        return stored(self._folder(split, augmented), networks, origins, self.rows(split), batches_from)
+        folder = self._folder(split, augmented)
+        return stored(folder, networks, origins, self.rows(split), batches_from, self.precision)
+
+    def frozen_views(self: EvaluationJob[FrozenSettings]) -> Iterator[ClipOutputs]:
+        """Yields the features that the task needs: those of training clips, pass by pass, then those of test clips."""
+        train, test = (None, None) if self.task.folds else ("train", "test")
+        several = self.task.train_clips > 1
+        for number in range(self.task.train_clips):
+            yield self.features(train, augmented=number if several else None)
+        yield self.features(test)
 
     def frozen_folds(self: EvaluationJob[FrozenSettings]) -> Iterator[tuple[str | None, ClipOutputs, ClipOutputs]]:
         """Yields each fold with features of its training and its test clips; they are extracted once for all folds."""
-        split = None if self.task.folds else "train"
-        if self.task.train_clips > 1:
-            train = _side_by_side([self.features(split, augmented=i) for i in range(self.task.train_clips)])
-        else:
-            train = self.features(split)
-        test = self.features(None if self.task.folds else "test")
+        *train, test = self.frozen_views()
         for fold in self.folds:
-            yield fold, train.take(self.ids("train", fold)), test.take(self.ids("test", fold))
+            yield fold, train[0].take(self.ids("train", fold), *train[1:]), test.take(self.ids("test", fold))
+
+    @cached_property
+    def fits(self: EvaluationJob[FrozenSettings]) -> KeptFits:
+        """Classifiers that are fitted already; they are kept until the evaluation is written."""
+        decisive = {
+            "features": [self._origin(key, None) for key in sorted(self.encoders)],
+            "task": self.task.model_dump(mode="json", exclude={"ablations", "dataset", "changes"}),
+            "settings": self.settings.model_dump(mode="json"),
+            "seed": self.seed,
+            "plugins": plugins.code(plugin_files(self.task)),
+            "code": fingerprint.module("xkd.stages.evaluate"),
+        }
+        return KeptFits(self._of_run / f"fits-{self.dataset}-{_short_hash(decisive)}")
 
     def outputs(self, networks: dict[Key, Any], fold: str | None) -> ClipOutputs:
         """Returns the outputs of networks that were trained here for the test clips of a fold."""
@@ -123,6 +142,7 @@ class EvaluationJob(Generic[Settings_co]):
         groups = self.recipe.model_dump(mode="json", include={"clips", "logmel", "views"})
         return {
             "weights": self._weight_hashes[key],
+            "precision": self.precision,
             "manifest": self.manifest.hash,
             "views": {"clips": self.task.clips, "crops": self.task.crops, "augmented": augmented},
             "settings": groups,
@@ -139,11 +159,12 @@ class EvaluationJob(Generic[Settings_co]):
     def _folder(self, split: str | None, augmented: int | None) -> Path:
         """Returns where features of these views lie: tasks of equal views share it, and no others do."""
         shown = {"task": self.task.views, "clips": self.task.clips, "crops": self.task.crops, "augmented": augmented}
-        views = hashlib.sha256(canonical(shown).encode()).hexdigest()[:8]
-        run = runs.name_of(self.recipe.dataset, self.recipe.ablation, self.seed)
-        return runs.FEATURES / run / f"{self.dataset}-{split or 'all'}-{views}"
+        return self._of_run / f"{self.dataset}-{split or 'all'}-{_short_hash(shown)}"
+
+    @property
+    def _of_run(self) -> Path:
+        return runs.FEATURES / runs.name_of(self.recipe.dataset, self.recipe.ablation, self.seed)
 
 
-def _side_by_side(parts: list[ClipOutputs]) -> ClipOutputs:
-    outputs = {key: np.concatenate([part.outputs[key] for part in parts], axis=1) for key in parts[0].outputs}
-    return ClipOutputs(parts[0].ids, parts[0].labels, parts[0].items, outputs)
+def _short_hash(values: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical(values).encode()).hexdigest()[:8]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from xkd.data.labels import several
 from xkd.data.listing import LABEL_SEPARATOR
 
 
 def targets(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Returns which clip has which class: (clips, classes) booleans; labels that are no class are left out."""
+    if not several(labels):
+        return np.asarray(np.asarray(labels)[:, None] == np.asarray(classes))
     known = set(classes)
-    table = MultiLabelBinarizer(classes=classes).fit_transform(
+    table = MultiLabelBinarizer(classes=classes, sparse_output=True).fit_transform(
         [known & {*one.split(LABEL_SEPARATOR)} for one in labels]
     )
-    return np.asarray(table, dtype=bool)
+    return np.asarray(table.astype(bool).toarray())

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
-from xkd.data.labels import classes_of, several
+from xkd.data.labels import several
 from xkd.downstream import knn, notes
+from xkd.downstream.classifiers import Part, scored
 from xkd.downstream.job import EvaluationJob
 from xkd.downstream.labels import targets
 from xkd.downstream.probes import ProbeInput, probed
-from xkd.downstream.scores import Judged, Scores, mean_average_precision
+from xkd.downstream.scores import Judged, Scores, hits, mean_average_precision
 from xkd.errors import UserError
 from xkd.protocols import LinearProbe, SvmProbe
 from xkd.settings import Linear, Svm
-
-LinearClassifier: TypeAlias = LogisticRegression | LinearSVC | OneVsRestClassifier
-Labelled = tuple[np.ndarray, np.ndarray]  # features (clips, D) and labels (clips,)
 
 
 @LinearProbe.runs
@@ -32,13 +25,12 @@ def probe_linear(job: EvaluationJob[Linear]) -> Iterator[Judged]:
     """Probes frozen features by logistic regression, and by their nearest neighbours."""
     neighbours = job.settings.neighbours
 
-    def fit(examples: ProbeInput) -> Iterator[Scores]:
-        yield _probed(examples, job.settings, "linear", "evaluate.linear.C")
+    def vote(examples: ProbeInput) -> list[Scores]:
         votes = knn.classify(examples.train, examples.labels, examples.test, neighbours)
         remarks = notes.of_neighbours(str(examples.column("knn")), neighbours, len(examples.train))
-        yield examples.scores("knn", *votes, notes=tuple(remarks))
+        return [examples.scores("knn", *votes, notes=tuple(remarks))]
 
-    return probed(job, fit)
+    return probed(job, lambda examples: [_probed(examples, job.settings, "linear", "evaluate.linear.C")], vote)
 
 
 @SvmProbe.runs
@@ -101,7 +93,7 @@ def choose_c(features: np.ndarray, labels: np.ndarray, items: Sequence[np.ndarra
     if len(settings.C) == 1:
         return settings.C[0]
     fit, held = hold_out(labels, items, settings.holdout, f"evaluate.{type(settings).__name__.lower()}.C")
-    return _best_c(settings, (features[fit], labels[fit]), (features[held], labels[held]))
+    return _best_c(settings, *(Part(features, labels, np.flatnonzero(chosen)) for chosen in (fit, held)))
 
 
 def fit_and_score(examples: ProbeInput, settings: Linear | Svm) -> tuple[np.ndarray, np.ndarray, float]:
@@ -124,62 +116,30 @@ def fit_and_score(examples: ProbeInput, settings: Linear | Svm) -> tuple[np.ndar
         raise UserError(
             "a linear probe needs training clips of two labels or more; see the column label of the manifest"
         )
-    train, test = examples.train.astype(np.float64), examples.test.astype(np.float64)
+    train, test = Part.whole(examples.train, labels), Part.whole(examples.test, examples.test_labels)
     if isinstance(settings, Svm) and settings.select_on == "test":
-        c = _best_c(settings, (train, labels), (test, examples.test_labels))
+        c = _best_c(settings, train, test)
     else:
-        c = choose_c(train, labels, examples.items, settings)
-    scaler = StandardScaler().fit(train)
-    model, classes = _fitted(settings, scaler.transform(train), labels, c)
-    return _scores(model, scaler.transform(test)), classes, c
+        c = choose_c(examples.train, labels, examples.items, settings)
+    classes, (scores,) = scored(settings, [c], train, test)
+    return scores, classes, c
 
 
-def _best_c(settings: Linear | Svm, fit: Labelled, held: Labelled) -> float:
+def _best_c(settings: Linear | Svm, fit: Part, held: Part) -> float:
     """Fits every candidate on `fit` and returns the one that scores best on `held`."""
-    scaler = StandardScaler().fit(fit[0])
-    x, x_held = scaler.transform(fit[0]), scaler.transform(held[0])
     candidates = sorted(settings.C)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough to choose by
-        quality = _quality(settings, candidates, (x, fit[1]), (x_held, held[1]))
+        classes, found = scored(settings, candidates, fit, held)
+        quality = [_quality(scores, classes, fit.names, held.names) for scores in found]
     return candidates[int(np.argmax(quality))]
 
 
-def _quality(settings: Linear | Svm, candidates: Sequence[float], fit: Labelled, held: Labelled) -> list[float]:
-    """Computes the top-1 (mAP if clips have several labels) of each candidate."""
-    (x, labels), (x_held, held_labels) = fit, held
-    if several(labels):
-        fitted = (_fitted(settings, x, labels, c) for c in candidates)
-        return [mean_average_precision(_scores(m, x_held), targets(held_labels, names)) for m, names in fitted]
-    if isinstance(settings, Linear):
-        # From strong to weak regularisation each solution is a good start for the next.
-        model = _classifier(settings, candidates[0]).set_params(warm_start=True)
-        return [model.set_params(C=c).fit(x, labels).score(x_held, held_labels) for c in candidates]
-    return [_classifier(settings, c).fit(x, labels).score(x_held, held_labels) for c in candidates]
-
-
-def _classifier(settings: Linear | Svm, c: float) -> LogisticRegression | LinearSVC:
-    if isinstance(settings, Linear):
-        return LogisticRegression(C=c, solver="lbfgs", max_iter=1000)
-    return LinearSVC(C=c, max_iter=settings.max_iter, random_state=0)
-
-
-def _fitted(settings: Linear | Svm, x: np.ndarray, labels: np.ndarray, c: float) -> tuple[LinearClassifier, np.ndarray]:
-    """Returns a fitted classifier and the names of its classes."""
-    if several(labels):
-        classes = classes_of(labels)
-        return OneVsRestClassifier(_classifier(settings, c)).fit(x, targets(labels, classes)), classes
-    model = _classifier(settings, c).fit(x, labels)
-    return model, model.classes_
-
-
-def _scores(model: LinearClassifier, x: np.ndarray) -> np.ndarray:
-    """Returns scores (clips, classes): probabilities where the model has them, else signed distances."""
-    if hasattr(model, "predict_proba"):
-        probabilities: np.ndarray = model.predict_proba(x)
-        return probabilities
-    distances: np.ndarray = model.decision_function(x)
-    return distances if distances.ndim == 2 else np.stack([-distances, distances], axis=1)
+def _quality(scores: np.ndarray, classes: np.ndarray, trained: np.ndarray, labels: np.ndarray) -> float:
+    """Computes the top-1 (mAP if training clips have several labels)."""
+    if several(trained):
+        return mean_average_precision(scores, targets(labels, classes))
+    return float(hits(scores, classes, labels).mean())
 
 
 def _chosen_items(labels: np.ndarray, names: np.ndarray, share: float, generator: np.random.Generator) -> np.ndarray:

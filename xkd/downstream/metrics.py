@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score
 
 from xkd.data.labels import classes_of, several
 from xkd.downstream.features import ClipOutputs
-from xkd.downstream.scores import Retrieved, Scores
+from xkd.downstream.scores import Retrieved, Scores, class_average_precisions
 
 RESAMPLES = 1000
 RANKED_RESAMPLES = 200  # of rankings, which are sorted out anew for each class and resample
 DECIMALS = 4
+WEIGHTS = 2**24  # of resamples in memory at once
 
 
 def summarise(
@@ -60,7 +61,7 @@ def per_class(scores: Sequence[Scores | Retrieved], clips: ClipOutputs) -> dict[
             continue
         if one.joined or several(clips.labels):
             values, true = one.rankings(clips.labels)
-            names, rates = classes_of(clips.labels), average_precision_score(true, values, average=None)
+            names, rates = classes_of(clips.labels), class_average_precisions(values, true)
         else:
             names, rates = labels, np.bincount(index, one.predicted == clips.labels) / np.bincount(index)
         found[str(one.column)] = {
@@ -99,10 +100,12 @@ def intervals(correct: np.ndarray, items: Sequence[np.ndarray], seed: int = 0, l
     Returns:
         (metrics, 2): low and high, percent.
     """
-    weights = _resamples(items, seed, RESAMPLES)
-    totals = weights.sum(axis=1)
-    kept = totals > 0  # with very few crossed items a resample can hold no clip at all
-    rates = 100 * (weights[kept] @ correct.astype(np.float32)) / totals[kept, None]
+    index, factors = _combinations(items)
+    size = len(factors[0])
+    counts = np.stack([np.bincount(index, column, size) for column in [*correct.T, None]], axis=1).astype(np.float32)
+    sums = np.concatenate([weights @ counts for weights in _resamples(factors, seed, RESAMPLES)])
+    kept = sums[:, -1] > 0  # with very few crossed items a resample can hold no clip at all
+    rates = 100 * sums[kept, :-1] / sums[kept, -1:]
     return _bounds(rates, level)
 
 
@@ -118,7 +121,8 @@ def ranking_intervals(
     classes: dict[str, dict[str, list[float]]] = {}
     for one in scores:
         if isinstance(one, Scores) and (one.joined or several(clips.labels)):
-            weights = np.ascontiguousarray(_resamples(clips.items_of(one.modality), 0, RANKED_RESAMPLES).T)
+            index, factors = _combinations(clips.items_of(one.modality))
+            weights = np.concatenate(list(_resamples(factors, 0, RANKED_RESAMPLES))).T[index]
             values = 100 * average_precisions(*one.rankings(clips.labels), np.ones((len(clips.ids), 1), np.float32))
             rates = 100 * average_precisions(*one.rankings(clips.labels), weights)
             rates = rates[~np.isnan(rates).all(axis=1)]
@@ -155,15 +159,33 @@ def average_precisions(scores: np.ndarray, targets: np.ndarray, weights: np.ndar
     return found
 
 
-def _resamples(items: Sequence[np.ndarray], seed: int, count: int) -> np.ndarray:
-    """Draws how often each clip counts (count, clips), float32."""
-    generator = np.random.default_rng(seed)
-    weights = np.ones((count, len(items[0])), dtype=np.float32)
-    for names in items:
-        unique, index = np.unique(names, return_inverse=True)
-        draws = generator.multinomial(len(unique), np.full(len(unique), 1 / len(unique)), size=count)
-        weights *= draws.astype(np.float32)[:, index]
-    return weights
+def _combinations(items: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers the combinations of items: that of each clip (clips,), and the items of each (factors, combinations)."""
+    codes = np.stack([np.unique(names, return_inverse=True)[1] for names in items])
+    if len(codes) == 1:
+        return codes[0], np.arange(codes.max() + 1)[None]
+    sizes = codes.max(axis=1) + 1
+    numbers, index = np.unique(np.ravel_multi_index(tuple(codes), tuple(sizes)), return_inverse=True)
+    return index, np.stack(np.unravel_index(numbers, tuple(sizes)))
+
+
+def _resamples(factors: np.ndarray, seed: int, count: int) -> Iterator[np.ndarray]:
+    """Yields, for some of `count` resamples at a time, how often each combination counts (resamples, combinations)."""
+    draws = _draws(tuple(int(codes.max()) + 1 for codes in factors), seed, count)
+    size = max(1, WEIGHTS // factors.shape[1])
+    for start in range(0, count, size):
+        parts = [of[start : start + size, codes] for of, codes in zip(draws, factors, strict=True)]
+        yield np.prod(parts, axis=0, dtype=np.float32)
+
+
+@lru_cache(maxsize=2)
+def _draws(sizes: tuple[int, ...], seed: int, count: int) -> list[np.ndarray]:
+    """Draws how often each of `sizes` items of a factor comes: (count, items) per factor."""
+    generator, found = np.random.default_rng(seed), []
+    for items in sizes:
+        shares = np.full(items, 1 / items)
+        found.append(np.stack([generator.multinomial(items, shares).astype(np.uint16) for _ in range(count)]))
+    return found
 
 
 def _around(values: np.ndarray, rates: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -60,18 +61,24 @@ class ProbeInput:
         return clip_scores(self.column(method), means, classes, self.labels, **about)
 
 
-def probed(job: EvaluationJob[Any], fit: Callable[[ProbeInput], Iterable[Scores]]) -> Iterator[Judged]:
+def probed(job: EvaluationJob[Any], *fits: Callable[[ProbeInput], Iterable[Scores]]) -> Iterator[Judged]:
     """Fits probes on frozen features of each encoder, and of both modalities of an owner together.
 
+    What is fitted is kept until the evaluation is written, so that a stopped job goes on after the last finished fit.
+
     Args:
-        fit: returns the scores of one or more classifiers that it has fitted on the training examples.
+        fits: each returns the scores of one or more classifiers that it has fitted on the training examples.
 
     Yields:
         The scores of each fold.
     """
     for fold, train, test in job.frozen_folds():
-        sets = list(_example_sets(train, test))
-        found = [one for examples in track(sets, f"{job.task.protocol} probes") for one in fit(examples)]
+        found: list[Scores] = []
+        for owner, modality, keys in track(_example_sets(train.outputs), f"{job.task.protocol} probes"):
+            examples = cache(partial(_examples, owner, modality, keys, train, test))
+            for number, fit in enumerate(fits):
+                name = f"{fold}.{owner}.{modality}.{number}"
+                found += job.fits.kept(name, lambda fit=fit, examples=examples: fit(examples()))  # type: ignore[misc]
         yield Judged(fold, test, found)
 
 
@@ -90,14 +97,15 @@ def concatenate(video: np.ndarray, audio: np.ndarray) -> np.ndarray:
     return np.concatenate([normalize(video), normalize(audio)], axis=1)
 
 
-def _example_sets(train: ClipOutputs, test: ClipOutputs) -> Iterator[ProbeInput]:
-    """Yields the features of each encoder, then those of both of an owner."""
-    for owner in sorted({owner for owner, _ in train.outputs}):
-        keys: list[Key] = [(owner, modality) for modality in MODALITY_NAMES if (owner, modality) in train.outputs]
-        for _, modality in keys:
-            yield _examples(owner, modality, keys=[(owner, modality)], train=train, test=test)
+def _example_sets(outputs: Collection[Key]) -> list[tuple[str, str, list[Key]]]:
+    """Returns owner, modality and networks of the features of each encoder, then of both of an owner."""
+    sets = []
+    for owner in sorted({owner for owner, _ in outputs}):
+        keys = [(owner, modality) for modality in MODALITY_NAMES if (owner, modality) in outputs]
+        sets += [(owner, modality, [(owner, modality)]) for _, modality in keys]
         if len(keys) == 2:
-            yield _examples(owner, "both", keys, train, test)
+            sets.append((owner, "both", keys))
+    return sets
 
 
 def _examples(owner: str, modality: str, keys: list[Key], train: ClipOutputs, test: ClipOutputs) -> ProbeInput:

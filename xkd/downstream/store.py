@@ -1,7 +1,7 @@
 """Features on disk: extracted once per encoder, data set and views, shared by tasks, and continued after a stop.
 
-A folder per data set, split and views holds two files per network: `<owner>_<modality>.f32`, the features of the
-manifest's clips in its order, and `<owner>_<modality>.json`, their origin. Features of another origin are
+A folder per data set, split and views holds two files per network: `<owner>_<modality>.f32` (or `.f16`), the features
+of the manifest's clips in its order, and `<owner>_<modality>.json`, their origin. Features of another origin are
 extracted again. The folder may be deleted at any time.
 """
 
@@ -31,6 +31,7 @@ def stored(
     origins: dict[Key, dict[str, Any]],
     rows: pd.DataFrame,
     batches_from: Callable[[int, list[Key]], Iterable[Batch]],
+    precision: str = "float32",
 ) -> ClipOutputs:
     """Returns features of `rows` by every network; extracts those that `folder` lacks batch by batch and keeps them.
 
@@ -40,30 +41,33 @@ def stored(
         origins: per network, all that decides its features (weights, clips, views, code).
         rows: the manifest's rows of the clips (id, label, video_source, audio_source).
         batches_from: batches for these networks from the n-th row on, in order.
+        precision: of `outputs_of`, a part of the origins.
 
     Raises:
         UserError: the batches do not bring the clips of `rows`.
     """
     ids = rows["id"].tolist()
     with _alone(folder):
-        files = {key: _File(folder, key, origins[key]) for key in networks}
+        kind = np.float32 if precision == "float32" else np.float16
+        files = {key: _File(folder, key, origins[key], kind) for key in networks}
         left = {key: file for key, file in files.items() if file.clips < len(ids)}
         if left:
             first = min(file.clips for file in left.values())
-            _extract(left, {key: networks[key] for key in left}, ids, first, batches_from(first, list(left)))
+            batches = batches_from(first, list(left))
+            _extract(left, outputs_of({key: networks[key] for key in left}, batches, precision), ids, first)
         return of_rows(rows, {key: file.read() for key, file in files.items()})
 
 
 def _extract(
-    files: dict[Key, _File], networks: Extractors, ids: list[str], first: int, batches: Iterable[Batch]
+    files: dict[Key, _File], outputs: Iterable[tuple[list[str], dict[Key, np.ndarray]]], ids: list[str], first: int
 ) -> None:
     done = first
     with ExitStack() as opened:
         appends = {key: opened.enter_context(file.appending(first)) for key, file in files.items()}
-        for came, outputs in outputs_of(networks, batches):
+        for came, found in outputs:
             if came != ids[done : done + len(came)]:
                 raise incomplete(came, ids[done : done + len(came)])
-            for key, values in outputs.items():
+            for key, values in found.items():
                 appends[key](values)
             done += len(came)
     if done < len(ids):
@@ -85,8 +89,10 @@ class _File:
         clips: how many are there whole; a clip that was being written when a process stopped does not count.
     """
 
-    def __init__(self, folder: Path, key: Key, origin: dict[str, Any]) -> None:
-        self._values, self._about = (folder / f"{key[0]}_{key[1]}.{kind}" for kind in ("f32", "json"))
+    def __init__(self, folder: Path, key: Key, origin: dict[str, Any], kind: type[np.floating[Any]]) -> None:
+        self._kind = np.dtype(kind)
+        suffixes = f".f{8 * self._kind.itemsize}", ".json"
+        self._values, self._about = (folder / f"{key[0]}_{key[1]}{suffix}" for suffix in suffixes)
         self._origin, self._shape, self.clips = origin, (0, 0), 0
         if self._values.is_file() and self._about.is_file():
             about = json.loads(self._about.read_text())
@@ -96,17 +102,18 @@ class _File:
 
     @property
     def _bytes(self) -> int:
-        return self._shape[0] * self._shape[1] * np.dtype(np.float32).itemsize
+        return self._shape[0] * self._shape[1] * self._kind.itemsize
 
     def read(self) -> np.ndarray:
         """Returns all features, mapped into memory."""
-        return np.memmap(self._values, np.float32, "r", shape=(self.clips, *self._shape))
+        return np.memmap(self._values, self._kind, "r", shape=(self.clips, *self._shape))
 
     @contextmanager
     def appending(self, first: int) -> Iterator[Callable[[np.ndarray], None]]:
         """Yields a function that adds the features (B, views, D) of the next clips, from number `first` on."""
         if first == 0:
-            self._values.unlink(missing_ok=True)
+            for earlier in self._values.parent.glob(f"{self._values.stem}.f*"):
+                earlier.unlink()
         with self._values.open("ab") as handle:
             handle.truncate(first * self._bytes)
             self.clips = first
@@ -115,7 +122,7 @@ class _File:
                 if self.clips == 0:
                     self._shape = values.shape[1:]
                     write_json(self._about, {"origin": self._origin, "views": self._shape[0], "width": self._shape[1]})
-                handle.write(np.ascontiguousarray(values, dtype=np.float32).data)
+                handle.write(np.ascontiguousarray(values, dtype=self._kind).data)
                 self.clips += len(values)
 
             yield append

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xkd.errors import UserError
-from xkd.modalities.base import ClipSource, Cutter, Draw, Feeder, Modality, between, per_clip, position
+from xkd.modalities.base import ClipSource, Cutter, Draw, Feeder, Modality, Number, between, per_clip
 from xkd.modalities.logmel import LogMelSpectrogram
 
 if TYPE_CHECKING:
@@ -41,14 +41,19 @@ class AudioCutter(Cutter):
         self._remember = remember
         self._powers: dict[str, Tensor] = {}
 
-    def local_start(self, seconds: float, number: int, draw: Draw) -> float:
+    def local_start(self, seconds: float, number: int, draw: Draw[float]) -> float:
         return draw.time * max(seconds - self._samples(self.views[number]) / self.clips.sample_rate, 0.0)
 
-    def cut(self, clip: ClipSource, number: int, start: float, draw: Draw) -> Tensor:
+    def cut(self, clip: ClipSource, number: int, start: float, draw: Draw[float]) -> Tensor:
         return self._power(clip, start, self.views[number])
 
-    def finish(self, cuts: Tensor, number: int, draws: Sequence[Draw]) -> Tensor:
-        return augment_power(cuts, self.views[number], draws, self.logmel)
+    def finish(self, cut: Tensor, number: int, draw: Draw[float]) -> Tensor:
+        return augment_power(cut, self.views[number], draw, self.logmel)
+
+    def finish_batch(self, cuts: Tensor, number: int, draw: Draw[Tensor]) -> Tensor:
+        view = self.views[number]
+        scaled = self.logmel.scaled(cuts * per_clip(volume_gain(view, draw) ** 2, cuts))
+        return resized_crop_logmel(scaled, torch.stack(_box(draw), 1)) if view.resized_crop else scaled
 
     def plain(self, clip: ClipSource, start: float, places: Sequence[float]) -> list[Tensor]:
         return [self.logmel.scaled(self._power(clip, start, self.views[0]))]
@@ -134,42 +139,50 @@ class Audio(Modality):
         return ((grey - low) / (high - low)).clamp(0, 1)
 
 
-def augment_power(power: Tensor, view: AudioView, draws: Sequence[Draw], logmel: LogMelSpectrogram) -> Tensor:
-    """Augments mel power (B, 1, mels, frames): normalised log-mel views of the same shape.
-
-    Args:
-        draws: one for each clip.
-    """
-    scaled = logmel.scaled(power * per_clip([volume_gain(view, draw) ** 2 for draw in draws], power))
-    return resized_crop_logmel(scaled, draws) if view.resized_crop else scaled
+def augment_power(power: Tensor, view: AudioView, draw: Draw[float], logmel: LogMelSpectrogram) -> Tensor:
+    """Augments a clip's mel power (1, mels, frames): a normalised log-mel view of the same shape."""
+    scaled = logmel.scaled(power * volume_gain(view, draw) ** 2)
+    if not view.resized_crop:
+        return scaled
+    return resized_crop_logmel(scaled[None], torch.tensor([_box(draw)], dtype=torch.float64))[0]
 
 
-def volume_gain(view: AudioView, draw: Draw) -> float:
+def volume_gain(view: AudioView, draw: Draw[Number]) -> Number:
     """Draws the factor on the waveform, uniform in 1 - volume to 1 + volume."""
     return between(draw.volume, (1 - view.volume, 1 + view.volume))
 
 
-def resized_crop_logmel(logmel: Tensor, draws: Sequence[Draw]) -> Tensor:
+def resized_crop_logmel(logmel: Tensor, box_B4: Tensor) -> Tensor:
     """Crops log-mels (B, 1, mels, frames) at random and resizes them to their shape, bicubic.
 
     The log-mel lies in the middle of a canvas of zeros (its normalised mean) 1.5 times as
     long; a box of 0.6 to 1.5 times its bands and frames, cut to the canvas, is resized back.
+
+    Args:
+        box_B4: draws of each clip's height, width, row and column, float64.
     """
+    height_draw, width_draw, row_draw, column_draw = box_B4.unbind(1)
     bands, steps = logmel.shape[-2:]
     length = int(TIME_CANVAS * steps)
-    before = (length - steps) // 2
-    rows, columns = [], []
-    for draw in draws:
-        height = min(max(int(between(draw.height, CROP_SCALE) * bands), 1), bands)
-        width = min(max(int(between(draw.width, CROP_SCALE) * steps), 1), length)
-        rows.append((position(draw.row, bands - height), height))
-        columns.append((position(draw.column, length - width) - before, width))
-    return _resizing(bands, rows, logmel) @ logmel @ _resizing(steps, columns, logmel).transpose(-1, -2)
+    height, width = _extent(height_draw, bands, bands), _extent(width_draw, steps, length)
+    top = (row_draw * (bands - height + 1)).floor()
+    left = (column_draw * (length - width + 1)).floor() - (length - steps) // 2
+    rows, columns = _resizing(bands, top, height, logmel), _resizing(steps, left, width, logmel)
+    return rows @ logmel @ columns.transpose(-1, -2)
 
 
-def _resizing(size: int, boxes: list[tuple[int, int]], like: Tensor) -> Tensor:
+def _box(draw: Draw[Number]) -> list[Number]:
+    return [draw.height, draw.width, draw.row, draw.column]
+
+
+def _extent(uniform_B: Tensor, size: int, most: int) -> Tensor:
+    """Draws the length of a box along an axis, in whole bands or frames: (B,)."""
+    return (between(uniform_B, CROP_SCALE) * size).floor().clamp(1, most)
+
+
+def _resizing(size: int, first_B: Tensor, length_B: Tensor, like: Tensor) -> Tensor:
     """Makes matrices (B, 1, size, size) that resize a box (first, length) of `size` values to all; beyond lie zeros."""
-    first, length = torch.tensor(boxes, dtype=torch.float64, device=like.device).T[..., None, None]
+    first, length = first_B[:, None, None], length_B[:, None, None]
     taps = torch.arange(-1, 3, device=like.device)
     place = torch.arange(size, device=like.device)[:, None] * (length - 1) / max(size - 1, 1)
     near = place.floor() + taps
@@ -178,5 +191,5 @@ def _resizing(size: int, boxes: list[tuple[int, int]], like: Tensor) -> Tensor:
     outer = CUBIC * (((away - 5) * away + 8) * away - 4)
     source = (torch.minimum(near.clamp_min(0), length - 1) + first).long()
     weight = torch.where(away <= 1, inner, outer) * ((source >= 0) & (source < size))
-    matrix = like.new_zeros(len(boxes), size, size)
+    matrix = like.new_zeros(len(first), size, size)
     return matrix.scatter_add_(2, source.clamp(0, size - 1), weight.to(like.dtype))[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,34 +16,36 @@ if TYPE_CHECKING:  # models import this package in projects that may lack pydant
 
 ATTEMPTS = 10  # candidates of a random crop
 DRAWS = 18 + 2 * ATTEMPTS  # draws of a view
+Number = TypeVar("Number", float, Tensor)
 
 
-class Draw(NamedTuple):
-    """Uniform numbers in [0, 1) of one view; `attempts` are (area, aspect) of candidate crops.
+class Draw(NamedTuple, Generic[Number]):
+    """Uniform numbers in [0, 1) of one view, or of that view of B clips; `attempts` are (area, aspect) of crops.
 
     Every decision reads its own column, whether or not the settings use it, so that two ablations which differ in one
     augmentation still see the same crops.
     """
 
-    time: float
-    row: float
-    column: float
-    height: float
-    width: float
-    flip: float
-    volume: float
-    grey: float
-    blur: float
-    sigma: float
-    jitter: list[float]
-    order: list[float]
-    attempts: list[float]
+    time: Number
+    row: Number
+    column: Number
+    height: Number
+    width: Number
+    flip: Number
+    volume: Number
+    grey: Number
+    blur: Number
+    sigma: Number
+    jitter: list[Number]
+    order: list[Number]
+    attempts: list[Number]
 
     @classmethod
-    def split(cls, numbers: list[float]) -> Draw:
-        """Names the columns of one row of `draw_table`."""
-        time, row, column, height, width, flip, volume, grey, blur, sigma, *lists = numbers
-        return cls(time, row, column, height, width, flip, volume, grey, blur, sigma, lists[:4], lists[4:8], lists[8:])
+    def split(cls, numbers: Sequence[Number]) -> Draw[Number]:
+        """Names the columns of a row of `draw_table`, or those (B,) of the rows of several clips."""
+        time, row, column, height, width, flip, volume, grey, blur, sigma = numbers[:10]
+        lists = (list(numbers[10:14]), list(numbers[14:18]), list(numbers[18:]))
+        return cls(time, row, column, height, width, flip, volume, grey, blur, sigma, *lists)
 
 
 def clip_generator(seed: int, epoch: int, clip_id: str) -> torch.Generator:
@@ -121,11 +123,11 @@ class Cutter(ABC):
     def __init__(self, settings: Base, views: Sequence[Any], remember: bool = False) -> None: ...
 
     @abstractmethod
-    def local_start(self, seconds: float, number: int, draw: Draw) -> float:
+    def local_start(self, seconds: float, number: int, draw: Draw[float]) -> float:
         """Returns the second at which view `number` of a clip of `seconds` begins, from a random draw."""
 
     @abstractmethod
-    def cut(self, clip: ClipSource, number: int, start: float, draw: Draw) -> Tensor:
+    def cut(self, clip: ClipSource, number: int, start: float, draw: Draw[float]) -> Tensor:
         """Cuts what `finish` makes view `number` of: small, and without any operation that a GPU does better.
 
         Raises:
@@ -133,8 +135,12 @@ class Cutter(ABC):
         """
 
     @abstractmethod
-    def finish(self, cuts: Tensor, number: int, draws: Sequence[Draw]) -> Tensor:
-        """Augments the stacked cuts (B, ...) of view `number` and normalises them, on the device where they are."""
+    def finish(self, cut: Tensor, number: int, draw: Draw[float]) -> Tensor:
+        """Augments the cut of view `number` and normalises it, in a worker."""
+
+    @abstractmethod
+    def finish_batch(self, cuts: Tensor, number: int, draw: Draw[Tensor]) -> Tensor:
+        """Does the same for the stacked cuts (B, ...) of a batch, on their device, which is not waited for."""
 
     @abstractmethod
     def plain(self, clip: ClipSource, start: float, places: Sequence[float]) -> list[Tensor]:
@@ -228,7 +234,7 @@ class Modality(ABC):
         """
 
 
-def between(uniform: float, bounds: tuple[float, float]) -> float:
+def between(uniform: Number, bounds: tuple[float, float]) -> Number:
     """Maps a draw to an interval."""
     return bounds[0] + uniform * (bounds[1] - bounds[0])
 
@@ -238,8 +244,6 @@ def position(uniform: float, room: int) -> int:
     return int(uniform * (room + 1))
 
 
-def per_clip(values: list[float], like: Tensor) -> float | Tensor:
-    """Returns one value for each clip of `like`, to be multiplied with it; a plain number for one clip."""
-    if len(values) == 1:
-        return values[0]
-    return torch.tensor(values, device=like.device).view(-1, *[1] * (like.ndim - 1))
+def per_clip(values_B: Tensor, like: Tensor) -> Tensor:
+    """Returns one value for each clip of `like`, to be multiplied with it."""
+    return values_B.to(like.dtype).view(-1, *[1] * (like.ndim - 1))

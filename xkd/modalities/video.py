@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from xkd.errors import UserError
-from xkd.modalities import colours
-from xkd.modalities.base import ClipSource, Cutter, Draw, Feeder, Modality, between, per_clip, position
+from xkd.modalities import colours, recolour
+from xkd.modalities.base import ClipSource, Cutter, Draw, Feeder, Modality, between, position
 
 if TYPE_CHECKING:
     from xkd.settings import VideoView
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CROP_ASPECT = (3 / 4, 4 / 3)
-BLUR_SIGMA = (0.1, 2.0)
-JITTER = (colours.brightness, colours.contrast, colours.saturation, colours.hue)
 CACHE_VALUES = 2**18  # about the second-level cache of a core
 DEVICE_VALUES = 2**26
 
@@ -41,10 +39,10 @@ class VideoCutter(Cutter):
         room = max(round(seconds * self.clips.fps) - frames, 0)
         return min(position(uniform, room), room) / self.clips.fps
 
-    def local_start(self, seconds: float, number: int, draw: Draw) -> float:
+    def local_start(self, seconds: float, number: int, draw: Draw[float]) -> float:
         return self.start(seconds, self.views[number].frames, draw.time)
 
-    def cut(self, clip: ClipSource, number: int, start: float, draw: Draw) -> Tensor:
+    def cut(self, clip: ClipSource, number: int, start: float, draw: Draw[float]) -> Tensor:
         view = self.views[number]
         frames = self._frames(clip, start, view)
         if view.crop_area == (0, 0) and min(frames.shape[-2:]) < view.size:
@@ -54,8 +52,11 @@ class VideoCutter(Cutter):
             )
         return crop(frames, view, draw)
 
-    def finish(self, cuts: Tensor, number: int, draws: Sequence[Draw]) -> Tensor:
-        return augment_frames(cuts, self.views[number], draws)
+    def finish(self, cut: Tensor, number: int, draw: Draw[float]) -> Tensor:
+        return augment_frames(cut, self.views[number], draw)
+
+    def finish_batch(self, cuts: Tensor, number: int, draw: Draw[Tensor]) -> Tensor:
+        return augment_batch(cuts, self.views[number], draw)
 
     def plain(self, clip: ClipSource, start: float, places: Sequence[float]) -> list[Tensor]:
         frames, size = self._frames(clip, start, self.views[0]), self.views[0].size
@@ -120,7 +121,7 @@ def frames_between(first: int, count: int | None, length: int) -> range:
     return range(min(first, last - 1), last)
 
 
-def crop(frames: Tensor, view: VideoView, draw: Draw) -> Tensor:
+def crop(frames: Tensor, view: VideoView, draw: Draw[float]) -> Tensor:
     """Crops frames (T, 3, H, W) as a view asks, mirrored or not: (T, 3, size, size); all uint8."""
     rows, columns = frames.shape[-2:]
     if view.crop_area == (0, 0):
@@ -134,25 +135,37 @@ def crop(frames: Tensor, view: VideoView, draw: Draw) -> Tensor:
     return cropped.flip(-1) if draw.flip < view.flip else cropped
 
 
-def augment_frames(cropped: Tensor, view: VideoView, draws: Sequence[Draw]) -> Tensor:
-    """Augments the colours of cropped frames (B, T, 3, size, size), uint8: normalised (B, 3, T, size, size).
+def augment_frames(cropped: Tensor, view: VideoView, draw: Draw[float]) -> Tensor:
+    """Augments the colours of a clip's cropped frames (T, 3, size, size), uint8: normalised (3, T, size, size).
 
-    A few frames at a time, so that they stay in a processor's cache, or a batch does not fill a GPU.
+    A few frames at a time, so that they stay in a processor's cache.
+    """
+    frames, *image = cropped.shape
+    video = torch.empty(3, frames, *image[1:])
+    at_once = max(CACHE_VALUES // math.prod(image), 1)
+    for first in range(0, frames, at_once):
+        part = video[:, first : first + at_once]
+        part.copy_(cropped[first : first + at_once].transpose(0, 1))
+        _recolour(part.div_(255), view, draw)
+        part.sub_(_MEAN).div_(_STD)
+    return video
 
-    Args:
-        draws: one for each clip.
+
+def augment_batch(cropped: Tensor, view: VideoView, draw: Draw[Tensor]) -> Tensor:
+    """Augments the frames of B clips (B, T, 3, size, size), uint8: normalised (B, 3, T, size, size).
+
+    Gives each clip what `augment_frames` gives it, but decides on the device. A few frames at a time, so that a batch
+    does not fill a GPU: one draw serves all frames of a clip.
     """
     clips, frames, *image = cropped.shape
     videos = torch.empty(clips, 3, frames, *image[1:], device=cropped.device)
-    at_once = max((CACHE_VALUES if cropped.device.type == "cpu" else DEVICE_VALUES) // math.prod(image), 1)
-    clip_step, frame_step = max(at_once // frames, 1), min(at_once, frames)
-    for clip in range(0, clips, clip_step):
-        for frame in range(0, frames, frame_step):
-            part = slice(clip, clip + clip_step), slice(frame, frame + frame_step)
-            video = videos[part[0], :, part[1]]
-            video.copy_(cropped[part].transpose(1, 2))
-            _recolour(video.div_(255), view, draws[part[0]])
-            video.sub_(_MEAN.to(video.device)).div_(_STD.to(video.device))
+    at_once = max(DEVICE_VALUES // (clips * math.prod(image)), 1)
+    for first in range(0, frames, at_once):
+        part = videos[:, :, first : first + at_once]
+        part.copy_(cropped[:, first : first + at_once].transpose(1, 2))
+        recolour.recolour(part.div_(255), view, draw)
+        for channel, mean, std in zip(part.unbind(1), IMAGENET_MEAN, IMAGENET_STD, strict=True):
+            channel.sub_(mean).div_(std)
     return videos
 
 
@@ -192,34 +205,12 @@ def _crop_size(rows: int, columns: int, area: tuple[float, float], attempts: lis
     return min(rows, round(columns / CROP_ASPECT[0])), min(columns, round(rows * CROP_ASPECT[1]))
 
 
-def _recolour(videos: Tensor, view: VideoView, draws: Sequence[Draw]) -> None:
-    """Jitters, greys and blurs videos (B, 3, T, H, W) in [0, 1], in place; jitter of strength 0 is left out."""
-    orders = [sorted(range(len(JITTER)), key=draw.order.__getitem__) for draw in draws]
-    for place in range(len(JITTER)):
-        for kind, change in enumerate(JITTER):
-            strength = view.jitter[kind]
-            chosen = [number for number, order in enumerate(orders) if strength and order[place] == kind]
-            shifts = [between(draws[number].jitter[kind], (-strength, strength)) for number in chosen]
-            _change_by(videos, chosen, change, shifts)
-    _change(videos, [number for number, draw in enumerate(draws) if draw.grey < view.grey], colours.grey)
-    chosen = [number for number, draw in enumerate(draws) if draw.blur < view.blur]
-    _change_by(videos, chosen, colours.blur, [between(draws[number].sigma, BLUR_SIGMA) for number in chosen])
-
-
-def _change(videos: Tensor, chosen: list[int], change: Callable[[Tensor], None]) -> None:
-    """Applies a change, in place, to some of the videos."""
-    if not chosen:
-        return
-    some = videos if len(chosen) == len(videos) else videos[chosen]
-    change(some)
-    if some is not videos:
-        videos[chosen] = some
-
-
-def _change_by(
-    videos: Tensor, chosen: list[int], change: Callable[[Tensor, colours.Shift], None], shifts: list[float]
-) -> None:
-    """Applies a change, in place, to some of the videos, each by a strength of its own."""
-    if chosen:
-        by = per_clip(shifts, videos)
-        _change(videos, chosen, lambda some: change(some, by))
+def _recolour(video: Tensor, view: VideoView, draw: Draw[float]) -> None:
+    """Jitters, greys and blurs a video (3, T, H, W) in [0, 1], in place; jitter of strength 0 is left out."""
+    for kind in sorted(range(len(colours.JITTER)), key=draw.order.__getitem__):
+        if strength := view.jitter[kind]:
+            colours.JITTER[kind](video, between(draw.jitter[kind], (-strength, strength)))
+    if draw.grey < view.grey:
+        colours.grey(video)
+    if draw.blur < view.blur:
+        colours.blur(video, between(draw.sigma, colours.BLUR_SIGMA))

@@ -29,21 +29,30 @@ class FrozenSettings(Settings):
     encoders: Owners = ("student", "teacher")
 
 
-class Linear(FrozenSettings):
+class FittedSettings(FrozenSettings):
+    """Base of the settings of linear classifiers that a solver fits to the optimum."""
+
+    holdout: float = Field(0.2, gt=0, lt=1, description="part of the training clips that chooses C")
+    solver: Literal["auto", "sklearn", "torch"] = Field(
+        "auto",
+        description="sklearn: scikit-learn, on the CPU; torch: Newton's method for all classes at once, on the GPU if "
+        "there is one; auto: torch if examples * features * classes exceed 1e8. The optimum is the same",
+    )
+
+
+class Linear(FittedSettings):
     """Probes of frozen features: multinomial logistic regression and kNN."""
 
     C: InverseStrengths = Field(
         (0.01, 0.1, 1.0, 10.0), description="inverse regularisation; chosen on held-out training clips"
     )
-    holdout: float = Field(0.2, gt=0, lt=1, description="part of the training clips that chooses C")
     neighbours: Positive = 20
 
 
-class Svm(FrozenSettings):
+class Svm(FittedSettings):
     """Linear support vector machine on frozen features, as the paper probes UCF101, HMDB51 and ESC-50."""
 
     C: InverseStrengths = Field((1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0), description="inverse regularisation (paper: these)")
-    holdout: float = Field(0.2, gt=0, lt=1, description="part of the training clips that chooses C")
     select_on: Literal["train", "test"] = Field(
         "train",
         description="train: C is chosen on held-out training clips; test: on the test clips, as published figures were",
@@ -114,6 +123,10 @@ class Evaluate(Open):
     REGISTRY = registry.protocols
 
     batch_size: Positive = Field(128, description="clips per forward pass without gradients; changes speed only")
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of frozen encoders, under autocast; where it is not float32, features are kept as float16",
+    )
     linear: Linear = Linear()
     svm: Svm = Svm()
     layer: Layer = Layer()

@@ -33,7 +33,7 @@ from xkd.params import protocol as params_of_protocol
 from xkd.protocols import headline_metrics
 from xkd.recipe import Recipe
 from xkd.runs import evaluations, records
-from xkd.settings import Params, Retrieval, Task
+from xkd.settings import FrozenSettings, Params, Retrieval, Task
 from xkd.training.export import load_encoders, load_heads, load_recipe, weights_files
 
 JUDGED_SPLITS = ("train", "test")
@@ -74,6 +74,8 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: 
     evaluations.write_files(
         out, results, pd.concat(predictions), pd.concat(confusions), partial(write_scores, folds=judged)
     )
+    if isinstance(job.settings, FrozenSettings):
+        job.fits.remove()
     for note in results["notes"]:
         print(f"xkd: note: {task}: {note}", file=sys.stderr)
     shown = [out, *map(out.with_suffix, (evaluations.PREDICTIONS, evaluations.CONFUSION))]
@@ -101,6 +103,7 @@ def _job(params: Params, manifest: Path, run: Path, task: str) -> EvaluationJob[
         task=chosen,
         settings=settings,
         batch_size=params.evaluate.batch_size,
+        precision=params.evaluate.precision,
     )
 
 
