@@ -95,7 +95,7 @@ def count(recipe: Recipe) -> Operations:
             operations.wrap(torch.Tensor, "backward", "backward")
             operations.wrap(step, "clip_each", "clipping")
             operations.wrap(torch.optim.AdamW, "step", "optimiser")
-            operations.wrap(type(ours.update.networks), "update_teachers", "EMA")
+            operations.wrap(type(ours.learner.networks), "update_teachers", "EMA")
             operations.wrap(sharing.SharedObjective, "finish", "logging")
             for counter in (operations.counts, operations.waits, operations.views):
                 counter.clear()

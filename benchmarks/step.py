@@ -34,7 +34,7 @@ from xkd.recipe import Recipe
 from xkd.training.build import build_networks
 from xkd.training.objective import run_objective
 from xkd.training.optimiser import make_optimiser
-from xkd.training.sharing import Inputs
+from xkd.training.sharing import Inputs, SharedObjective
 from xkd.training.step import Step
 
 ROUNDING = {"float32": 1e-4, "bfloat16": 1e-2}
@@ -48,16 +48,17 @@ class OurStep:
         with next(networks.parameters()).device:
             objective = run_objective(recipe, networks, classes=10).train()
         optimiser = make_optimiser(objective, training.learning_rate, training.betas, training.weight_decay)
-        self.update = Step(objective, optimiser, training.clip_gradient, training.precision)
+        self.learner = SharedObjective(objective, training.clip_gradient)
+        self.update = Step(self.learner, optimiser, training.precision)
         self.momentum = {m: training.ema[0] for m in networks.teachers}
         self.temperatures = {"video": chosen.teacher_temperature_video[0], "audio": chosen.teacher_temperature_audio[0]}
 
     def __call__(self, views: dict[str, list[Tensor]], ranks: dict[str, Tensor]) -> Tensor:
         """The loss of a batch before the update that it makes."""
-        ranks = ranks if self.update.objective.masks else {}
+        ranks = ranks if self.learner.objective.masks else {}
         first = next(iter(views.values()))[0]
         labels_B = torch.arange(len(first), device=first.device) % 10
-        return self.update(Inputs(views, ranks, self.temperatures, labels_B), self.momentum)["loss"]
+        return self.update(Inputs(views, ranks, self.temperatures, labels_B, self.momentum))["loss"]
 
 
 def make_step(recipe: Recipe) -> OurStep:

@@ -20,7 +20,7 @@ from xkd.training.build import build_networks, trainable_parameters
 from xkd.training.export import save_encoders
 from xkd.training.objective import run_objective
 from xkd.training.optimiser import make_optimiser
-from xkd.training.sharing import Inputs, objective_outputs
+from xkd.training.sharing import Inputs, SharedObjective, objective_outputs
 from xkd.training.step import Step as TrainingStep
 
 ROOT = Path(__file__).parents[1]
@@ -48,15 +48,16 @@ class Step:
         size = recipe.training.batch_size
         views = {m: [torch.randn(size, *s) for s in shapes] for m, shapes in view_shapes(recipe).items()}
         ranks = {m: torch.rand(size, patch_counts(recipe, m)[0]) for m in views if self.objective.masks}
-        self.inputs = Inputs(views, ranks, {"video": 0.1, "audio": 0.1}, torch.arange(size))
-        self.update = TrainingStep(self.objective, self.optimiser, 0.3, recipe.training.precision)
+        momentum = {m: 0.9 for m in self.networks.teachers}
+        self.inputs = Inputs(views, ranks, {"video": 0.1, "audio": 0.1}, torch.arange(size), momentum)
+        self.update = TrainingStep(SharedObjective(self.objective, 0.3), self.optimiser, recipe.training.precision)
 
     def loss(self):
         with self.update.autocast():
             return self.objective(objective_outputs(self.objective, self.inputs))[0]
 
     def __call__(self):
-        self.update(self.inputs, {m: 0.9 for m in self.networks.teachers})
+        self.update(self.inputs)
 
 
 def counted(run):

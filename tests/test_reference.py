@@ -23,7 +23,7 @@ from xkd.settings import LogMel
 from xkd.training.forward import refined_tokens, teacher_tokens_and_weights
 from xkd.training.objective import Objective
 from xkd.training.optimiser import make_optimiser
-from xkd.training.sharing import Inputs
+from xkd.training.sharing import Inputs, SharedObjective
 from xkd.training.step import Step
 
 FOLDER = Path(os.environ.get("XKD_REFERENCE", Path(__file__).parent / "reference"))
@@ -118,8 +118,8 @@ class Case:
         """The step that `pretrain` takes, and what it gets."""
         settings = self.meta["optimizer"]
         optimiser = make_optimiser(self.networks, settings["lr"], tuple(settings["betas"]), settings["weight_decay"])
-        inputs = Inputs(self.views, self.ranks, self.meta["teacher_temperature"])
-        return Step(self.objective, optimiser, self.meta["clip_grad_norm_per_parameter"]), inputs
+        inputs = Inputs(self.views, self.ranks, self.meta["teacher_temperature"], momentum=self.meta["ema"])
+        return Step(SharedObjective(self.objective, self.meta["clip_grad_norm_per_parameter"]), optimiser), inputs
 
     def read(self, key):
         return torch.from_numpy(self.numbers[key]).double()
@@ -184,7 +184,7 @@ def test_optimiser_steps(name):
             tensor.register_hook(lambda g, key=key: norms.__setitem__(key, g.norm().item()))
     for number in range(meta["steps"]):
         norms.clear()
-        logged = step(inputs, meta["ema"])
+        logged = step(inputs)
         for theirs in case.losses_at(number):
             got = np.mean([logged[ours].item() for ours in TERMS[theirs]])
             case.same(got, f"step{number}/{theirs}")
@@ -202,7 +202,7 @@ def test_float32_gives_the_losses_of_the_first_step(name):
     case.objective.float()
     case.views = {m: [view.float() for view in case.views[m]] for m in MODALITIES}
     step, inputs = case.step()
-    logged = step(inputs, case.meta["ema"])
+    logged = step(inputs)
     for theirs in case.losses_at(0):
         got = np.mean([logged[ours].item() for ours in TERMS[theirs]])
         assert got == pytest.approx(case.numbers[f"out/step0/{theirs}"].item(), rel=1e-3), theirs

@@ -28,6 +28,15 @@ OF_SETTINGS = "Name of an entry of `{}` in the settings."
 PEAK = "Peak TFLOP/s of one GPU in the precision of training, dense (bfloat16: A100 312, H100 989)."
 RESUME = "Checkpoint of other settings, data or code: refuse it, continue from it, or put it aside."
 
+resume_option = click.option(
+    "--resume",
+    type=click.Choice(["same", "changed", "anew"]),
+    default="same",
+    envvar="XKD_RESUME",
+    show_default=True,
+    show_envvar=True,
+    help=RESUME,
+)
 force_option = click.option("--force", is_flag=True, help="Replace existing output files; an input is never replaced.")
 manifest_option = click.option(
     "--manifest", type=PATH, required=True, help="manifest.csv that `prepare` wrote: one row per clip."
@@ -131,15 +140,7 @@ def plan_command(settings: Path, **arguments: Any) -> None:
 @click.option("--ablation", required=True, shell_complete=names_of("ablations"), help=OF_SETTINGS.format("ablations"))
 @click.option("--seed", type=SEED, required=True, help="Seed of weights, views and masks.")
 @click.option("--out", type=PATH, required=True, help="Folder for weights, effective settings, metrics and curves.")
-@click.option(
-    "--resume",
-    type=click.Choice(["same", "changed", "anew"]),
-    default="same",
-    envvar="XKD_RESUME",
-    show_default=True,
-    show_envvar=True,
-    help=RESUME,
-)
+@resume_option
 def pretrain_command(settings: Path, **arguments: Any) -> None:
     """Train one ablation with one seed.
 
@@ -157,9 +158,14 @@ def pretrain_command(settings: Path, **arguments: Any) -> None:
 @click.option("--run", type=PATH, required=True, help="Folder that `pretrain` wrote.")
 @click.option("--task", required=True, shell_complete=names_of("tasks"), help=OF_SETTINGS.format("tasks"))
 @click.option("--out", type=PATH, required=True, help="JSON file of results; predictions and times go beside it.")
+@resume_option
 @force_option
 def evaluate_command(settings: Path, **arguments: Any) -> None:
-    """Measure a run's encoders on held-out clips."""
+    """Measure a run's encoders on held-out clips.
+
+    An interrupted finetuning continues from its last checkpoint. Several GPUs: torchrun --nproc-per-node 8 -m xkd
+    evaluate ...
+    """
     invocation.call_with_settings("evaluate", settings, **arguments)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from xkd import tracking
+from xkd.downstream.finetune import finetuner
 
 LABELS = np.array(["cat", "dog", "owl"])
 
@@ -45,9 +46,11 @@ class Loader:
         self.rows, self.batch_size, self.noise = rows, batch_size, noise
         self.classes = LABELS.tolist()
         self.epochs: list[int] = []
+        self.first = 0
 
-    def set_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int, first: int = 0) -> None:
         self.epochs.append(epoch)
+        self.first = first
 
     def __len__(self) -> int:
         return math.ceil(len(self.rows) / self.batch_size)
@@ -59,7 +62,17 @@ class Loader:
             labels = torch.tensor([self.classes.index(label) for label in part["label"]])
             one_hot = nn.functional.one_hot(labels, len(LABELS)).float()
             video, audio = (one_hot + self.noise * torch.randn(one_hot.shape, generator=generator) for _ in range(2))
-            yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, views={"video": [video], "audio": [audio]})
+            views = {"video": [video], "audio": [audio]}
+            if start >= self.first * self.batch_size:
+                yield SimpleNamespace(ids=part["id"].tolist(), labels=labels, views=views)
+
+
+def finetuned(encoders, loader, settings, seed, **options):
+    """Classifiers by modality after finetuning by the engine."""
+    trainer = finetuner(encoders, loader, settings, seed, **options)
+    for _ in trainer.epochs():
+        pass
+    return dict(trainer.learner.eval().models.items())
 
 
 class Block(nn.Module):

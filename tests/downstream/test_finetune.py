@@ -1,9 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from downstream_fakes import Loader, TinyEncoder, rows
+from downstream_fakes import Loader, TinyEncoder, finetuned, rows
 
-from xkd.downstream.finetune import Classifier, finetune, make_optimiser
+from xkd.downstream.finetune_learner import Classifier, layer_groups
 from xkd.errors import UserError
 from xkd.settings import Finetune
 
@@ -12,7 +12,7 @@ SETTINGS = Finetune(epochs=12, learning_rate=0.01, layer_decay=0.5, weight_decay
 
 def train(encoders, seed=0, settings=SETTINGS, clips=48, noise=0.3):
     loader = Loader(rows(clips), batch_size=8, noise=noise)
-    return finetune(encoders, loader, settings, seed), loader
+    return finetuned(encoders, loader, settings, seed), loader
 
 
 def loss_of(model, modality="video"):
@@ -24,9 +24,9 @@ def loss_of(model, modality="video"):
 
 def test_learning_rate_halves_with_every_layer_below_the_head():
     model = Classifier(TinyEncoder(depth=3), 3, seed=0)
-    optimiser = make_optimiser(model, Finetune(learning_rate=0.8, layer_decay=0.5, weight_decay=0.05))
-    found = {id(p): (g["lr"], g["weight_decay"]) for g in optimiser.param_groups for p in g["params"]}
-    assert len(found) == sum(len(g["params"]) for g in optimiser.param_groups) == len(list(model.parameters()))
+    groups = list(layer_groups(model, Finetune(learning_rate=0.8, layer_decay=0.5, weight_decay=0.05)))
+    found = {id(p): (g["lr"], g["weight_decay"]) for g in groups for p in g["params"]}
+    assert len(found) == sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
     encoder = model.encoder
     expected = {
         model.head: 0.8,
@@ -61,7 +61,7 @@ def test_labels_without_meaning_are_not_learned():
 
     loader = Shuffled(rows(48), batch_size=8, noise=0.3)
     loader.generator = torch.Generator().manual_seed(0)
-    assert loss_of(finetune({"video": TinyEncoder()}, loader, SETTINGS, 0)["video"]) > 0.9
+    assert loss_of(finetuned({"video": TinyEncoder()}, loader, SETTINGS, 0)["video"]) > 0.9
 
 
 def test_all_layers_move_and_the_given_encoder_does_not():

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from downstream_fakes import Loader, TinyEncoder, rows
+from downstream_fakes import Loader, TinyEncoder, finetuned, rows
 
-from xkd.downstream.finetune import Classifier, _rates, finetune
 from xkd.downstream.finetune_augment import augment, mix
+from xkd.downstream.finetune_learner import Classifier, Classifiers, rates
 from xkd.settings import Finetune
 
 TARGET = torch.eye(4)
@@ -94,17 +94,26 @@ def test_rand_augment_changes_all_pictures_of_a_film_alike():
         torch.testing.assert_close(changed[:, :, t], changed[:, :, 0])
 
 
-def test_dropout_and_unit_features():
-    model = Classifier(TinyEncoder(), 3, seed=0, dropout=0.5, unit_features=True).eval()
+def test_unit_features():
+    model = Classifier(TinyEncoder(), 3, seed=0, unit_features=True)
     x = torch.randn(5, 3)
-    expected = model.head(F.normalize(model.encoder.features(x), dim=-1))
-    torch.testing.assert_close(model(x), expected)
-    assert not torch.allclose(model.train()(x), expected)
+    torch.testing.assert_close(model(x), model.head(F.normalize(model.encoder.features(x), dim=-1)))
+
+
+def test_dropout_hides_features_of_each_step_anew():
+    loader = Loader(rows(48), 8)
+    one, batch = Classifiers({"video": TinyEncoder()}, loader, Finetune(dropout=0.25), 0), next(iter(loader))
+    model, view = one.models["video"], batch.views["video"][0]
+    kept = [one.inputs(batch, step).kept_BD["video"] for step in (0, 1, 1)]
+    assert kept[0].unique().tolist() == pytest.approx([0, 4 / 3])
+    assert not torch.equal(kept[0], kept[1])
+    assert torch.equal(kept[1], kept[2])
+    torch.testing.assert_close(model(view, kept[0]), model.head(kept[0] * model.encoder.features(view)))
 
 
 def test_all_of_it_learns_and_repeats():
     settings = Finetune(epochs=15, learning_rate=0.01, mixup=0.3, dropout=0.2, unit_features=True)
-    models = [finetune({"video": TinyEncoder()}, Loader(rows(48), 8, 0.3), settings, 0)["video"] for _ in range(2)]
+    models = [finetuned({"video": TinyEncoder()}, Loader(rows(48), 8, 0.3), settings, 0)["video"] for _ in range(2)]
     x = torch.eye(3)
     assert torch.equal(models[0](x), models[1](x))
     assert models[0](x).argmax(1).tolist() == [0, 1, 2]
@@ -122,7 +131,7 @@ def test_several_labels_are_learned_as_yes_or_no_each():
                 yield SimpleNamespace(**{**vars(batch), "labels": HAS[batch.labels]})
 
     loader = Joined(rows(48), 8, 0.1)
-    model = finetune({"video": TinyEncoder()}, loader, Finetune(epochs=30, learning_rate=0.01), 0)["video"]
+    model = finetuned({"video": TinyEncoder()}, loader, Finetune(epochs=30, learning_rate=0.01), 0)["video"]
     says = model(torch.eye(3)) > 0
     assert torch.equal(says, HAS == 1)
 
@@ -142,10 +151,10 @@ def test_time_warp_moves_columns_by_no_more_than_asked():
     torch.testing.assert_close(augment(same, "audio", Finetune(time_warp=10)), same)
 
 
-def test_fixed_and_cosine_rates():
+def test_fixed_and_cosinerates():
     fixed, falling = Finetune(schedule="fixed"), Finetune(learning_rate=1e-3, last_learning_rate=1e-4, warmup=0.1)
-    assert _rates(fixed, 50).tolist() == [1.0] * 50
-    rates = _rates(falling, 1000)
-    assert rates[0] == 0
-    assert rates.max() == pytest.approx(1)
-    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+    assert rates(fixed, 50).tolist() == [1.0] * 50
+    shares = rates(falling, 1000)
+    assert shares[0] == 0
+    assert shares.max() == pytest.approx(1)
+    assert shares[-1] == pytest.approx(0.1, abs=1e-3)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from xkd import load_encoder, params
-from xkd.downstream.finetune import Classifier, make_optimiser
+from xkd.downstream.finetune_learner import Classifier, layer_groups
 from xkd.errors import UserError
 from xkd.plan.arithmetic import encoder_forward
 from xkd.plan.footprint import memory
@@ -103,8 +103,8 @@ def test_each_is_evaluated(settings, row, task):
 def test_layers_learn_at_rates_that_fall_from_the_head_down(row):
     encoder = load_encoders(Path(row))["student", "audio"]
     model = Classifier(encoder, 3, seed=0)
-    optimiser = make_optimiser(model, Finetune(learning_rate=0.8, layer_decay=0.5))
-    rates = {p: group["lr"] for group in optimiser.param_groups for p in group["params"]}
+    groups = list(layer_groups(model, Finetune(learning_rate=0.8, layer_decay=0.5)))
+    rates = {p: group["lr"] for group in groups for p in group["params"]}
     assert rates.keys() == set(model.parameters())
     for module, rate in ((model.head, 0.8), (model.encoder.norm, 0.8), (model.encoder.blocks, 0.4)):
         assert {rates[p] for p in module.parameters()} == {rate}

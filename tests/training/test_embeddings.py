@@ -39,7 +39,7 @@ def clips(monkeypatch):
 
 def saved(ablation, clips, folder):
     chosen = settings(ablation)
-    after = trainer(chosen).networks
+    after = trainer(chosen).learner.networks
     with torch.no_grad():
         for parameter in after.parameters():
             parameter.mul_(1.1)

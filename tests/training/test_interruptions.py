@@ -74,8 +74,8 @@ def pretrain(name: str, out: str, steps: int | None = None):
 
     def function():
         if steps is not None:
-            step = Trainer._step
-            Trainer._step = lambda *arguments: os.write(steps, b".") and step(*arguments)
+            step = Trainer.take_step
+            Trainer.take_step = lambda *arguments: os.write(steps, b".") and step(*arguments)
         sys.argv = ["xkd", *command(name, out)]
         cli.main()
 

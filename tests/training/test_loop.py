@@ -29,7 +29,7 @@ def test_starting_weights_depend_on_the_seed_alone(mode):
     states = []
     for drawn in (0, 5):
         torch.manual_seed(drawn)
-        states.append(trainer(settings(mode=mode)).objective.state_dict())
+        states.append(trainer(settings(mode=mode)).learner.objective.state_dict())
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -79,19 +79,19 @@ def test_supervised_training_lowers_its_loss():
 def test_exported_encoders_give_the_features_of_the_trained_ones(tmp_path):
     chosen = settings()
     one = train(trainer(chosen))
-    save_encoders(one.networks, chosen, 0, tmp_path)
+    save_encoders(one.learner.networks, chosen, 0, tmp_path)
     seal(tmp_path)
     encoders = load_encoders(tmp_path)
     assert set(encoders) == {(o, m) for o in ("student", "teacher") for m in ("video", "audio")}
     view = torch.randn(2, 1, chosen.logmel.n_mels, chosen.views.audio_global.frames)
-    for owner, networks in (("student", one.networks.students), ("teacher", one.networks.teachers)):
+    for owner, networks in (("student", one.learner.networks.students), ("teacher", one.learner.networks.teachers)):
         expected = networks["audio"].features(view).detach()
         torch.testing.assert_close(encoders[owner, "audio"].features(view), expected, rtol=0, atol=0)
 
 
 def test_weights_are_found_beside_the_marks_that_snakemake_leaves(tmp_path):
     chosen = settings()
-    save_encoders(trainer(chosen).networks, chosen, 0, tmp_path)
+    save_encoders(trainer(chosen).learner.networks, chosen, 0, tmp_path)
     seal(tmp_path)
     (tmp_path / "encoders" / ".snakemake_timestamp").touch()
     found = weights_files(tmp_path)

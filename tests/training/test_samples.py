@@ -19,7 +19,7 @@ def views(chosen, clips=3):
 
 def test_samples_show_what_was_hidden_and_keep_what_was_not(tmp_path):
     chosen = settings()
-    save_samples(trainer(chosen), views(chosen), tmp_path)
+    save_samples(trainer(chosen).learner, views(chosen), tmp_path)
     samples = np.load(tmp_path / "samples.npz")
     for modality, ratio in (("video", chosen.objective.mask_video), ("audio", chosen.objective.mask_audio)):
         true, masked, predicted = (samples[f"{modality}_{kind}"] for kind in ("true", "masked", "predicted"))
@@ -33,6 +33,6 @@ def test_samples_show_what_was_hidden_and_keep_what_was_not(tmp_path):
 
 def test_a_run_without_decoders_has_no_reconstructions(tmp_path):
     chosen = settings(mode="none")
-    save_samples(trainer(chosen), views(chosen), tmp_path)
+    save_samples(trainer(chosen).learner, views(chosen), tmp_path)
     assert list(np.load(tmp_path / "samples.npz")) == []
     assert (tmp_path / "samples.png").stat().st_size, "every run has the image: the views as they are"

@@ -36,7 +36,7 @@ def test_temperature_warms_up_and_stays():
 
 
 def test_a_warmup_longer_than_the_run_is_cut_off():
-    training = SimpleNamespace(epochs=2, warmup_epochs=30, learning_rate=1.0, ema=(0.9, 1.0))
+    training = SimpleNamespace(epochs=2, warmup_epochs=30, peak_learning_rate=1.0, ema=(0.9, 1.0))
     objective = SimpleNamespace(
         temperature_warmup_epochs=30, teacher_temperature_video=(0.1, 0.2), teacher_temperature_audio=(0.1, 0.1)
     )

@@ -8,7 +8,7 @@ import torch
 
 from xkd.params import load, recipe
 from xkd.training.build import build_networks
-from xkd.training.loop import Trainer
+from xkd.training.pretraining import pretrainer
 from xkd.training.recorder import STEP_TIMES
 
 MINIATURE = Path(__file__).parents[2] / "workflow" / "presets" / "miniature.yaml"
@@ -66,7 +66,7 @@ def settings(ablation="xkd", **training):
 
 
 def trainer(chosen, seed=0, **loader):
-    return Trainer(chosen, build_networks(chosen, seed), StubLoader(chosen, **loader), seed)
+    return pretrainer(chosen, build_networks(chosen, seed), StubLoader(chosen, **loader), seed)
 
 
 def train(one, stop_after=None, save=lambda state: None):
@@ -77,7 +77,7 @@ def train(one, stop_after=None, save=lambda state: None):
 
 
 def same(first, second):
-    states = first.objective.state_dict(), second.objective.state_dict()
+    states = first.learner.objective.state_dict(), second.learner.objective.state_dict()
     return states[0].keys() == states[1].keys() and all(torch.equal(states[0][k], states[1][k]) for k in states[0])
 
 

@@ -168,6 +168,8 @@ def eval_loader(
     crops: int = 1,
     augmented: int | None = None,
     first: int = 0,
+    fold: str | None = None,
+    shard: tuple[int, int] = (0, 1),
 ) -> Loader:
     """Makes batches of all clips of a split (None: of the manifest) in manifest order, always the same views of each.
 
@@ -175,18 +177,20 @@ def eval_loader(
         clips, crops: views of each clip, see `EvalViews`.
         augmented: instead of those, one global view as in training, drawn with this seed.
         first: number of the clip to begin with.
+        fold: official fold whose split is meant.
+        shard: rank and number of ranks; the ranks take batches in turn.
 
     Raises:
         UserError: the split has no usable clip.
     """
     if augmented is None:
-        dataset = _ClipViews(manifest_path, (split, None), EvalViews(recipe, modalities, clips, crops))
+        dataset = _ClipViews(manifest_path, (split, fold), EvalViews(recipe, modalities, clips, crops))
     else:
         views = TrainViews(recipe, modalities, local_views=False)
-        dataset = _ClipViews(manifest_path, (split, None), views, seed=augmented)
+        dataset = _ClipViews(manifest_path, (split, fold), views, seed=augmented)
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
-    order = Order(len(dataset), batch_size, begin=first)
+    order = Order(len(dataset), batch_size * shard[1], rank=shard, begin=first)
     return Loader(dataset, _queue(recipe, dataset, min(batch_size, len(dataset))), order)
 
 

@@ -55,7 +55,9 @@ class Order(Sampler[list[tuple[int, int]]]):
         share = self.batch // ranks
         for number in range(self.first, len(self)):
             start = number * self.batch + rank * share
-            yield [(epoch, index) for index in order[start : start + share].tolist()]
+            chosen = order[start : start + share].tolist()
+            if chosen:  # the last batch may end before the share of this rank
+                yield [(epoch, index) for index in chosen]
 
 
 def among_all(clips: int) -> Permutation:

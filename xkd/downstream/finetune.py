@@ -1,161 +1,216 @@
-"""Protocol `finetune`: encoder and a linear head on its mean token, trained with labels (paper section 4)."""
+"""Protocol `finetune`: encoder and a linear head on its mean token, trained with labels (paper section 4).
+
+The engine of pretraining trains it, fold by fold. An interrupted fold goes on from its checkpoint. A finished fold
+leaves its outputs for the test clips there until the evaluation is written.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from xkd import fingerprint
 from xkd.data.labels import classes_of
-from xkd.data.loader import Loader, train_loader
-from xkd.downstream.features import device
-from xkd.downstream.finetune_augment import augment, mix
+from xkd.data.loader import Loader, eval_loader, train_loader
+from xkd.downstream.features import Key, incomplete, of_rows, outputs_of
+from xkd.downstream.finetune_learner import Classifiers
 from xkd.downstream.job import EvaluationJob
 from xkd.downstream.probes import clip_scores
 from xkd.downstream.scores import Judged
-from xkd.errors import UserError
+from xkd.files import sha256
 from xkd.models.encoder import Encoder
-from xkd.progress import track
+from xkd.params import flat
+from xkd.progress import counter, say, track
 from xkd.protocols import Column, Finetuning
-from xkd.settings import Finetune
-from xkd.training.schedules import cosine
+from xkd.settings import Finetune, Training
+from xkd.training import checkpoint
+from xkd.training.distributed import ALONE, TrainingGroup
+from xkd.training.loop import State, Trainer
+from xkd.training.recorder import Recorder
 
 
 @Finetuning.runs
 def finetune_encoders(job: EvaluationJob[Finetune]) -> Iterator[Judged]:
-    """Finetunes the student of each modality, or the teacher where a run was given one alone, in every fold."""
-    owners = {m: "student" if ("student", m) in job.encoders else "teacher" for _, m in job.encoders}
-    encoders = {modality: job.encoders[owner, modality] for modality, owner in owners.items()}
-    for fold in job.folds:
-        size = min(job.settings.batch_size, len(job.ids("train", fold)))
-        loader = train_loader(
-            job.recipe, job.path, job.seed, list(encoders), local_views=False, fold=fold, batch_size=size
-        )
-        models = finetune(encoders, loader, job.settings, job.seed)
-        test = job.outputs({(owners[modality], modality): model for modality, model in models.items()}, fold)
-        classes = np.array(loader.classes)
-        trained = job.manifest.split("train", fold).rows["label"].to_numpy(str)
-        known = np.isin(classes, classes_of(trained))  # outputs of other labels were never trained
-        scores = [
-            clip_scores(Column(*key, "finetune"), values.mean(1)[:, known], classes[known], trained)
-            for key, values in test.outputs.items()
-        ]
-        yield Judged(fold, test, scores)
+    """Finetunes the student of each modality, or the teacher where a run was given one alone, in every fold.
 
-
-class Classifier(nn.Module):
-    """An encoder (its own copy) and a linear head on the mean of its patch tokens.
-
-    Args:
-        encoder: left as it is.
-        classes: outputs of the head.
-        seed: of the head's starting weights.
-        dropout: of the feature.
-        unit_features: L2-normalises the feature.
+    Every process trains on its share of the batches and judges its share of the test clips; the first one yields.
     """
-
-    def __init__(
-        self, encoder: Encoder, classes: int, seed: int, dropout: float = 0.0, unit_features: bool = False
-    ) -> None:
-        super().__init__()
-        # A copy also separates encoders that share blocks: each modality is tuned alone.
-        self.encoder = deepcopy(encoder).requires_grad_(True)
-        self.unit_features, self.dropout = unit_features, nn.Dropout(dropout)
-        self.head = nn.Linear(encoder.width, classes)
-        nn.init.trunc_normal_(self.head.weight, std=0.02, generator=torch.Generator().manual_seed(seed))
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, classes) of views (B, ...)."""
-        features = self.encoder.features(x)
-        if self.unit_features:
-            features = F.normalize(features, dim=-1)
-        logits: Tensor = self.head(self.dropout(features))
-        return logits
+    with ExitStack() as stack, job.group.together():
+        if job.group.first:
+            stack.enter_context(checkpoint.exclusive(job.checkpoints))
+        exclusive = stack.pop_all()
+    with exclusive:
+        for fold in job.folds:
+            outputs = Fold(job, fold).outputs()
+            if job.group.first:
+                yield _judged(job, fold, outputs)
 
 
-def finetune(encoders: dict[str, Encoder], loader: Loader, settings: Finetune, seed: int) -> dict[str, Classifier]:
-    """Trains one classifier per modality; the modalities share nothing but the pass over the data.
+def _judged(job: EvaluationJob[Finetune], fold: str | None, outputs: dict[Key, np.ndarray]) -> Judged:
+    test = of_rows(job.manifest.split("test", fold).rows, outputs)
+    classes = np.array(classes_of(job.manifest.rows["label"].to_numpy(str)))
+    trained = job.manifest.split("train", fold).rows["label"].to_numpy(str)
+    known = np.isin(classes, classes_of(trained))  # outputs of other labels were never trained
+    scores = [
+        clip_scores(Column(*key, "finetune"), values.mean(1)[:, known], classes[known], trained)
+        for key, values in test.outputs.items()
+    ]
+    return Judged(fold, test, scores)
+
+
+def finetuner(
+    encoders: dict[str, Encoder],
+    loader: Loader,
+    settings: Finetune,
+    seed: int,
+    saving: Training | None = None,
+    group: TrainingGroup = ALONE,
+) -> Trainer[Classifiers]:
+    """Makes the trainer of one classifier per modality.
 
     Args:
-        encoders: pretrained encoder per modality.
-        loader: `xkd.data.loader.train_loader`; the first (global) view of each modality is learned from.
-        settings: group `evaluate.finetune`.
-        seed: of the heads' starting weights, augmentation and dropout.
-
-    Returns:
-        Classifiers in evaluation mode; outputs in the order of `loader.classes`.
+        encoders: per modality; left as they are.
+        loader: this process's share of the training clips.
+        settings: with the size of the loader's batches, of all processes together.
+        seed: of heads and draws.
+        saving: says how often checkpoints are written.
+        group: the processes that share each batch.
 
     Raises:
-        UserError: the loss is no longer finite.
+        UserError: a batch that the processes cannot share equally.
     """
-    models = {
-        m: Classifier(e, len(loader.classes), seed, settings.dropout, settings.unit_features).to(device()).train()
-        for m, e in encoders.items()
-    }
-    optimisers = {m: make_optimiser(model, settings) for m, model in models.items()}
-    steps = settings.epochs * len(loader)
-    schedule = enumerate(_rates(settings, steps))
-    for epoch in track(range(settings.epochs), "finetuning"):
-        loader.set_epoch(epoch)
-        for batch in loader:
-            step, rate = next(schedule)
-            for number, (modality, model) in enumerate(models.items()):
-                view, label = batch.views[modality][0].to(device()), batch.labels.to(device())
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed((seed << 32) + 2 * step + number)
-                    loss = _loss(model, augment(view, modality, settings), label, settings)
-                    _update(optimisers[modality], loss, float(rate))
-    return {m: model.eval() for m, model in models.items()}
+    return Trainer(Classifiers(encoders, loader, settings, seed, group), loader, settings, saving or Training())
 
 
-def _loss(model: Classifier, view: Tensor, label: Tensor, settings: Finetune) -> Tensor:
-    """Computes cross-entropy, or binary cross-entropy per class where clips have several labels."""
-    if label.is_floating_point():
-        view, target = mix(view, label, settings)
-        return F.binary_cross_entropy_with_logits(model(view), target)
-    if settings.mixup or settings.cutmix:
-        view, target = mix(view, F.one_hot(label, model.head.out_features).float(), settings)
-        return F.cross_entropy(model(view), target, label_smoothing=settings.label_smoothing)
-    return F.cross_entropy(model(view), label, label_smoothing=settings.label_smoothing)
+@dataclass(frozen=True)
+class Fold:
+    """The finetuning of one fold."""
 
+    job: EvaluationJob[Finetune]
+    name: str | None
 
-def _rates(settings: Finetune, steps: int) -> np.ndarray:
-    """Returns the share of the highest learning rate at each step: fixed, or a cosine after a warm-up."""
-    if settings.schedule == "fixed":
-        return np.ones(steps)
-    last = settings.last_learning_rate / settings.learning_rate
-    return cosine(1.0, last, steps, round(settings.warmup * steps))
+    def outputs(self) -> dict[Key, np.ndarray]:
+        """Returns each classifier's outputs (clips, 1, classes) for the fold's test clips, means over their views.
 
+        Trains first, unless that was done before. In other processes than the first, nothing is returned.
+        """
+        job = self.job
+        state = checkpoint.shared(self.folder, self.identity, job.resume, job.group)
+        if state is None or "outputs" not in state:
+            trainer = self._trained(state)
+            state = {"outputs": self._tested(trainer), "recorder": trainer.recorder.state_dict()}
+            if job.group.first:
+                self._keep(state)
+                checkpoint.forget_previous(self.folder)
+        if not job.group.first:
+            return {}
+        recorder = Recorder(())
+        recorder.load_state_dict(state["recorder"])
+        job.curves[self.name] = recorder.epochs
+        return {key: state["outputs"][key[1]].numpy() for key in self.keys}
 
-def make_optimiser(model: Classifier, settings: Finetune) -> torch.optim.AdamW:
-    """AdamW whose learning rate falls by `layer_decay` per layer from the head down to the embedding.
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints of this fold are."""
+        return self.job.checkpoints / quote(self.name or "split", safe="")
 
-    The head and the last of the encoder's `layers` learn at the full rate, the layer below at `layer_decay` of it, and
-    so on; what belongs to no layer, such as the embedding, comes below the first. Vectors are not decayed.
-    """
-    layers = [*enumerate(model.encoder.layers, start=1), (len(model.encoder.layers), model.head)]
-    depths = {parameter: depth for depth, layer in layers for parameter in layer.parameters()}
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
-    for parameter in model.parameters():
-        depth, decays = depths.get(parameter, 0), parameter.ndim > 1
-        rate = settings.learning_rate * settings.layer_decay ** (len(model.encoder.layers) - depth)
-        decay = settings.weight_decay if decays else 0.0
-        new: dict[str, Any] = {"params": [], "lr": rate, "peak": rate, "weight_decay": decay}
-        groups.setdefault((depth, decays), new)["params"].append(parameter)
-    return torch.optim.AdamW(list(groups.values()))
+    @property
+    def keys(self) -> list[Key]:
+        """Owner and modality of each encoder that is finetuned."""
+        owners = {m: "student" if ("student", m) in self.job.encoders else "teacher" for _, m in self.job.encoders}
+        return [(owner, modality) for modality, owner in owners.items()]
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the outputs."""
+        job = self.job
+        groups = job.recipe.model_dump(mode="json", include={"clips", "logmel", "views"})
+        settings = {
+            "task": job.task.model_dump(mode="json", exclude={"ablations", "changes", "folds"}),
+            "finetune": job.settings.model_dump(mode="json", exclude=set(job.settings.HOW)),
+            "weights": {"/".join(key): sha256(job.weights[key]) for key in self.keys},
+        }
+        code = {"code": fingerprint.module("xkd.downstream.finetune"), "torch": str(torch.__version__)}
+        data = {"manifest": job.manifest.hash, "fold": self.name, "seed": job.seed}
+        return flat(groups | settings | data | code)
 
-def _update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = rate * group["peak"]
-    if not torch.isfinite(loss):
-        raise UserError("finetuning diverged (the loss is not finite); lower evaluate.finetune.learning_rate")
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
+    def _trained(self, state: State | None) -> Trainer[Classifiers]:
+        job, group = self.job, self.job.group
+        encoders = {modality: job.encoders[owner, modality] for owner, modality in self.keys}
+        with group.together():
+            size = self._batch_size()
+            loader = train_loader(
+                job.recipe,
+                job.path,
+                job.seed,
+                list(encoders),
+                local_views=False,
+                fold=self.name,
+                batch_size=size,
+                shard=(group.rank, group.size),
+            )
+            settings = job.settings.model_copy(update={"batch_size": size})
+            trainer = finetuner(encoders, loader, settings, job.seed, job.saving, group)
+            if state:
+                trainer.load_state_dict(state)
+        if state and group.first:
+            say(f"continuing at step {trainer.step} (epoch {trainer.epoch}) from {self.folder}")
+        title = "finetuning" if self.name is None else f"finetuning, fold {self.name}"
+        with counter(title, settings.epochs * len(loader), trainer.step) as trainer.on_step:
+            for _ in trainer.epochs(self._keep):
+                pass
+        trainer.learner.eval()
+        return trainer
+
+    def _batch_size(self) -> int:
+        """Returns the clips of a batch: fewer than the settings say, where a data set is smaller than that."""
+        clips, wanted = len(self.job.ids("train", self.name)), self.job.settings.batch_size
+        equal = self.job.group.size * self.job.settings.accumulate
+        return wanted if clips >= wanted else max(clips // equal, 1) * equal
+
+    def _keep(self, state: State) -> None:
+        checkpoint.keep(self.folder, self.identity, self.job.settings.model_dump(mode="json"), state)
+
+    @torch.inference_mode()
+    def _tested(self, trainer: Trainer[Classifiers]) -> dict[str, Tensor]:
+        """Runs the classifiers over the fold's test clips; all outputs arrive in the first process."""
+        job, group, models = self.job, self.job.group, trainer.learner.models
+        views = eval_loader(
+            job.recipe,
+            job.path,
+            "test",
+            job.batch_size,
+            [*models],
+            clips=job.task.clips,
+            crops=job.task.crops,
+            fold=self.name,
+            shard=(group.rank, group.size),
+        )
+        networks = {key: models[key[1]] for key in self.keys}
+        shown = track(views, "test clips") if group.first else views
+        with group.together():
+            batches = outputs_of(networks, shown, job.settings.precision)
+            own = [
+                (ids, {m: values.astype(np.float32).mean(1) for (_, m), values in of.items()}) for ids, of in batches
+            ]
+        ids: list[str] = []
+        rows: dict[str, list[np.ndarray]] = {modality: [] for modality in models}
+        for came, outputs in (batch for of_rank in group.to_first(own) for batch in of_rank):
+            ids += came
+            for modality, values in outputs.items():
+                rows[modality].append(values)
+        wanted = job.ids("test", self.name)
+        if group.first and sorted(ids) != sorted(wanted):
+            raise incomplete(ids, wanted)
+        place = {id: number for number, id in enumerate(ids)}
+        order = [place[id] for id in wanted] if group.first else []
+        return {m: torch.from_numpy(np.concatenate(of)[order][:, None]) for m, of in rows.items() if of}

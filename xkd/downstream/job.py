@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,8 +23,10 @@ from xkd.models.head import ProjectionHead
 from xkd.params import canonical
 from xkd.progress import track
 from xkd.recipe import Recipe
-from xkd.settings import FrozenSettings, Settings, Task
+from xkd.settings import FrozenSettings, Settings, Task, Training
 from xkd.settings.base import plugin_files
+from xkd.training.distributed import ALONE, TrainingGroup
+from xkd.training.recorder import CurveRow
 
 Settings_co = TypeVar("Settings_co", bound=Settings, covariant=True)
 
@@ -43,6 +45,11 @@ class EvaluationJob(Generic[Settings_co]):
         settings: of the task's protocol.
         batch_size: clips per forward pass.
         precision: of frozen encoders.
+        checkpoints: where a protocol keeps what an interrupted evaluation goes on from.
+        resume: what to do with a checkpoint of other settings, data or code, see `xkd.training.checkpoint.unfinished`.
+        saving: how often checkpoints are written.
+        group: the processes of this job; more than one for protocols that `shares_batches` alone.
+        curves: of what was trained, by fold a row for each epoch, for tracking.
     """
 
     encoders: dict[Key, Encoder]
@@ -57,6 +64,11 @@ class EvaluationJob(Generic[Settings_co]):
     settings: Settings_co
     batch_size: int
     precision: str = "float32"
+    checkpoints: Path = runs.CHECKPOINTS
+    resume: str = "same"
+    saving: Training = Training()
+    group: TrainingGroup = ALONE
+    curves: dict[str | None, list[CurveRow]] = field(default_factory=dict)
 
     @property
     def folds(self) -> tuple[str | None, ...]:

@@ -102,17 +102,22 @@ class Networks(nn.Module):
         return self
 
     @torch.no_grad()
-    def update_teachers(self, momentum: dict[str, float]) -> None:
+    def update_teachers(self, momentum: dict[str, float], updated: torch.Tensor | None = None) -> None:
         """Moves teachers towards students, t <- m t + (1 - m) s: each modality's encoder and head in turn, video first.
 
         The shared teacher of MATS is reached through both modalities, so it moves twice.
+
+        Args:
+            updated: whether the students were changed, a boolean scalar; where not, teachers stay exactly as they are.
         """
         for modality in self.teachers:
             for teacher, student in (
                 (self.teachers[modality], self.students[modality]),
                 (self.teacher_heads[modality], self.student_heads[modality]),
             ):
-                torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum[modality])
+                moved: list[torch.Tensor] = list(teacher.parameters())
+                weight = torch.as_tensor(True if updated is None else updated).to(moved[0]) * (1 - momentum[modality])
+                torch._foreach_lerp_(moved, list(student.parameters()), [weight] * len(moved))
 
     def clipped_parameters(self) -> Iterator[nn.Parameter]:
         """Yields the tensors whose gradient is clipped: student encoders and heads, each once, without decoders."""

@@ -32,6 +32,7 @@ from xkd.settings.params import Params as Params
 from xkd.settings.params import Report as Report
 from xkd.settings.resources import Request as Request
 from xkd.settings.resources import TrainingRequest as TrainingRequest
+from xkd.settings.training import Execution as Execution
 from xkd.settings.training import Training as Training
 from xkd.settings.views import AudioView as AudioView
 from xkd.settings.views import VideoView as VideoView

@@ -21,6 +21,7 @@ from xkd.settings.base import (
     Settings,
     Strength,
 )
+from xkd.settings.training import Execution
 
 
 class FrozenSettings(Settings):
@@ -84,8 +85,8 @@ class Retrieval(FrozenSettings):
     )
 
 
-class Finetune(Settings):
-    """Full finetuning with labels."""
+class Finetune(Execution):
+    """Full finetuning with labels; `batch_size` is that of all processes together."""
 
     epochs: Positive = 5
     batch_size: Positive = 64

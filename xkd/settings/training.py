@@ -2,23 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from xkd.settings.base import Epochs, Few, Fraction, Momentum, Place, Positive, Rate, Settings, Strength
 
 
-class Training(Settings):
-    """The optimiser and its schedules (released configuration).
+class Execution(Settings):
+    """How steps are taken, in every training: pretraining, supervised, finetuning.
 
     Attributes:
         HOW: keys that say how a run is executed, and not what it computes: changing one refuses and repeats nothing.
     """
 
-    HOW: ClassVar = (
-        "accumulate",
-        "checkpoint_activations",
+    HOW: ClassVar[tuple[str, ...]] = ("accumulate", "checkpoint_activations", "skip_budget")
+
+    epochs: Positive
+    batch_size: Positive
+    learning_rate: Rate
+    base_batch_size: Positive | None = Field(
+        None,
+        description="learning_rate is for batches of this size, and scales linearly with batch_size; null: it is taken "
+        "as it is",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the networks; losses are in float32. float16 scales the loss"
+    )
+    accumulate: Positive = Field(
+        1, description="parts that a batch is processed in, for less memory: the same result up to rounding"
+    )
+    checkpoint_activations: bool = Field(
+        False, description="recompute each block's activations in the backward pass, for less memory: the same result"
+    )
+    compile: bool = Field(False, description="torch.compile of the transformer blocks; the first steps take minutes")
+    exchange: Literal["float32", "bfloat16"] = Field(
+        "float32", description="precision in which processes exchange gradients; bfloat16 halves what they send"
+    )
+    skip_budget: Fraction = Field(
+        0.001,
+        description="share of a run's steps that may be left out since a loss or gradient is not finite; a run with "
+        "more of them ends with the names of the clips. Under 1000 steps, the default allows none",
+    )
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The highest learning rate, for batches of `batch_size` clips."""
+        return self.learning_rate * (self.batch_size / self.base_batch_size if self.base_batch_size else 1.0)
+
+    @property
+    def learning_rate_rule(self) -> str:
+        """Says where the highest learning rate comes from."""
+        if self.base_batch_size is None:
+            return f"learning rate {self.learning_rate:g} as set, for batches of {self.batch_size}"
+        return (
+            f"learning rate {self.peak_learning_rate:g}: {self.learning_rate:g} for batches of {self.base_batch_size}, "
+            f"times {self.batch_size} / {self.base_batch_size}"
+        )
+
+    @model_validator(mode="after")
+    def _parts_are_equal(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+        return self
+
+
+class Training(Execution):
+    """The optimiser and its schedules (released configuration)."""
+
+    HOW: ClassVar[tuple[str, ...]] = (
+        *Execution.HOW,
         "workers",
         "queue_gb",
         "checkpoint_epochs",
@@ -42,16 +95,6 @@ class Training(Settings):
     clip_gradient: float = Field(0.3, gt=0, le=1e6, description="norm limit of each student tensor on its own")
     ema: tuple[Fraction, Fraction] = Field((0.997, 1.0), description="teacher momentum, first to last (cosine)")
     freeze_last_layer_epochs: Annotated[int, Field(ge=0, le=10_000_000)] = 0
-    precision: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="of the networks; losses are in float32. float16 scales the loss"
-    )
-    accumulate: Positive = Field(
-        1, description="parts that a batch is processed in, for less memory: the same result up to rounding"
-    )
-    checkpoint_activations: bool = Field(
-        False, description="recompute each block's activations in the backward pass, for less memory: the same result"
-    )
-    compile: bool = Field(False, description="torch.compile of the transformer blocks; the first steps take minutes")
     workers: Few = Field(0, description="loader processes of each training process; 0 loads in the training process")
     queue_gb: float = Field(
         32.0,
@@ -69,9 +112,3 @@ class Training(Settings):
     checkpoint_minutes: float = Field(
         15.0, gt=0, le=1e6, description="minutes between checkpoints, within an epoch too"
     )
-
-    @model_validator(mode="after")
-    def _parts_are_equal(self) -> Training:
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
-        return self

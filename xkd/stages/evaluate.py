@@ -6,6 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,20 @@ from xkd.protocols import headline_metrics
 from xkd.recipe import Recipe
 from xkd.runs import evaluations, records
 from xkd.settings import FrozenSettings, Params, Retrieval, Task
+from xkd.training import checkpoint, distributed
 from xkd.training.export import load_encoders, load_heads, load_recipe, weights_files
 
 JUDGED_SPLITS = ("train", "test")
 
 
-def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: bool = False) -> None:
+def run(
+    params: Params, manifest: Path, run: Path, task: str, out: Path, force: bool = False, resume: str = "same"
+) -> None:
     """Evaluates a run and writes `out`.
 
-    Beside it go `<task>.predictions.csv`, `.confusion.csv`, `.scores.parquet` and `.times.json`.
+    Beside it go `<task>.predictions.csv`, `.confusion.csv`, `.scores.parquet` and `.times.json`. An interrupted
+    finetuning goes on from its checkpoint. Under `torchrun`, the processes share it, and the first one writes; other
+    protocols are run by the first process alone.
 
     Args:
         params: settings; groups `evaluate` and `tasks` are used. How clips are seen is the run's own recipe.
@@ -52,16 +58,27 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: 
         task: entry of `tasks` in the settings.
         out: the JSON file of results. Over several folds, metrics are means, with standard deviations beside them.
         force: files of these names may be replaced; earlier results of the same run and task are in any case.
+        resume: what to do with a checkpoint of other settings, data or code, see `xkd.training.checkpoint.unfinished`.
 
     Raises:
         UserError: no such run, task or fold, clips prepared with other settings than the run's, no labels, an empty
-            split, or a clip that cannot be read. Earlier results stay as they are.
+            split, a clip that cannot be read, or a checkpoint of other settings. Earlier results stay as they are.
+        SystemExit, KeyboardInterrupt: SIGTERM or SIGINT came; finetuning is saved up to that step.
     """
     started = time.perf_counter()
-    job = _job(params, manifest, run, task)
-    identity = {"dataset": job.dataset, "ablation": job.recipe.ablation, "seed": job.seed, "task": task}
-    evaluations.check_free(out, [manifest, *files_in(run)], identity, force)
-    judged = _judged(job, task)
+    protocol = registry.protocols[params.tasks[task].protocol] if task in params.tasks else None
+    with distributed.joined() as group:
+        if not (protocol and protocol.shares_batches):
+            if not group.first:
+                return
+            group = group.alone()
+        with group.together():
+            job = replace(_job(params, manifest, run, task), resume=resume, group=group)
+            identity = {"dataset": job.dataset, "ablation": job.recipe.ablation, "seed": job.seed, "task": task}
+            evaluations.check_free(out, [manifest, *files_in(run)], identity, force)
+        judged = _judged(job, task)
+    if not group.first:
+        return
     results = {
         **identity,
         "protocol": job.task.protocol,
@@ -74,19 +91,20 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: 
     evaluations.write_files(
         out, results, pd.concat(predictions), pd.concat(confusions), partial(write_scores, folds=judged)
     )
+    checkpoint.remove_all(job.checkpoints)
     if isinstance(job.settings, FrozenSettings):
         job.fits.remove()
     for note in results["notes"]:
         print(f"xkd: note: {task}: {note}", file=sys.stderr)
     shown = [out, *map(out.with_suffix, (evaluations.PREDICTIONS, evaluations.CONFUSION))]
-    _track(params, results, job.recipe, run, shown)
+    _track(params, results, job, run, shown)
     write_json(out.with_suffix(evaluations.TIMES), {"seconds": round(time.perf_counter() - started, 2)})
 
 
 def _job(params: Params, manifest: Path, run: Path, task: str) -> EvaluationJob[Any]:
     """Reads the run and the list of clips, and checks that they fit each other and the task."""
     settings, chosen = params_of_protocol(params, task), params.tasks[task]
-    recipe, encoders = load_recipe(run), load_encoders(run)
+    recipe, encoders, seed = load_recipe(run), load_encoders(run), read_json(run / runs.CONFIG)["seed"]
     clips, prepared = manifests.read_manifest(manifest), _summary(manifest)
     _check_settings(prepared["clips"], manifest, recipe, chosen)
     for fold in chosen.folds or (None,):
@@ -96,13 +114,15 @@ def _job(params: Params, manifest: Path, run: Path, task: str) -> EvaluationJob[
         heads=load_heads(run),
         weights=weights_files(run),
         recipe=with_views(recipe, params, task),
-        seed=read_json(run / runs.CONFIG)["seed"],
+        seed=seed,
         manifest=clips,
         path=manifest,
         dataset=prepared["dataset"],
         task=chosen,
         settings=settings,
         batch_size=params.evaluate.batch_size,
+        checkpoints=runs.CHECKPOINTS / runs.name_of(recipe.dataset, recipe.ablation, seed) / prepared["dataset"] / task,
+        saving=params.training,
         precision=params.evaluate.precision,
     )
 
@@ -262,7 +282,7 @@ def _of_fold(table: pd.DataFrame, fold: str | None) -> pd.DataFrame:
     return table if fold is None else table.assign(fold=fold)
 
 
-def _track(params: Params, results: dict[str, Any], recipe: Recipe, run: Path, files: Sequence[Path]) -> None:
+def _track(params: Params, results: dict[str, Any], job: EvaluationJob[Any], run: Path, files: Sequence[Path]) -> None:
     """Logs the headline figures in a run of their own and beside the curves of the pretraining run."""
     task, protocol, metrics = results["task"], results["protocol"], results["metrics"]
     shown = {
@@ -274,8 +294,13 @@ def _track(params: Params, results: dict[str, Any], recipe: Recipe, run: Path, f
     key = f"evaluate/{runs.name_of(results['dataset'], results['ablation'], results['seed'])}/{task}"
     name = f"{results['ablation']} seed {results['seed']} {task}"
     with tracking.start(tracking.EVALUATION, key, name, settings, {}, digest=_digest(settings)) as tracked:
+        for fold, rows in job.curves.items():
+            prefix = "" if fold is None else f"{fold}."
+            named = [{name if name == "epoch" else f"{prefix}{name}": v for name, v in row.items()} for row in rows]
+            tracked.log_steps(named, key="epoch")
         tracked.log_metrics({str(column): value for column, value in shown.items()})
         tracked.log_files(list(files))
+    recipe = job.recipe
     foreign = "" if results["dataset"] == recipe.dataset else f"{results['dataset']}."
     columns = {f"{foreign}{column.of_task(task, protocol)}": value for column, value in shown.items()}
     pretraining = f"pretrain/{runs.name_of(recipe.dataset, recipe.ablation, results['seed'])}"

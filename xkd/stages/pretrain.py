@@ -28,6 +28,8 @@ from xkd.training.build import build_networks, modalities, modality_shapes, trai
 from xkd.training.embeddings import held_out, save_embeddings
 from xkd.training.export import encoder_config, save_encoders
 from xkd.training.loop import Trainer
+from xkd.training.objective import OWN_COLUMNS
+from xkd.training.pretraining import Pretraining, pretrainer
 from xkd.training.samples import SAMPLE_CLIPS, save_samples
 from xkd.training.start import given_encoders, start_from
 from xkd.versions import versions
@@ -90,30 +92,35 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
             if not group.first:
                 return
             group = group.alone()
-        state = folder = None
         with group.together():
             job = PretrainJob(recipe, manifest, manifests.read_manifest(manifest), seed, out)
             if group.first:
                 stack.enter_context(checkpoint.exclusive(job.checkpoints))
-                state = checkpoint.unfinished(job.checkpoints, job.identity, resume)
-        (goes_on,) = group.most(state is not None)
+        state, folder = checkpoint.shared(job.checkpoints, job.identity, resume, group), None
         with group.together():
             trainer = _trainer(job, group)
-            if goes_on:
-                trainer.load_state_dict(state or checkpoint.content(job.checkpoints / checkpoint.NEWEST))
+            if state:
+                trainer.load_state_dict(state)
             if group.first:
                 folder = stack.enter_context(runs.reserved(out, job.name))
-        del state
         tracked = stack.enter_context(_tracked(job, params.ablations[ablation].hypothesis)) if group.first else None
-        if goes_on and group.first:
-            say(f"continuing at step {trainer.step} (epoch {trainer.epoch}) from {job.checkpoints}")
+        if group.first:
+            _announce(job, trainer, goes_on=state is not None)
+        del state
         _train(job, trainer, tracked)
         if tracked and folder:
             _finish(job, trainer, tracked, folder)
             checkpoint.remove(job.checkpoints)
 
 
-def _trainer(job: PretrainJob, group: distributed.TrainingGroup) -> Trainer:
+def _announce(job: PretrainJob, trainer: Trainer[Pretraining], goes_on: bool) -> None:
+    if job.recipe.training.base_batch_size:
+        say(job.recipe.training.learning_rate_rule)
+    if goes_on:
+        say(f"continuing at step {trainer.step} (epoch {trainer.epoch}) from {job.checkpoints}")
+
+
+def _trainer(job: PretrainJob, group: distributed.TrainingGroup) -> Trainer[Pretraining]:
     recipe, seed = job.recipe, job.seed
     networks = _starting_networks(recipe, seed)
     chosen, teachers = modalities(recipe), recipe.has_teachers
@@ -124,7 +131,7 @@ def _trainer(job: PretrainJob, group: distributed.TrainingGroup) -> Trainer:
     loader = train_loader(
         recipe, job.manifest, seed, chosen, local_views=teachers, batch_size=size, shard=(group.rank, group.size)
     )
-    return Trainer(recipe, networks, loader, seed, group)
+    return pretrainer(recipe, networks, loader, seed, group)
 
 
 def _check_clips(job: PretrainJob, chosen: tuple[str, ...]) -> None:
@@ -156,7 +163,7 @@ def _tracked(job: PretrainJob, hypothesis: str) -> tracking.TrackedRun:
     )
 
 
-def _train(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun | None) -> None:
+def _train(job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.TrackedRun | None) -> None:
     """Trains in every process; the first one shows and logs what comes of it."""
     if job.recipe.training.mode == "none":
         return
@@ -166,17 +173,19 @@ def _train(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun | No
         for _ in epochs:
             pass
         return
-    skipped, steps = trainer.update.skipped, len(trainer.loader) * job.recipe.training.epochs
+    skipped, steps = trainer.faults.skipped, len(trainer.loader) * job.recipe.training.epochs
     with counter(f"{job.recipe.ablation} seed {job.seed}", steps, trainer.step) as trainer.on_step:
         for summary, rows in epochs:
             say(_line(summary, trainer.recorder.losses))
-            if trainer.update.skipped > skipped:
-                say(f"epoch {summary['epoch']}: {trainer.update.skipped - skipped} of {len(rows)} steps were skipped")
-                skipped = trainer.update.skipped
+            if trainer.faults.skipped > skipped:
+                say(f"epoch {summary['epoch']}: {trainer.faults.skipped - skipped} of {len(rows)} steps were skipped")
+                skipped = trainer.faults.skipped
             tracked.log_steps(rows, key="step")
 
 
-def _finish(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, folder: runs.RunFolder) -> None:
+def _finish(
+    job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.TrackedRun, folder: runs.RunFolder
+) -> None:
     try:
         with folder.writing() as out:
             _write(job, trainer, tracked, out)
@@ -191,14 +200,14 @@ def _finish(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, fo
     tracked.log_files([job.out / name for name in BROWSED_FILES])
 
 
-def _write(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, out: Path) -> None:
+def _write(job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.TrackedRun, out: Path) -> None:
     recipe, recorder = job.recipe, trainer.recorder
-    recorder.write(out)
+    recorder.write(out, [column.name for column in OWN_COLUMNS])
     chosen = modalities(recipe)
-    save_samples(trainer, _held_out(recipe, job.manifest, chosen), out)
-    moments = {"before": _starting_networks(recipe, job.seed).to(trainer.device), "after": trainer.networks}
+    save_samples(trainer.learner, _held_out(recipe, job.manifest, chosen), out)
+    moments = {"before": _starting_networks(recipe, job.seed).to(trainer.device), "after": trainer.learner.networks}
     save_embeddings(moments, held_out(recipe, job.manifest, chosen), trainer.device, out)
-    save_encoders(trainer.networks, recipe, job.seed, out)
+    save_encoders(trainer.learner.networks, recipe, job.seed, out)
     metrics = {"dataset": recipe.dataset, "ablation": recipe.ablation, "seed": job.seed, "manifest": job.data.hash}
     metrics |= {
         "clips": len(job.data.split("train").rows),
@@ -207,7 +216,7 @@ def _write(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, out
         "steps": len(recorder.steps),
         "losses": recorder.last_epoch(recorder.losses),
         "diagnostics": recorder.last_epoch(recorder.diagnostics),
-        "columns": [asdict(column) for column in trainer.objective.columns],
+        "columns": [asdict(column) for column in trainer.learner.objective.columns],
     }
     write_json(out / METRICS, metrics)
     write_json(out / TIMES, trainer.times())
@@ -215,8 +224,8 @@ def _write(job: PretrainJob, trainer: Trainer, tracked: tracking.TrackedRun, out
     write_json(out / TRACKING, {"run_id": tracked.id, "experiment_id": tracked.experiment_id})
 
 
-def _trainable(job: PretrainJob, trainer: Trainer) -> int:
-    return trainable_parameters(trainer.objective) if job.recipe.training.mode != "none" else 0
+def _trainable(job: PretrainJob, trainer: Trainer[Pretraining]) -> int:
+    return trainable_parameters(trainer.learner.objective) if job.recipe.training.mode != "none" else 0
 
 
 def _starting_networks(recipe: Recipe, seed: int) -> Networks:

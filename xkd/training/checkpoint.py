@@ -20,10 +20,11 @@ import torch
 
 from xkd.errors import UserError
 from xkd.files import locked, replacing, sync
+from xkd.training.distributed import ALONE, TrainingGroup
 
 NEWEST, PREVIOUS, DAMAGED, ASIDE = "last.pt", "previous.pt", "damaged.pt", "set-aside"
 LOG = "log.txt"
-FORMAT = 1
+FORMAT = 2
 DIFFERENCES_SHOWN = 6  # differences in an error message
 
 
@@ -64,6 +65,7 @@ def keep(folder: Path, identity: dict[str, Any], settings: dict[str, Any], state
         UserError: it cannot be written; both old checkpoints are as they were.
     """
     newest = folder / NEWEST
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with replacing(newest) as path:
             with open(path, "wb") as handle:
@@ -115,21 +117,43 @@ def unfinished(folder: Path, identity: dict[str, Any], resume: str = "same") -> 
     raise UserError(
         f"{folder}: an unfinished run is here, but {_listed(differences)}. Undo that; or set XKD_RESUME=changed to go "
         "on from it all the same, or XKD_RESUME=anew to put it aside and start over, in front of the command "
-        "(XKD_RESUME=anew make table); `xkd pretrain --resume` takes the same words"
+        "(XKD_RESUME=anew make table); `--resume` takes the same words"
     )
 
 
-def content(path: Path) -> dict[str, Any]:
+def shared(
+    folder: Path, identity: dict[str, Any], resume: str = "same", group: TrainingGroup = ALONE
+) -> dict[str, Any] | None:
+    """Returns in every process what `unfinished` finds in the first one, whose lock it is.
+
+    Raises:
+        UserError: as `unfinished`.
+    """
+    state = None
+    with group.together():
+        if group.first:
+            state = unfinished(folder, identity, resume)
+    (exists,) = group.most(state is not None)
+    if exists and state is None:
+        state = content(folder / NEWEST, checked=True)
+    return state
+
+
+def content(path: Path, checked: bool = False) -> dict[str, Any]:
     """Returns what a checkpoint holds.
+
+    Args:
+        checked: another process has just compared its checksums.
 
     Raises:
         ValueError: it is damaged or cut short.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            record = archive.testzip()  # torch.load does not compare the checksums that torch.save writes
-        if record is not None:
-            raise ValueError(f"checksum of {record}")
+        if not checked:
+            with zipfile.ZipFile(path) as archive:
+                record = archive.testzip()  # torch.load does not compare the checksums that torch.save writes
+            if record is not None:
+                raise ValueError(f"checksum of {record}")
         held: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         return held
     except OSError:
@@ -141,6 +165,18 @@ def content(path: Path) -> dict[str, Any]:
 def remove(folder: Path) -> None:
     """Deletes the checkpoints of a finished run, but not what was put aside."""
     for name in (NEWEST, PREVIOUS, DAMAGED, LOG):
+        (folder / name).unlink(missing_ok=True)
+
+
+def remove_all(folder: Path) -> None:
+    """Does the same in every folder of a folder, and in itself."""
+    for each in (*folder.glob("*/"), folder):
+        remove(each)
+
+
+def forget_previous(folder: Path) -> None:
+    """Deletes all checkpoints but the newest."""
+    for name in (PREVIOUS, DAMAGED):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
@@ -71,6 +71,14 @@ class TrainingGroup:
         values = [value] * self.size
         distributed.all_gather_object(values, value, group=self.control)
         return values
+
+    def to_first(self, value: Value) -> list[Value]:
+        """An object of each process, in order of rank, in the first process; nothing in the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.first else None
+        distributed.gather_object(value, values, group=self.control)
+        return values or []
 
     def most(self, *values: int) -> list[int]:
         """The largest of each number over the processes."""

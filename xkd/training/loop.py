@@ -1,46 +1,40 @@
-"""The training loop of every objective, the supervised yardstick's too."""
+"""The training loop of everything that is trained: pretraining, the supervised yardstick, finetuning."""
 
 from __future__ import annotations
 
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 
 from xkd.errors import UserError
 from xkd.models.encoder import Stack
-from xkd.models.networks import Networks
 from xkd.progress import say
-from xkd.recipe import Recipe
-from xkd.settings import Training
-from xkd.training.distributed import ALONE, TrainingGroup
-from xkd.training.objective import run_objective
-from xkd.training.optimiser import make_optimiser
+from xkd.settings import Execution, Training
+from xkd.training.faults import Faults
+from xkd.training.learner import Learner
 from xkd.training.random_state import random_state, set_random_state
 from xkd.training.recorder import CurveRow, Recorder
-from xkd.training.schedules import schedules
-from xkd.training.sharing import Inputs, faulty_clips
-from xkd.training.step import NotFinite, Step
+from xkd.training.step import Step
 from xkd.training.stop import StopRequests, leave
 
 if TYPE_CHECKING:
     from xkd.data.loader import Batch, Loader
 
 State = dict[str, Any]  # of a trainer, in types that `torch.load(..., weights_only=True)` reads
+Kind = TypeVar("Kind", bound=Learner)
 
 
-class Trainer:
-    """Networks, optimiser and schedules of one run, and the step that moves them.
+class Trainer(Generic[Kind]):
+    """A learner, its optimiser, and the step that moves it.
 
     Args:
-        recipe: effective settings (`xkd.settings.Recipe`).
-        networks: starting weights (`xkd.training.build.build_networks`).
+        learner: with its starting weights; moved to the device.
         loader: this process's share of the batches (`xkd.data.loader.train_loader`).
-        seed: of the masks.
-        group: the processes that share each batch.
+        settings: epochs, size of a batch, and how steps are executed.
+        saving: says how often checkpoints are written.
 
     Attributes:
         epoch, batch: what comes next: that batch of that epoch.
@@ -48,35 +42,31 @@ class Trainer:
         on_step: called after every step with the number of steps that were done, 1: for showing progress.
     """
 
-    def __init__(
-        self, recipe: Recipe, networks: Networks, loader: Loader, seed: int, group: TrainingGroup = ALONE
-    ) -> None:
-        self.recipe, self.loader, self.seed, self.group = recipe, loader, seed, group
+    def __init__(self, learner: Kind, loader: Loader, settings: Execution, saving: Training) -> None:
+        self.loader, self.settings, self.saving, self.group = loader, settings, saving, learner.group
         gpu = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.device = gpu if group is ALONE else group.device
-        self.networks = networks
-        self.objective = run_objective(recipe, networks, len(loader.classes), seed).to(self.device).train()
-        training = recipe.training
-        if training.batch_size % (group.size * training.accumulate):
+        self.device = gpu if self.group.size == 1 else self.group.device
+        if settings.batch_size % (self.group.size * settings.accumulate):
             raise UserError(
-                f"training.batch_size: {training.batch_size} clips cannot be shared equally by {group.size} processes "
-                f"in {training.accumulate} parts (training.accumulate) each"
+                f"{learner.place}.batch_size: {settings.batch_size} clips cannot be shared equally by "
+                f"{self.group.size} processes in {settings.accumulate} parts ({learner.place}.accumulate) each"
             )
-        self._set_up_blocks(training)
-        self.optimiser = make_optimiser(self.objective, training.learning_rate, training.betas, training.weight_decay)
+        self.learner = learner.to(self.device).train()
+        self._set_up_blocks()
+        self.optimiser = learner.optimiser()
         self.update = Step(
-            self.objective, self.optimiser, training.clip_gradient, training.precision, training.accumulate, group
+            learner, self.optimiser, settings.precision, settings.accumulate, self.group, settings.exchange
         )
-        self.schedules = schedules(training, recipe.objective, len(loader))
-        self.recorder = Recorder(self.objective.columns)
+        self.recorder = Recorder(learner.columns)
+        self.faults = Faults(learner, self.update, int(settings.skip_budget * settings.epochs * len(loader)))
         self.epoch = self.batch = 0
         self.seconds = 0.0
         self.on_step: Callable[[int], None] = lambda _steps: None
 
-    def _set_up_blocks(self, training: Training) -> None:
-        for stack in (module for module in self.objective.modules() if isinstance(module, Stack)):
-            stack.recompute = training.checkpoint_activations
-            for block in stack.blocks if training.compile else ():
+    def _set_up_blocks(self) -> None:
+        for stack in (module for module in self.learner.modules() if isinstance(module, Stack)):
+            stack.recompute = self.settings.checkpoint_activations
+            for block in stack.blocks if self.settings.compile else ():
                 block.compile()
 
     def epochs(self, save: Callable[[State], None] = lambda state: None) -> Iterator[tuple[CurveRow, list[CurveRow]]]:
@@ -84,21 +74,22 @@ class Trainer:
 
         Args:
             save: keeps a state as of `state_dict`: every `checkpoint_epochs`, every `checkpoint_minutes`, at the end,
-                since a run's files are still to be written, and when SIGTERM or SIGINT asks to stop. Called in the
-                first process only.
+                since files are still to be written, and when SIGTERM or SIGINT asks to stop. Called in the first
+                process only.
 
         Raises:
-            UserError: a loss or gradient that is not finite, naming the clips, or what the loader or `save` raises.
+            UserError: more losses or gradients that are not finite than `skip_budget` allows, naming the clips, or what
+                the loader or `save` raises.
             SystemExit, KeyboardInterrupt: after a signal, once the step was finished and saved.
         """
         with StopRequests() as requests:
             self._saved = time.monotonic()
-            while self.epoch < self.recipe.training.epochs:
+            while self.epoch < self.settings.epochs:
                 self._train_epoch(requests, save)
                 ended = self.recorder.end_epoch(self.epoch)
                 self.epoch, self.batch = self.epoch + 1, 0
-                left = self.recipe.training.epochs - self.epoch
-                if not left or self.epoch % self.recipe.training.checkpoint_epochs == 0:
+                left = self.settings.epochs - self.epoch
+                if not left or self.epoch % self.saving.checkpoint_epochs == 0:
                     self._save(save)
                 yield ended
 
@@ -109,14 +100,11 @@ class Trainer:
             asked = time.perf_counter()
             batch = self._next(batches, requests, save)
             received = time.perf_counter()
-            values = self._step(batch, self.step)
-            now = time.perf_counter()
-            values["data_wait_seconds"] = received - asked
-            values["clips_per_second"] = len(batch.ids) * self.group.size / (now - asked)
-            self.recorder.add(self.step, self.epoch, values)
-            self.seconds += now - asked
+            self.take_step(batch, received - asked, asked)
+            self.seconds += time.perf_counter() - asked
             self.batch += 1
             self.on_step(1)
+        self.faults.settle()
 
     @property
     def step(self) -> int:
@@ -133,7 +121,7 @@ class Trainer:
         except RuntimeError:  # a signal that reaches all of a job may have taken the loader's processes
             if not requests.signal:
                 raise
-        due = self.group.first and time.monotonic() - self._saved >= 60 * self.recipe.training.checkpoint_minutes
+        due = self.group.first and time.monotonic() - self._saved >= 60 * self.saving.checkpoint_minutes
         failed, stop, saves = self.group.most(problem is not None, requests.signal or 0, due)
         if stop:
             self._save(save)
@@ -150,54 +138,30 @@ class Trainer:
             self._save(save)
         return batch
 
-    def _step(self, batch: Batch, step: int) -> dict[str, float | Tensor]:
-        scheduled = {name: float(values[step]) for name, values in self.schedules.items()}
+    def take_step(self, batch: Batch, waited: float = 0.0, asked: float | None = None) -> None:
+        """Takes the next step.
+
+        Args:
+            batch: this process's share.
+            waited: seconds that were spent on waiting for it.
+            asked: when that began.
+
+        Raises:
+            UserError: too many losses or gradients were not finite.
+        """
+        asked = time.perf_counter() if asked is None else asked
         for group in self.optimiser.param_groups:
-            group["lr"] = scheduled["learning_rate"]
-        inputs = self.inputs(batch, step)
-        momentum = {m: scheduled["ema_momentum"] for m in self.networks.teachers}
-        hold_last_layer = self.epoch < self.recipe.training.freeze_last_layer_epochs
-        try:
-            logged = self.update(inputs, momentum, hold_last_layer)
-        except NotFinite as error:
-            self._stop(batch, inputs, step, error)
-            raise
-        if not self.networks.teachers:
-            scheduled = {"learning_rate": scheduled["learning_rate"]}
-        return {**scheduled, **logged}
-
-    def inputs(self, batch: Batch, step: int) -> Inputs:
-        """Returns what the objective gets of this process's share of a batch."""
-        views = {
-            m: [view.to(self.device, non_blocking=True) for view in batch.views[m]] for m in self.networks.students
-        }
-        ranks = self.ranks(len(batch.ids) * self.group.size, step) if self.objective.masks else {}
-        temperatures = {m: float(self.schedules[f"teacher_temperature_{m}"][step]) for m in views}
-        labels_B = batch.labels.to(self.device)
-        return Inputs(views, {m: self.group.share(of) for m, of in ranks.items()}, temperatures, labels_B)
-
-    def _stop(self, batch: Batch, inputs: Inputs, step: int, problem: NotFinite) -> None:
-        """Ends the run with the names of the clips that are at fault."""
-        with self.update.autocast():
-            parts = inputs.parts(self.recipe.training.accumulate)
-            rows = torch.cat([faulty_clips(self.objective, part) for part in parts]).tolist()
-        found = [name for name, faulty in zip(batch.ids, rows, strict=True) if faulty]
-        own, everyones = self.group.gather(found), self.group.gather(batch.ids)
-        clips = [name for names in (own if any(own) else everyones) for name in names]
-        terms = ", ".join(f"{name} {value.item():g}" for name, value in problem.logged.items())
-        with self.group.together():
-            raise UserError(
-                f"step {step}: the {problem.what} is not finite ({terms}); nothing was updated, and the last "
-                f"checkpoint is as it was. {'Clips' if any(own) else 'All clips of the batch'}: {', '.join(clips)}"
-            )
-
-    def ranks(self, clips: int, step: int) -> dict[str, Tensor]:
-        """Draws an order of each clip's patches from (seed, step): the same after resuming, whatever the processes."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + step)
-        shapes = {m: (clips, encoder.tokens) for m, encoder in self.networks.students.items()}
-        return {m: torch.rand(shape, generator=generator).to(self.device) for m, shape in shapes.items()}
+            group["lr"] = self.learner.learning_rate(group, self.step)
+        logged = self.update(self.learner.inputs(batch, self.step))
+        self.faults.add(self.step, batch, logged)
+        values = {name: float(of[self.step]) for name, of in self.learner.schedules.items()} | logged
+        values["data_wait_seconds"] = waited
+        values["clips_per_second"] = len(batch.ids) * self.group.size / (time.perf_counter() - asked)
+        if self.group.first:
+            self.recorder.add(self.step, self.epoch, values)
 
     def _save(self, save: Callable[[State], None]) -> None:
+        self.faults.settle()
         draws = self.group.gather(random_state())
         with self.group.together():
             if self.group.first:
@@ -206,14 +170,14 @@ class Trainer:
 
     def state_dict(self) -> State:
         return {
-            "objective": self.objective.state_dict(),
+            "learner": self.learner.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.update.scaler.state_dict(),
             "recorder": self.recorder.state_dict(),
             "epoch": self.epoch,
             "batch": self.batch,
-            "batch_size": self.recipe.training.batch_size,
-            "skipped": self.update.skipped,
+            "batch_size": self.settings.batch_size,
+            "faults": self.faults.state_dict(),
             "seconds": self.seconds,
         }
 
@@ -224,7 +188,7 @@ class Trainer:
             UserError: networks of another shape.
         """
         try:
-            self.objective.load_state_dict(state["objective"])
+            self.learner.load_state_dict(state["learner"])
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError) as error:
             raise UserError(
@@ -233,10 +197,12 @@ class Trainer:
             ) from error
         if state["scaler"] and self.update.scaler.is_enabled():
             self.update.scaler.load_state_dict(state["scaler"])
-        self.recorder.load_state_dict(state["recorder"])
+        if self.group.first:
+            self.recorder.load_state_dict(state["recorder"])
         seen = state["batch"] * state["batch_size"]
-        self.epoch, self.batch = state["epoch"], min(seen // self.recipe.training.batch_size, len(self.loader))
-        self.update.skipped, self.seconds = state["skipped"], state["seconds"]
+        self.epoch, self.batch = state["epoch"], min(seen // self.settings.batch_size, len(self.loader))
+        self.faults.load_state_dict(state["faults"])
+        self.seconds = state["seconds"]
         draws = state.get("random", [])
         if self.group.rank < len(draws):
             set_random_state(draws[self.group.rank])
@@ -245,7 +211,7 @@ class Trainer:
         """Returns the seconds of training, of them those waiting for data, and the clips per second."""
         steps = self.recorder.steps
         waited = sum(row["data_wait_seconds"] for row in steps)
-        clips = len(steps) * self.recipe.training.batch_size
+        clips = len(steps) * self.settings.batch_size
         return {
             "seconds": round(self.seconds, 2),
             "data_wait_seconds": round(waited, 2),

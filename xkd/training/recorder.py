@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,7 +14,6 @@ from torch import Tensor
 from xkd import csv_files
 from xkd.logged import LoggedColumn
 from xkd.runs import HISTORY, STEPS
-from xkd.training.objective import OWN_COLUMNS
 from xkd.training.schedules import SCHEDULED
 
 STEP_TIMES = ("data_wait_seconds", "clips_per_second")
@@ -31,10 +30,10 @@ class CurveTable(TypedDict):
 
 
 class Recorder:
-    """Collects rows; scalars stay tensors until an epoch ends, so that a GPU is not waited for each step.
+    """Collects rows. A step's scalars stay on the device, as one tensor, until rows are asked for.
 
     Args:
-        columns: what the objective logs, our own columns first.
+        columns: what a step logs.
 
     Attributes:
         losses, diagnostics: names of those columns, and of the objective and its gradient's norm.
@@ -45,16 +44,21 @@ class Recorder:
         self.diagnostics = ("gradient_norm", *(column.name for column in columns if column.kind == "diagnostic"))
         self.steps: list[CurveRow] = []
         self.epochs: list[CurveRow] = []
-        self._pending: list[Mapping[str, float | Tensor]] = []
+        self._pending: list[CurveRow] = []
+        self._device: list[tuple[CurveRow, list[str], Tensor]] = []
 
     def add(self, step: int, epoch: int, values: Mapping[str, float | Tensor]) -> None:
         """Adds one step's scalars by the names of their columns."""
-        self._pending.append({"step": step, "epoch": epoch, **values})
+        tensors = {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        row = {name: math.nan if isinstance(value, Tensor) else value for name, value in values.items()}
+        self._device.append(({"step": step, "epoch": epoch, **row}, [*tensors], torch.stack([*tensors.values()])))
 
     def end_epoch(self, epoch: int) -> tuple[CurveRow, list[CurveRow]]:
-        """Averages the epoch's steps; returns its row and the rows of its steps."""
+        """Averages the epoch's steps; returns its row and the rows of its steps, none where no step was added."""
         rows = self._numbers()
-        frame = pd.DataFrame(rows).drop(columns=["step", "epoch"])
+        if not rows:
+            return {"epoch": epoch}, []
+        frame = pd.DataFrame(rows).drop(columns=["step", "epoch"]).replace([math.inf, -math.inf], math.nan)
         summary: CurveRow = {"epoch": epoch, **{str(name): float(mean) for name, mean in frame.mean().items()}}
         summary["data_wait_seconds"] = float(frame["data_wait_seconds"].sum())
         self.steps += rows
@@ -62,15 +66,16 @@ class Recorder:
         self._pending = []
         return summary, rows
 
-    def write(self, out: Path) -> None:
+    def write(self, out: Path, own: Iterable[str]) -> None:
         """Writes history.csv (per epoch) and steps.csv (per step).
 
-        Our own columns are always there, empty where a run has no values, so that files of all runs are alike; those of
-        plugins come last.
+        Args:
+            own: columns of ours. They are always there, empty where a run has no values, so that files of all runs are
+                alike; those of plugins come last.
         """
+        first = {"loss", "gradient_norm", *SCHEDULED, *STEP_TIMES, *own}
         columns = (*self.losses, *SCHEDULED, *self.diagnostics, *STEP_TIMES)
-        own = {"loss", "gradient_norm", *SCHEDULED, *STEP_TIMES, *(column.name for column in OWN_COLUMNS)}
-        columns = tuple(sorted(columns, key=lambda name: name not in own))
+        columns = tuple(sorted(columns, key=lambda name: name not in first))
         for name, rows, index in ((HISTORY, self.epochs, ["epoch"]), (STEPS, self.steps, ["step", "epoch"])):
             csv_files.write_csv(out / name, pd.DataFrame(rows, columns=[*index, *columns]), float_format="%.9g")
 
@@ -81,18 +86,22 @@ class Recorder:
 
     def state_dict(self) -> dict[str, CurveTable]:
         """Returns rows as tables, those of the unfinished epoch too: a million rows must load in no time."""
-        pending = self._numbers()
-        self._pending = [*pending]
-        rows = {"steps": self.steps, "epochs": self.epochs, "pending": pending}
+        rows = {"steps": self.steps, "epochs": self.epochs, "pending": self._numbers()}
         return {name: _as_table(of) for name, of in rows.items()}
 
     def load_state_dict(self, state: dict[str, CurveTable]) -> None:
         """Takes up what `state_dict` gave."""
         self.steps, self.epochs = _as_rows(state["steps"]), _as_rows(state["epochs"])
-        self._pending = [*_as_rows(state["pending"])]
+        self._pending, self._device = _as_rows(state["pending"]), []
 
     def _numbers(self) -> list[CurveRow]:
-        return [{k: v.item() if isinstance(v, Tensor) else v for k, v in row.items()} for row in self._pending]
+        """Returns the rows of the unfinished epoch, after one copy of all that the device still holds."""
+        if self._device:
+            numbers = iter(torch.cat([values for _, _, values in self._device]).tolist())
+            for row, names, _ in self._device:
+                self._pending.append(row | dict(zip(names, numbers, strict=False)))
+            self._device = []
+        return self._pending
 
 
 def _as_table(rows: list[CurveRow]) -> CurveTable:

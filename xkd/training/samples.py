@@ -16,33 +16,33 @@ from xkd.modalities import MODALITIES
 from xkd.objectives.reconstruction import kept_patches
 from xkd.runs import PICTURE, SAMPLES
 from xkd.training.forward import teacher_tokens_and_weights
-from xkd.training.loop import Trainer
+from xkd.training.pretraining import Pretraining
 
 SAMPLE_CLIPS = 8
 SHEET_COLUMN = 128  # pixels of samples.png per clip
 
 
 @torch.no_grad()
-def save_samples(trainer: Trainer, views: dict[str, Tensor], out: Path) -> None:
+def save_samples(learner: Pretraining, views: dict[str, Tensor], out: Path) -> None:
     """Writes samples.npz: true, masked and predicted views, and refinement weights where the run refines.
 
     samples.png shows the views to people: those that the run reconstructs, else all as they are.
 
     Args:
-        trainer: after training.
+        learner: after training.
         views: per modality the evaluation views of `SAMPLE_CLIPS` held-out clips.
         out: folder of the run.
     """
-    networks = trainer.networks.eval()
-    views = {m: view.to(trainer.device) for m, view in views.items() if m in networks.students}
+    networks = learner.networks.eval()
+    views = {m: view.to(learner.device) for m, view in views.items() if m in networks.students}
     arrays: dict[str, Tensor] = {}
-    ranks = trainer.ranks(len(next(iter(views.values()))), step=0)
+    ranks = learner.ranks(len(next(iter(views.values()))), step=0)
     for modality in networks.decoders:
-        keep_BK = kept_patches(ranks[modality], trainer.recipe.objective.mask(modality))
+        keep_BK = kept_patches(ranks[modality].to(learner.device), learner.recipe.objective.mask(modality))
         student, decoder = networks.students[modality], networks.decoders[modality]
         images = reconstructed_images(modality, student, decoder, views[modality], keep_BK)
         arrays |= {f"{modality}_{name}": image for name, image in images.items()}
-    objective = trainer.recipe.objective
+    objective = learner.recipe.objective
     if networks.teachers and objective.refinement != "none":
         cut = {m: 2 * [networks.teachers[m].cut(view)] for m, view in views.items()}
         _, weights = teacher_tokens_and_weights(networks, objective, cut)

@@ -33,7 +33,7 @@ def schedules(training: Training, objective: ObjectiveSettings, steps_per_epoch:
     steps = training.epochs * steps_per_epoch
     warmup = min(steps, round(training.warmup_epochs * steps_per_epoch))
     temperature_warmup = min(steps, round(objective.temperature_warmup_epochs * steps_per_epoch))
-    rate, momentum = cosine(training.learning_rate, 0.0, steps, warmup), cosine(*training.ema, steps)
+    rate, momentum = cosine(training.peak_learning_rate, 0.0, steps, warmup), cosine(*training.ema, steps)
     ranges: list[tuple[float, float]] = [getattr(objective, name) for name in SCHEDULED[2:]]
     temperatures = [linear_then_constant(*ends, steps, temperature_warmup) for ends in ranges]
     return dict(zip(SCHEDULED, (rate, momentum, *temperatures), strict=True))

@@ -5,16 +5,19 @@ Shapes: B clips, R rows (clips of all student views), K logits, D width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xkd.models.networks import Networks
 from xkd.objectives.spread import feature_spread
 from xkd.objectives.term import Outputs
-from xkd.training.distributed import TrainingGroup
+from xkd.training.distributed import ALONE, TrainingGroup
 from xkd.training.forward import ViewTensors, run_networks
+from xkd.training.learner import Learner, PartLosses, faulty_rows, over_parts
 from xkd.training.objective import Objective
 
 SHARED_OUTPUTS = ("features_BD", "student_RK", "teacher_BK")  # what terms that compare clips get of the whole batch
@@ -28,13 +31,17 @@ class Inputs:
         views: per modality the global view, then the local views, B rows each.
         ranks: per modality a (B, N) order of the global view's patches; the lowest stay visible; all do if empty.
         temperatures: of each modality's teacher.
-        labels_B: class numbers, for training with labels; (B, classes) floats where clips have several.
+        labels_B: class numbers, for training with labels.
+        momentum: of each modality's teacher (EMA).
+        hold_last_layer: leaves the heads' last layer as it is.
     """
 
     views: ViewTensors
     ranks: dict[str, Tensor] = field(default_factory=dict)
     temperatures: dict[str, float] = field(default_factory=dict)
     labels_B: Tensor | None = None
+    momentum: dict[str, float] = field(default_factory=dict)
+    hold_last_layer: bool = False
 
     def parts(self, count: int) -> list[Inputs]:
         """Returns the same in `count` parts of equally many clips."""
@@ -42,27 +49,20 @@ class Inputs:
         ranks = {m: of.chunk(count) for m, of in self.ranks.items()}
         labels = [None] * count if self.labels_B is None else self.labels_B.chunk(count)
         return [
-            Inputs(
-                {m: [pieces[i] for pieces in of] for m, of in views.items()},
-                {m: pieces[i] for m, pieces in ranks.items()},
-                self.temperatures,
-                labels[i],
+            replace(
+                self,
+                views={m: [pieces[i] for pieces in of] for m, of in views.items()},
+                ranks={m: pieces[i] for m, pieces in ranks.items()},
+                labels_B=labels[i],
             )
             for i in range(count)
         ]
 
 
 @dataclass
-class PartLosses:
-    """Losses of a part of the batch: `total` gives its share of the gradient; the rest is detached.
+class ObjectiveLosses(PartLosses):
+    """Adds to the losses of a part what is only logged, averaged in the same way, and rows for the whole batch."""
 
-    Attributes:
-        losses: every loss as a scalar; averaged over equal parts, each is that of the whole batch.
-        diagnostics: the same for what is only logged.
-    """
-
-    total: Tensor
-    losses: dict[str, Tensor]
     diagnostics: dict[str, Tensor]
     features_BD: dict[str, Tensor]
     teacher_BK: dict[str, Tensor]
@@ -105,31 +105,32 @@ class Whole:
         return torch.cat([*blocks[: self.part], rows, *blocks[self.part + 1 :]])
 
 
-class SharedObjective(nn.Module):
-    """The objective of a batch that parts and processes share; a module, since DistributedDataParallel wraps one.
+class SharedObjective(Learner):
+    """The objective of a batch that parts and processes share.
 
     Args:
-        objective: of the run.
+        objective: of the run; its networks are changed by every step.
+        clip_gradient: norm limit of each tensor of students and their heads.
         group: the processes that share each batch.
     """
 
-    def __init__(self, objective: Objective, group: TrainingGroup) -> None:
-        super().__init__()
-        self.objective, self.group = objective, group
+    def __init__(self, objective: Objective, clip_gradient: float, group: TrainingGroup = ALONE) -> None:
+        super().__init__(group, clip_gradient)
+        self.objective = objective
+        self.columns = objective.columns
 
-    def forward(self, inputs: Inputs, whole: Whole | None, parts: int) -> PartLosses:
-        """Computes the losses of a part of the batch; changes nothing.
+    @property
+    def networks(self) -> Networks:
+        """Students and teachers."""
+        return self.objective.networks
 
-        Args:
-            inputs: rows of the part only.
-            whole: what `survey` gave for the part.
-            parts: of this process; the gradients of its parts add up.
-        """
+    def forward(self, inputs: Inputs, whole: Whole | None, parts: int) -> ObjectiveLosses:
+        """Computes the losses of a part of the batch; `whole` is what `survey` gave for the part."""
         outputs = objective_outputs(self.objective, inputs, whole.known_teachers() if whole else None)
         if whole is None and self.group.size > 1 and self.objective.compares_clips:
             whole = gathered([outputs], self.group)[0]
         total, values = self.objective(outputs, whole.around(outputs) if whole else None)
-        return PartLosses(
+        return ObjectiveLosses(
             total / parts,
             detached(values.losses),
             detached(values.diagnostics),
@@ -138,21 +139,42 @@ class SharedObjective(nn.Module):
         )
 
     @torch.no_grad()
-    def survey(self, parts: list[Inputs]) -> list[Whole] | list[None]:
+    def survey(self, parts: Sequence[Inputs]) -> list[Whole] | list[None]:
         """Runs a first pass for all clips' outputs, where a term compares clips and a part holds but some of them."""
         if len(parts) == 1 or not self.objective.compares_clips:
             return [None] * len(parts)
         return gathered([objective_outputs(self.objective, part, reconstruct=False) for part in parts], self.group)
 
     @torch.no_grad()
-    def finish(self, parts: list[PartLosses]) -> dict[str, Tensor]:
+    def finish(self, parts: list[ObjectiveLosses]) -> dict[str, Tensor]:
         """Lets terms update what they keep; returns every loss and diagnostic of the whole batch."""
         logged = over_parts([part.losses for part in parts], self.group)
         logged |= self._spreads(parts)
         logged |= over_parts([part.diagnostics for part in parts], self.group)
         return logged | self.objective.finish(joined_rows([part.teacher_BK for part in parts]))
 
-    def _spreads(self, parts: list[PartLosses]) -> dict[str, Tensor]:
+    def clipped_parameters(self) -> Iterator[nn.Parameter]:
+        """Yields those of student encoders and heads."""
+        return self.networks.clipped_parameters()
+
+    def held_parameters(self, inputs: Inputs) -> list[nn.Parameter]:
+        """Returns the heads' last layer, where the step holds it."""
+        return [head.directions for head in self.networks.student_heads.values()] if inputs.hold_last_layer else []
+
+    def follow(self, inputs: Inputs, updated: Tensor) -> None:
+        """Moves the teachers."""
+        self.networks.update_teachers(inputs.momentum, updated)
+
+    @torch.no_grad()
+    def faulty_clips(self, inputs: Inputs) -> Tensor:
+        """Finds clips that hold or give values that are not finite: (B,) booleans."""
+        outputs = objective_outputs(self.objective, inputs)
+        computed = (outputs.predicted_BNP, outputs.features_BD, outputs.student_RK, outputs.teacher_BK)
+        return faulty_rows(
+            [view for of in inputs.views.values() for view in of], [x for of in computed for x in of.values()]
+        )
+
+    def _spreads(self, parts: list[ObjectiveLosses]) -> dict[str, Tensor]:
         features = joined_rows([part.features_BD for part in parts])
         return {f"feature_spread_{m}": feature_spread(torch.cat(self.group.rows(of))) for m, of in features.items()}
 
@@ -180,14 +202,6 @@ def gathered(outputs: list[Outputs], group: TrainingGroup) -> list[Whole]:
     return [Whole(blocks, number * group.size + group.rank) for number in range(len(outputs))]
 
 
-def over_parts(values: list[dict[str, Tensor]], group: TrainingGroup) -> dict[str, Tensor]:
-    """Averages named scalars over the parts of all processes."""
-    if not values[0]:
-        return {}
-    means = group.mean(torch.stack([torch.stack(list(of.values())) for of in values]).mean(0))
-    return dict(zip(values[0], means.unbind(), strict=True))
-
-
 def joined_rows(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Concatenates the rows of parts, by modality."""
     return {m: torch.cat([part[m] for part in parts]) for m in parts[0]}
@@ -196,17 +210,3 @@ def joined_rows(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def detached(values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Returns named values without their graphs."""
     return {name: value.detach() for name, value in values.items()}
-
-
-@torch.no_grad()
-def faulty_clips(objective: Objective, inputs: Inputs) -> Tensor:
-    """Finds clips that hold or give values that are not finite.
-
-    Returns:
-        (B,) booleans.
-    """
-    outputs = objective_outputs(objective, inputs)
-    computed = (outputs.predicted_BNP, outputs.features_BD, outputs.student_RK, outputs.teacher_BK)
-    tensors = [view for of in inputs.views.values() for view in of] + [x for of in computed for x in of.values()]
-    clips = len(tensors[0])  # each has B rows, or B for each view
-    return torch.stack([~t.reshape(-1, clips, t[0].numel()).isfinite().all(2).all(0) for t in tensors]).any(0)
