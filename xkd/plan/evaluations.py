@@ -14,7 +14,7 @@ from xkd.plan.jobs import Job, Phase
 from xkd.plan.loading import test_load, training_load
 from xkd.plan.storage import ClipInventory
 from xkd.recipe import Recipe
-from xkd.settings import FrozenSettings, Params, Task, TrainingRequest
+from xkd.settings import Execution, Params, Task, TrainingRequest
 from xkd.training.build import modalities
 
 
@@ -33,8 +33,8 @@ def _job(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipInvent
     task, settings, recipe = params.tasks[name], protocol(params, name), with_views(recipe, params, name)
     clips = counts[task.dataset or params.dataset]
     seen = [m for m in task.modalities if m in clips.streams and m in modalities(recipe)]
-    pass_of = _finetuned if registry.protocols[task.protocol].epochs(settings) else _frozen
-    return pass_of(params, name, recipe, clips, seen)
+    job_of = _finetuned if isinstance(settings, Execution) else _frozen
+    return job_of(params, name, recipe, clips, seen)
 
 
 def _finetuned(params: Params, name: str, recipe: Recipe, clips: ClipInventory, seen: list[str]) -> Job:
@@ -48,9 +48,7 @@ def _finetuned(params: Params, name: str, recipe: Recipe, clips: ClipInventory, 
     train = Phase(passes * sum(cost.values()) * trained, trained, training_load(recipe, stored, seen), share)
     test = _test_phase(params, task, recipe, cost, clips.splits.get("test", 0) * folds)
     told = finetuning_memory(recipe, seen, settings, asked.all_processes)
-    return Job(
-        name, asked, settings.precision, (train, test), told, training.workers, training.queue_gb, resumes=True
-    )
+    return Job(name, asked, settings.precision, (train, test), told, training.workers, training.queue_gb, resumes=True)
 
 
 def _frozen(params: Params, name: str, recipe: Recipe, clips: ClipInventory, seen: list[str]) -> Job:

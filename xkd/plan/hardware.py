@@ -36,7 +36,7 @@ class Hardware:
         utilisation: share of the peak that is achieved.
         full_peak: the same in float32; by default that of the known GPU with this peak, or else the same.
         memory: bytes of one GPU; by default that of the known GPU; None where it is unknown.
-        loader_rate: clips per second that one core prepares for pretraining; by default `xkd.plan.loading` estimates it.
+        loader_rate: clips per second that one core prepares for pretraining; None: as `xkd.plan.loading` estimates.
     """
 
     gpus: int | None

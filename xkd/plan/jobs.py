@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from xkd.data import catalogue
 from xkd.data.queue import Queue, bounded
-from xkd.plan.arithmetic import step_flops
+from xkd.plan.arithmetic import StepFlops
 from xkd.plan.footprint import Memory, memory
 from xkd.plan.hardware import Hardware
 from xkd.plan.loading import Load, training_load
 from xkd.recipe import Recipe
 from xkd.settings import Params, TrainingRequest
 from xkd.training.build import modalities
+
+# Bytes of a training process (Python, PyTorch, a GPU's driver) and of a loader process, beside batches: rough.
+PROCESS, WORKER = 3e9, 0.25e9
 
 
 @dataclass(frozen=True)
@@ -75,13 +78,25 @@ class Job:
         share = self.queue_gb * 1e9 / self.asked.processes_per_node
         return bounded(self.workers, phase.batch * phase.load.bytes, share)
 
+    def loaders(self, phase: Phase) -> int:
+        """Returns the cores of a node that load clips: each process takes one, and loads itself without workers."""
+        processes = self.asked.processes_per_node
+        wanted = processes * self.queue(phase).workers
+        return min(wanted, max(self.asked.cpus - processes, 1)) if wanted else processes
 
-def pretraining(params: Params, recipe: Recipe, steps: int, hardware: Hardware) -> Job:
-    """Returns the pretraining of an ablation in so many steps."""
+    def host_memory(self) -> float:
+        """Returns the bytes of main memory on a node."""
+        batches = [self.queue(p).batches * p.batch * p.load.bytes for p in self.phases]
+        each = PROCESS + self.workers * WORKER + max(batches, default=0)
+        return self.asked.processes_per_node * each
+
+
+def pretraining(params: Params, recipe: Recipe, flops: StepFlops, steps: int, hardware: Hardware) -> Job:
+    """Returns the pretraining of an ablation in so many steps of `flops` each."""
     asked, training = params.resources.pretrain, recipe.training
     if hardware.gpus:
         asked = asked.model_copy(update={"gpus": hardware.gpus, "nodes": 1, "processes": None})
-    flops, local_views = step_flops(recipe), recipe.views.local_views if recipe.has_teachers else 0
+    local_views = recipe.views.local_views if recipe.has_teachers else 0
     load = training_load(recipe, catalogue.clips(params, params.dataset), modalities(recipe), local_views)
     phase = Phase(
         flops=(flops.total + flops.recomputed) * steps,
@@ -91,6 +106,4 @@ def pretraining(params: Params, recipe: Recipe, steps: int, hardware: Hardware) 
     )
     told = memory(recipe, asked.all_processes)
     phases = (phase,) if steps else ()
-    return Job(
-        "pretrain", asked, training.precision, phases, told, training.workers, training.queue_gb, resumes=True
-    )
+    return Job("pretrain", asked, training.precision, phases, told, training.workers, training.queue_gb, resumes=True)

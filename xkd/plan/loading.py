@@ -29,10 +29,14 @@ class Load:
     Attributes:
         seconds: of one core.
         bytes: of its views in the queue.
+        augments: the loader augments them, too.
+        encoded: it reads encoded files.
     """
 
     seconds: float
     bytes: float
+    augments: bool
+    encoded: bool
 
 
 def training_load(recipe: Recipe, clips: Clips, seen: Sequence[str], local_views: int = 0) -> Load:
@@ -47,14 +51,12 @@ def test_load(recipe: Recipe, clips: Clips, passes: dict[str, int]) -> Load:
     return _load(recipe, clips, views, None)
 
 
-def _load(
-    recipe: Recipe, clips: Clips, views: dict[str, list[VideoView | AudioView]], augment: str | None
-) -> Load:
-    seconds = size = 0.0
+def _load(recipe: Recipe, clips: Clips, views: dict[str, list[VideoView | AudioView]], augment: str | None) -> Load:
+    seconds, size, decoded = 0.0, 0.0, clips.pack
     for modality, of in views.items():
         kind = list(MODALITIES).index(modality)
         values = [math.prod(view.shape(recipe.logmel)) for view in of]
-        read = READ["decoded" if clips.pack else "encoded"][kind]
+        read = READ["decoded" if decoded else "encoded"][kind]
         if modality == "video":
             read *= max(view.frames for view in of) / FRAMES * (clips.size / SIDE) ** 2
         else:
@@ -63,4 +65,4 @@ def _load(
         seconds += (read + work * sum(values) / VALUES[kind]) / 1000
         waits_as_bytes = augment == "device" and modality == "video"
         size += MODALITIES[modality].channels * sum(values) * (1 if waits_as_bytes else FLOAT)
-    return Load(seconds, size)
+    return Load(seconds, size, augment == "cpu", not decoded)
