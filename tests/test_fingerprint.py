@@ -44,7 +44,7 @@ def package(tmp_path, monkeypatch):
 
 
 def _forget():
-    for function in (fingerprint.module, fingerprint._parse, fingerprint._tree):
+    for function in (fingerprint.module, fingerprint._code):
         function.cache_clear()
 
 
@@ -153,8 +153,11 @@ RERUNS = {
     "data.packed": "prepare pretrain evaluate table",
     "data.queue": RUNS,
     "data.reader": "prepare pretrain evaluate table",
+    "data.sharding": "",
+    "data.shards": "pretrain evaluate table",
     "data.sources": "download",
     "data.sources.state": "",
+    "data.staging": RUNS,
     "data.synthetic": "download",
     "data.transcode": "prepare",
     "data.views": RUNS,

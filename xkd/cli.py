@@ -15,14 +15,9 @@ from typing import Any, Literal
 import click
 
 from xkd import __version__, invocation, launcher, progress
-from xkd.command import Contents, Dimensions, epilog_of, load_plugins, names_of
+from xkd.command import SHELLS, Contents, Dimensions, completion_of, epilog_of, load_plugins, names_of
 from xkd.failures import fail
 
-SHELLS = {
-    "bash": """put  eval "$(xkd completion bash)"  into ~/.bashrc""",
-    "zsh": """put  eval "$(xkd completion zsh)"  into ~/.zshrc, after compinit""",
-    "fish": "run  xkd completion fish > ~/.config/fish/completions/xkd.fish",
-}
 POSITIVE = click.FloatRange(min=0, min_open=True)
 SEED, FROM_ONE, PATH = click.IntRange(0, 2**32 - 1), click.IntRange(min=1), click.Path(path_type=Path)
 OF_SETTINGS = "Name of an entry of `{}` in the settings."
@@ -98,6 +93,18 @@ def prepare_command(settings: Path, **arguments: Any) -> None:
     invocation.call_with_settings("prepare", settings, **arguments)
 
 
+@cli.verb("xkd pack talking_digits", "xkd pack talking_digits --check")
+@click.argument("dataset", shell_complete=names_of("datasets"))
+@params_option
+@click.option("--check", is_flag=True, help="Compare packed clips with their checksums instead.")
+def pack_command(settings: Path, **arguments: Any) -> None:
+    """Pack prepared clips into shards.
+
+    Large files, which a network file system reads faster; training then reads them instead of single files.
+    """
+    invocation.call_with_settings("pack", settings, **arguments)
+
+
 @cli.verb("xkd inspect talking_digits", "xkd inspect talking_digits --clips 20 --out pictures")
 @click.argument("dataset", shell_complete=names_of("datasets"))
 @params_option
@@ -157,6 +164,24 @@ def pretrain_command(settings: Path, **arguments: Any) -> None:
     An interrupted run continues from its last checkpoint. Several GPUs: torchrun --nproc-per-node 8 -m xkd pretrain ...
     """
     invocation.call_with_settings("pretrain", settings, **arguments)
+
+
+@cli.verb(
+    "xkd features --manifest data/talking_digits/manifest.csv \\",
+    "  --run runs/talking_digits/xkd/seed0 --task linear --out features.json",
+)
+@params_option
+@manifest_option
+@click.option("--run", type=PATH, required=True, help="Folder that `pretrain` wrote.")
+@click.option("--task", required=True, shell_complete=names_of("tasks"), help=OF_SETTINGS.format("tasks"))
+@click.option("--out", type=PATH, required=True, help="JSON file that says where the features are.")
+@force_option
+def features_command(settings: Path, **arguments: Any) -> None:
+    """Extract the frozen features that a task needs.
+
+    They go to features/, where `evaluate` finds them: a job with a GPU for this, one without for the rest.
+    """
+    invocation.call_with_settings("features", settings, **arguments)
 
 
 @cli.verb(
@@ -285,11 +310,7 @@ def completion_command(shell: Literal["bash", "zsh", "fish"]) -> None:
 
     It completes verbs, options and files, and the names of data sets, ablations and tasks.
     """
-    from click.shell_completion import get_completion_class
-
-    script = get_completion_class(shell)(cli, {}, "xkd", "_XKD_COMPLETE")
-    click.echo(f"# {SHELLS[shell]}")
-    click.echo(script.source_template % script.source_vars())
+    click.echo(completion_of(cli, shell))
 
 
 def main() -> None:

@@ -14,12 +14,17 @@ from xkd.errors import UserError
 
 # Table of contents of `xkd --help`, in the order of use.
 SECTIONS = {
-    "Data": ("download", "prepare", "inspect"),
+    "Data": ("download", "prepare", "pack", "inspect"),
     "Training": ("plan", "pretrain"),
-    "Evaluation": ("evaluate", "table"),
+    "Evaluation": ("features", "evaluate", "table"),
     "Encoders": ("embed", "import-weights"),
     "Looking": ("show", "ui", "sync"),
     "Project": ("schema", "completion"),
+}
+SHELLS = {
+    "bash": """put  eval "$(xkd completion bash)"  into ~/.bashrc""",
+    "zsh": """put  eval "$(xkd completion zsh)"  into ~/.zshrc, after compinit""",
+    "fish": "run  xkd completion fish > ~/.config/fish/completions/xkd.fish",
 }
 DEBUG = "XKD_DEBUG"  # 1: as --debug; defects: for defects only, which the workflow sets, since its logs get reported
 
@@ -129,3 +134,14 @@ def load_plugins(_context: click.Context, _option: click.Parameter, files: tuple
         from xkd import plugins
 
         plugins.load(map(str, files))
+
+
+def completion_of(program: click.Group, shell: str) -> str:
+    """Returns the script that completes a program's command line in a shell, and how to install it."""
+    from click.shell_completion import get_completion_class
+
+    script = get_completion_class(shell)
+    if script is None:
+        raise ValueError(f"no completion for {shell}")
+    made = script(program, {}, "xkd", "_XKD_COMPLETE")
+    return f"# {SHELLS[shell]}\n{made.source_template % made.source_vars()}"

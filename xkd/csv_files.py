@@ -7,6 +7,7 @@ starts with = + - @ or a control character and is not a number. Such a cell gets
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,10 @@ def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     chosen: Any = {"dtype": str, "keep_default_na": False, **options}
     if path.exists() and not path.is_file():
         raise ValueError("not a regular file")
-    table = pd.read_csv(path, **chosen)
+    table: pd.DataFrame = pd.read_csv(path, **chosen)
     if not isinstance(table.index, pd.RangeIndex):  # pandas would use the first cells as row names
         raise ValueError("its rows have more cells than its header")  # noqa: TRY004 (it is about the content)
-    return _texts(table, _unescaped)
+    return _texts(table, _unescaped, lambda column: bool(column.astype(str).str.contains("'", regex=False).any()))
 
 
 def _escaped(cell: object) -> object:
@@ -51,7 +52,7 @@ def _unescaped(cell: object) -> object:
     return _ESCAPED.sub("", cell) if isinstance(cell, str) else cell
 
 
-def _texts(table: pd.DataFrame, change: Any) -> pd.DataFrame:
-    """Returns the table with its text cells changed."""
+def _texts(table: pd.DataFrame, change: Any, needed: Callable[[pd.Series], bool] = lambda _: True) -> pd.DataFrame:
+    """Returns the table with the text cells changed of those columns in which a change is needed."""
     texts = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
-    return table.assign(**{name: table[name].map(change) for name in texts})
+    return table.assign(**{name: table[name].map(change) for name in texts if needed(table[name])})

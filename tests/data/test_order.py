@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from xkd.data.order import Order, among_all, among_shards
+from xkd.data.order import Order, among_all, among_windows
 
-SHARDS = np.repeat([7, 2, 4, 9, 1, 5, 0], [3, 5, 4, 4, 6, 2, 4])  # of 28 clips, in no order of their numbers
+PLACES = np.random.default_rng(1).permutation(28).astype(np.uint64)
 
 
 def listed(order: Order, epoch: int = 0, first: int = 0) -> list[int]:
@@ -11,7 +11,7 @@ def listed(order: Order, epoch: int = 0, first: int = 0) -> list[int]:
     return [index for batch in order for _, index in batch]
 
 
-@pytest.mark.parametrize("shuffled", [among_all(28), among_shards(SHARDS, 2)])
+@pytest.mark.parametrize("shuffled", [among_all(28), among_windows(PLACES, 16)])
 def test_an_epoch_has_every_clip_once_and_ranks_share_its_batches(shuffled):
     whole = listed(Order(28, 4, 3, shuffled), epoch=1)
     assert sorted(whole) == list(range(28))
@@ -23,14 +23,22 @@ def test_an_epoch_has_every_clip_once_and_ranks_share_its_batches(shuffled):
     assert listed(Order(28, 4, 3, shuffled), epoch=2) != whole != listed(Order(28, 4, 4, shuffled), epoch=1)
 
 
-@pytest.mark.parametrize("window", [1, 2, 7])
-def test_a_window_reads_its_shards_before_the_next(window):
-    order = SHARDS[listed(Order(28, 1, 0, among_shards(SHARDS, window)))]
-    visits = [shard for number, shard in enumerate(order) if number == 0 or shard != order[number - 1]]
-    for shard in set(SHARDS):
-        between = order[np.flatnonzero(order == shard)[0] : np.flatnonzero(order == shard)[-1]]
-        assert len(set(between) - {shard}) < window, "one shard is open no longer than those of its window"
-    assert (len(visits) == 7) == (window == 1), "clips of one window are mixed"
+def test_a_window_reads_few_stretches_of_the_shards():
+    """Of 512 clips in windows of 64, each of eight stretches of eight clips that follow each other in the shards."""
+    places = np.random.default_rng(0).permutation(512).astype(np.uint64)
+    orders = [listed(Order(512, 1, 0, among_windows(places, 64)), epoch) for epoch in range(2)]
+    windows = [[sorted(places[order[first : first + 64]]) for first in range(0, 512, 64)] for order in orders]
+    for window in windows[0] + windows[1]:
+        stretches = np.array(window).reshape(8, 8)
+        assert (np.diff(stretches) == 1).all()
+        assert (stretches[:, 0] % 8 == 0).all()
+    assert sorted(windows[0]) != sorted(windows[1]), "other stretches meet in the next epoch"
+    assert [places[index] for index in orders[0][:64]] != windows[0][0], "clips of a window are mixed"
+
+
+def test_a_window_of_all_clips_is_one():
+    order = listed(Order(28, 1, 0, among_windows(PLACES, 1000)))
+    assert sorted(order) == list(range(28)) != order
 
 
 def test_the_last_clips_wait_for_another_epoch_where_they_fill_no_batch():

@@ -19,7 +19,7 @@ from xkd.errors import UserError
 from xkd.params import merge, protocol, with_views
 from xkd.params import recipe as recipe_of
 from xkd.settings import Params
-from xkd.stages import download, evaluate, prepare
+from xkd.stages import download, evaluate, features, prepare
 from xkd.training.build import build_networks
 from xkd.training.export import load_encoders, load_heads, save_encoders, weights_files
 
@@ -66,7 +66,7 @@ def project(tmp_path_factory, params):
 
 
 @pytest.fixture(autouse=True)
-def features(project, monkeypatch):
+def features_folder(project, monkeypatch):
     """Where features are kept."""
     monkeypatch.setattr(runs, "FEATURES", project / "features")
     return project / "features"
@@ -183,6 +183,31 @@ def test_tasks_share_features_and_other_views_are_extracted_anew(project, params
     assert passes("several_views") == 3
     assert passes("enlarged_probe") == 2
     assert passes("linear") == 0
+
+
+def test_features_that_a_job_of_their_own_extracted_are_those_of_the_evaluation(project, params, monkeypatch, tmp_path):
+    manifest, run, out = project / "manifest.csv", project / "run", tmp_path / "marker.json"
+    metrics = []
+    for folder in ("together", "apart"):
+        monkeypatch.setattr(runs, "FEATURES", tmp_path / folder)
+        if folder == "apart":
+            features.run(params, manifest, run, "several_views", out)
+            monkeypatch.setattr(EvaluationJob, "loader", None)  # nothing is left to extract
+            features.run(params, manifest, run, "several_views", out)
+        evaluate.run(params, manifest, run, "several_views", tmp_path / "several_views.json")
+        metrics.append(json.loads((tmp_path / "several_views.json").read_text())["metrics"])
+    assert metrics[0] == metrics[1]
+    marker = json.loads(out.read_text())
+    assert [(part["clips"], Path(part["folder"]).is_dir()) for part in marker["features"]] == [(40, True)] * 2 + [
+        (20, True)
+    ]
+    assert {key for part in marker["features"] for key in part["origins"]} == {
+        f"{owner}.{modality}" for owner in ("student", "teacher") for modality in ("video", "audio")
+    }
+    with pytest.raises(UserError, match="task 'enlarged': protocol 'finetune' trains the encoders"):
+        features.run(params, manifest, run, "enlarged", tmp_path / "other.json")
+    with pytest.raises(UserError, match="already exists"):
+        features.run(params, manifest, run, "linear", out)
 
 
 def test_features_of_other_weights_or_clips_are_not_taken(project, params, tmp_path, monkeypatch):

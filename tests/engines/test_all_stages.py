@@ -41,15 +41,16 @@ def test_a_task_on_own_clips_is_columns_of_the_table_and_no_reason_to_pretrain(b
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(clip, place / f"{number}.mp4")
     before = by_snakemake.settings()
-    mine = {"mine": {"kind": "folder", "source": "mine"}}
+    mine = {"mine": {"kind": "folder", "source": "mine", "shards": {"form": "decoded"}}}
     task = {"mine": {"protocol": "svm", "dataset": "mine", "ablations": ["xkd"], "changes": {"C": [0.1]}}}
     by_snakemake.write(before | {"datasets": before["datasets"] | mine, "tasks": before["tasks"] | task})
-    assert by_snakemake.planned() == ["download", "evaluate xkd seed0 mine", "prepare", "table"]
+    assert by_snakemake.planned() == ["download", "evaluate xkd seed0 mine", "pack", "prepare", "table"]
     done = by_snakemake.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pd.read_csv(by_snakemake.root / "data" / "mine" / "manifest.csv")
     assert set(rows["label"]) == {"one", "two words"}
     assert (rows["status"] == "ok").all()
+    assert json.loads((by_snakemake.root / "data" / "mine" / "shards" / "index.json").read_text())["clips"] == 12
     table = pd.read_csv(by_snakemake.root / "results" / "table.csv").set_index("ablation")
     assert pd.notna(table["student.video.mine_svm.mean"]["xkd"])
     assert pd.isna(table["student.video.mine_svm.mean"]["ae"])

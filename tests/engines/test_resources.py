@@ -1,6 +1,7 @@
 """What jobs ask for, and how many processes pretraining starts. Stages are stand-ins."""
 
 import re
+import shutil
 
 import pytest
 from engine_project import ROOT, Project
@@ -77,3 +78,21 @@ def test_each_gpu_of_the_papers_node_gets_a_process(project):
     assert re.search(
         r"nodes=1, cpus_per_task=64, .*gpu=8, launcher=OMP_NUM_THREADS=8 exec torchrun", done.stdout + done.stderr
     )
+
+
+def test_features_get_a_job_of_their_own_where_it_has_resources(project):
+    tasks = {"linear": {"protocol": "linear"}, "finetune": {"protocol": "finetune"}}
+    settings = project.settings() | {"seeds": [0], "tasks": tasks}
+    evaluations = ["evaluate ae seed0 finetune", "evaluate ae seed0 linear"]
+    wanted = ["--", "ablation_ae"]
+    for asked, extra in (({"features": {"gpus": 1, "cpus": 2}}, ["features ae seed0 linear"]), ({}, [])):
+        project.write(settings | {"resources": asked})
+        shutil.rmtree(project.root / "evals", ignore_errors=True)
+        (project.root / "executed.txt").unlink(missing_ok=True)
+        done = project.snakemake(*wanted)
+        assert done.returncode == 0, done.stdout + done.stderr
+        executed = (project.root / "executed.txt").read_text().splitlines()
+        assert sorted(name for name in executed if name.startswith(("evaluate", "features"))) == evaluations + extra
+        if extra:
+            assert executed.index(extra[0]) < executed.index("evaluate ae seed0 linear")
+            assert "gpu=1" in done.stdout + done.stderr

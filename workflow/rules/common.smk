@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import sys
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -17,10 +17,12 @@ from xkd import plugins, runs
 from xkd.data import catalogue
 from xkd.data.sources.state import state_of
 from xkd.errors import UserError
+from xkd.fingerprint import module
 from xkd.fingerprint import stage as code_of
 from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of, with_views
 from xkd.runs.evaluations import folder_of as evaluations_of
 from xkd.settings import FrozenSettings
+from xkd.settings import ShardSettings
 from xkd.settings.base import plugin_files
 
 # Every verb of `python -m xkd` reads this variable. As an argument, the name would enter the record of each job, and the
@@ -56,6 +58,9 @@ shell.prefix(f'export PATH={PROGRAMS.replace("{", "{{").replace("}", "}}")}:"$PA
 DATASET = SETTINGS.dataset
 MANIFEST = f"data/{DATASET}/manifest.csv"
 RUN = str(runs.RUNS / runs.name_of(DATASET, "{ablation}", "{seed}"))
+FEATURES = str(
+    runs.FEATURES / runs.name_of(DATASET, "{ablation}", "{seed}") / "{task}.json"
+)
 EVALUATION = str(evaluations_of(DATASET, "{ablation}", "{seed}") / "{task}")
 RUN_FILES = [*runs.FILES, runs.INDEX]
 
@@ -72,9 +77,30 @@ wildcard_constraints:
     task="|".join(SETTINGS.tasks),
 
 
+def once_per(*names: str):
+    """Makes a function of wildcards answer once for all jobs that share these wildcards: merging settings takes time."""
+
+    def decorated(function):
+        answers = {}
+
+        @wraps(function)
+        def answer(wildcards):
+            key = tuple(getattr(wildcards, name) for name in names)
+            if key not in answers:
+                answers[key] = function(wildcards)
+            return answers[key]
+
+        return answer
+
+    return decorated
+
+
+@once_per("dataset")
 def raw_settings(wildcards) -> str:
     settings = catalogue.entry(SETTINGS, wildcards.dataset)
-    return canonical(settings.model_dump(mode="json", exclude={"require", "size"}))
+    return canonical(
+        settings.model_dump(mode="json", exclude={"require", "size", "shards"})
+    )
 
 
 def source(wildcards) -> list[str]:
@@ -96,6 +122,7 @@ def own_files(dataset: str) -> str:
     return state_of(SETTINGS, dataset)
 
 
+@once_per("dataset")
 def clip_settings(wildcards) -> str:
     require = catalogue.entry(SETTINGS, wildcards.dataset).require
     clips = catalogue.clips(SETTINGS, wildcards.dataset)
@@ -108,6 +135,20 @@ def clip_settings(wildcards) -> str:
     )
 
 
+def shard_settings(wildcards) -> str:
+    return canonical(SETTINGS.datasets[wildcards.dataset].shards or ShardSettings())
+
+
+def shards_of(dataset: str) -> list[str]:
+    """Returns the index of the shards of a data set, if the settings ask for shards."""
+    return (
+        [f"data/{dataset}/shards/index.json"]
+        if SETTINGS.datasets[dataset].shards
+        else []
+    )
+
+
+@once_per("ablation")
 def recipe_settings(wildcards) -> str:
     return canonical(decisive(recipe(SETTINGS, wildcards.ablation, PARAMS)))
 
@@ -117,11 +158,13 @@ def dataset_plugins(wildcards) -> str:
     return canonical(plugins.code(plugin_files(SETTINGS.datasets[wildcards.dataset])))
 
 
+@once_per("ablation")
 def recipe_plugins(wildcards) -> str:
     """Hashes of the plugins that train a row."""
     return canonical(plugins.code(recipe(SETTINGS, wildcards.ablation, PARAMS).plugins))
 
 
+@once_per("ablation", "task")
 def task_plugins(wildcards) -> str:
     """Hashes of the plugins that evaluate a row: its backbone, augmentations and the protocol, but no term of its objective."""
     seen = with_views(
@@ -143,6 +186,7 @@ def all_plugins() -> str:
     return canonical(plugins.code(map(Path, SETTINGS.plugins)))
 
 
+@once_per("ablation")
 def starting_weights(wildcards) -> list[str]:
     """Returns the weights that a row starts from; the stage reports missing ones better than the engine."""
     folders = recipe(SETTINGS, wildcards.ablation, PARAMS).training.weights
@@ -150,6 +194,7 @@ def starting_weights(wildcards) -> list[str]:
     return [path for path in paths if Path(path).is_file()]
 
 
+@once_per("task")
 def task_settings(wildcards) -> str:
     """Returns the settings of a task, without its list of ablations, which decides what runs but not the results."""
     task = SETTINGS.tasks[wildcards.task].model_dump(
@@ -162,6 +207,24 @@ def task_settings(wildcards) -> str:
     return canonical(decisive)
 
 
+def feature_settings(wildcards) -> str:
+    """Returns the settings that decide the features of a task."""
+    task = SETTINGS.tasks[wildcards.task].model_dump(
+        mode="json",
+        include={"modalities", "folds", "clips", "crops", "train_clips", "views"},
+    )
+    encoders = protocol(SETTINGS, wildcards.task, PARAMS).encoders
+    return canonical(
+        {"task": task, "encoders": encoders, "precision": SETTINGS.evaluate.precision}
+    )
+
+
+def task_features(wildcards) -> list[str]:
+    """Returns the file that says that the features of a task are there, where a job of their own extracts them."""
+    frozen = isinstance(protocol(SETTINGS, wildcards.task, PARAMS), FrozenSettings)
+    return [FEATURES] if SETTINGS.resources.features and frozen else []
+
+
 def used_manifests() -> list[str]:
     """Returns the manifests of the data set of pretraining and of all tasks."""
     used = [DATASET, *(task.dataset for task in SETTINGS.tasks.values())]
@@ -170,6 +233,10 @@ def used_manifests() -> list[str]:
 
 def task_manifest(wildcards) -> str:
     return f"data/{SETTINGS.tasks[wildcards.task].dataset or DATASET}/manifest.csv"
+
+
+def task_shards(wildcards) -> list[str]:
+    return shards_of(SETTINGS.tasks[wildcards.task].dataset or DATASET)
 
 
 def table_settings(wildcards) -> str:

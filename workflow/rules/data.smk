@@ -47,6 +47,30 @@ rule prepare:
         "python -m xkd prepare --raw {input:q} --out {params.out:q} > {log:q} 2>&1"
 
 
+# Only runs where the settings of a data set ask for shards. Finished shards are no outputs: Snakemake deletes outputs before
+# a rerun, and an interrupted call must be able to continue.
+rule pack:
+    input:
+        rules.prepare.output,
+    output:
+        "data/{dataset}/shards/index.json",
+        "data/{dataset}/shards/clips.npy",
+    log:
+        "logs/{dataset}/pack.txt",
+    benchmark:
+        "logs/{dataset}/pack.benchmark.tsv"
+    conda:
+        "../../environment.yml"
+    threads: SETTINGS.resources.pack.cpus
+    resources:
+        **request("pack"),
+    params:
+        code=code_of("pack"),
+        settings=shard_settings,
+    shell:
+        "python -m xkd pack {wildcards.dataset:q} > {log:q} 2>&1"
+
+
 # DVC's stages depend on this file, which changes when any of the manifests or plugins changes.
 rule manifests:
     input:

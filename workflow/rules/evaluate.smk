@@ -1,6 +1,38 @@
+# Where `resources.features` is set, a job with a GPU extracts features, and the evaluation finds them in the store. They are
+# no output: tasks with the same views share them, and an interrupted extraction must be able to continue.
+if SETTINGS.resources.features:
+
+    rule features:
+        input:
+            manifest=task_manifest,
+            encoders=f"{RUN}/{runs.ENCODERS}",
+            index=f"{RUN}/{runs.INDEX}",
+        output:
+            FEATURES,
+        log:
+            f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}.features.txt",
+        benchmark:
+            f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}.features.benchmark.tsv"
+        conda:
+            "../../environment.yml"
+        threads: SETTINGS.resources.features.cpus
+        resources:
+            **request("features"),
+        params:
+            code=module("xkd.downstream.job"),
+            settings=feature_settings,
+            plugins=task_plugins,
+            run=subpath(input.encoders, parent=True),
+        shell:
+            "python -m xkd features --manifest {input.manifest:q} --run {params.run:q} "
+            "--task {wildcards.task:q} --out {output:q} > {log:q} 2>&1"
+
+
 rule evaluate:
     input:
+        features=task_features,
         manifest=task_manifest,
+        shards=task_shards,
         encoders=f"{RUN}/{runs.ENCODERS}",
         index=f"{RUN}/{runs.INDEX}",
     output:

@@ -2,6 +2,7 @@
 rule pretrain:
     input:
         manifest=MANIFEST,
+        shards=shards_of(DATASET),
         weights=starting_weights,
     output:
         expand(f"{RUN}/{{file}}", file=RUN_FILES, allow_missing=True),

@@ -1,9 +1,9 @@
-"""Training-ready clips, by number: from packed arrays where `prepare` made them, decoded otherwise."""
+"""Training-ready clips, by number: from shards or packed arrays where they were made, else from single files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from xkd.data.manifest import Manifest
 from xkd.data.opening import MediaError
 from xkd.data.packed import INDEX, Pack
 from xkd.data.reader import ClipReader
+from xkd.data.shards import open_shards
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.modalities.video import frames_between
@@ -36,27 +37,28 @@ def open_rows(whole: Manifest, split: str | None = None, fold: str | None = None
 
 
 class ClipStore:
-    """Reads frames and audio of clips; packed and decoded values are identical.
+    """Reads frames and audio of clips; the values are the same from shards, packed arrays and files.
 
     A copy in another process opens its own files.
 
     Attributes:
         ids, labels: of each clip, in manifest order.
         manifest: the rows behind it.
+        shards: what they are read from, if it is there.
     """
 
     def __init__(self, rows: Manifest):
-        self.manifest, self.ids, self.labels = rows, rows.ids, rows.labels
-        table = rows.rows
-        self._paths = [rows.path.parent / path for path in table["path"]]
-        self._seconds: list[float] = table["seconds"].tolist()
-        self._fps, self._rates = table["fps"].tolist(), table["sample_rate"].tolist()
-        self._has: dict[str, list[bool]] = {m: table[f"has_{m}"].tolist() for m in MODALITIES}
+        self.manifest, self.ids, self.labels = rows, rows.column("id"), rows.column("label")
+        self._paths = rows.column("path")
+        self._seconds, self._fps, self._rates = map(rows.values, ("seconds", "fps", "sample_rate"))
+        self._has = {m: rows.values(f"has_{m}") for m in MODALITIES}
         # The views of a clip are cut one after the other from one open file.
         self._last: tuple[tuple[int, int], ClipReader] | None = None
         self._folder = rows.path.parent / "packed"
-        self._pack = Pack(self._folder) if (self._folder / INDEX).exists() and len(table) else None
-        self._numbers = self._packed_numbers(self._pack, table["digest"].tolist()) if self._pack else []
+        digests = rows.column("digest")
+        self.shards = open_shards(rows.path, self.ids, digests)
+        self._pack = Pack(self._folder) if (self._folder / INDEX).exists() and len(self) else None
+        self._numbers = self._packed_numbers(self._pack, digests) if self._pack else []
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -70,11 +72,11 @@ class ClipStore:
 
     def seconds(self, i: int) -> float:
         """Returns the length of clip `i`."""
-        return self._seconds[i]
+        return float(self._seconds[i])
 
     def has(self, modality: str, i: int) -> bool:
         """Tells whether clip `i` has video or audio."""
-        return self._has[modality][i]
+        return bool(self._has[modality][i])
 
     def video(self, i: int, start_seconds: float = 0.0, seconds: float | None = None) -> Tensor:
         """Reads frames (T, 3, H, W) uint8, at clips.fps: all, or `seconds` from `start_seconds` on.
@@ -87,7 +89,9 @@ class ClipStore:
         self._need("video", i)
         first = round(start_seconds * self._fps[i])
         count = None if seconds is None else round(seconds * self._fps[i])
-        if self._pack:
+        if self.shards and self.shards.decoded:
+            frames = self.shards.video(i, first, count)
+        elif self._pack:
             every = self._pack.video(self._numbers[i])
             wanted = frames_between(first, count, len(every))
             frames = np.array(every[wanted.start : wanted.stop])
@@ -105,24 +109,25 @@ class ClipStore:
         rate = self._rates[i]
         first, last = round(start_seconds * rate), round(self._seconds[i] * rate)
         count = last - first if seconds is None else min(round(seconds * rate), last - first)
-        if self._pack:
+        if self.shards and self.shards.decoded:
+            cut = self.shards.audio(i, first, count)
+        elif self._pack:
             cut = self._pack.audio(self._numbers[i])[first : first + count]
         else:
             cut = self._decoded(i, lambda reader: reader.samples(first, count))
         return torch.from_numpy(cut.astype(np.float32) / np.float32(32767))
 
     def _decoded(self, i: int, read: Callable[[ClipReader], np.ndarray]) -> np.ndarray:
-        if not self._paths[i].exists():
-            raise UserError(f"clip {self.ids[i]}: {self._paths[i]} is missing; run prepare again")
+        path = self.manifest.path.parent / self._paths[i]
+        if not self.shards and not path.exists():
+            raise UserError(f"clip {self.ids[i]}: {path} is missing; run prepare again")
         try:
             wanted = os.getpid(), i  # a worker shares its parent's open files, and must not read them
             if self._last is None or self._last[0] != wanted:
-                self._last = wanted, ClipReader(self._paths[i])
+                self._last = wanted, ClipReader(self.shards.content(i) if self.shards else path)
             return read(self._last[1])
         except MediaError as error:
-            raise UserError(
-                f"clip {self.ids[i]}: {self._paths[i]} cannot be read ({error}); run prepare again"
-            ) from None
+            raise UserError(f"clip {self.ids[i]}: {path} cannot be read ({error}); run prepare again") from None
 
     def _need(self, modality: str, i: int) -> None:
         if not self.has(modality, i):
@@ -131,7 +136,7 @@ class ClipStore:
                 "both"
             )
 
-    def _packed_numbers(self, pack: Pack, digests: list[str]) -> list[int]:
+    def _packed_numbers(self, pack: Pack, digests: Sequence[str]) -> list[int]:
         for clip_id, digest in zip(self.ids, digests, strict=True):
             if pack.digest.get(clip_id) != digest:
                 raise UserError(

@@ -100,8 +100,8 @@ class Video:
         MediaError: decord cannot open or decode it.
     """
 
-    def __init__(self, path: Path, limits: Limits | None = None):
-        self._reader = open_decord(path)
+    def __init__(self, source: Path | bytes, limits: Limits | None = None):
+        self._reader = open_decord(source)
         if len(self._reader) == 0:
             raise MediaError("unreadable: no pictures")
         self.rate = float(self._reader.get_avg_fps())

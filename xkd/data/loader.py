@@ -16,11 +16,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
-from xkd.data.clips import open_rows
+from xkd.data.clips import ClipStore, open_rows
 from xkd.data.feed import Feed
 from xkd.data.labels import classes_of, numbers_of, several
-from xkd.data.order import Order, among_all
+from xkd.data.order import Order, Permutation, among_all, among_windows
 from xkd.data.queue import SHARED_MEMORY, Queue, clip_bytes, fitted
+from xkd.data.shards import places_of
+from xkd.data.staging import stage
 from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
@@ -153,8 +155,10 @@ def train_loader(
             f"training.batch_size: {size} clips cannot be shared equally by {shard[1]} processes; "
             "change it, or start another number of them"
         )
+    if recipe.training.stage_to:
+        stage(dataset.store.shards, recipe.training.stage_to)
     queue = _queue(recipe, dataset, size // shard[1])
-    return Loader(dataset, queue, Order(len(dataset), size, seed, among_all(len(dataset)), shard))
+    return Loader(dataset, queue, Order(len(dataset), size, seed, _shuffled(dataset.store, recipe), shard))
 
 
 def eval_loader(
@@ -198,6 +202,11 @@ def _queue(recipe: Recipe, dataset: _ClipViews, clips: int) -> Queue:
     """Returns the queue for batches of so many clips in this process."""
     training = recipe.training
     return fitted(training.workers, training.queue_gb, clips * clip_bytes(dataset.views, recipe.logmel))
+
+
+def _shuffled(store: ClipStore, recipe: Recipe) -> Permutation:
+    window = recipe.training.shuffle_window
+    return among_windows(places_of(store.manifest.rows["digest"].tolist()), window) if window else among_all(len(store))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -254,7 +263,7 @@ class _ClipViews(Dataset[Sample]):
     ):
         whole = manifest.read_manifest(manifest_path)
         self.views, self.seed, self.store = views, seed, open_rows(whole, *chosen)
-        self.ids = list(self.store.ids)
+        self.ids = self.store.ids
         labels = whole.rows["label"].unique().tolist()
         self.classes: list[str] = classes_of(labels).tolist()
         self.several = several(labels)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 import decord
@@ -55,38 +57,38 @@ def faults_of(path: Path, memory_gb: float) -> Iterator[None]:
         raise MediaError(f"unreadable: {type(error).__name__} ({short(error)})") from None
 
 
-def open_media(path: Path) -> InputContainer:
-    """Opens a media file for reading.
+def open_media(source: Path | bytes) -> InputContainer:
+    """Opens a media file, or its content, for reading.
 
     Raises:
         MediaError: no such file, a folder, pipe or device, or none of the `FORMATS`.
     """
-    path = path.absolute()  # a relative name may look like an address of FFmpeg's: concat:a|b
     try:
-        if not path.exists():
+        if isinstance(source, Path) and not source.exists():
             raise MediaError("missing")
-        if not path.is_file():
+        if isinstance(source, Path) and not source.is_file():
             raise MediaError("unreadable: not a regular file")
-        return av.open(str(path), options=OPTIONS, metadata_errors="replace")
+        return av.open(_address(source), "r", options=OPTIONS, metadata_errors="replace")
     except av.ArgumentError:
         raise MediaError("unreadable: not one of the formats that xkd opens") from None
     except (av.FFmpegError, OSError, ValueError) as error:
         raise unreadable(error) from None
 
 
-def open_decord(path: Path) -> decord.VideoReader:
-    """Opens the frames of a media file that `open_media` opens too.
+def open_decord(source: Path | bytes) -> decord.VideoReader:
+    """Opens the frames of a media file, or of its content, that `open_media` opens too.
 
     Raises:
         MediaError: as `open_media`; or decord cannot open it.
     """
-    with open_media(path) as container, path.open("rb") as file:
+    with open_media(source) as container:
         codecs = ", ".join(str(stream.name) for stream in container.streams.video)
+    with _opened(source) as file:
         start = file.read(9)
     if start[:1].isascii() and start[:1].decode().isprintable() and not start.startswith(PRINTABLE_STARTS):
         raise MediaError("unreadable: begins as text, not as video")
     try:
-        return decord.VideoReader(str(path.absolute()), num_threads=1)
+        return decord.VideoReader(_address(source), num_threads=1)
     except (decord.DECORDError, RuntimeError):
         raise MediaError(f"unreadable: decord cannot open it, codec {codecs or 'unknown'}") from None
 
@@ -106,6 +108,15 @@ def short(error: Exception) -> str:
     lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines() or [type(error).__name__]
     text = re.sub(r"^\[[\d:]+\] \S+: (\[.*?\])?", "", lines[-1])
     return text.split("Check failed: ")[-1].split(") ")[-1].strip()[:80]
+
+
+def _address(source: Path | bytes) -> str | BinaryIO:
+    """Returns what a decoder opens. A relative name might look like an address of FFmpeg's: concat:a|b."""
+    return str(source.absolute()) if isinstance(source, Path) else io.BytesIO(source)
+
+
+def _opened(source: Path | bytes) -> BinaryIO:
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
 
 
 @contextmanager

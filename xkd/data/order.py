@@ -1,4 +1,4 @@
-"""The order in which clips are read: at random among all of them, or among those of a few shards at a time.
+"""The order in which clips are read: at random among all of them, or among those of a window at a time.
 
 An order depends on (seed, epoch) and nothing else: not on ranks, workers or where an epoch begins.
 """
@@ -13,6 +13,7 @@ from torch.utils.data import Sampler
 
 from xkd.modalities.base import clip_generator
 
+STRETCHES = 8  # of a window
 Permutation = Callable[[torch.Generator], np.ndarray]  # draws the numbers of all clips in a new order
 
 
@@ -65,18 +66,24 @@ def among_all(clips: int) -> Permutation:
     return lambda generator: torch.randperm(clips, generator=generator).numpy()
 
 
-def among_shards(shard_of: np.ndarray, window: int) -> Permutation:
-    """Shuffles the shards, then the clips of each `window` shards that follow each other.
+def among_windows(places: np.ndarray, window: int) -> Permutation:
+    """Shuffles the clips of a window, then those of the next one, so that few shards are read at a time.
+
+    A window is made of stretches of clips that follow each other in the shards; which ones, each epoch draws anew. It
+    depends on the clips alone, not on the size of shards or on whether there are any.
 
     Args:
-        shard_of: (clips,) the shard of each clip.
-        window: shards that are read at a time.
+        places: (clips,) of `shards.places_of`, the order of clips in shards.
+        window: clips of a window, about.
     """
-    shards, shard_of = np.unique(shard_of, return_inverse=True)
+    clips = len(places)
+    stretches = max(round(STRETCHES * clips / window), 1)
+    stretch_of = np.empty(clips, np.int64)
+    stretch_of[np.argsort(places, kind="stable")] = np.arange(clips) * stretches // clips
 
     def permutation(generator: torch.Generator) -> np.ndarray:
-        place = torch.randperm(len(shards), generator=generator).numpy()[shard_of] // window
-        shuffled = torch.randperm(len(shard_of), generator=generator).numpy()
-        return shuffled[np.argsort(place[shuffled], kind="stable")]
+        window_of = torch.randperm(stretches, generator=generator).numpy()[stretch_of] // STRETCHES
+        shuffled = torch.randperm(clips, generator=generator).numpy()
+        return shuffled[np.argsort(window_of[shuffled], kind="stable")]
 
     return permutation

@@ -26,6 +26,9 @@ class ClipReader:
     Frames of files that `encode` wrote are found by their time stamps, which are exact, and decoded by PyAV: the
     values are those of decord, in two thirds of its time. Files of other makers are left to decord.
 
+    Args:
+        source: the file, or its content.
+
     Raises:
         MediaError: by every method, that the file cannot be opened or decoded.
     """
@@ -33,8 +36,8 @@ class ClipReader:
     _seen: bool
     _heard: bool
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, source: Path | bytes):
+        self.source = source
         self._scaler = VideoReformatter()
         self._other: Video | None = None
         self._open()
@@ -105,7 +108,7 @@ class ClipReader:
         return samples
 
     def _open(self) -> None:
-        self._container = open_media(self.path)
+        self._container = open_media(self.source)
         self._video = best_video(self._container)
         if self._video is not None and self._video.codec_context is not None:
             self._video.codec_context.thread_count = 1
@@ -139,7 +142,7 @@ class ClipReader:
 
     def _by_decord(self) -> Video:
         if self._other is None:
-            self._other = Video(self.path)
+            self._other = Video(self.source)
         return self._other
 
 

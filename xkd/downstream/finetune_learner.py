@@ -78,7 +78,7 @@ class ClassifierInputs:
         """Returns the same in `count` parts of equally many clips."""
         cut = [{m: rows.chunk(count) for m, rows in of.items()} for of in (self.views, self.targets, self.kept_BD)]
         of_part = [[{m: rows[i] for m, rows in of.items()} for of in cut] for i in range(count)]
-        return [ClassifierInputs(*tensors, self.several) for tensors in of_part]
+        return [ClassifierInputs(views, targets, kept, self.several) for views, targets, kept in of_part]
 
 
 class Classifiers(Learner):

@@ -112,21 +112,20 @@ class EvaluationJob(Generic[Settings_co]):
         def batches_from(first: int, keys: list[Key]) -> Iterator[Batch]:
             return track(self.loader(sorted({modality for _, modality in keys}), split, first, augmented), title)
 
-        origins = {key: self._origin(key, augmented) for key in networks}
-        folder = self._folder(split, augmented)
+        origins = {key: self.origin(key, augmented) for key in networks}
+        folder = self.folder(split, augmented)
         return stored(folder, networks, origins, self.rows(split), batches_from, self.precision)
 
-    def frozen_views(self: EvaluationJob[FrozenSettings]) -> Iterator[ClipOutputs]:
-        """Yields the features that the task needs: those of training clips, pass by pass, then those of test clips."""
+    @property
+    def passes(self) -> list[tuple[str | None, int | None]]:
+        """Split, and number of the augmented view, of each pass over clips for features; that of test clips is last."""
         train, test = (None, None) if self.task.folds else ("train", "test")
-        several = self.task.train_clips > 1
-        for number in range(self.task.train_clips):
-            yield self.features(train, augmented=number if several else None)
-        yield self.features(test)
+        augmented = range(self.task.train_clips) if self.task.train_clips > 1 else [None]
+        return [*((train, number) for number in augmented), (test, None)]
 
     def frozen_folds(self: EvaluationJob[FrozenSettings]) -> Iterator[tuple[str | None, ClipOutputs, ClipOutputs]]:
         """Yields each fold with features of its training and its test clips; they are extracted once for all folds."""
-        *train, test = self.frozen_views()
+        *train, test = (self.features(*one) for one in self.passes)
         for fold in self.folds:
             yield fold, train[0].take(self.ids("train", fold), *train[1:]), test.take(self.ids("test", fold))
 
@@ -134,7 +133,7 @@ class EvaluationJob(Generic[Settings_co]):
     def fits(self: EvaluationJob[FrozenSettings]) -> KeptFits:
         """Classifiers that are fitted already; they are kept until the evaluation is written."""
         decisive = {
-            "features": [self._origin(key, None) for key in sorted(self.encoders)],
+            "features": [self.origin(key, None) for key in sorted(self.encoders)],
             "task": self.task.model_dump(mode="json", exclude={"ablations", "dataset", "changes"}),
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
@@ -149,7 +148,7 @@ class EvaluationJob(Generic[Settings_co]):
         views = track(self.loader([modality for _, modality in networks], split), f"{split or 'all'} clips")
         return extract(networks, views, self.rows(split)).take(self.ids("test", fold))
 
-    def _origin(self, key: Key, augmented: int | None) -> dict[str, Any]:
+    def origin(self, key: Key, augmented: int | None) -> dict[str, Any]:
         """Returns all that decides the features of an encoder."""
         groups = self.recipe.model_dump(mode="json", include={"clips", "logmel", "views"})
         return {
@@ -168,7 +167,7 @@ class EvaluationJob(Generic[Settings_co]):
     def _weight_hashes(self) -> dict[Key, str]:
         return {key: sha256(path) for key, path in self.weights.items()}
 
-    def _folder(self, split: str | None, augmented: int | None) -> Path:
+    def folder(self, split: str | None, augmented: int | None) -> Path:
         """Returns where features of these views lie: tasks of equal views share it, and no others do."""
         shown = {"task": self.task.views, "clips": self.task.clips, "crops": self.task.crops, "augmented": augmented}
         return self._of_run / f"{self.dataset}-{split or 'all'}-{_short_hash(shown)}"

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from sklearn.preprocessing import normalize
 
-from xkd.data.labels import classes_of
+from xkd.data.labels import classes_of, several
 from xkd.downstream.labels import targets
 
-QUERIES = 1024  # compared with the whole gallery at once: bounds memory
+QUERIES, SIMILARITIES = 1024, 2**25  # at most so many compared with the whole gallery at once: bounds memory
 Relevant = Callable[[slice], np.ndarray]  # for some queries, which clips (queries, clips) are relevant
 
 
-def embeddings(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+def embeddings(train: Iterable[np.ndarray], test: Iterable[np.ndarray]) -> np.ndarray:
     """Returns outputs of one modality's network as unit vectors around the modality's mean.
 
     Distillation compares modalities in this way: a teacher's outputs are centred before they are targets.
 
     Args:
-        train: (clips, views, D), of which the mean is taken.
-        test: (test clips, views, D).
+        train: parts (clips, views, D) of the outputs of which the mean is taken.
+        test: parts (test clips, views, D).
 
     Returns:
         (test clips, D), views averaged.
     """
-    return unit_vectors(test.mean(1, dtype=np.float64), train.mean((0, 1), dtype=np.float64))
+    sums, counts = zip(
+        *((part.sum((0, 1), dtype=np.float64), len(part) * part.shape[1]) for part in train), strict=True
+    )
+    return unit_vectors(np.concatenate([part.mean(1, dtype=np.float64) for part in test]), sum(sums) / sum(counts))
 
 
 def unit_vectors(outputs_ND: np.ndarray, mean_D: np.ndarray) -> np.ndarray:
@@ -45,14 +48,15 @@ def relevant_clips(ids: np.ndarray, labels: np.ndarray, relevant: str) -> Releva
         ids, labels: (clips,).
         relevant: "clip": the clip itself; "label": any clip with a label in common.
     """
-    if relevant == "clip":
-        return lambda queries: ids[queries, None] == ids[None]
+    if relevant == "clip" or not several(labels):
+        numbers = np.unique(ids if relevant == "clip" else labels, return_inverse=True)[1].astype(np.int32)
+        return lambda queries: numbers[queries, None] == numbers
     has = targets(labels, classes_of(labels)).astype(np.float32)
     return lambda queries: has[queries] @ has.T > 0
 
 
 def retrieve(queries: np.ndarray, gallery: np.ndarray, relevant: Relevant) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks the gallery by cosine similarity for each query.
+    """Ranks the gallery by cosine similarity for each query, some queries at a time: O(clips^2 * D).
 
     Args:
         queries: (clips, D) unit vectors of one modality.
@@ -63,8 +67,7 @@ def retrieve(queries: np.ndarray, gallery: np.ndarray, relevant: Relevant) -> tu
         Place of the first relevant clip (clips,), from 1 on; number of the clip that comes first (clips,).
     """
     ranks, nearest = [], []
-    for start in range(0, len(queries), QUERIES):
-        part = slice(start, min(start + QUERIES, len(queries)))
+    for part in _parts(len(queries)):
         similarity, found = queries[part] @ gallery.T, relevant(part)
         ranks.append(places(similarity, found))
         nearest.append(similarity.argmax(1))
@@ -73,8 +76,13 @@ def retrieve(queries: np.ndarray, gallery: np.ndarray, relevant: Relevant) -> tu
 
 def relevant_share(clips: int, relevant: Relevant) -> float:
     """Returns the share of clips that is relevant to a query, mean over queries."""
-    starts = range(0, clips, QUERIES)
-    return sum(int(relevant(slice(start, min(start + QUERIES, clips))).sum()) for start in starts) / clips**2
+    return sum(int(relevant(part).sum()) for part in _parts(clips)) / clips**2
+
+
+def _parts(clips: int) -> Iterator[slice]:
+    """Yields the queries that are compared with all clips at once."""
+    size = max(1, min(QUERIES, SIMILARITIES // clips))
+    return (slice(start, min(start + size, clips)) for start in range(0, clips, size))
 
 
 def places(similarity_NM: np.ndarray, found_NM: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ from xkd.modalities import OTHER
 from xkd.protocols import Column, CrossModalRetrieval
 from xkd.settings import Retrieval
 
+ROWS = 4096  # views in the head at once
+
 
 @CrossModalRetrieval.runs
 def search(job: EvaluationJob[Retrieval]) -> Iterator[Judged]:
@@ -55,13 +57,16 @@ def _both_ways(
         yield Retrieved(Column(owner, query, "retrieval"), ranks, test.ids[nearest], share, chosen, remarks)
 
 
-def _projected(job: EvaluationJob[Retrieval], key: Key, clips: ClipOutputs, heads: bool) -> np.ndarray:
-    """Returns the projection head's outputs for features (clips, views, D), or the features if there are no heads."""
-    values = np.asarray(clips.outputs[key])
-    if not heads:
-        return values
-    head, parts = job.heads[key].to(device()), torch.from_numpy(values).flatten(0, 1).split(4096)
-    with torch.inference_mode():
-        logits = torch.cat([head(part.to(device())).float().cpu() for part in parts])
-    projected: np.ndarray = logits.unflatten(0, values.shape[:2]).numpy()
-    return check_finite(projected, clips.ids, f"projection head of {key[0]} {key[1]}")
+def _projected(job: EvaluationJob[Retrieval], key: Key, clips: ClipOutputs, heads: bool) -> Iterator[np.ndarray]:
+    """Yields the projection head's outputs (some clips, views, D), or the features if there are no heads."""
+    values = clips.outputs[key]
+    head = job.heads[key].to(device()) if heads else None
+    size = max(1, ROWS // values.shape[1])
+    for start in range(0, len(values), size):
+        part = values[start : start + size]
+        if head is not None:
+            with torch.inference_mode():
+                logits = head(torch.from_numpy(part).flatten(0, 1).to(device())).float().cpu()
+            names = f"projection head of {key[0]} {key[1]}"
+            part = check_finite(logits.unflatten(0, part.shape[:2]).numpy(), clips.ids[start : start + size], names)
+        yield part

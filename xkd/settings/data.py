@@ -10,6 +10,17 @@ from xkd import registry
 from xkd.settings.base import Known, Place, Positive, Seed, Settings, Size
 
 
+class ShardSettings(Settings):
+    """How the prepared clips of a data set are packed into shards: large files, for network file systems."""
+
+    form: Literal["encoded", "decoded"] = Field(
+        "encoded",
+        description="encoded: the prepared files; decoded: their frames and samples, which take many times the room "
+        "and a fraction of the time to read",
+    )
+    gb: float = Field(1.0, gt=0, le=1000, description="size of a shard in GB, about")
+
+
 class Dataset(Settings):
     """One data set: which it is, where it comes from and how much of it to take."""
 
@@ -34,6 +45,10 @@ class Dataset(Settings):
     )
     size: Size | None = Field(
         None, description="instead of clips.size, for tasks whose views are larger than those of pretraining"
+    )
+    shards: ShardSettings | None = Field(
+        None,
+        description="pack the prepared clips into shards, which are read instead; by default, single files are read",
     )
 
 

@@ -49,6 +49,7 @@ class Resources(Settings):
 
     download: Request = Request()
     prepare: Request = Request()
+    pack: Request = Request()
     pretrain: TrainingRequest = TrainingRequest()
     features: GpuRequest | None = Field(
         None, description="where set, frozen features are extracted in a job of their own; evaluations then use the CPU"

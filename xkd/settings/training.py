@@ -74,6 +74,7 @@ class Training(Execution):
         *Execution.HOW,
         "workers",
         "queue_gb",
+        "stage_to",
         "checkpoint_epochs",
         "checkpoint_minutes",
     )
@@ -107,6 +108,15 @@ class Training(Execution):
         "cpu",
         description="cpu: the loader's workers do it all; device: they cut and resize, and the GPU jitters, blurs and "
         "takes logarithms, with the same draws; for fewer cores per GPU",
+    )
+    shuffle_window: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        0,
+        description="shuffle about this many clips at a time, so that few shards are read at a time; 0: all clips",
+    )
+    stage_to: Place | None = Field(
+        None,
+        description="folder on a local disk to which shards are copied before training, e.g. $TMPDIR/xkd; environment "
+        "variables are replaced",
     )
     checkpoint_epochs: Positive = Field(10, description="epochs between checkpoints")
     checkpoint_minutes: float = Field(

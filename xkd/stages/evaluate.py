@@ -73,7 +73,7 @@ def run(
                 return
             group = group.alone()
         with group.together():
-            job = replace(_job(params, manifest, run, task), resume=resume, group=group)
+            job = replace(open_job(params, manifest, run, task), resume=resume, group=group)
             identity = {"dataset": job.dataset, "ablation": job.recipe.ablation, "seed": job.seed, "task": task}
             evaluations.check_free(out, [manifest, *files_in(run)], identity, force)
         judged = _judged(job, task)
@@ -101,7 +101,7 @@ def run(
     write_json(out.with_suffix(evaluations.TIMES), {"seconds": round(time.perf_counter() - started, 2)})
 
 
-def _job(params: Params, manifest: Path, run: Path, task: str) -> EvaluationJob[Any]:
+def open_job(params: Params, manifest: Path, run: Path, task: str) -> EvaluationJob[Any]:
     """Reads the run and the list of clips, and checks that they fit each other and the task."""
     settings, chosen = params_of_protocol(params, task), params.tasks[task]
     recipe, encoders, seed = load_recipe(run), load_encoders(run), read_json(run / runs.CONFIG)["seed"]
