@@ -142,8 +142,8 @@ def inspect_command(settings: Path, **arguments: Any) -> None:
 def plan_command(settings: Path, **arguments: Any) -> None:
     """Estimate what the settings will take.
 
-    Parameters, FLOPs, memory, storage and hours, before anything runs. Warns about jobs that starve, exceed memory or do
-    not fit their time limit.
+    Parameters, FLOPs, memory, storage and hours, before anything runs. Warns about jobs that starve, exceed memory or
+    do not fit their time limit.
     """
     invocation.call_with_settings("plan", settings, **arguments)
 

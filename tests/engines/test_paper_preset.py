@@ -151,7 +151,9 @@ def test_the_table_has_every_task_of_every_row(paper):
     for row in ROWS:
         for task in TASKS:
             said, _, _ = results(paper, row, task)
-            metric = {"retrieval": "recall1"}.get(TASKS[task]["protocol"], "map" if data_set(task) == "fsd50k" else "top1")
+            metric = {"retrieval": "recall1"}.get(
+                TASKS[task]["protocol"], "map" if data_set(task) == "fsd50k" else "top1"
+            )
             for name, value in said["metrics"].items():
                 owner, modality, _, measure = name.split(".")
                 if measure == metric:
@@ -166,7 +168,9 @@ def _tested(task):
 def test_the_page_beside_the_paper_has_our_figure_wherever_we_measure_the_same(paper):
     """Each figure of the paper for a row of ours stands beside that row's figure, from the task that measures it."""
     page = (paper.root / "results" / "kinetics400" / "paper-comparison.md").read_text()
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")
+    ]
     shown = {(*cells[:6], cells[6]): cells[7] for cells in lines if len(cells) == 10}
     ours = {}
     for task, known in TASKS.items():

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from xkd import registry
-from xkd.data import catalogue
 from xkd.modalities import MODALITIES
 from xkd.params import protocol, tasks_of, with_views
 from xkd.plan.arithmetic import encoder_forward
 from xkd.plan.footprint import extraction_memory, finetuning_memory
 from xkd.plan.jobs import Job, Phase
-from xkd.plan.loading import test_load, training_load
+from xkd.plan.loading import stored, test_load, training_load
 from xkd.plan.storage import ClipInventory
 from xkd.recipe import Recipe
 from xkd.settings import Execution, Params, Task, TrainingRequest
@@ -37,21 +37,23 @@ def _job(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipInvent
     return job_of(params, name, recipe, clips, seen)
 
 
-def _finetuned(params: Params, name: str, recipe: Recipe, clips: ClipInventory, seen: list[str]) -> Job:
+def _finetuned(params: Params, name: str, recipe: Recipe, clips: ClipInventory, seen: Sequence[str]) -> Job:
     """Returns a job that trains encoders on every training clip, fold by fold, and judges them."""
     task, settings, training = params.tasks[name], _settings(params, name), recipe.training
-    asked, stored = params.resources.of_protocol(task.protocol), catalogue.clips(params, task.dataset or params.dataset)
+    asked = params.resources.of_protocol(task.protocol)
     cost, folds = {m: encoder_forward(recipe, m) for m in seen}, max(1, len(task.folds))
     trained = registry.protocols[task.protocol].epochs(settings) * clips.train * folds
     passes = 4 if settings.checkpoint_activations else 3
     share = settings.batch_size // asked.all_processes
-    train = Phase(passes * sum(cost.values()) * trained, trained, training_load(recipe, stored, seen), share)
+    train = Phase(
+        passes * sum(cost.values()) * trained, trained, training_load(recipe, stored(params, task.dataset), seen), share
+    )
     test = _test_phase(params, task, recipe, cost, clips.splits.get("test", 0) * folds)
     told = finetuning_memory(recipe, seen, settings, asked.all_processes)
     return Job(name, asked, settings.precision, (train, test), told, training.workers, training.queue_gb, resumes=True)
 
 
-def _frozen(params: Params, name: str, recipe: Recipe, clips: ClipInventory, seen: list[str]) -> Job:
+def _frozen(params: Params, name: str, recipe: Recipe, clips: ClipInventory, seen: Sequence[str]) -> Job:
     """Returns a job that extracts features, all encoders in one pass over the clips."""
     task, settings, training = params.tasks[name], _settings(params, name), recipe.training
     asked = params.resources.of_protocol(task.protocol)
@@ -61,7 +63,7 @@ def _frozen(params: Params, name: str, recipe: Recipe, clips: ClipInventory, see
     cost, (whole, augmented) = {m: len(owners) * encoder_forward(recipe, m) for m in seen}, _extracted(task, clips)
     phases = [_test_phase(params, task, recipe, cost, whole)]
     if augmented:
-        load = training_load(recipe, catalogue.clips(params, task.dataset or params.dataset), seen)
+        load = training_load(recipe, stored(params, task.dataset), seen)
         phases.append(Phase(sum(cost.values()) * augmented, augmented, load, params.evaluate.batch_size))
     precision, batch = params.evaluate.precision, params.evaluate.batch_size
     told = extraction_memory(recipe, seen, len(owners), batch, precision)
@@ -75,10 +77,9 @@ def _settings(params: Params, task: str) -> Any:
 
 def _test_phase(params: Params, task: Task, recipe: Recipe, cost: dict[str, float], clips: int) -> Phase:
     """Returns the pass over all views of so many clips, each view at the `cost` of its modality."""
-    stored = catalogue.clips(params, task.dataset or params.dataset)
     views = {m: task.clips * (task.crops if MODALITIES[m].cropped else 1) for m in cost}
     flops = sum(cost[m] * views[m] for m in cost) * clips
-    return Phase(flops, clips, test_load(recipe, stored, views), params.evaluate.batch_size)
+    return Phase(flops, clips, test_load(recipe, stored(params, task.dataset), views), params.evaluate.batch_size)
 
 
 def _extracted(task: Task, clips: ClipInventory) -> tuple[int, int]:

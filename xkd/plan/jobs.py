@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xkd.data import catalogue
 from xkd.data.queue import Queue, bounded
 from xkd.plan.arithmetic import StepFlops
 from xkd.plan.footprint import Memory, memory
 from xkd.plan.hardware import Hardware
-from xkd.plan.loading import Load, training_load
+from xkd.plan.loading import Load, stored, training_load
 from xkd.recipe import Recipe
 from xkd.settings import Params, TrainingRequest
 from xkd.training.build import modalities
@@ -97,7 +96,7 @@ def pretraining(params: Params, recipe: Recipe, flops: StepFlops, steps: int, ha
     if hardware.gpus:
         asked = asked.model_copy(update={"gpus": hardware.gpus, "nodes": 1, "processes": None})
     local_views = recipe.views.local_views if recipe.has_teachers else 0
-    load = training_load(recipe, catalogue.clips(params, params.dataset), modalities(recipe), local_views)
+    load = training_load(recipe, stored(params, None), modalities(recipe), local_views)
     phase = Phase(
         flops=(flops.total + flops.recomputed) * steps,
         clips=training.batch_size * steps,
