@@ -62,13 +62,17 @@ def load(path: str | Path = "params.yaml") -> Params:
                 f"datasets{suggest(task.dataset, params.datasets)}"
             )
         _check_processes(params, name, path)
+    for name in params.resources.ablations:
+        if name not in known:
+            raise UserError(f"{path}: resources.ablations: no ablation '{name}'{suggest(name, known)}")
     _check_columns(params, path)
     if len(set(params.seeds)) != len(params.seeds):
         raise UserError(f"{path}: seeds: each seed may be listed once")
     for name in params.ablations:
         merged = recipe(params, name, path)
-        size, where = merged.training.batch_size, f"ablation {name}"
-        _shared_evenly(size, where, params.resources.pretrain, f"{path}: resources.pretrain")
+        group = f"ablations.{name}" if name in params.resources.ablations else "pretrain"
+        asked, where = params.resources.of_ablation(name), f"{path}: resources.{group}"
+        _shared_evenly(merged.training.batch_size, f"ablation {name}", asked, where)
         for task_name in tasks_of(params, name):
             with_views(merged, params, task_name, path)
     return params

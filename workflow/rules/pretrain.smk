@@ -15,10 +15,12 @@ rule pretrain:
     priority: 1
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.pretrain.cpus
+    threads: lambda wildcards: pretrain_request(wildcards).cpus
     resources:
-        **request("pretrain"),
-        launcher=launcher(SETTINGS.resources.pretrain),
+        **requests(
+            pretrain_request,
+            [SETTINGS.resources.of_ablation(name) for name in SETTINGS.ablations],
+        ),
     params:
         code=code_of("pretrain"),
         settings=recipe_settings,

@@ -92,7 +92,7 @@ class Job:
 
 def pretraining(params: Params, recipe: Recipe, flops: StepFlops, steps: int, hardware: Hardware) -> Job:
     """Returns the pretraining of an ablation in so many steps of `flops` each."""
-    asked, training = params.resources.pretrain, recipe.training
+    asked, training = params.resources.of_ablation(recipe.ablation), recipe.training
     if hardware.gpus:
         asked = asked.model_copy(update={"gpus": hardware.gpus, "nodes": 1, "processes": None})
     local_views = recipe.views.local_views if recipe.has_teachers else 0
