@@ -70,8 +70,8 @@ def _set(values, dotted, value):
         ("resources.protocols.finetun", {"gpus": 1}, ["'resources.protocols.finetun'", "did you mean 'finetune'"]),
         ("resources.protocols.finetune", {"gpu": 1}, ["resources.protocols.finetune.gpu", "did you mean 'gpus'"]),
         ("resources.protocols.finetune", {"gpus": 3}, ["protocols.finetune", "3 processes", "20 clips", "finetune"]),
-        ("resources.ablations.aee", {"gpus": 1}, ["resources.ablations", "did you mean 'ae'"]),
-        ("resources.ablations.ae", {"gpus": 3}, ["resources.ablations.ae", "3 processes", "20 clips"]),
+        ("ablations.ae.resources", {"gpus": 3}, ["ablations.ae.resources", "3 processes", "20 clips"]),
+        ("ablations.ae.resources", {"gpu": 3}, ["ablations.ae.resources.gpu", "did you mean 'gpus'"]),
         ("resources.protocols.linear", {"processes": 2}, ["protocols.linear", "several processes", "only finetune"]),
     ],
 )
@@ -143,9 +143,10 @@ def test_a_protocol_asks_for_what_all_evaluations_ask_for_and_its_own(settings, 
 
 
 def test_an_ablation_asks_for_what_pretraining_asks_for_and_its_own(settings, load):
-    settings["resources"] = {"pretrain": {"gpus": 4, "cpus": 8}, "ablations": {"ae": {"gpus": 1}}}
-    resources = load(settings).resources
-    xkd, ae = map(resources.of_ablation, ("xkd", "ae"))
+    settings["resources"] = {"pretrain": {"gpus": 4, "cpus": 8}}
+    settings["ablations"]["ae"]["resources"] = {"gpus": 1}
+    loaded = load(settings)
+    xkd, ae = (params.pretrain_request(loaded, name) for name in ("xkd", "ae"))
     assert (xkd.gpus, xkd.cpus, xkd.all_processes) == (4, 8, 4)
     assert (ae.gpus, ae.cpus, ae.all_processes) == (1, 8, 1)
 

@@ -62,17 +62,14 @@ def load(path: str | Path = "params.yaml") -> Params:
                 f"datasets{suggest(task.dataset, params.datasets)}"
             )
         _check_processes(params, name, path)
-    for name in params.resources.ablations:
-        if name not in known:
-            raise UserError(f"{path}: resources.ablations: no ablation '{name}'{suggest(name, known)}")
     _check_columns(params, path)
     if len(set(params.seeds)) != len(params.seeds):
         raise UserError(f"{path}: seeds: each seed may be listed once")
     for name in params.ablations:
         merged = recipe(params, name, path)
-        group = f"ablations.{name}" if name in params.resources.ablations else "pretrain"
-        asked, where = params.resources.of_ablation(name), f"{path}: resources.{group}"
-        _shared_evenly(merged.training.batch_size, f"ablation {name}", asked, where)
+        group = f"ablations.{name}.resources" if params.ablations[name].resources else "resources.pretrain"
+        size, asked = merged.training.batch_size, pretrain_request(params, name)
+        _shared_evenly(size, f"ablation {name}", asked, f"{path}: {group}")
         for task_name in tasks_of(params, name):
             with_views(merged, params, task_name, path)
     return params
@@ -102,6 +99,11 @@ def _check_results(results: Path, path: str | Path) -> None:
     first = there.relative_to(here).parts[:1] if there.is_relative_to(here) else ()
     if here.is_relative_to(there) or (first and (first[0].casefold() in TAKEN or first[0].startswith("."))):
         raise UserError(f"{path}: results: '{results}' holds other files of the project; name a folder of its own")
+
+
+def pretrain_request(params: Params, ablation: str) -> TrainingRequest:
+    """Returns what the pretraining of an ablation asks for."""
+    return params.resources.pretrain.changed(params.ablations[ablation].resources)
 
 
 def _check_processes(params: Params, task: str, path: str | Path) -> None:

@@ -15,11 +15,11 @@ rule pretrain:
     priority: 1
     conda:
         "../../environment.yml"
-    threads: lambda wildcards: pretrain_request(wildcards).cpus
+    threads: lambda wildcards: row_request(wildcards).cpus
     resources:
         **requests(
-            pretrain_request,
-            [SETTINGS.resources.of_ablation(name) for name in SETTINGS.ablations],
+            row_request,
+            [pretrain_request(SETTINGS, name) for name in SETTINGS.ablations],
         ),
     params:
         code=code_of("pretrain"),

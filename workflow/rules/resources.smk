@@ -28,8 +28,8 @@ def wanted(asked) -> dict:
     return found
 
 
-def pretrain_request(wildcards):
-    return SETTINGS.resources.of_ablation(wildcards.ablation)
+def row_request(wildcards):
+    return pretrain_request(SETTINGS, wildcards.ablation)
 
 
 def task_request(wildcards):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xkd.data.queue import Queue, bounded
+from xkd.params import pretrain_request
 from xkd.plan.arithmetic import StepFlops
 from xkd.plan.footprint import Memory, memory
 from xkd.plan.hardware import Hardware
@@ -92,7 +93,7 @@ class Job:
 
 def pretraining(params: Params, recipe: Recipe, flops: StepFlops, steps: int, hardware: Hardware) -> Job:
     """Returns the pretraining of an ablation in so many steps of `flops` each."""
-    asked, training = params.resources.of_ablation(recipe.ablation), recipe.training
+    asked, training = pretrain_request(params, recipe.ablation), recipe.training
     if hardware.gpus:
         asked = asked.model_copy(update={"gpus": hardware.gpus, "nodes": 1, "processes": None})
     local_views = recipe.views.local_views if recipe.has_teachers else 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from xkd import registry
-from xkd.settings.base import Few, Known, Name, Positive, Settings, Size
+from xkd.settings.base import Few, Known, Positive, Settings, Size
 
 
 class Request(Settings):
@@ -35,6 +35,10 @@ class TrainingRequest(GpuRequest):
         None, description="training processes per node, which share each batch; by default one per GPU, at least one"
     )
 
+    def changed(self, changes: TrainingRequest | None) -> TrainingRequest:
+        """Returns the same with the values that `changes` sets; its others are defaults."""
+        return self.model_copy(update=changes.model_dump(exclude_unset=True) if changes else {})
+
     @property
     def processes_per_node(self) -> int:
         return self.processes or max(self.gpus, 1)
@@ -51,9 +55,6 @@ class Resources(Settings):
     prepare: Request = Request()
     pack: Request = Request()
     pretrain: TrainingRequest = TrainingRequest()
-    ablations: dict[Name, TrainingRequest] = Field(
-        default_factory=dict, max_length=1000, description="values that differ from `pretrain` for one ablation"
-    )
     features: GpuRequest | None = Field(
         None, description="where set, frozen features are extracted in a job of their own; evaluations then use the CPU"
     )
@@ -63,16 +64,7 @@ class Resources(Settings):
     )
     table: Request = Request()
 
-    def of_ablation(self, name: str) -> TrainingRequest:
-        """Returns what the pretraining of an ablation asks for."""
-        return self.pretrain.model_copy(update=_set(self.ablations.get(name)))
-
     def of_protocol(self, name: str) -> TrainingRequest:
         """Returns what an evaluation by a protocol asks for; one process where the protocol cannot share batches."""
-        alone = {} if registry.protocols[name].shares_batches else {"processes": 1}
-        return TrainingRequest(**(self.evaluate.model_dump() | _set(self.protocols.get(name)) | alone))
-
-
-def _set(changes: TrainingRequest | None) -> dict[str, Any]:
-    """Returns the values that the settings give; the others are defaults."""
-    return changes.model_dump(exclude_unset=True) if changes else {}
+        own, alone = self.protocols.get(name), {} if registry.protocols[name].shares_batches else {"processes": 1}
+        return TrainingRequest(**self.evaluate.model_dump()).changed(own).model_copy(update=alone)
