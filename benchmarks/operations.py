@@ -4,8 +4,8 @@
     python -m benchmarks.operations --params params.yaml --ablation ae --precision float32 --top 10
 
 The step is that of `xkd pretrain`, on tensors without values (`FakeTensorMode`), so that ViT-B takes seconds and needs
-no GPU. Every dispatched operation costs the host some microseconds. Views cost nothing else; the rest start kernels, casts
-among them. Waits read a value from the device, or need one to know a shape.
+no GPU. Every dispatched operation costs the host some microseconds. Views cost nothing else; the rest start kernels,
+casts among them. Waits read a value from the device, or need one to know a shape.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def package(tmp_path, monkeypatch):
 
 
 def _forget():
-    for function in (fingerprint.module, fingerprint._parse, fingerprint._tree):
+    for function in (fingerprint.module, fingerprint._code):
         function.cache_clear()
 
 

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -25,6 +25,14 @@ WATCHERS = {"xkd.fingerprint", "xkd.progress", "xkd.tracking", "xkd.settings", "
 ERRORS = {"UserError", "ValueError", "TypeError"}  # not MediaError, whose text becomes a reason in the manifest
 # Calls whose texts people read, and no program.
 SPOKEN = {"UserError", "say", "detail", "track", "counter", "print", "warn"}
+
+
+class _Code(NamedTuple):
+    """What a module imports (levels above it, dotted name), the texts in it, and what of it can change a result."""
+
+    imported: tuple[tuple[int, str], ...]
+    texts: frozenset[str]
+    decisive: str
 
 
 def stage(name: str) -> str:
@@ -46,7 +54,7 @@ def module(first: str) -> str:
     modules = _reachable(first)
     digest = hashlib.sha256()
     for module in sorted(modules):
-        digest.update(f"{module}\n{_tree(_source(module))}\n".encode())
+        digest.update(f"{module}\n{_code(_source(module)).decisive}\n".encode())
     for path in sorted(_data_files(modules)):
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\n".encode() + _content(path))
     return digest.hexdigest()[:16]
@@ -75,17 +83,9 @@ def _imports(module: str) -> Iterator[str]:
     """Modules of this package that `module` names in an import, and the packages they lie in."""
     path = _source(module)
     parts = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    for node in ast.walk(_parse(path)):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join([*parts[: len(parts) + 1 - node.level], *filter(None, [node.module])])
-            origin = base if node.level else node.module
-            names = [f"{origin}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            yield from _modules_along(name)
+    for level, name in _code(path).imported:
+        origin = ".".join([*parts[: len(parts) + 1 - level], name])
+        yield from _modules_along(origin if level else name)
 
 
 def _modules_along(name: str) -> Iterator[str]:
@@ -116,18 +116,12 @@ def _file(module: str) -> Path | None:
 def _data_files(modules: set[str]) -> Iterator[Path]:
     """Files that the modules name, and those in folders of their packages that hold no code (templates)."""
     packages = {_source(module).parent for module in modules}
-    named = {text for module in modules for text in _texts(_source(module))}
+    named = {text for module in modules for text in _code(_source(module)).texts}
     for path in PACKAGE.rglob("*"):
         if path.is_file() and path.suffix not in (".py", ".pyc"):
             inside = path.parent.parent in packages - {PACKAGE} and not (path.parent / "__init__.py").exists()
             if path.name in named or inside:
                 yield path
-
-
-def _texts(path: Path) -> Iterator[str]:
-    for node in ast.walk(_parse(path)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
 
 
 def _content(path: Path) -> bytes:
@@ -138,13 +132,19 @@ def _content(path: Path) -> bytes:
 
 
 @cache
-def _parse(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-
-
-@cache
-def _tree(path: Path) -> str:
-    return ast.dump(_Decisive().visit(ast.parse(path.read_text(encoding="utf-8"))))
+def _code(path: Path) -> _Code:
+    """Reads a module once for all stages that reach it: most of the time goes into walking its syntax tree."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    imported, texts = [], set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = f"{node.module}." if node.module else ""
+            imported += [(node.level, f"{origin}{alias.name}") for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            texts.add(node.value)
+    return _Code(tuple(imported), frozenset(texts), ast.dump(_Decisive().visit(tree)))
 
 
 class _Decisive(ast.NodeTransformer):

@@ -8,7 +8,7 @@ import os
 import re
 import shlex
 import sys
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -77,6 +77,25 @@ wildcard_constraints:
     task="|".join(SETTINGS.tasks),
 
 
+def once_per(*names: str):
+    """Makes a function of wildcards answer once for all jobs that share these wildcards: merging settings takes time."""
+
+    def decorated(function):
+        answers = {}
+
+        @wraps(function)
+        def answer(wildcards):
+            key = tuple(getattr(wildcards, name) for name in names)
+            if key not in answers:
+                answers[key] = function(wildcards)
+            return answers[key]
+
+        return answer
+
+    return decorated
+
+
+@once_per("dataset")
 def raw_settings(wildcards) -> str:
     settings = catalogue.entry(SETTINGS, wildcards.dataset)
     return canonical(
@@ -103,6 +122,7 @@ def own_files(dataset: str) -> str:
     return state_of(SETTINGS, dataset)
 
 
+@once_per("dataset")
 def clip_settings(wildcards) -> str:
     require = catalogue.entry(SETTINGS, wildcards.dataset).require
     clips = catalogue.clips(SETTINGS, wildcards.dataset)
@@ -115,6 +135,7 @@ def clip_settings(wildcards) -> str:
     )
 
 
+<<<<<<< HEAD
 def shard_settings(wildcards) -> str:
     return canonical(SETTINGS.datasets[wildcards.dataset].shards or ShardSettings())
 
@@ -128,6 +149,9 @@ def shards_of(dataset: str) -> list[str]:
     )
 
 
+=======
+@once_per("ablation")
+>>>>>>> paperrun
 def recipe_settings(wildcards) -> str:
     return canonical(decisive(recipe(SETTINGS, wildcards.ablation, PARAMS)))
 
@@ -137,11 +161,13 @@ def dataset_plugins(wildcards) -> str:
     return canonical(plugins.code(plugin_files(SETTINGS.datasets[wildcards.dataset])))
 
 
+@once_per("ablation")
 def recipe_plugins(wildcards) -> str:
     """Hashes of the plugins that train a row."""
     return canonical(plugins.code(recipe(SETTINGS, wildcards.ablation, PARAMS).plugins))
 
 
+@once_per("ablation", "task")
 def task_plugins(wildcards) -> str:
     """Hashes of the plugins that evaluate a row: its backbone, augmentations and the protocol, but no term of its objective."""
     seen = with_views(
@@ -163,6 +189,7 @@ def all_plugins() -> str:
     return canonical(plugins.code(map(Path, SETTINGS.plugins)))
 
 
+@once_per("ablation")
 def starting_weights(wildcards) -> list[str]:
     """Returns the weights that a row starts from; the stage reports missing ones better than the engine."""
     folders = recipe(SETTINGS, wildcards.ablation, PARAMS).training.weights
@@ -170,6 +197,7 @@ def starting_weights(wildcards) -> list[str]:
     return [path for path in paths if Path(path).is_file()]
 
 
+@once_per("task")
 def task_settings(wildcards) -> str:
     """Returns the settings of a task, without its list of ablations, which decides what runs but not the results."""
     task = SETTINGS.tasks[wildcards.task].model_dump(

@@ -56,7 +56,9 @@ def run_guarded(
         spare: tasks handed out ahead of the one awaited, whose results may have to be kept.
     """
     workers = min(processes or cores(), max(len(tasks), 1))
-    pool = ProcessPool(max_workers=workers, context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([function.__module__])
+    pool = ProcessPool(max_workers=workers, context=context)
     try:
         futures: dict[int, ProcessFuture[Outcome]] = {}
         for number in range(len(tasks)):

@@ -19,16 +19,18 @@ def write_media(
     codec: str | None = "libx264",
     pixels: str = "yuv420p",
     audio: bool = True,
+    brightest: int = 200,
+    pitch: float = 500,
 ) -> Path:
-    """Grey pictures that get brighter with time, and a tone of 500 Hz."""
+    """Grey pictures that get brighter with time, and a tone."""
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=fps) if codec else None
         if video:
             (video.width, video.height), video.pix_fmt = size, pixels
         if audio:
-            _write_tone(container, seconds)
+            _write_tone(container, seconds, pitch)
         for number in range(round(seconds * fps) if video else 0):
-            frame = av.VideoFrame.from_ndarray(_picture(number / fps / seconds, size), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(_picture(number / fps / seconds, size, brightest), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, fps)
             container.mux(video.encode(frame.reformat(format=pixels)))
         if video:
@@ -73,13 +75,13 @@ def crash_hang_or_double(number: int) -> int:
     return 2 * number
 
 
-def _picture(brightness: float, size: tuple[int, int]) -> np.ndarray:
-    return np.full((size[1], size[0], 3), round(40 + 160 * brightness), np.uint8)
+def _picture(brightness: float, size: tuple[int, int], brightest: int) -> np.ndarray:
+    return np.full((size[1], size[0], 3), round(40 + (brightest - 40) * brightness), np.uint8)
 
 
-def _write_tone(container, seconds: float) -> None:
+def _write_tone(container, seconds: float, pitch: float) -> None:
     stream = container.add_stream("pcm_s16le" if container.format.name == "wav" else "aac", rate=44100, layout="stereo")
-    tone = 0.3 * np.sin(2 * np.pi * 500 * np.arange(round(seconds * 44100)) / 44100)
+    tone = 0.3 * np.sin(2 * np.pi * pitch * np.arange(round(seconds * 44100)) / 44100)
     samples = (np.repeat(tone, 2) * 32767).astype(np.int16)[None]
     frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="stereo")
     frame.sample_rate = 44100

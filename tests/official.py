@@ -14,19 +14,27 @@ ESC_FOLDS = 5
 
 
 class Media:
-    """Bytes of small clips, made once; every other film is silent, as in UCF101."""
+    """Bytes of small clips, made once; every other film is silent, as in UCF101. Clips of another number differ."""
 
-    def __init__(self, folder: Path, write):
-        self.avi = [write(folder / f"{i}.avi", codec="mpeg4", audio=i == 0).read_bytes() for i in range(2)]
-        self.mp4 = [write(folder / f"{i}.mp4").read_bytes() for i in range(2)]
-        self.wav = [write(folder / f"{i}.wav", codec=None).read_bytes() for i in range(2)]
+    def __init__(self, folder: Path, write, count: int = 2):
+        looks = [{"brightest": 200 - 90 * i // count, "pitch": 500 + 400 * i} for i in range(count)]
+        self.avi = [
+            write(folder / f"{i}.avi", codec="mpeg4", audio=i % 2 == 0, **look).read_bytes()
+            for i, look in enumerate(looks)
+        ]
+        self.mp4 = [write(folder / f"{i}.mp4", **look).read_bytes() for i, look in enumerate(looks)]
+        self.wav = [write(folder / f"{i}.wav", codec=None, **look).read_bytes() for i, look in enumerate(looks)]
 
 
 def ucf101(site: Path, media: Media) -> int:
     """UCF101.rar and its lists; groups 1 to 3 are tested in one fold each, 4 in none."""
     classes = ["ApplyEyeMakeup", "BoxingPunchingBag", "HandstandPushups"]
     names = {c: [f"v_{c}_g{g:02}_c{k:02}.avi" for g in (1, 2, 3, 4) for k in (1, 2)] for c in classes}
-    files = {f"UCF-101/{c}/{n}": media.avi[i % 2] for c in classes for i, n in enumerate(names[c])}
+    files = {
+        f"UCF-101/{c}/{n}": media.avi[(i + k) % len(media.avi)]
+        for k, c in enumerate(classes)
+        for i, n in enumerate(names[c])
+    }
     write_rar(site / "UCF101.rar", files)
     with zipfile.ZipFile(site / "UCF101TrainTestSplits-RecognitionTask.zip", "w") as archive:
         index = "".join(f"{i} {c}\r\n" for i, c in enumerate(classes, 1))
@@ -44,9 +52,10 @@ def hmdb51(site: Path, media: Media) -> int:
     """A RAR of one RAR per class; in each fold some clips are left unused."""
     classes, clips = ["brush_hair", "fall_floor", "wave"], 7
     inner, lists = {}, {}
-    for label in classes:
+    for k, label in enumerate(classes):
         names = [f"#{i}_a (film)_{label}_u_nm_np1_ba_goo_{i}.avi" for i in range(clips)]
-        write_rar(site / "inner.rar", {f"{label}/{name}": media.avi[i % 2] for i, name in enumerate(names)})
+        films = {f"{label}/{name}": media.avi[(i + k) % len(media.avi)] for i, name in enumerate(names)}
+        write_rar(site / "inner.rar", films)
         inner[f"{label}.rar"] = (site / "inner.rar").read_bytes()
         for fold in (1, 2, 3):
             roles = [1, 1, 1, 2, 2, 0, 0]
@@ -63,12 +72,12 @@ def kinetics400(site: Path, media: Media) -> int:
     classes, count = ["blowing nose", "tap dancing", "abseiling"], 0
     for split in ("train", "val"):
         rows, files = [], []
-        for label in classes:
+        for k, label in enumerate(classes):
             for i in range(4):
                 name = f"{label.replace(' ', '')[:7]}-{split[0]}{i:02}"
                 assert len(name) == 11
                 rows.append((label, name, 3 * i, 3 * i + 10, "validate" if split == "val" else split, 1))
-                files.append((f"./{name}_{3 * i:06d}_{3 * i + 10:06d}.mp4", media.mp4[i % 2]))
+                files.append((f"./{name}_{3 * i:06d}_{3 * i + 10:06d}.mp4", media.mp4[(i + k) % len(media.mp4)]))
         count += len(rows)
         _write_csv(site / f"{split}.csv", ("label", "youtube_id", "time_start", "time_end", "split", "is_cc"), rows)
         if split == "train":
@@ -96,7 +105,7 @@ def esc50(site: Path, media: Media) -> int:
         for number in range(30):
             name = f"{number % ESC_FOLDS + 1}-{100000 + number}-A-{number % 3}.wav"
             rows.append((name, number % ESC_FOLDS + 1, number % 3, classes[number % 3], "True", 100000 + number, "A"))
-            archive.writestr(f"ESC-50-master/audio/{name}", media.wav[number % 2])
+            archive.writestr(f"ESC-50-master/audio/{name}", media.wav[number // 2 % len(media.wav)])
         header = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
         archive.writestr("ESC-50-master/meta/esc50.csv", _csv(header, rows))
     return len(rows)
@@ -119,7 +128,7 @@ def fsd50k(site: Path, media: Media) -> int:
             truth.writestr(f"FSD50K.ground_truth/{part}.csv", _csv(header, rows))
             with zipfile.ZipFile(site / f"FSD50K.{part}_audio.zip", "w") as archive:
                 for i, row in enumerate(rows):
-                    archive.writestr(f"FSD50K.{part}_audio/{row[0]}.wav", media.wav[i % 2])
+                    archive.writestr(f"FSD50K.{part}_audio/{row[0]}.wav", media.wav[i % len(media.wav)])
             size = (site / f"FSD50K.{part}_audio.zip").stat().st_size
             split_zip(site / f"FSD50K.{part}_audio.zip", -(-size // (6 if part == "dev" else 2)) + 100)
         truth.writestr("FSD50K.ground_truth/vocabulary.csv", "0,Bark,/m/x\n")
@@ -137,7 +146,7 @@ def audioset(site: Path, media: Media) -> int:
             name = f"-vid{number}{i:06}"
             lines.append(f'{name}, {30 + i}.000, {40 + i}.000, "/m/0{i % 3},/t/dd0003"\n')
             if count != 2:
-                (site / "clips" / f"{name}_{30 + i}.mp4").write_bytes(media.mp4[i % 2])
+                (site / "clips" / f"{name}_{30 + i}.mp4").write_bytes(media.mp4[i % len(media.mp4)])
             count += 1
         (site / f"{part}_segments.csv").write_text(header + "".join(lines))
     rows = [(i, f"/m/0{i}", f"Sound, of kind {i}") for i in range(3)] + [(3, "/t/dd0003", "Male singing")]
