@@ -135,7 +135,7 @@ def clip_settings(wildcards) -> str:
     )
 
 
-<<<<<<< HEAD
+@once_per("dataset")
 def shard_settings(wildcards) -> str:
     return canonical(SETTINGS.datasets[wildcards.dataset].shards or ShardSettings())
 
@@ -149,9 +149,7 @@ def shards_of(dataset: str) -> list[str]:
     )
 
 
-=======
 @once_per("ablation")
->>>>>>> paperrun
 def recipe_settings(wildcards) -> str:
     return canonical(decisive(recipe(SETTINGS, wildcards.ablation, PARAMS)))
 
@@ -210,12 +208,11 @@ def task_settings(wildcards) -> str:
     return canonical(decisive)
 
 
+@once_per("task")
 def feature_settings(wildcards) -> str:
     """Returns the settings that decide the features of a task."""
-    task = SETTINGS.tasks[wildcards.task].model_dump(
-        mode="json",
-        include={"modalities", "folds", "clips", "crops", "train_clips", "views"},
-    )
+    shown = {"modalities", "folds", "clips", "crops", "train_clips", "views"}
+    task = SETTINGS.tasks[wildcards.task].model_dump(mode="json", include=shown)
     encoders = protocol(SETTINGS, wildcards.task, PARAMS).encoders
     return canonical(
         {"task": task, "encoders": encoders, "precision": SETTINGS.evaluate.precision}
