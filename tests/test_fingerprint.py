@@ -140,6 +140,7 @@ RERUNS = {
     "data.allocator": RUNS,
     "data.catalogue": "download prepare table",
     "data.clips": "pretrain evaluate table",
+    "data.columns": "prepare pretrain evaluate table",
     "data.contact_sheet": "table",
     "data.decode": "prepare pretrain evaluate table",
     "data.encode": "download prepare",
