@@ -144,6 +144,7 @@ def clip_settings(wildcards) -> str:
     )
 
 
+@once_per("dataset")
 def shard_settings(wildcards) -> str:
     return canonical(SETTINGS.datasets[wildcards.dataset].shards or ShardSettings())
 
@@ -216,12 +217,11 @@ def task_settings(wildcards) -> str:
     return canonical(decisive)
 
 
+@once_per("task")
 def feature_settings(wildcards) -> str:
     """Returns the settings that decide the features of a task."""
-    task = SETTINGS.tasks[wildcards.task].model_dump(
-        mode="json",
-        include={"modalities", "folds", "clips", "crops", "train_clips", "views"},
-    )
+    shown = {"modalities", "folds", "clips", "crops", "train_clips", "views"}
+    task = SETTINGS.tasks[wildcards.task].model_dump(mode="json", include=shown)
     encoders = protocol(SETTINGS, wildcards.task, PARAMS).encoders
     return canonical(
         {"task": task, "encoders": encoders, "precision": SETTINGS.evaluate.precision}
