@@ -202,7 +202,10 @@ def task_settings(wildcards) -> str:
         mode="json", exclude={"ablations", "dataset", "changes"}
     )
     settings = protocol(SETTINGS, wildcards.task, PARAMS)
-    decisive = {"task": task, "protocol": settings.model_dump(mode="json")}
+    decisive = {
+        "task": task,
+        "protocol": settings.model_dump(mode="json", exclude=set(settings.HOW)),
+    }
     if isinstance(settings, FrozenSettings):
         decisive["precision"] = SETTINGS.evaluate.precision
     return canonical(decisive)
@@ -211,12 +214,11 @@ def task_settings(wildcards) -> str:
 @once_per("task")
 def feature_settings(wildcards) -> str:
     """Returns the settings that decide the features of a task."""
-    shown = {"modalities", "folds", "clips", "crops", "train_clips", "views"}
-    task = SETTINGS.tasks[wildcards.task].model_dump(mode="json", include=shown)
+    task = SETTINGS.tasks[wildcards.task].model_dump(mode="json")
+    names = ("modalities", "folds", "clips", "crops", "train_clips", "views")
     encoders = protocol(SETTINGS, wildcards.task, PARAMS).encoders
-    return canonical(
-        {"task": task, "encoders": encoders, "precision": SETTINGS.evaluate.precision}
-    )
+    decisive = {"precision": SETTINGS.evaluate.precision, "encoders": encoders}
+    return canonical(decisive | {name: task[name] for name in names})
 
 
 def task_features(wildcards) -> list[str]:
