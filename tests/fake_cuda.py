@@ -1,9 +1,9 @@
 """A GPU that is not there: code runs on tensors without values that take themselves for CUDA ones.
 
 Tensors on different devices do not mix, and whatever would wait for the GPU, such as `.item()`, raises
-DataDependentOutputException. Two things cannot be had without a driver. Memory is not pinned. And the autograd engine does
-not go backward over such tensors (PyTorch 2.14 asks the driver for a context): `backward` gives every parameter that the loss
-depends on a gradient without running the backward pass.
+DataDependentOutputException. Without a driver, memory cannot be pinned, and the autograd engine does not go backward over
+such tensors (PyTorch 2.14 asks the driver for a context): `backward` gives a gradient to every parameter that the loss
+depends on, and does not run the backward pass.
 """
 
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-DRAWN = {"item": 0.5, "__float__": 0.5, "__int__": 1, "__bool__": True}  # what values on the host are taken for
+DRAWN = {"item": 0.5, "__float__": 0.5, "__int__": 1, "__bool__": False}  # what values on the host are taken for
 
 
 @contextmanager
@@ -21,8 +21,8 @@ def fake_cuda():
     """Pretends that there is a GPU; tensors that are made meanwhile have no values, on the host neither."""
     torch._C._ensureCUDADeviceGuardSet()
     with (
-        mock.patch("torch.cuda.is_available", lambda: True),
-        mock.patch("torch.cuda.is_bf16_supported", lambda *_, **__: True),
+        mock.patch("torch.cuda.is_available", return_value=True),
+        mock.patch("torch.cuda.is_bf16_supported", return_value=True),
         mock.patch.object(FakeTensorMode, "avoid_device_init", True),
         mock.patch.object(nn.Module, "to", _moved),
         mock.patch.object(Tensor, "pin_memory", lambda tensor: tensor),

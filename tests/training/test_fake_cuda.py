@@ -10,12 +10,13 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from xkd import params
 from xkd.data.loader import Batch
 from xkd.data.views import TrainViews
-from xkd.downstream.features import outputs_of
-from xkd.downstream.finetune import finetuner
+from xkd.downstream.finetune_learner import Classifiers
+from xkd.modalities.base import draw_table
 from xkd.plan.footprint import finetuning_memory, memory
 from xkd.plan.shapes import view_shapes
 from xkd.training import faults
 from xkd.training.build import build_networks
+from xkd.training.loop import Trainer
 from xkd.training.pretraining import pretrainer
 
 ROOT = Path(__file__).parents[2]
@@ -98,3 +99,50 @@ def shallow(settings):
     """Three blocks instead of twelve: the plan multiplies."""
     model = settings.model.model_copy(update={"depth": 3})
     return settings.model_copy(update={"model": model})
+
+
+@pytest.mark.parametrize(("task", "modality", "precision"), [
+    ("kinetics400_finetune", "video", "bfloat16"), ("kinetics400_finetune", "video", "float32"),
+    ("esc50_finetune", "audio", "bfloat16"),
+])  # fmt: skip
+def test_finetuning_stays_on_the_gpu_and_keeps_what_the_plan_says(task, modality, precision):
+    """The paper's recipe: RandAugment, erasing, mixup and cutmix, or masks of log-mels."""
+    recipe = params.with_views(recipe_of(shallow(PAPER), "xkd"), PAPER, task)
+    settings = params.protocol(PAPER, task).model_copy(update={"batch_size": CLIPS, "precision": precision})
+    networks = without_values(recipe)
+    batch = batch_of(recipe)
+    with fake_cuda():
+        with torch.device("meta"):
+            learner = Classifiers({modality: networks.students[modality]}, Loader(), settings, 0)
+        trainer = Trainer(learner, Loader(), settings, recipe.training)
+        inputs = learner.inputs(batch, 0)
+        views = inputs.views[modality]
+        assert {views.device.type, inputs.targets[modality].device.type} == {"cuda"}
+        with saved_bytes([*learner.parameters(), views]) as saved:
+            trainer.update(inputs)
+    told = finetuning_memory(recipe, [modality], settings, 1)
+    assert told.activations == pytest.approx(saved[0], rel=0.1)
+    assert told.weights == pytest.approx(sum(p.nbytes for p in learner.parameters()), rel=0.01)
+
+
+def test_augmentation_on_the_gpu_never_waits_for_it():
+    """The cuts and draws of `TrainViews.cut`, as a loader brings them."""
+    recipe = recipe_of(PAPER, "xkd")
+    views, shapes = TrainViews(recipe), view_shapes(recipe)
+    drawn = draw_table(2, torch.Generator(), 0).shape
+    with fake_cuda():
+        frames = [torch.empty(CLIPS, s[1], 3, *s[2:], dtype=torch.uint8, device="cuda") for s in shapes["video"]]
+        power = [torch.empty(CLIPS, *shape, device="cuda") for shape in shapes["audio"]]
+        made = views.finish({"video": frames, "audio": power}, torch.empty(CLIPS, *drawn, device="cuda"))
+        assert {m: [tuple(view.shape[1:]) for view in of] for m, of in made.items()} == shapes
+        assert {(view.device.type, view.dtype) for of in made.values() for view in of} == {("cuda", torch.float32)}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_features_stay_on_the_gpu(precision):
+    recipe = recipe_of(SETTINGS, "xkd")
+    networks, kind = without_values(recipe), getattr(torch, precision)
+    with fake_cuda(), torch.inference_mode(), torch.autocast("cuda", kind, enabled=precision != "float32"):
+        for modality, encoder in networks.to("cuda").students.items():
+            features = encoder.features(torch.empty(CLIPS, *view_shapes(recipe)[modality][0], device="cuda"))
+            assert (features.device.type, features.shape) == ("cuda", (CLIPS, recipe.model.width))
