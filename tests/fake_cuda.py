@@ -1,9 +1,9 @@
 """A GPU that is not there: code runs on tensors without values that take themselves for CUDA ones.
 
 Tensors on different devices do not mix, and whatever would wait for the GPU, such as `.item()`, raises
-DataDependentOutputException. Without a driver, memory cannot be pinned, and the autograd engine does not go backward over
-such tensors (PyTorch 2.14 asks the driver for a context): `backward` gives a gradient to every parameter that the loss
-depends on, and does not run the backward pass.
+DataDependentOutputException. Without a driver, memory cannot be pinned, and the autograd engine does not go backward
+over such tensors (PyTorch 2.14 asks the driver for a context): `backward` gives a gradient to every parameter that the
+loss depends on, and does not run the backward pass.
 """
 
 from contextlib import contextmanager
@@ -25,6 +25,7 @@ def fake_cuda():
         mock.patch("torch.cuda.is_bf16_supported", return_value=True),
         mock.patch.object(FakeTensorMode, "avoid_device_init", True),
         mock.patch.object(nn.Module, "to", _moved),
+        mock.patch("torch.distributions.Distribution._validate_args", False),
         mock.patch.object(Tensor, "pin_memory", lambda tensor: tensor),
         mock.patch.object(Tensor, "backward", _backward),
         mock.patch("torch.nn.functional.scaled_dot_product_attention", _attention),
