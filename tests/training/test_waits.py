@@ -37,7 +37,7 @@ def waits_of(one):
     return waits.found
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("ablation", TRAINED)
 def test_no_ablation_waits_for_the_device(ablation, precision):
     recipe = params.recipe(SMALL, ablation)

@@ -71,6 +71,8 @@ class Training(Execution):
         "stage_to",
         "checkpoint_epochs",
         "checkpoint_minutes",
+        "probe_epochs",
+        "keep_encoders",
     )
 
     mode: Literal["pretrain", "supervised", "none"] = Field(
@@ -116,3 +118,16 @@ class Training(Execution):
     checkpoint_minutes: float = Field(
         15.0, gt=0, le=1e6, description="minutes between checkpoints, within an epoch too"
     )
+    probe_epochs: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        0,
+        description="epochs between kNN probes of the encoders, as columns of history.csv; 0: none (docs/long-runs.md)",
+    )
+    keep_encoders: bool = Field(
+        False, description="keep the encoders of each probe, in checkpoints/<run>/epoch<number>/encoders"
+    )
+
+    @model_validator(mode="after")
+    def _encoders_are_kept_by_probes(self) -> Self:
+        if self.keep_encoders and not self.probe_epochs:
+            raise ValueError("keep_encoders keeps the encoders of probes; set probe_epochs, too")
+        return self

@@ -25,7 +25,7 @@ class Compiled:
         self._calls: list[tuple[Stack, str, Callable[..., Any]]] = []
         if on:
             torch._dynamo.config.recompile_limit = GRAPHS
-            self._calls = [_compiled(stack) for stack in module.modules() if isinstance(stack, Stack)]
+            self._calls = [call for stack in module.modules() if isinstance(stack, Stack) for call in _compiled(stack)]
 
     def __enter__(self) -> None:
         for stack, name, call in self._calls:
@@ -36,6 +36,6 @@ class Compiled:
             delattr(stack, name)
 
 
-def _compiled(stack: Stack) -> tuple[Stack, str, Callable[..., Any]]:
-    name = "encode_patches" if isinstance(stack, Encoder) else "forward"
-    return stack, name, torch.compile(getattr(stack, name), dynamic=False)
+def _compiled(stack: Stack) -> list[tuple[Stack, str, Callable[..., Any]]]:
+    names = ("encode_patches", "encode_views") if isinstance(stack, Encoder) else ("forward",)
+    return [(stack, name, torch.compile(getattr(stack, name), dynamic=False)) for name in names]

@@ -41,6 +41,7 @@ class Trainer(Generic[Kind]):
         epoch, batch: what comes next: that batch of that epoch.
         update: the step that changes the weights.
         on_step: called after every step with the number of steps that were done, 1: for showing progress.
+        on_epoch: called with the number of epochs that were done; what it returns enters the row of the last one.
     """
 
     def __init__(self, learner: Kind, loader: Loader, settings: Execution, saving: Training) -> None:
@@ -70,6 +71,7 @@ class Trainer(Generic[Kind]):
         self.epoch = self.batch = 0
         self.seconds = 0.0
         self.on_step: Callable[[int], None] = lambda _steps: None
+        self.on_epoch: Callable[[int], CurveRow] = lambda _epochs: {}
 
     def epochs(self, save: Callable[[State], None] = lambda state: None) -> Iterator[tuple[CurveRow, list[CurveRow]]]:
         """Trains to the end, yielding each epoch's averages and its steps' rows.
@@ -88,7 +90,7 @@ class Trainer(Generic[Kind]):
             self._saved = time.monotonic()
             while self.epoch < self.settings.epochs:
                 self._train_epoch(requests, save)
-                ended = self.recorder.end_epoch(self.epoch)
+                ended = self.recorder.end_epoch(self.epoch, self.on_epoch(self.epoch + 1))
                 self.epoch, self.batch = self.epoch + 1, 0
                 left = self.settings.epochs - self.epoch
                 if not left or self.epoch % self.saving.checkpoint_epochs == 0:

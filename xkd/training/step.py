@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from xkd.models.half import HalfWeights
 from xkd.training.compiling import Compiled
 from xkd.training.distributed import ALONE, TrainingGroup
 from xkd.training.learner import Inputs, Learner
@@ -52,6 +53,7 @@ class Step:
         self._precision = AUTOCAST.get(precision)
         self.scaler = torch.amp.GradScaler(self._device, enabled=precision == "float16")
         self._compiled = Compiled(learner, compile)
+        self._half_weights = HalfWeights(learner, self._precision)
         self._part: nn.Module = learner
         if group.size > 1:
             # Its buckets travel while the backward pass goes on, and blocks that networks share are reduced once. A
@@ -77,7 +79,7 @@ class Step:
             no reason that belongs to float16, whose scale finds its place by overflows.
         """
         kept = {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
-        with self._compiled:
+        with self._compiled, self._half_weights:
             logged = self._backward(inputs.parts(self.accumulate))
         self.scaler.unscale_(self.optimiser)
         for parameter in self.learner.held_parameters(inputs):
