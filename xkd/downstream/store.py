@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock
 
 from xkd.downstream.features import ClipOutputs, Extractors, Key, check_finite, incomplete, of_rows, outputs_of
-from xkd.files import write_json
+from xkd.files import locked, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +82,7 @@ def _rounded(values: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
 def _alone(folder: Path) -> Iterator[None]:
     """Waits for another task of the same run that is extracting."""
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "lock"):
+    with locked(folder / "lock"):
         yield
 
 
