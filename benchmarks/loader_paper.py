@@ -16,6 +16,8 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import chdir
+from functools import partial
 from pathlib import Path
 
 import click
@@ -30,20 +32,28 @@ from torchvision.transforms.v2 import functional as tv
 
 from benchmarks.film import write_film
 from xkd import params
-from xkd.data import decode
+from xkd.data import decode, manifest
 from xkd.data.allocator import keep_freed_memory
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
 from xkd.data.loader import collate
 from xkd.data.views import TrainViews
+from xkd.files import sha256
 from xkd.modalities import audio, colours, video
 from xkd.modalities.base import Draw, clip_generator, draw_table
 from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.recipe import Recipe
-from xkd.settings import Dataset, VideoView
-from xkd.stages import prepare
+from xkd.settings import Dataset, ShardSettings, VideoView
+from xkd.stages import pack, prepare
 
 BATCH = 8
+FORMS = ("files", "encoded", "decoded")
+KEPT = {
+    "prepared files": "files",
+    "shards of prepared files": "encoded",
+    "shards of decoded clips": "decoded",
+    "packed arrays": "packed",
+}
 COLOURS = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
 
 
@@ -63,11 +73,10 @@ def main(films: int, clips: int, rounds: int) -> None:
         views, plain = TrainViews(recipe), Plain(recipe, paths)
         cases: dict[str, Callable[[], None]] = {
             "the plain way, from the videos": lambda: _batches(plain, stores["files"], clips),
-            "prepared files": lambda: _batches(views, stores["files"], clips),
-            "prepared files, training.augment: device": lambda: _batches(views.cut, stores["files"], clips),
-            "packed arrays": lambda: _batches(views, stores["packed"], clips),
-            "packed arrays, training.augment: device": lambda: _batches(views.cut, stores["packed"], clips),
         }
+        for name, form in KEPT.items():
+            cases[name] = partial(_batches, views, stores[form], clips)
+            cases[f"{name}, training.augment: device"] = partial(_batches, views.cut, stores[form], clips)
         seconds = _alternate(cases, rounds)
         _show(seconds, clips)
         _show_parts(_parts(lambda: _batches(views, stores["files"], 3 * clips)), 3 * clips)
@@ -123,7 +132,7 @@ class Plain:
 
 
 def _prepared(settings: params.Params, folder: Path, films: int) -> tuple[list[Path], dict[str, ClipStore]]:
-    """The films in the order of their clips, and the clips as files and as packed arrays."""
+    """The films in the order of their clips, and the clips in each form in which they may be kept."""
     raw = folder / "raw"
     raw.mkdir()
     for seed in track(range(films), "making films", transient=True):
@@ -132,17 +141,33 @@ def _prepared(settings: params.Params, folder: Path, films: int) -> tuple[list[P
     for name in names:
         shutil.copy(raw / name.split("-")[1], raw / name)
     (raw / "index.csv").write_text("path\n" + "".join(f"{name}\n" for name in names))
-    stores = {}
-    for form in ("files", "packed"):
-        own = {
-            "dataset": "own",
-            "datasets": {"own": Dataset(kind="manifest", require="both")},
-            "clips": settings.clips.model_copy(update={"pack": form == "packed"}),
-        }
-        prepare.run(settings.model_copy(update=own), raw / "index.csv", folder / form, processes=1)
-        stores[form] = open_clips(folder / form / "manifest.csv")
+    own = _own(settings, clips=settings.clips.model_copy(update={"pack": True}))
+    prepare.run(own, raw / "index.csv", folder / "packed", processes=1)
+    stores = {"packed": open_clips(folder / "packed" / "manifest.csv")}
+    for form in FORMS:
+        data = folder / "data" / form
+        shutil.copytree(folder / "packed", data, ignore=shutil.ignore_patterns("packed"))
+        _make_different(data / "manifest.csv")
+        if form != "files":
+            with chdir(folder):
+                pack.run(_own(settings, form, shards=ShardSettings(form=form)), form, processes=1)
+        stores[form] = open_clips(data / "manifest.csv")
     order = {Path(name).stem: raw / name for name in names}
     return [order[Path(clip_id).stem] for clip_id in stores["files"].ids], stores
+
+
+def _own(settings: params.Params, name: str = "own", shards: ShardSettings | None = None, **groups) -> params.Params:
+    dataset = Dataset(kind="manifest", require="both", shards=shards)
+    return settings.model_copy(update={"dataset": name, "datasets": {name: dataset}, **groups})
+
+
+def _make_different(path: Path) -> None:
+    """Appends a box that no decoder reads to each clip, so that copies of a film are different files."""
+    table = manifest.read_manifest(path).all_rows.copy()
+    for number, clip in enumerate(path.parent / name for name in table["path"]):
+        clip.write_bytes(clip.read_bytes() + b"\0\0\0\x0cfree" + number.to_bytes(4, "big"))
+        table.loc[number, "digest"] = sha256(clip)[:16]
+    manifest.write_manifest(path, table)
 
 
 def _batches(make: Callable, store: ClipStore, clips: int) -> None:

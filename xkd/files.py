@@ -9,13 +9,15 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from xkd.errors import UserError
 
+LEASE_SECONDS = 60.0
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # errors of file systems without locks
 
 
@@ -36,27 +38,51 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: Path, busy: str) -> Iterator[None]:
+def locked(path: Path, busy: str | None = None) -> Iterator[None]:
     """Locks a file for the `with` block, at most until the process ends; creates the file if it does not exist.
 
-    On a file system without locks, prints a warning and goes on without one.
+    Args:
+        path: the file.
+        busy: what to say if another process holds the lock; None waits for it.
 
     Raises:
         UserError: another process holds the lock; the message is `busy`.
     """
-    lock = FileLock(path, timeout=0, fallback_to_soft=False)
     try:
-        lock.acquire()
+        lock = acquired(path, wait=busy is None)
     except Timeout:
-        raise UserError(busy) from None
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-        print(f"xkd: warning: {path}: no lock ({error.strerror}); start nothing else here", file=sys.stderr)
+        raise UserError(busy or f"{path}: locked") from None
     try:
         yield
     finally:
         lock.release()
+
+
+def acquired(path: Path, wait: bool) -> BaseFileLock:
+    """Locks a file until `release`, see `locked`.
+
+    Where the file system has no locks, another file says who holds it. That process renews the file: it is taken away
+    from one that ended, on another machine `LEASE_SECONDS` after it did.
+
+    Raises:
+        filelock.Timeout: another process holds the lock, and `wait` is false.
+    """
+    lock: BaseFileLock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        lease = path.with_name(f"{path.name}.lease")
+        _warn_of_leases(error.strerror, lease)
+        lock = SoftFileLease(lease, lease_duration=LEASE_SECONDS, timeout=-1 if wait else 1.5 * LEASE_SECONDS)
+        lock.acquire()
+    return lock
+
+
+@cache
+def _warn_of_leases(reason: str, lease: Path) -> None:
+    print(f"xkd: warning: {lease}: stands for a lock, which this file system does not have ({reason})", file=sys.stderr)
 
 
 def check_output(path: Path, inputs: Iterable[Path], force: bool = False, ours: bool = False) -> None:

@@ -186,9 +186,11 @@ class Made:
         """
         inside = [path for path in map(self.folder.joinpath, self.listed) if path.is_relative_to(below)]
         emptied = {path.parent for path in inside if path not in keep and self.remove(path)}
-        for folder in emptied - {below}:
-            with suppress(OSError):
-                folder.rmdir()
+        for folder in emptied:
+            with suppress(OSError):  # the first that is not empty ends it
+                while folder != below:
+                    folder.rmdir()
+                    folder = folder.parent
         return [path for path in sorted(below.rglob("*")) if path not in keep and not path.is_dir()]
 
     def _name(self, path: Path) -> str:

@@ -90,7 +90,7 @@ def test_prepare_next_to_the_raw_files_leaves_everything_else(raw, tmp_path, cap
     after = tree(my)
     assert {path: after.get(path) for path in before} == before
     assert (my / "clips" / "empty").is_dir()
-    assert len(list(my.glob("clips/*/*-*.mp4"))) == 1
+    assert len(list(my.glob("clips/*/*/*-*.mp4"))) == 1
     assert not (my / "packed" / "index.npz").exists()
     assert open_clips(my / "manifest.csv").video(0).shape == (8, 3, 32, 48)
 
@@ -185,7 +185,7 @@ def test_what_an_earlier_version_prepared_is_replaced_as_far_as_its_manifest_pro
     (out / ".xkd-prepare.jsonl").unlink()
     (out / "clips" / "mine.txt").write_text("mine")
     prepare.run(Settings(CLIPS.model_copy(update={"size": 48})), raw, out)
-    assert len(list(out.glob("clips/*/*.mp4"))) == 1
+    assert len(list(out.glob("clips/*/*/*.mp4"))) == 1
     assert (out / "clips" / "mine.txt").read_text() == "mine"
     for name in (".xkd-prepare.jsonl", "manifest.csv", "summary.json"):
         (out / name).unlink()

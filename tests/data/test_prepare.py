@@ -138,7 +138,7 @@ def test_packed_and_decoded_clips_are_identical(prepared, tmp_path):
     shutil.copytree(prepared["any"].parent, tmp_path / "any")
     shutil.rmtree(tmp_path / "any" / "packed")
     packed, decoded = open_clips(prepared["any"]), open_clips(tmp_path / "any" / "manifest.csv")
-    assert packed.ids == decoded.ids
+    assert list(packed.ids) == list(decoded.ids)
     for i, name in enumerate(packed.ids):
         for cut in ((), (0.25, 0.5)):
             if name != "sound":
@@ -223,11 +223,15 @@ def test_packed_clips_of_another_manifest_are_refused(prepared, tmp_path):
 
 def test_hash_ignores_the_order_of_rows_and_sees_every_value(prepared, tmp_path):
     rows = manifest.read_manifest(prepared["both"]).all_rows
-    digest = manifest.write_manifest(tmp_path / "a.csv", rows)
-    assert manifest.write_manifest(tmp_path / "b.csv", rows.iloc[::-1]) == digest
-    assert manifest.write_manifest(tmp_path / "c.csv", rows.replace({"label": {"0": "9"}})) != digest
-    assert manifest.write_manifest(tmp_path / "d.csv", rows.assign(path="elsewhere/" + rows["path"])) == digest
-    assert manifest.read_manifest(tmp_path / "d.csv").hash == digest
+
+    def written(table):
+        manifest.write_manifest(tmp_path / "manifest.csv", table)
+        return manifest.read_manifest(tmp_path / "manifest.csv").hash
+
+    digest = manifest.read_manifest(prepared["both"]).hash
+    assert written(rows) == written(rows.iloc[::-1]) == digest
+    assert written(rows.replace({"label": {"0": "9"}})) != digest
+    assert written(rows.assign(path="elsewhere/" + rows["path"])) == digest
 
 
 def test_split_keeps_order_and_hash(prepared):
@@ -235,8 +239,8 @@ def test_split_keeps_order_and_hash(prepared):
     parts = {name: whole.split(name) for name in ("train", "test")}
     assert sorted(parts["train"].ids + parts["test"].ids) == sorted(whole.ids)
     assert parts["train"].hash == whole.hash
-    assert open_clips(prepared["any"], "test").ids == parts["test"].ids
-    assert open_clips(prepared["any"], "test").labels == parts["test"].labels
+    assert list(open_clips(prepared["any"], "test").ids) == parts["test"].ids
+    assert list(open_clips(prepared["any"], "test").labels) == parts["test"].labels
 
 
 def test_processes_that_crash_or_hang_cost_one_task_each():
@@ -348,10 +352,28 @@ def test_classes_are_counted(raw, prepared):
         assert counts[label] == {"expected": len(group), "found": len(group) - missing, "usable": usable}
 
 
+def test_clips_lie_in_small_folders_except_where_an_earlier_version_put_them(raw, tmp_path):
+    prepare.run(Settings(), raw, tmp_path)
+    (path,) = (tmp_path / "clips").glob("*/*/good-*.mp4")
+    assert path.parent.name == path.name.split("-")[1][-2:]
+    assert (path.parent.parent.name, len(path.parent.name)) == (prepare._key(CLIPS), 2)
+    made = path.stat().st_ino
+    flat = path.rename(path.parent.parent / path.name)
+    for name in ("manifest.csv", ".xkd-prepare.jsonl"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text.replace(str(path.relative_to(tmp_path)), str(flat.relative_to(tmp_path))))
+    before = manifest.read_manifest(tmp_path / "manifest.csv")
+    prepare.run(Settings(), raw, tmp_path)
+    after = manifest.read_manifest(tmp_path / "manifest.csv")
+    assert after.rows["path"].tolist() == before.rows["path"].tolist()
+    assert after.hash == before.hash
+    assert flat.stat().st_ino == made
+
+
 def clip_files(out):
     """Name -> inode of the clips written so far: another inode is another writing."""
     return {
-        path.name.rsplit("-", 2)[0]: path.stat().st_ino for path in out.glob("clips/*/*.mp4") if path.name[0] != "."
+        path.name.rsplit("-", 2)[0]: path.stat().st_ino for path in out.glob("clips/*/*/*.mp4") if path.name[0] != "."
     }
 
 

@@ -117,7 +117,7 @@ def test_a_store_in_another_process_reads_the_same_without_the_manifest(short, m
     monkeypatch.setattr(manifest, "read_manifest", lambda path: pytest.fail("the manifest was read again"))
     before = [store.video(1), store.audio(1, 0.1)]  # opens a file
     copy = pickle.loads(pickle.dumps(store))
-    assert (copy.ids, copy.labels, copy.seconds(1)) == (store.ids, store.labels, store.seconds(1))
+    assert [*copy.ids, *copy.labels, copy.seconds(1)] == [*store.ids, *store.labels, store.seconds(1)]
     for one, other in zip(before, [copy.video(1), copy.audio(1, 0.1)], strict=True):
         np.testing.assert_array_equal(one, other)
 

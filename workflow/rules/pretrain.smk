@@ -20,10 +20,12 @@ rule pretrain:
     priority: 1
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.pretrain.cpus
+    threads: lambda wildcards: row_request(wildcards).cpus
     resources:
-        **request("pretrain"),
-        launcher=launcher(SETTINGS.resources.pretrain),
+        **requests(
+            row_request,
+            [pretrain_request(SETTINGS, name) for name in SETTINGS.ablations],
+        ),
     params:
         code=code_of("pretrain"),
         settings=recipe_settings,

@@ -144,6 +144,8 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def _sha256(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a readable manifest (not a regular file)")
     try:
         return sha256(path)
     except FileNotFoundError:
@@ -178,12 +180,11 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not a readable manifest ({' '.join(str(error).split())})")
 
 
-def write_manifest(path: Path, table: pd.DataFrame) -> str:
-    """Writes a manifest, whole or not at all; returns its hash."""
+def write_manifest(path: Path, table: pd.DataFrame) -> None:
+    """Writes a manifest, whole or not at all."""
     whole = {name: pd.to_numeric(table[name]).astype(kind) for name, kind in _NUMBERS.items()}
     table = table.assign(**whole)
     csv_files.write_csv(path, table, columns=list(MANIFEST_COLUMNS))
-    return content_hash(csv_files.read_csv(path))
 
 
 def reasons(rows: pd.DataFrame) -> dict[str, int]:

@@ -84,17 +84,18 @@ class ClipReader:
         A frame of AAC overlaps with the one before only; the first one needs what comes before it in the file, which
         seeking skips. A decoder that is used again remembers more than that, so each cut gets a new one.
         """
-        if self._heard:
+        within = first >= 2 * AAC_FRAME
+        if self._heard and not within:
             self._open()
-        self._heard = True
         pieces = []
         try:
             stream = best_audio(self._container)
             if stream is None:
                 raise MediaError("unreadable: no sound")
-            if first >= 2 * AAC_FRAME or self._seen:
+            if within or self._seen:
                 self._container.seek(first - 2 * AAC_FRAME, stream=stream)
-            for frame in self._container.decode(stream):
+            self._seen, self._heard = True, self._heard or not within
+            for frame in self._afresh(stream) if within else self._container.decode(stream):
                 begin = _time(frame)
                 if begin >= first + count:
                     break
@@ -106,6 +107,17 @@ class ClipReader:
         samples: np.ndarray = np.clip(finite(np.concatenate(pieces)), -1, 1) if pieces else np.empty(0, np.float32)
         samples = np.rint(samples * 32767).astype(np.int16)
         return samples
+
+    def _afresh(self, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+        """Decodes from the present place on by a new decoder, without opening the file again.
+
+        Not for the beginning of a file: only the file's own decoder knows how many samples to skip there.
+        """
+        decoder = av.CodecContext.create(stream.codec_context.codec, "r")
+        assert isinstance(decoder, av.AudioCodecContext)
+        decoder.extradata = stream.codec_context.extradata
+        for packet in self._container.demux(stream):
+            yield from decoder.decode(packet)
 
     def _open(self) -> None:
         self._container = open_media(self.source)

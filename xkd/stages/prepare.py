@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,12 +67,13 @@ def run(params: Params, raw: Path, out: Path, processes: int | None = None) -> N
 
 
 def _prepare(table: pd.DataFrame, raw: Path, out: Path, wanted: _Wanted, files: Made, processes: int | None) -> None:
-    folder = Path("clips") / _key(wanted.clips)
-    names = [file_name(clip_id, path) for clip_id, path in zip(table["id"], table["path"], strict=True)]
-    table = table.rename(columns={"path": "source"}).assign(name=[str(folder / name) for name in names])
+    earlier = _earlier(files)
+    folder = f"clips/{_key(wanted.clips)}"
+    names = [_name(folder, *clip, earlier) for clip in zip(table["id"], table["path"], strict=True)]
+    table = table.rename(columns={"path": "source"}).assign(name=names)
     pack = PackWriter(files.part(out / "packed")) if wanted.clips.pack else None
     try:
-        tasks = _tasks(table, raw, wanted, files)
+        tasks = _tasks(table, raw, wanted, files, earlier)
         facts = list(_prepared(table, tasks, pack, processes))
         rows = table.join(pd.DataFrame(facts, index=table.index))
         _check_usable(rows, raw, wanted.require)
@@ -86,15 +87,33 @@ def _prepare(table: pd.DataFrame, raw: Path, out: Path, wanted: _Wanted, files: 
             shutil.rmtree(pack.folder, ignore_errors=True)
 
 
-def _tasks(table: pd.DataFrame, raw: Path, wanted: _Wanted, files: Made) -> list[ClipTask]:
-    """Returns the arguments of `prepare_clip` for each clip whose id did not come before."""
-    once = table[~table["id"].duplicated()]
+def _earlier(files: Made) -> dict[str, list[str]]:
+    """Groups the names of prepared clips by what comes before the hash of their content."""
     earlier = defaultdict(list)
     for path in files.listed:
         earlier[path.rpartition("-")[0]].append(path)
+    return earlier
+
+
+def _name(folder: str, clip_id: str, source: str, earlier: Container[str]) -> str:
+    """Returns where a clip goes, but for the hash of its content: into one of 256 folders, which stay small.
+
+    Clips that an earlier version put into the folder itself stay there.
+    """
+    name = file_name(clip_id, source)
+    if f"{folder}/{name}" in earlier:
+        return f"{folder}/{name}"
+    return f"{folder}/{name[-2:]}/{name}"
+
+
+def _tasks(
+    table: pd.DataFrame, raw: Path, wanted: _Wanted, files: Made, earlier: dict[str, list[str]]
+) -> list[ClipTask]:
+    """Returns the arguments of `prepare_clip` for each clip whose id did not come before."""
+    once = table[~table["id"].duplicated()]
     same = (wanted.clips, wanted.require, wanted.clips.pack, wanted.limits)
     return [
-        (str(raw.parent / source), str(files.folder / name), files.about(earlier[name]), *same)
+        (str(raw.parent / source), str(files.folder / name), files.about(earlier.get(name, ())), *same)
         for source, name in zip(once["source"], once["name"], strict=True)
     ]
 
@@ -124,10 +143,10 @@ def _publish(rows: pd.DataFrame, out: Path, wanted: _Wanted, files: Made, pack: 
     _publish_pack(out / "packed", files, pack)
     usable = rows[rows["status"] == "ok"]
     with files.writing(out / "manifest.csv") as temporary:
-        digest = manifest.write_manifest(temporary, rows)
+        manifest.write_manifest(temporary, rows)
     summary = {
         "dataset": wanted.dataset,
-        "hash": digest,
+        "hash": manifest.read_manifest(out / "manifest.csv").hash,
         "expected": len(rows),
         "found": int((rows["reason"] != "missing").sum()),
         "usable": len(usable),

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
+from xkd.files import locked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,7 +70,7 @@ def client() -> MlflowClient:
 def first_access() -> AbstractContextManager[object]:
     """Returns a lock for one process at a time: parallel first accesses damage the SQLite database they create."""
     database = re.match(r"sqlite:///([^?]+)", address())
-    return FileLock(f"{database[1]}.lock") if database else nullcontext()
+    return locked(Path(f"{database[1]}.lock")) if database else nullcontext()
 
 
 def project() -> str:

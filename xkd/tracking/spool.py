@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from filelock import FileLock
+from xkd.files import acquired
 
 UNSENT = Path("mlflow-unsent")
 
@@ -43,9 +43,7 @@ class Spool:
     def __init__(self, path: Path, wait: bool = True) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The events are in the locked file itself, which a lock by mere existence would not allow.
-        self._lock = FileLock(path, timeout=-1 if wait else 0, fallback_to_soft=False)
-        self._lock.acquire()
+        self._lock = acquired(path, wait)
 
     def append(self, event: dict[str, Any]) -> None:
         """Adds an event and waits until it is on disk."""

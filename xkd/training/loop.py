@@ -53,10 +53,17 @@ class Trainer(Generic[Kind]):
                 f"{self.group.size} processes in {settings.accumulate} parts ({learner.place}.accumulate) each"
             )
         self.learner = learner.to(self.device).train()
-        self._set_up_blocks()
+        for stack in (module for module in learner.modules() if isinstance(module, Stack)):
+            stack.recompute = settings.checkpoint_activations
         self.optimiser = learner.optimiser()
         self.update = Step(
-            learner, self.optimiser, settings.precision, settings.accumulate, self.group, settings.exchange
+            learner,
+            self.optimiser,
+            settings.precision,
+            settings.accumulate,
+            self.group,
+            settings.exchange,
+            settings.compile,
         )
         self.recorder = Recorder(learner.columns)
         self.faults = Faults(learner, self.update, int(settings.skip_budget * settings.epochs * len(loader)))
@@ -64,12 +71,6 @@ class Trainer(Generic[Kind]):
         self.seconds = 0.0
         self.on_step: Callable[[int], None] = lambda _steps: None
         self.on_epoch: Callable[[int], CurveRow] = lambda _epochs: {}
-
-    def _set_up_blocks(self) -> None:
-        for stack in (module for module in self.learner.modules() if isinstance(module, Stack)):
-            stack.recompute = self.settings.checkpoint_activations
-            for block in stack.blocks if self.settings.compile else ():
-                block.compile()
 
     def epochs(self, save: Callable[[State], None] = lambda state: None) -> Iterator[tuple[CurveRow, list[CurveRow]]]:
         """Trains to the end, yielding each epoch's averages and its steps' rows.
@@ -189,6 +190,8 @@ class Trainer(Generic[Kind]):
         Raises:
             UserError: networks of another shape.
         """
+        for group in state["optimiser"]["param_groups"]:
+            group["fused"] = self.optimiser.defaults["fused"]  # a checkpoint may come from another kind of device
         try:
             self.learner.load_state_dict(state["learner"])
             self.optimiser.load_state_dict(state["optimiser"])
