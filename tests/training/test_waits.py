@@ -88,3 +88,19 @@ def test_a_step_that_waits_is_found(monkeypatch):
         type(one.learner), "held_parameters", lambda self, inputs: [] if inputs.views["video"].sum() else []
     )
     assert waits_of(one) == 2 * ["aten::_local_scalar_dense"]
+
+
+@pytest.mark.parametrize(
+    "waiting",
+    [
+        lambda x: bool(x.isfinite().all()),
+        lambda x: x[x > 0],
+        lambda x: (x > 0).nonzero(),
+        lambda x: x.index_put_((x > 0,), torch.zeros(())),
+        lambda x: x + torch.tensor([1.0]),
+    ],
+)
+def test_operations_that_wait_are_found(waiting):
+    with Waits() as waits:
+        waiting(torch.ones(3))
+    assert waits.found
