@@ -3,9 +3,9 @@
     python -m benchmarks.operations
     python -m benchmarks.operations --params params.yaml --ablation ae --precision float32 --top 10
 
-The step is that of `xkd pretrain`, on tensors without values (`FakeTensorMode`), so that ViT-B takes seconds and needs
-no GPU. Every dispatched operation costs the host some microseconds. Views cost nothing else; the rest start kernels,
-casts among them. Waits read a value from the device, or need one to know a shape.
+The step is that of `xkd pretrain`, on tensors without values (`FakeTensorMode`): ViT-B takes seconds and needs no GPU.
+Every dispatched operation costs the host some microseconds. Views cost nothing else; the rest start kernels, casts
+among them. Waits read a value from the device, or need one to know a shape.
 """
 
 from __future__ import annotations
@@ -26,10 +26,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.step import OurStep, random_batch
 from xkd import params
+from xkd.data.views import TrainViews
+from xkd.modalities.base import DRAWS
 from xkd.plan.footprint import networks_without_memory
 from xkd.recipe import Recipe
 from xkd.training import forward, objective, sharing, step
 
+AUGMENTATION = "augment: device"  # beside the step, on a stream of its own
 VALUES = ("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::_unique2")
 
 
@@ -48,8 +51,9 @@ class Operations(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._schema.name
-        self.counts[self.part][name] += 1
-        self.views[self.part] += func.is_view
+        if name.startswith("aten::"):  # not what tensors without values ask of themselves
+            self.counts[self.part][name] += 1
+            self.views[self.part] += func.is_view
         if name in VALUES or (name in ("aten::index", "aten::index_put_") and _by_booleans(args[1])):
             self.waits[self.part] += 1
         if name == "aten::_local_scalar_dense":
@@ -83,7 +87,7 @@ def _by_booleans(indices: Any) -> bool:
 def count(recipe: Recipe) -> Operations:
     """Counts the second step of a run: the optimiser's state is there."""
     operations = Operations()
-    networks = deepcopy(networks_without_memory(recipe))
+    networks, views = deepcopy(networks_without_memory(recipe)), TrainViews(recipe)
     with FakeTensorMode(allow_non_fake_inputs=True):
         networks.to_empty(device="cpu")
         ours, batch = OurStep(networks, recipe), random_batch(recipe)
@@ -100,7 +104,21 @@ def count(recipe: Recipe) -> Operations:
             for counter in (operations.counts, operations.waits, operations.views):
                 counter.clear()
             ours(*batch)
+            with operations.within(AUGMENTATION):
+                _augment(views, recipe)
     return operations
+
+
+def _augment(views: TrainViews, recipe: Recipe) -> None:
+    """Makes the views of a batch of cuts, as a GPU does with `training.augment: device`."""
+    clips = recipe.training.batch_size
+    cuts = {
+        "video": [
+            torch.empty(clips, v.frames, 3, v.size, v.size, dtype=torch.uint8) for v in views.settings.get("video", [])
+        ],
+        "audio": [torch.empty(clips, 1, recipe.logmel.n_mels, v.frames) for v in views.settings.get("audio", [])],
+    }
+    views.finish(cuts, torch.empty(clips, max(map(len, cuts.values())), len(cuts), DRAWS))
 
 
 @click.command()
@@ -120,12 +138,13 @@ def main(settings: Path, ablation: str, batch: int, precision: str | None, top: 
     table = Table(
         "part", "operations", "views", "casts", "kernels", "waits", title=f"{settings}, {ablation}, {changed}"
     )
-    rows = []
+    rows, beside = [], (AUGMENTATION, found.counts.pop(AUGMENTATION))
     for part, names in found.counts.items():
         views, casts = found.views[part], names["aten::_to_copy"]
         rows.append((names.total(), views, casts, names.total() - views, found.waits[part]))
         table.add_row(part, *map(str, rows[-1]))
     table.add_row("all", *(str(sum(column)) for column in zip(*rows, strict=True)))
+    table.add_row(beside[0], str(beside[1].total()), *("",) * 3, str(found.waits[AUGMENTATION]))
     console = Console(width=140)
     console.print(table)
     for part, names in found.counts.items() if top else ():

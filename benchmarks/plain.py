@@ -64,17 +64,17 @@ class PlainStep:
             encoder = self.networks.students[m]
             keep_BK = self._keep(m, ranks[m])
             visible_BSD, _ = encode(encoder, views[m][0], keep_BK)
-            predicted[m] = decode(self.networks.decoders[m], visible_BSD, keep_BK).float()
+            predicted[m] = full(decode(self.networks.decoders[m], visible_BSD, keep_BK))
             means = [visible_BSD[:, 1:].mean(1)]
             means += [encode(encoder, view)[0][:, 1:].mean(1) for view in views[m][1:]]
-            logits[m] = self.networks.student_heads[m](torch.cat(means)).float()
+            logits[m] = full(self.networks.student_heads[m](torch.cat(means)))
         return predicted, logits
 
     def _teachers(self, views) -> dict[str, Tensor]:
         tokens, attention = {}, {}
         for m in MODALITIES:
             encoded, weights_BHSS = encode(self.networks.teachers[m], views[m][0])
-            tokens[m], attention[m] = encoded[:, 1:].float(), weights_BHSS[:, :, 0, 1:].float()
+            tokens[m], attention[m] = full(encoded[:, 1:]), full(weights_BHSS[:, :, 0, 1:])
         matrix_BHVA = attention["video"].unsqueeze(-1) * attention["audio"].unsqueeze(-2)
         weights = {
             "video": (matrix_BHVA.mean(-1) / attention["video"].mean(-1, keepdim=True)).mean(1),
@@ -85,7 +85,7 @@ class PlainStep:
             weighted = weights[m].unsqueeze(-1) * tokens[m]
             before, after = tokens[m].mean(1).square().sum(-1), weighted.mean(1).square().sum(-1)
             refined = torch.sqrt(before / after)[:, None, None] * weighted
-            logits[m] = self.networks.teacher_heads[m](refined.mean(1)).float()
+            logits[m] = full(self.networks.teacher_heads[m](refined.mean(1)))
         return logits
 
     def _loss(self, views, ranks, predicted, students, teachers) -> Tensor:
@@ -138,6 +138,11 @@ class PlainStep:
             for teachers, students in pairs:
                 for teacher, student in zip(teachers[m].parameters(), students[m].parameters(), strict=True):
                     teacher.mul_(momentum).add_(student, alpha=1 - momentum)
+
+
+def full(x: Tensor) -> Tensor:
+    """In float32, or float64 where it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def encode(encoder: VisionTransformer, x: Tensor, keep_BK: Tensor | None = None) -> tuple[Tensor, Tensor]:

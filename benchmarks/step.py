@@ -32,6 +32,7 @@ from xkd.models.networks import Networks
 from xkd.plan.shapes import patch_counts, view_shapes
 from xkd.recipe import Recipe
 from xkd.training.build import build_networks
+from xkd.training.distributed import ALONE, TrainingGroup
 from xkd.training.objective import run_objective
 from xkd.training.optimiser import make_optimiser
 from xkd.training.sharing import Inputs, SharedObjective
@@ -43,13 +44,13 @@ ROUNDING = {"float32": 1e-4, "bfloat16": 1e-2}
 class OurStep:
     """The step of `xkd pretrain`, at the schedules' first values; the supervised yardstick's has ten labels."""
 
-    def __init__(self, networks: Networks, recipe: Recipe):
+    def __init__(self, networks: Networks, recipe: Recipe, group: TrainingGroup = ALONE):
         training, chosen = recipe.training, recipe.objective
         with next(networks.parameters()).device:
             objective = run_objective(recipe, networks, classes=10).train()
         optimiser = make_optimiser(objective, training.learning_rate, training.betas, training.weight_decay)
-        self.learner = SharedObjective(objective, training.clip_gradient)
-        self.update = Step(self.learner, optimiser, training.precision)
+        self.learner = SharedObjective(objective, training.clip_gradient, group)
+        self.update = Step(self.learner, optimiser, training.precision, group=group)
         self.momentum = {m: training.ema[0] for m in networks.teachers}
         self.temperatures = {"video": chosen.teacher_temperature_video[0], "audio": chosen.teacher_temperature_audio[0]}
 
@@ -96,9 +97,11 @@ COLUMNS = ("precision", "batch", "loss, ours", "loss, plain", "s, ours", "s, pla
 GPU_COLUMNS = ("precision", "batch", "s per step", "clips/s", "MFU", "peak GB")
 
 
-def random_batch(recipe: Recipe, device: str = "cpu") -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
-    """Views of noise of a run's sizes, and orders of the global views' patches; always the same."""
-    generator, size = torch.Generator().manual_seed(0), recipe.training.batch_size
+def random_batch(
+    recipe: Recipe, device: str = "cpu", seed: int = 0
+) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
+    """Views of noise of a run's sizes, and orders of the global views' patches; the same for the same seed."""
+    generator, size = torch.Generator().manual_seed(seed), recipe.training.batch_size
     shapes = view_shapes(recipe)
     views = {m: [torch.randn(size, *s, generator=generator).to(device) for s in shapes[m]] for m in shapes}
     ranks = {m: torch.rand(size, patch_counts(recipe, m)[0], generator=generator).to(device) for m in shapes}

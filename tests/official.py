@@ -14,16 +14,21 @@ ESC_FOLDS = 5
 
 
 class Media:
-    """Bytes of small clips, made once; every other film is silent, as in UCF101. Clips of another number differ."""
+    """Bytes of small clips of different pictures and pitches, made once; every other AVI is silent, as in UCF101."""
 
-    def __init__(self, folder: Path, write, count: int = 2):
-        looks = [{"brightest": 200 - 90 * i // count, "pitch": 500 + 400 * i} for i in range(count)]
+    def __init__(self, folder: Path, write, films: int = 2, sounds: int = 2):
+        looks = [{"brightest": 200 - 120 * i // films, "pitch": 500 + 200 * i} for i in range(films)]
+        paths = [folder / str(i) for i in range(max(films, sounds))]
         self.avi = [
-            write(folder / f"{i}.avi", codec="mpeg4", audio=i % 2 == 0, **look).read_bytes()
-            for i, look in enumerate(looks)
+            write(path.with_suffix(".avi"), codec="mpeg4", audio=i % 2 == 0, **look).read_bytes()
+            for i, (path, look) in enumerate(zip(paths, looks, strict=False))
         ]
-        self.mp4 = [write(folder / f"{i}.mp4", **look).read_bytes() for i, look in enumerate(looks)]
-        self.wav = [write(folder / f"{i}.wav", codec=None, **look).read_bytes() for i, look in enumerate(looks)]
+        self.mp4 = [
+            write(path.with_suffix(".mp4"), **look).read_bytes() for path, look in zip(paths, looks, strict=False)
+        ]
+        self.wav = [
+            write(paths[i].with_suffix(".wav"), codec=None, pitch=500 + 100 * i).read_bytes() for i in range(sounds)
+        ]
 
 
 def ucf101(site: Path, media: Media) -> int:
@@ -31,7 +36,7 @@ def ucf101(site: Path, media: Media) -> int:
     classes = ["ApplyEyeMakeup", "BoxingPunchingBag", "HandstandPushups"]
     names = {c: [f"v_{c}_g{g:02}_c{k:02}.avi" for g in (1, 2, 3, 4) for k in (1, 2)] for c in classes}
     files = {
-        f"UCF-101/{c}/{n}": media.avi[(i + k) % len(media.avi)]
+        f"UCF-101/{c}/{n}": media.avi[(i + 3 * k) % len(media.avi)]
         for k, c in enumerate(classes)
         for i, n in enumerate(names[c])
     }
@@ -54,7 +59,7 @@ def hmdb51(site: Path, media: Media) -> int:
     inner, lists = {}, {}
     for k, label in enumerate(classes):
         names = [f"#{i}_a (film)_{label}_u_nm_np1_ba_goo_{i}.avi" for i in range(clips)]
-        films = {f"{label}/{name}": media.avi[(i + k) % len(media.avi)] for i, name in enumerate(names)}
+        films = {f"{label}/{name}": media.avi[(i + 3 * k) % len(media.avi)] for i, name in enumerate(names)}
         write_rar(site / "inner.rar", films)
         inner[f"{label}.rar"] = (site / "inner.rar").read_bytes()
         for fold in (1, 2, 3):
@@ -77,7 +82,12 @@ def kinetics400(site: Path, media: Media) -> int:
                 name = f"{label.replace(' ', '')[:7]}-{split[0]}{i:02}"
                 assert len(name) == 11
                 rows.append((label, name, 3 * i, 3 * i + 10, "validate" if split == "val" else split, 1))
-                files.append((f"./{name}_{3 * i:06d}_{3 * i + 10:06d}.mp4", media.mp4[(i + k) % len(media.mp4)]))
+                files.append(
+                    (
+                        f"./{name}_{3 * i:06d}_{3 * i + 10:06d}.mp4",
+                        media.mp4[(4 * k + i + 2 * (split == "val")) % len(media.mp4)],
+                    )
+                )
         count += len(rows)
         _write_csv(site / f"{split}.csv", ("label", "youtube_id", "time_start", "time_end", "split", "is_cc"), rows)
         if split == "train":
@@ -105,7 +115,7 @@ def esc50(site: Path, media: Media) -> int:
         for number in range(30):
             name = f"{number % ESC_FOLDS + 1}-{100000 + number}-A-{number % 3}.wav"
             rows.append((name, number % ESC_FOLDS + 1, number % 3, classes[number % 3], "True", 100000 + number, "A"))
-            archive.writestr(f"ESC-50-master/audio/{name}", media.wav[number // 2 % len(media.wav)])
+            archive.writestr(f"ESC-50-master/audio/{name}", media.wav[number % len(media.wav)])
         header = ("filename", "fold", "target", "category", "esc10", "src_file", "take")
         archive.writestr("ESC-50-master/meta/esc50.csv", _csv(header, rows))
     return len(rows)

@@ -136,6 +136,7 @@ RUNS = "pretrain evaluate"
 # Parts of the package by the longest prefix of a module's name, and the stages that an edit of their code reruns. What
 # is not here reruns nothing: command line, plan, show, tracking, definitions of settings.
 RERUNS = {
+    "collapse": "table",
     "data": "download prepare pretrain evaluate table",
     "data.allocator": RUNS,
     "data.catalogue": "download prepare table",
@@ -167,6 +168,7 @@ RERUNS = {
     "downstream": "evaluate",
     "downstream.__init__": "evaluate table",
     "downstream.labels": "evaluate table",
+    "downstream.monitor": "",
     "downstream.ranking": "evaluate table",
     "encoders": RUNS,
     "encoders.images": "pretrain",
@@ -207,6 +209,8 @@ EDITED = {  # one module of each kind
     "training.step": RUNS,
     "recipe": "pretrain evaluate table",
     "downstream.knn": "evaluate",
+    "downstream.monitor": "",
+    "collapse": "table",
     "protocols": "evaluate table",
     "report.curves": "table",
     "plan.counting": "",

@@ -70,6 +70,8 @@ def _set(values, dotted, value):
         ("resources.protocols.finetun", {"gpus": 1}, ["'resources.protocols.finetun'", "did you mean 'finetune'"]),
         ("resources.protocols.finetune", {"gpu": 1}, ["resources.protocols.finetune.gpu", "did you mean 'gpus'"]),
         ("resources.protocols.finetune", {"gpus": 3}, ["protocols.finetune", "3 processes", "20 clips", "finetune"]),
+        ("ablations.ae.resources", {"gpus": 3}, ["ablations.ae.resources", "3 processes", "20 clips"]),
+        ("ablations.ae.resources", {"gpu": 3}, ["ablations.ae.resources.gpu", "did you mean 'gpus'"]),
         ("resources.protocols.linear", {"processes": 2}, ["protocols.linear", "several processes", "only finetune"]),
     ],
 )
@@ -140,6 +142,15 @@ def test_a_protocol_asks_for_what_all_evaluations_ask_for_and_its_own(settings, 
     assert (finetune.gpus, finetune.cpus, finetune.runtime, finetune.all_processes) == (4, 8, 7, 4)
 
 
+def test_an_ablation_asks_for_what_pretraining_asks_for_and_its_own(settings, load):
+    settings["resources"] = {"pretrain": {"gpus": 4, "cpus": 8}}
+    settings["ablations"]["ae"]["resources"] = {"gpus": 1}
+    loaded = load(settings)
+    xkd, ae = (params.pretrain_request(loaded, name) for name in ("xkd", "ae"))
+    assert (xkd.gpus, xkd.cpus, xkd.all_processes) == (4, 8, 4)
+    assert (ae.gpus, ae.cpus, ae.all_processes) == (1, 8, 1)
+
+
 def test_equal_settings_give_equal_text(settings, load):
     recipe = params.recipe(load(settings), "xkd")
     settings["training"] = dict(reversed(settings["training"].items()))
@@ -170,7 +181,7 @@ def test_paper_preset_is_the_released_setting():
     for group, model in (("clips", Clips), ("logmel", LogMel), ("views", Views)):
         assert getattr(paper, group) == model()
     assert (paper.model, paper.objective) == (Model(), ObjectiveSettings())
-    machine = {"precision", "workers"}
+    machine = {"precision", "workers", "queue_gb", "augment", "probe_epochs"}
     assert paper.training.model_dump(exclude=machine) == Training().model_dump(exclude=machine)
     mas = params.recipe(paper, "xkd_mas")
     assert (mas.model.share, mas.views.local_views, mas.objective.temperature_warmup_epochs) == ("students", 3, 30)

@@ -18,9 +18,11 @@ from xkd import __version__, invocation, launcher, progress
 from xkd.command import SHELLS, Contents, Dimensions, completion_of, epilog_of, load_plugins, names_of
 from xkd.failures import fail
 
+POSITIVE = click.FloatRange(min=0, min_open=True)
 SEED, FROM_ONE, PATH = click.IntRange(0, 2**32 - 1), click.IntRange(min=1), click.Path(path_type=Path)
 OF_SETTINGS = "Name of an entry of `{}` in the settings."
-PEAK = "Peak TFLOP/s of one GPU in the precision of training, dense (bfloat16: A100 312, H100 989)."
+PEAK = "Peak TFLOP/s of one GPU in bfloat16, dense (RTX 4090 165, A100 312, H100 989)."
+OF_GPU = "  [default: of the known GPU with this peak]"
 RESUME = "Checkpoint of other settings, data or code: refuse it, continue from it, or put it aside."
 
 resume_option = click.option(
@@ -119,21 +121,29 @@ def inspect_command(settings: Path, **arguments: Any) -> None:
 @cli.verb("xkd plan", "XKD_PARAMS=workflow/presets/paper.yaml xkd plan --ablation xkd_mas --gpus 8")
 @params_option
 @click.option("--ablation", help="Entry of `ablations` to show in detail.  [default: xkd, or the first]")
-@click.option("--peak-tflops", type=click.FloatRange(min=0, min_open=True), default=312, show_default=True, help=PEAK)
+@click.option("--peak-tflops", type=POSITIVE, default=312, show_default=True, help=PEAK)
 @click.option(
     "--utilisation",
     type=click.FloatRange(0, 1, min_open=True),
     default=0.4,
     show_default=True,
-    help="Share of the peak that training achieves.",
+    help="Share of the peak that jobs achieve.",
 )
-@click.option("--gpus", type=FROM_ONE, default=1, show_default=True, help="GPUs that share a run.")
+@click.option("--gpus", type=FROM_ONE, help="GPUs that share pretraining, if not those of the settings.")
+@click.option("--gpu-memory-gb", type=POSITIVE, help=f"Memory of one GPU.{OF_GPU}")
+@click.option("--float32-tflops", type=POSITIVE, help=f"Peak of one GPU in float32.{OF_GPU}")
+@click.option(
+    "--loader-rate",
+    type=POSITIVE,
+    help="Clips/s that one core prepares for pretraining, as you measured it.  [default: by benchmarks.loader_paper]",
+)
 @click.option("--clips", type=FROM_ONE, help="Training clips, if not those of the manifest or catalogue.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: bytes, operations and hours, not rounded.")
 def plan_command(settings: Path, **arguments: Any) -> None:
     """Estimate what the settings will take.
 
-    Parameters, FLOPs, memory, storage and hours, before anything runs.
+    Parameters, FLOPs, memory, storage and hours, before anything runs. Warns about jobs that starve, exceed memory or
+    do not fit their time limit.
     """
     invocation.call_with_settings("plan", settings, **arguments)
 

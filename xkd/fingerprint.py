@@ -21,7 +21,10 @@ import yaml
 PACKAGE = Path(__file__).parent
 # These, and the modules in them, cannot change a stage's results. They watch it; or they define settings, whose values
 # are compared themselves; or they load plugins, which have hashes of their own.
-WATCHERS = {"xkd.fingerprint", "xkd.progress", "xkd.tracking", "xkd.settings", "xkd.registry", "xkd.plugins"}
+WATCHERS = {
+    *("xkd.fingerprint", "xkd.progress", "xkd.tracking", "xkd.downstream.monitor"),
+    *("xkd.settings", "xkd.registry", "xkd.plugins"),
+}
 ERRORS = {"UserError", "ValueError", "TypeError"}  # not MediaError, whose text becomes a reason in the manifest
 # Calls whose texts people read, and no program.
 SPOKEN = {"UserError", "say", "detail", "track", "counter", "print", "warn"}
@@ -91,13 +94,9 @@ def _imports(module: str) -> Iterator[str]:
 def _modules_along(name: str) -> Iterator[str]:
     """Yields xkd.a and xkd.a.b for `xkd.a.b`; the last part may be a name in a module. `xkd` itself holds no code."""
     parts = name.split(".")
-    if parts[0] == PACKAGE.name:
-        for end in range(2, len(parts) + 1):
-            module = ".".join(parts[:end])
-            if module in WATCHERS:
-                return
-            if _file(module):
-                yield module
+    modules = [".".join(parts[:end]) for end in range(2, len(parts) + 1)] if parts[0] == PACKAGE.name else []
+    if not WATCHERS.intersection(modules):
+        yield from filter(_file, modules)
 
 
 def _source(module: str) -> Path:

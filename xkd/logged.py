@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 Unit = Literal["log K", "√K", "start", "1"]
 
@@ -21,24 +21,26 @@ class Threshold:
         verdict: what a run is called that crosses it.
         level: in units of the sign.
         words: what is wrong then, such as "targets uniform".
-        rule: the threshold as part of a sentence; {level} stands for the level.
+        rule: the threshold as part of a sentence; {level} stands for the level, {within} for that share.
         below: whether lower values are the bad ones.
+        within: share of the steps up to which it counts, since healthy runs may come there later; 1: at the end, too.
     """
 
-    verdict: Literal["collapsed", "suspect"]
+    verdict: Literal["collapsed", "collapsing", "suspect"]
     level: float
     words: str
     rule: str
     below: bool = False
+    within: float = 1.0
 
-    def crossed(self, value: float) -> bool:
-        """Tells whether a value, in units of the sign, is at the threshold or beyond it."""
+    def crossed(self, value: Any) -> Any:
+        """Tells whether a value in the sign's unit, or each of an array's, is at the threshold or beyond it."""
         return value <= self.level if self.below else value >= self.level
 
 
 @dataclass(frozen=True)
 class CollapseSign:
-    """A rule that judges a column at the end of training; the first threshold that is crossed counts.
+    """A rule that judges a column while training and at its end (`xkd.collapse`); the first threshold crossed counts.
 
     Attributes:
         title: heading in the report, such as "teacher entropy / log K, video".

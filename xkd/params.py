@@ -67,8 +67,9 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise UserError(f"{path}: seeds: each seed may be listed once")
     for name in params.ablations:
         merged = recipe(params, name, path)
-        size, where = merged.training.batch_size, f"ablation {name}"
-        _shared_evenly(size, where, params.resources.pretrain, f"{path}: resources.pretrain")
+        group = f"ablations.{name}.resources" if params.ablations[name].resources else "resources.pretrain"
+        size, asked = merged.training.batch_size, pretrain_request(params, name)
+        _shared_evenly(size, f"ablation {name}", asked, f"{path}: {group}")
         for task_name in tasks_of(params, name):
             with_views(merged, params, task_name, path)
     return params
@@ -98,6 +99,11 @@ def _check_results(results: Path, path: str | Path) -> None:
     first = there.relative_to(here).parts[:1] if there.is_relative_to(here) else ()
     if here.is_relative_to(there) or (first and (first[0].casefold() in TAKEN or first[0].startswith("."))):
         raise UserError(f"{path}: results: '{results}' holds other files of the project; name a folder of its own")
+
+
+def pretrain_request(params: Params, ablation: str) -> TrainingRequest:
+    """Returns what the pretraining of an ablation asks for."""
+    return params.resources.pretrain.changed(params.ablations[ablation].resources)
 
 
 def _check_processes(params: Params, task: str, path: str | Path) -> None:

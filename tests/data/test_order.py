@@ -45,4 +45,4 @@ def test_the_last_clips_wait_for_another_epoch_where_they_fill_no_batch():
     order = Order(10, 4, 0, among_all(10))
     assert len(order) == 2
     assert len(listed(order)) == 8
-    assert listed(Order(10, 4, begin=3)) == list(range(3, 10)), "an order that is not shuffled keeps them"
+    assert listed(Order(10, 4, chosen=range(3, 10))) == list(range(3, 10)), "an order that is not shuffled keeps them"

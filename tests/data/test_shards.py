@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from clip_fakes import recipe
 from media_files import write_media
 
 from xkd.data import staging
 from xkd.data.clips import open_clips
+from xkd.data.loader import train_loader
 from xkd.data.staging import stage
 from xkd.errors import UserError
-from xkd.settings import Clips, Dataset, Limits, ShardSettings
+from xkd.settings import Clips, Dataset, Limits, ShardSettings, Training
 from xkd.stages import pack, prepare
 
 MANIFEST = Path("data/own/manifest.csv")
@@ -147,6 +149,21 @@ def test_packing_again_writes_only_what_changed(two_shards):
     assert read(open_clips(MANIFEST))
 
 
+def test_files_of_others_stay(project):
+    SHARDS.mkdir()
+    mine, index = SHARDS / "train-000000-mine.tar", SHARDS / "index.json"
+    mine.write_text("mine")
+    index.write_text("mine")
+    with pytest.raises(UserError, match="is not known to be a file of `xkd pack`"):
+        pack.run(Settings(), "own")
+    assert (mine.read_text(), index.read_text()) == ("mine", "mine")
+    index.unlink()
+    pack.run(Settings(), "own")
+    pack.run(Settings("encoded"), "own")
+    assert mine.read_text() == "mine"
+    assert len(list(SHARDS.glob("*.tar"))) == 3, "shards of the other form are gone"
+
+
 def test_an_interrupted_call_goes_on(project, monkeypatch):
     def interrupted(work, tasks, *_):
         yield work(*tasks[0])
@@ -225,6 +242,19 @@ def test_a_job_reads_the_copies_on_its_disk(two_shards, tmp_path, monkeypatch):
     aside.rename(train)
     assert_equal(read(pickle.loads(pickle.dumps(store))), expected)
     assert test.exists()
+
+
+@pytest.mark.parametrize("form", ["encoded", "decoded"])
+def test_the_loader_makes_the_same_views_from_copies_of_shards(project, form):
+    def views(**training):
+        small = recipe({"crop_area": (0.2, 1)}, training=Training(batch_size=1, **training))
+        (batch,) = train_loader(small, MANIFEST, seed=0, split="test")
+        return batch.views
+
+    expected = views()
+    pack.run(Settings(form), "own")
+    assert_equal(views(stage_to="disk", shuffle_window=1), expected)
+    assert [path.name for path in Path("disk").glob("*.tar")] == [path.name for path in SHARDS.glob("test-*.tar")]
 
 
 @pytest.mark.parametrize(

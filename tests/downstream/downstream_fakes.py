@@ -138,5 +138,8 @@ class Logged:
     def log_metrics(self, values):
         self.values |= values
 
+    def log_steps(self, rows, key):
+        self.values.setdefault("curves", []).extend((row[key], row) for row in rows)
+
     def log_files(self, paths):
         assert all(path.is_file() for path in paths)

@@ -69,7 +69,7 @@ class Views:
         self.rows, self.batch_size = SPLITS[split], batch_size
         self.classes = sorted({*LABELS, *SPLITS["train"]["label"], *SPLITS["test"]["label"]})
 
-    def set_epoch(self, epoch):
+    def set_epoch(self, epoch, first=0):
         pass
 
     def __len__(self):
@@ -109,10 +109,12 @@ def project(tmp_path, monkeypatch):
         seal(run)
     summary = {"dataset": "digits", "clips": PARAMS.clips.model_dump(mode="json")}
     (tmp_path / "summary.json").write_text(json.dumps(summary))
-    monkeypatch.setattr(job, "eval_loader", lambda recipe, path, split, size, *_, **__: Views(split, size))
+    for module in (job, finetune):
+        monkeypatch.setattr(module, "eval_loader", lambda recipe, path, split, size, *_, **__: Views(split, size))
     monkeypatch.setattr(finetune, "train_loader", lambda *_, batch_size, **__: Views("train", batch_size))
     monkeypatch.setattr(evaluate.manifests, "read_manifest", lambda path: FakeManifest())
     monkeypatch.setattr(runs, "FEATURES", tmp_path / "features")
+    monkeypatch.setattr(runs, "CHECKPOINTS", tmp_path / "checkpoints")
     tracking = Tracking()
     monkeypatch.setattr(evaluate, "tracking", tracking)
 
@@ -175,6 +177,10 @@ def test_finetuning_repeats_and_learns(project):
     first = project.run(protocol="finetune")
     assert first["metrics"]["student.video.finetune.top1"] > 80
     assert {k.split(".")[0] for k in first["metrics"]} == {"student"}
+    curves = project.tracking.runs["xkd-evaluate", "evaluate/digits/xkd/seed3/finetune"]["curves"]
+    assert [epoch for epoch, _ in curves] == list(range(8))
+    assert curves[-1][1]["loss_video"] < curves[0][1]["loss_video"]
+    assert not list(project.folder.rglob("*.pt")), "the results are there, so checkpoints are not needed any more"
     assert first == project.run(protocol="finetune")
 
 

@@ -67,8 +67,9 @@ def project(tmp_path_factory, params):
 
 @pytest.fixture(autouse=True)
 def features_folder(project, monkeypatch):
-    """Where features are kept."""
+    """Where features are kept; checkpoints lie beside them."""
     monkeypatch.setattr(runs, "FEATURES", project / "features")
+    monkeypatch.setattr(runs, "CHECKPOINTS", project / "checkpoints")
     return project / "features"
 
 

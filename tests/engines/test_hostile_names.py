@@ -72,6 +72,7 @@ KEYS = sorted(set(text_keys(Params)), key=str)
 FREE = {
     ("datasets", "miniature", "source"),
     ("training", "weights", 0),
+    ("training", "stage_to"),
     ("tasks", "linear", "folds", 0),
     *(("ablations", "xkd", name) for name in ("hypothesis", "paper", "paper_table")),
 }
@@ -125,7 +126,7 @@ def hurt(project):
 
 def test_free_text_in_every_place_and_odd_names_around_run_no_command(project):
     settings = project.settings()
-    for key in FREE - {("training", "weights", 0), ("datasets", "miniature", "source")}:
+    for key in FREE - {("training", "weights", 0), ("training", "stage_to"), ("datasets", "miniature", "source")}:
         text = EVIL if "folds" not in key else EVIL.replace(" ", "")
         with_text(settings, key, text)
     name = EVIL.replace("{wildcards} {log} ", "")
@@ -134,7 +135,7 @@ def test_free_text_in_every_place_and_odd_names_around_run_no_command(project):
     weights = project.root / "weights" / name
     weights.mkdir(parents=True)
     (weights / "model.safetensors").write_text("")
-    settings["training"] |= {"weights": [f"weights/{name}"]}
+    settings["training"] |= {"weights": [f"weights/{name}"], "stage_to": name}
     (project.root / "Ann's (settings) {log}; touch HURT.yaml").write_text(yaml.safe_dump(settings))
     done = project.snakemake("--printshellcmds", XKD_PARAMS="Ann's (settings) {log}; touch HURT.yaml")
     assert done.returncode == 0, done.stdout + done.stderr

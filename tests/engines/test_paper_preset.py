@@ -4,7 +4,6 @@ Counts are those of the archives that were built, figures those of scikit-learn 
 """
 
 import json
-import re
 from collections import Counter
 
 import numpy as np
@@ -18,6 +17,7 @@ from sklearn.metrics import accuracy_score, average_precision_score
 from xkd.report.paper import PaperResults
 
 TASKS = {name: task for name, task in yaml.safe_load(PRESET.read_text())["tasks"].items() if task}
+JUDGED = [(task, row) for task in TASKS for row in ROWS if row == "xkd" or TASKS[task]["protocol"] != "finetune"]
 # Clips that training and test have in each fold: the lists that official.py writes, less a vanished video of Kinetics.
 CLIPS = {
     "ucf101": [(18, 6)] * 3,
@@ -68,28 +68,26 @@ def test_the_plan_has_each_job_of_the_paper_once(paper):
     verbs = Counter(job[0] for job in paper.jobs)
     used = {"kinetics400", *(task.get("dataset", "kinetics400") for task in TASKS.values())}
     assert len(TASKS) == 12
-    assert {verb: verbs[verb] for verb in ("download", "prepare", "pretrain", "evaluate", "table")} == {
-        "download": len(used), "prepare": len(used), "pretrain": len(ROWS), "evaluate": len(ROWS) * len(TASKS), "table": 1,
-    }  # fmt: skip
+    wanted = {"download": len(used), "prepare": len(used), "pretrain": len(ROWS), "evaluate": len(JUDGED), "table": 1}
+    assert {verb: verbs[verb] for verb in wanted} == wanted
     assert len({" ".join(job) for job in paper.jobs}) == len(paper.jobs)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_every_fold_trains_and_tests_on_its_clips(paper, task):
+@pytest.mark.parametrize(("task", "row"), JUDGED)
+def test_every_fold_trains_and_tests_on_its_clips(paper, task, row):
     expected = CLIPS[data_set(task)]
-    folds = TASKS[task].get("folds", [None])
+    folds = TASKS[task].get("folds") or [None]
     assert len(expected) == len(folds)
-    for row in ROWS:
-        said, scores, predictions = results(paper, row, task)
-        parts = said["folds"] if len(folds) > 1 else {None: said}
-        assert list(parts) == folds
-        for fold, (train, test) in zip(folds, expected, strict=True):
-            assert (parts[fold]["clips"]["train"], parts[fold]["clips"]["test"]) == (train, test)
-        for table, (_, test) in zip(of_folds(predictions, task), expected, strict=True):
-            assert table["id"].nunique() == len(table) == test
-        for table, (_, test) in zip(of_folds(scores, task), expected, strict=True):
-            assert set(table.groupby("method")["id"].nunique()) == {test}
-        assert len(predictions) == sum(test for _, test in expected)
+    said, scores, predictions = results(paper, row, task)
+    parts = said["folds"] if len(folds) > 1 else {None: said}
+    assert list(parts) == folds
+    for fold, (train, test) in zip(folds, expected, strict=True):
+        assert (parts[fold]["clips"]["train"], parts[fold]["clips"]["test"]) == (train, test)
+    for table, (_, test) in zip(of_folds(predictions, task), expected, strict=True):
+        assert table["id"].nunique() == len(table) == test
+    for table, (_, test) in zip(of_folds(scores, task), expected, strict=True):
+        assert set(table.groupby("method")["id"].nunique()) == {test}
+    assert len(predictions) == sum(test for _, test in expected)
 
 
 @pytest.mark.parametrize("task", [name for name in TASKS if data_set(name) in ("ucf101", "hmdb51", "esc50")])
@@ -108,8 +106,7 @@ def test_folds_are_the_official_ones(paper, task):
             assert (table["id"].str.split("/").str[0] == table["label"]).all()
 
 
-@pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("task", [name for name in TASKS if TASKS[name]["protocol"] != "retrieval"])
+@pytest.mark.parametrize(("task", "row"), [one for one in JUDGED if TASKS[one[0]]["protocol"] != "retrieval"])
 def test_figures_are_those_of_scikit_learn(paper, task, row):
     said, scores, predictions = results(paper, row, task)
     protocol, chosen = TASKS[task]["protocol"], TASKS[task].get("modalities", ["video", "audio"])
@@ -142,37 +139,34 @@ def test_retrieval_is_that_of_its_ranks(paper, row):
         assert table["rank"].between(1, len(table)).all()
         assert said["metrics"][f"{method}.recall1"] == pytest.approx(100 * (table["rank"] == 1).mean(), abs=1e-3)
         found = predictions[method].to_numpy() == predictions["id"].to_numpy()
-        assert found.tolist() == (table["rank"] == 1).tolist()
+        assert (table["rank"].to_numpy()[found] == 1).all()
 
 
 def test_the_table_has_every_task_of_every_row(paper):
     table = pd.read_csv(paper.root / "results" / "kinetics400" / "table.csv").set_index("ablation")
     assert set(table.index) == set(ROWS)
-    for row in ROWS:
-        for task in TASKS:
-            said, _, _ = results(paper, row, task)
-            metric = {"retrieval": "recall1"}.get(TASKS[task]["protocol"], "map" if data_set(task) == "fsd50k" else "top1")
-            for name, value in said["metrics"].items():
-                owner, modality, _, measure = name.split(".")
-                if measure == metric:
-                    assert table.loc[row, f"{owner}.{modality}.{task}.mean"] == pytest.approx(value, abs=1e-3)
-            assert table.loc[row, f"{task}.tested_clips"] == sum(test for _, test in _tested(task))
-
-
-def _tested(task):
-    return CLIPS[data_set(task)]
+    for task, row in JUDGED:
+        said, _, predictions = results(paper, row, task)
+        metric = {"retrieval": "recall1"}.get(TASKS[task]["protocol"], "map" if data_set(task) == "fsd50k" else "top1")
+        for name, value in said["metrics"].items():
+            owner, modality, _, measure = name.split(".")
+            if measure == metric:
+                assert table.loc[row, f"{owner}.{modality}.{task}.mean"] == pytest.approx(value, abs=1e-3)
+        assert table.loc[row, f"{task}.tested_clips"] == predictions["id"].nunique()
 
 
 def test_the_page_beside_the_paper_has_our_figure_wherever_we_measure_the_same(paper):
     """Each figure of the paper for a row of ours stands beside that row's figure, from the task that measures it."""
     page = (paper.root / "results" / "kinetics400" / "paper-comparison.md").read_text()
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")]
+    lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line.startswith("| ")
+    ]
     shown = {(*cells[:6], cells[6]): cells[7] for cells in lines if len(cells) == 10}
     ours = {}
     for task, known in TASKS.items():
         protocol = {"svm": "linear", "layer": "linear", "finetune": "finetune"}.get(known["protocol"])
         ours[PAPER_NAMES[data_set(task)], protocol] = task
-    beside = 0
+    beside = set()
     for figure in PaperResults().figures:
         one = figure.measure
         if figure.method not in ROWS or one.pretraining != "kinetics400":
@@ -182,9 +176,9 @@ def test_the_page_beside_the_paper_has_our_figure_wherever_we_measure_the_same(p
         said, _, _ = results(paper, figure.method, task)
         value = said["metrics"][f"student.{modality}.{TASKS[task]['protocol']}.{one.metric}"]
         assert f"`{figure.method}`, `{task}`, student: {value:.1f} (n 1)" in shown[key]
-        beside += 1
-    assert beside == len(re.findall(r"\(n 1\)(?:<br>[^|]*)? \|", page))
-    assert beside > 20
+        beside.add(key)
+    assert beside == {key for key, cell in shown.items() if "(n 1)" in cell}
+    assert len(beside) > 20
 
 
 def test_the_report_is_whole(paper):

@@ -26,7 +26,7 @@ def _jobs(project, resources: dict, target: str) -> dict[str, tuple[dict, str]]:
     for job in text.split("\nrule ")[1:]:
         asked = dict(entry.split("=", 1) for entry in re.search(r"resources: (.*)", job).group(1).split(", "))
         if command := re.search(r"Shell command: (.*-m xkd (\w+).*)", job):
-            task = re.search(r"task=(\w+)", job)
+            task = re.search(r"\btask=(\w+)", job)
             jobs.setdefault(task.group(1) if task else command.group(2), (asked, command.group(1)))
     return jobs
 

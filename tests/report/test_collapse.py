@@ -1,11 +1,14 @@
 """The rule that says in plain words whether a run collapsed."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from xkd.collapse import alarms
+from xkd.collapse import readings as readings_of
 from xkd.report import collapse
 from xkd.report.collect import collect
 from xkd.training.objective import OWN_COLUMNS
@@ -14,7 +17,7 @@ K = 64
 
 
 def readings(table, logits=K):
-    return collapse.readings(table, OWN_COLUMNS, logits)
+    return readings_of(table, OWN_COLUMNS, logits)
 
 
 def steps(**ends):
@@ -62,6 +65,49 @@ def test_the_same_entropy_is_judged_by_the_number_of_logits():
 def test_a_run_that_logs_nothing_is_not_called_healthy():
     verdict = collapse.Verdict(None, readings(steps().iloc[:0]))
     assert verdict.sentence == "nothing to judge: this row logs no indicator"
+
+
+RECORDED = np.load(Path(__file__).parents[1] / "training" / "collapse_curves.npz")
+TOTAL, LOGITS = 675, 128
+
+
+def recorded(row, seed):
+    """Rows of the first quarter of a run of the embedded benchmark (params.yaml), kept in half precision."""
+    table = pd.DataFrame(RECORDED[row][seed].astype(float), columns=RECORDED["columns"])
+    return table.assign(step=table.index).to_dict("records")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_distillation_alone_raises_an_alarm_by_a_fifth_of_the_steps_and_xkd_none(seed):
+    first = alarms(recorded("ae_kd", seed), OWN_COLUMNS, LOGITS, TOTAL)[0]
+    assert 0.1 * TOTAL < first.step <= 0.2 * TOTAL
+    assert first.about in {("collapsing", "video teacher"), ("collapsing", "audio teacher")}
+    assert alarms(recorded("xkd", seed), OWN_COLUMNS, LOGITS, TOTAL) == []
+
+
+def rows_of(table):
+    return table.assign(step=table.index).to_dict("records")
+
+
+@pytest.mark.parametrize(
+    ("ends", "about", "step"),
+    [
+        ({}, None, None),
+        ({"teacher_entropy_audio": 0.995}, ("collapsed", "audio teacher"), 55),
+        ({"feature_spread_audio": 0.05}, ("collapsed", "audio student"), 55),
+        ({"centre_norm_video": 0.98, "teacher_entropy_video": 0.95}, None, None),
+    ],
+)
+def test_the_rule_of_the_report_is_an_alarm_as_soon_as_five_per_cent_of_the_steps_are_beyond_it(ends, about, step):
+    """From step 50 of 100 on; "suspect" is none, and the early threshold does not count any more."""
+    found = alarms(rows_of(steps(**ends)), OWN_COLUMNS, K, 100)
+    assert [(one.about, one.step) for one in found] == ([(about, step)] if about else [])
+
+
+def test_networks_that_have_hardly_moved_raise_no_alarm():
+    alike = pd.DataFrame({"centre_norm_video": np.full(100, math.sqrt(K))})
+    alike.loc[9:, "centre_norm_video"] = 0.5 * math.sqrt(K)
+    assert alarms(rows_of(alike), OWN_COLUMNS, K, 100) == []
 
 
 def test_every_run_has_one_line(project):

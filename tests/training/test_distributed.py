@@ -50,6 +50,7 @@ def shared(tmp_path_factory):
             for variant in VARIANTS:
                 for parts in (1, 2):
                     found[variant, parts] = result(train(trainer(variant, ranks, accumulate=parts)))
+            found["low"] = result(train(trainer("ae", ranks, exchange="bfloat16")))
             torch.save(found, folder / f"rank{ranks.rank}.pt")
 
     children = group(work, folder)
@@ -65,6 +66,15 @@ def test_processes_and_parts_give_the_losses_and_weights_of_the_whole_batch(shar
     for number, rank in enumerate(shared):
         assert_same(rank[variant, 1], wanted, curves=number == 0)
         assert_same(rank[variant, 2], wanted, curves=number == 0)
+
+
+def test_gradients_exchanged_in_bfloat16_are_nearly_the_same_and_the_same_everywhere(shared):
+    wanted, (first, second) = result(train(trainer("ae"))), (rank["low"] for rank in shared)
+    assert first["curves"]["loss"] == pytest.approx(wanted["curves"]["loss"], rel=1e-2)
+    for name, value in wanted["weights"].items():
+        assert torch.equal(first["weights"][name], second["weights"][name]), name
+        torch.testing.assert_close(first["weights"][name], value, rtol=0.01, atol=0.01, msg=name)
+    assert first["curves"]["gradient_norm"] != pytest.approx(wanted["curves"]["gradient_norm"], rel=1e-6)
 
 
 def run(folder, fault, stop=None, save=lambda state: None):

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from xkd.downstream.finetune_learner import Classifier, layer_groups
+from xkd.settings import Finetune, ObjectiveSettings, Training
 from xkd.training.optimiser import clip_each, make_optimiser
 from xkd.training.schedules import cosine, linear_then_constant, schedules
 
@@ -43,6 +45,25 @@ def test_a_warmup_longer_than_the_run_is_cut_off():
     arrays = schedules(training, objective, steps_per_epoch=5)
     assert {len(a) for a in arrays.values()} == {10}
     assert np.all(np.diff(arrays["learning_rate"]) > 0)
+
+
+def test_the_learning_rate_follows_the_batch_where_it_is_for_batches_of_a_size():
+    one, other = Training(batch_size=512, learning_rate=1e-4), Finetune(batch_size=32, learning_rate=1e-3)
+    assert (one.peak_learning_rate, other.peak_learning_rate) == (1e-4, 1e-3)
+    one, other = (of.model_copy(update={"base_batch_size": 128}) for of in (one, other))
+    assert (one.peak_learning_rate, other.peak_learning_rate) == (4e-4, 2.5e-4)
+    assert one.learning_rate_rule == "learning rate 0.0004: 0.0001, times 512 / 128 clips"
+    assert schedules(one, ObjectiveSettings(), 10)["learning_rate"].max() == pytest.approx(4e-4)
+    groups = layer_groups(Classifier(SimpleEncoder(), 2, seed=0), other)
+    assert max(group["peak"] for group in groups) == 2.5e-4
+
+
+class SimpleEncoder(nn.Module):
+    width = 2
+
+    @property
+    def layers(self):
+        return []
 
 
 def test_weight_decay_spares_vectors_and_biases():

@@ -19,7 +19,16 @@ from xkd.data.sources.state import state_of
 from xkd.errors import UserError
 from xkd.fingerprint import module
 from xkd.fingerprint import stage as code_of
-from xkd.params import canonical, decisive, load, protocol, recipe, tasks_of, with_views
+from xkd.params import (
+    canonical,
+    decisive,
+    load,
+    pretrain_request,
+    protocol,
+    recipe,
+    tasks_of,
+    with_views,
+)
 from xkd.runs.evaluations import folder_of as evaluations_of
 from xkd.settings import FrozenSettings
 from xkd.settings import ShardSettings
@@ -135,6 +144,7 @@ def clip_settings(wildcards) -> str:
     )
 
 
+@once_per("dataset")
 def shard_settings(wildcards) -> str:
     return canonical(SETTINGS.datasets[wildcards.dataset].shards or ShardSettings())
 
@@ -201,22 +211,23 @@ def task_settings(wildcards) -> str:
         mode="json", exclude={"ablations", "dataset", "changes"}
     )
     settings = protocol(SETTINGS, wildcards.task, PARAMS)
-    decisive = {"task": task, "protocol": settings.model_dump(mode="json")}
+    decisive = {
+        "task": task,
+        "protocol": settings.model_dump(mode="json", exclude=set(settings.HOW)),
+    }
     if isinstance(settings, FrozenSettings):
         decisive["precision"] = SETTINGS.evaluate.precision
     return canonical(decisive)
 
 
+@once_per("task")
 def feature_settings(wildcards) -> str:
     """Returns the settings that decide the features of a task."""
-    task = SETTINGS.tasks[wildcards.task].model_dump(
-        mode="json",
-        include={"modalities", "folds", "clips", "crops", "train_clips", "views"},
-    )
+    task = SETTINGS.tasks[wildcards.task].model_dump(mode="json")
+    names = ("modalities", "folds", "clips", "crops", "train_clips", "views")
     encoders = protocol(SETTINGS, wildcards.task, PARAMS).encoders
-    return canonical(
-        {"task": task, "encoders": encoders, "precision": SETTINGS.evaluate.precision}
-    )
+    decisive = {"precision": SETTINGS.evaluate.precision, "encoders": encoders}
+    return canonical(decisive | {name: task[name] for name in names})
 
 
 def task_features(wildcards) -> list[str]:
@@ -241,8 +252,9 @@ def task_shards(wildcards) -> list[str]:
 
 def table_settings(wildcards) -> str:
     """Returns the settings that the table states: all but limits and resources, with kind and limit of each data set."""
+    hidden = {"datasets": True, "limits": True, "resources": True}
     settings = SETTINGS.model_dump(
-        mode="json", exclude={"datasets", "limits", "resources"}
+        mode="json", exclude=hidden | {"ablations": {"__all__": {"resources"}}}
     )
     datasets = {
         name: {"kind": entry.kind, "limit": entry.limit}

@@ -49,8 +49,13 @@ rule evaluate:
         "../../environment.yml"
     threads: lambda wildcards: task_request(wildcards).cpus
     resources:
-        **task_requests(),
-        launcher=lambda wildcards: launcher(task_request(wildcards)),
+        **requests(
+            task_request,
+            [
+                SETTINGS.resources.of_protocol(task.protocol)
+                for task in SETTINGS.tasks.values()
+            ],
+        ),
     params:
         code=code_of("evaluate"),
         settings=task_settings,

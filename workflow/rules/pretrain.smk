@@ -1,3 +1,8 @@
+def kept(outputs):
+    """Marks outputs as write-protected where `resources.pretrain.protect` asks for it."""
+    return protected(outputs) if SETTINGS.resources.pretrain.protect else outputs
+
+
 # Checkpoints are not outputs: Snakemake deletes outputs before a rerun, and an interrupted run must be able to continue.
 rule pretrain:
     input:
@@ -5,8 +10,8 @@ rule pretrain:
         shards=shards_of(DATASET),
         weights=starting_weights,
     output:
-        expand(f"{RUN}/{{file}}", file=RUN_FILES, allow_missing=True),
-        encoders=directory(f"{RUN}/{runs.ENCODERS}"),
+        kept(expand(f"{RUN}/{{file}}", file=RUN_FILES, allow_missing=True)),
+        encoders=kept(directory(f"{RUN}/{runs.ENCODERS}")),
     log:
         f"logs/{DATASET}/{{ablation}}/seed{{seed}}/pretrain.txt",
     benchmark:
@@ -15,10 +20,12 @@ rule pretrain:
     priority: 1
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.pretrain.cpus
+    threads: lambda wildcards: row_request(wildcards).cpus
     resources:
-        **request("pretrain"),
-        launcher=launcher(SETTINGS.resources.pretrain),
+        **requests(
+            row_request,
+            [pretrain_request(SETTINGS, name) for name in SETTINGS.ablations],
+        ),
     params:
         code=code_of("pretrain"),
         settings=recipe_settings,

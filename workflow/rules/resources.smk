@@ -5,43 +5,49 @@ plugin; `gpu` is the number on all nodes together.
 """
 
 
-def request(stage: str, protocol: str | None = None) -> dict:
-    """Returns the resources of a stage's jobs, or of evaluations by a protocol."""
-    asked = getattr(SETTINGS.resources, stage)
-    if protocol:
-        asked = SETTINGS.resources.of_protocol(protocol)
+def request(stage: str) -> dict:
+    """Returns the resources of a stage's jobs, where all of them ask for the same."""
+    return wanted(getattr(SETTINGS.resources, stage))
+
+
+def wanted(asked) -> dict:
     nodes = getattr(asked, "nodes", 1)
-    wanted = {
+    found = {
         "nodes": nodes,
         "cpus_per_task": asked.cpus,
         "mem_mb": round(asked.memory_gb * 1000),
         "runtime": asked.runtime,
     }
     if getattr(asked, "gpus", 0):
-        wanted["gpu"] = nodes * asked.gpus
+        found["gpu"] = nodes * asked.gpus
     if nodes > 1:
         # One task per node. With `mpi`, the plugin lets the command of the job start the tasks.
-        wanted |= {"tasks": nodes, "mpi": "srun"}
+        found |= {"tasks": nodes, "mpi": "srun"}
         if asked.gpus:
-            wanted["gres"] = f"gpu:{asked.gpus}"
-    return wanted
+            found["gres"] = f"gpu:{asked.gpus}"
+    return found
+
+
+def row_request(wildcards):
+    return pretrain_request(SETTINGS, wildcards.ablation)
 
 
 def task_request(wildcards):
     return SETTINGS.resources.of_protocol(SETTINGS.tasks[wildcards.task].protocol)
 
 
-def task_requests() -> dict:
-    """Returns the resources of evaluations as functions of the wildcards; None where a task asks for none of the kind."""
-    used = dict.fromkeys(task.protocol for task in SETTINGS.tasks.values())
-    wanted = {protocol: request("evaluate", protocol) for protocol in used}
-    names = dict.fromkeys(name for each in wanted.values() for name in each)
-    return {
-        name: lambda wildcards, name=name: wanted[
-            SETTINGS.tasks[wildcards.task].protocol
-        ].get(name)
-        for name in names
+def requests(asked, every: list) -> dict:
+    """Returns the resources of jobs that ask for different ones: functions of the wildcards, as `asked` is.
+
+    Args:
+        every: all that is asked for; a job gets None of the kinds that only others ask for, which is no request.
+    """
+    kinds = dict.fromkeys(kind for one in every for kind in wanted(one))
+    found = {
+        kind: lambda wildcards, kind=kind: wanted(asked(wildcards)).get(kind)
+        for kind in kinds
     }
+    return found | {"launcher": lambda wildcards: launcher(asked(wildcards))}
 
 
 def launcher(asked) -> str:

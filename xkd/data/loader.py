@@ -172,6 +172,7 @@ def eval_loader(
     crops: int = 1,
     augmented: int | None = None,
     first: int = 0,
+    numbers: Sequence[int] | None = None,
     fold: str | None = None,
     shard: tuple[int, int] = (0, 1),
 ) -> Loader:
@@ -181,6 +182,7 @@ def eval_loader(
         clips, crops: views of each clip, see `EvalViews`.
         augmented: instead of those, one global view as in training, drawn with this seed.
         first: number of the clip to begin with.
+        numbers: of the clips to read, instead of all from `first` on.
         fold: official fold whose split is meant.
         shard: rank and number of ranks; the ranks take batches in turn.
 
@@ -194,7 +196,8 @@ def eval_loader(
         dataset = _ClipViews(manifest_path, (split, fold), views, seed=augmented)
     if len(dataset) == 0:
         raise UserError(f"{manifest_path}: no usable clip in split '{split}'; look at the reasons in summary.json")
-    order = Order(len(dataset), batch_size * shard[1], rank=shard, begin=first)
+    chosen = range(first, len(dataset)) if numbers is None else numbers
+    order = Order(len(dataset), batch_size * shard[1], rank=shard, chosen=chosen)
     return Loader(dataset, _queue(recipe, dataset, min(batch_size, len(dataset))), order)
 
 
@@ -206,7 +209,7 @@ def _queue(recipe: Recipe, dataset: _ClipViews, clips: int) -> Queue:
 
 def _shuffled(store: ClipStore, recipe: Recipe) -> Permutation:
     window = recipe.training.shuffle_window
-    return among_windows(places_of(store.manifest.rows["digest"].tolist()), window) if window else among_all(len(store))
+    return among_windows(places_of(store.manifest.column("digest")), window) if window else among_all(len(store))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -5,7 +5,7 @@ An order depends on (seed, epoch) and nothing else: not on ranks, workers or whe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,9 +24,9 @@ class Order(Sampler[list[tuple[int, int]]]):
         clips: number of clips.
         batch: clips of a batch, over all ranks.
         seed: of the order.
-        shuffled: draws a new order for each epoch, of full batches only; None: all clips as they are numbered.
+        shuffled: draws a new order for each epoch, of full batches only.
         rank: rank and number of ranks; each gets an equal share of every batch, clips that follow each other.
-        begin: number of clips to leave out at the beginning; for orders that are not shuffled.
+        chosen: numbers of the clips, for orders that are not shuffled; by default all.
 
     Attributes:
         epoch, first: which epoch comes next, and its first batch.
@@ -39,24 +39,23 @@ class Order(Sampler[list[tuple[int, int]]]):
         seed: int = 0,
         shuffled: Permutation | None = None,
         rank: tuple[int, int] = (0, 1),
-        begin: int = 0,
+        chosen: Sequence[int] | None = None,
     ):
         self.clips, self.batch, self.seed, self.shuffled, self.rank = clips, batch, seed, shuffled, rank
-        self.epoch, self.first, self.begin = 0, 0, begin
+        self.epoch, self.first = 0, 0
+        self.chosen = range(clips) if chosen is None else chosen
 
     def __len__(self) -> int:
-        return self.clips // self.batch if self.shuffled else -(-(self.clips - self.begin) // self.batch)
+        return self.clips // self.batch if self.shuffled else -(-len(self.chosen) // self.batch)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        if self.shuffled:
-            order = self.shuffled(clip_generator(self.seed, self.epoch, "order"))
-        else:
-            order = np.arange(self.begin, self.clips)
+        drawn = self.shuffled and self.shuffled(clip_generator(self.seed, self.epoch, "order"))
+        order = self.chosen if drawn is None else drawn
         epoch, (rank, ranks) = self.epoch, self.rank
         share = self.batch // ranks
         for number in range(self.first, len(self)):
             start = number * self.batch + rank * share
-            chosen = order[start : start + share].tolist()
+            chosen = np.asarray(order[start : start + share]).tolist()
             if chosen:  # the last batch may end before the share of this rank
                 yield [(epoch, index) for index in chosen]
 

@@ -47,9 +47,9 @@ class ClipReader:
         exact = self._exact()
         length = exact[0].frames if exact else 0
         wanted = frames_between(first, count, length)
-        found = dict(self._decoded(*exact, wanted)) if exact and length else {}
-        if list(found) == list(wanted):
-            return np.stack(list(found.values()))
+        found = self._decoded(*exact, wanted) if exact and length else None
+        if found is not None:
+            return found
         video = self._by_decord()
         return video.frames(np.array(frames_between(first, count, len(video))))
 
@@ -84,17 +84,18 @@ class ClipReader:
         A frame of AAC overlaps with the one before only; the first one needs what comes before it in the file, which
         seeking skips. A decoder that is used again remembers more than that, so each cut gets a new one.
         """
-        if self._heard:
+        within = first >= 2 * AAC_FRAME
+        if self._heard and not within:
             self._open()
-        self._heard = True
         pieces = []
         try:
             stream = best_audio(self._container)
             if stream is None:
                 raise MediaError("unreadable: no sound")
-            if first >= 2 * AAC_FRAME or self._seen:
+            if within or self._seen:
                 self._container.seek(first - 2 * AAC_FRAME, stream=stream)
-            for frame in self._container.decode(stream):
+            self._seen, self._heard = True, self._heard or not within
+            for frame in self._afresh(stream) if within else self._container.decode(stream):
                 begin = _time(frame)
                 if begin >= first + count:
                     break
@@ -106,6 +107,17 @@ class ClipReader:
         samples: np.ndarray = np.clip(finite(np.concatenate(pieces)), -1, 1) if pieces else np.empty(0, np.float32)
         samples = np.rint(samples * 32767).astype(np.int16)
         return samples
+
+    def _afresh(self, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+        """Decodes from the present place on by a new decoder, without opening the file again.
+
+        Not for the beginning of a file: only the file's own decoder knows how many samples to skip there.
+        """
+        decoder = av.CodecContext.create(stream.codec_context.codec, "r")
+        assert isinstance(decoder, av.AudioCodecContext)
+        decoder.extradata = stream.codec_context.extradata
+        for packet in self._container.demux(stream):
+            yield from decoder.decode(packet)
 
     def _open(self) -> None:
         self._container = open_media(self.source)
@@ -124,21 +136,27 @@ class ClipReader:
             return None
         return stream, stream.time_base * stream.average_rate
 
-    def _decoded(
-        self, stream: av.VideoStream, per_tick: Fraction, wanted: range
-    ) -> Iterator[tuple[Fraction, np.ndarray]]:
-        """Decodes numbers and frames, from the key frame at or before the first."""
+    def _decoded(self, stream: av.VideoStream, per_tick: Fraction, wanted: range) -> np.ndarray | None:
+        """Decodes frames, from the key frame at or before the first; None where their time stamps leave one out."""
         self._seen = True
+        size = stream.height, stream.width
+        frames = np.empty((len(wanted), *size, 3), np.uint8)
         try:
             self._container.seek(int(wanted.start / per_tick), stream=stream)
+            done = 0
             for frame in self._container.decode(stream):
-                number = _time(frame) * per_tick
-                if number >= wanted.start:
-                    yield number, self._scaler.reformat(frame, format="rgb24").to_ndarray()
-                if number >= wanted.stop - 1:
-                    return
+                number, rest = divmod(_time(frame) * per_tick.numerator, per_tick.denominator)
+                if number < wanted.start:
+                    continue
+                if rest or number != wanted[done] or (frame.height, frame.width) != size:
+                    return None
+                frames[done] = self._scaler.reformat(frame, format="rgb24").to_ndarray()
+                done += 1
+                if done == len(wanted):
+                    return frames
         except av.FFmpegError as error:
             raise unreadable(error, "damaged video") from None
+        return None
 
     def _by_decord(self) -> Video:
         if self._other is None:

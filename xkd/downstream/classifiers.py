@@ -13,7 +13,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from sklearn.utils.parallel import Parallel, delayed
 from torch import Tensor
 
 from xkd.data.labels import classes_of, several
@@ -92,14 +91,9 @@ def _by_scikit_learn(
         for c in candidates:
             yield _scores(model.set_params(C=c).fit(x, labels), x_test)
         return
-    models = [_model(settings, c) for c in candidates]
-    models = [OneVsRestClassifier(model) for model in models] if joined else models
-    jobs = Parallel(n_jobs=min(len(models), torch.get_num_threads()), return_as="generator")
-    yield from jobs(delayed(_fit_and_score)(model, x, labels, x_test) for model in models)
-
-
-def _fit_and_score(model: LinearClassifier, x: np.ndarray, labels: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    return _scores(model.fit(x, labels), x_test)
+    for c in candidates:
+        fitted = OneVsRestClassifier(_model(settings, c)) if joined else _model(settings, c)
+        yield _scores(fitted.fit(x, labels), x_test)
 
 
 def _model(settings: Linear | Svm, c: float) -> LogisticRegression | LinearSVC:

@@ -1,4 +1,4 @@
-"""Outputs of frozen networks for every clip of a split, all networks in one pass over the data."""
+"""Outputs of networks for the clips of a split, all networks in one pass over the data."""
 
 from __future__ import annotations
 
@@ -80,50 +80,26 @@ class _Taken(Mapping[Key, np.ndarray]):
         return len(self._parts[0])
 
 
-def extract(networks: Extractors, batches: Iterable[Batch], rows: pd.DataFrame) -> ClipOutputs:
-    """Runs every network over every clip.
+def outputs_of(
+    networks: Extractors, batches: Iterable[Batch], precision: str = "float32"
+) -> Iterator[tuple[list[str], dict[Key, np.ndarray]]]:
+    """Yields per batch its ids and every network's output for each view (B, views, D), float32, without gradients.
 
     Args:
         networks: per owner and modality, a function from a view (B, ...) to (B, D): `Encoder.features` or a classifier.
         batches: `xkd.data.loader.Batch`es, with one view or several per modality.
-        rows: the manifest's rows of the clips that the batches must bring (id, label, video_source, audio_source).
-
-    Raises:
-        UserError: a clip of the manifest did not come, or came twice.
-    """
-    ids: list[str] = []
-    parts: dict[Key, list[np.ndarray]] = {key: [] for key in networks}
-    for came, outputs in outputs_of(networks, batches):
-        ids += came
-        for key, values in outputs.items():
-            parts[key].append(values)
-    wanted = rows["id"].tolist()
-    if sorted(ids) != sorted(wanted):
-        raise incomplete(ids, wanted)
-    position = {id: index for index, id in enumerate(ids)}
-    order = [position[id] for id in wanted]
-    return of_rows(rows, {key: np.concatenate(values)[order] for key, values in parts.items()})
-
-
-def outputs_of(
-    networks: Extractors, batches: Iterable[Batch], precision: str = "float32"
-) -> Iterator[tuple[list[str], dict[Key, np.ndarray]]]:
-    """Yields per batch its ids and every network's output for each view (B, views, D), without gradients.
-
-    Args:
-        precision: float32, or what networks run in under autocast; outputs are then float16.
+        precision: float32, or what networks run in under autocast.
 
     Raises:
         UserError: outputs that are not finite.
     """
-    kept = torch.float32 if precision == "float32" else torch.float16
     autocast = torch.autocast(device().type, getattr(torch, precision), enabled=precision != "float32")
     with torch.inference_mode():
         for batch in batches:
             views = {m: [view.to(device(), non_blocking=True) for view in batch.views[m]] for _, m in networks}
             with autocast:
                 found = {key: [network(view) for view in views[key[1]]] for key, network in networks.items()}
-            outputs = {key: torch.stack(each, 1).to(kept).cpu().numpy() for key, each in found.items()}
+            outputs = {key: torch.stack(each, 1).float().cpu().numpy() for key, each in found.items()}
             yield batch.ids, {key: check_finite(values, batch.ids, " ".join(key)) for key, values in outputs.items()}
 
 

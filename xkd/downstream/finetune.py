@@ -7,7 +7,7 @@ leaves its outputs for the test clips there until the evaluation is written.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from xkd.downstream.scores import Judged
 from xkd.files import sha256
 from xkd.models.encoder import Encoder
 from xkd.params import flat
-from xkd.progress import counter, say, track
+from xkd.progress import Advance, counter, say, track
 from xkd.protocols import Column, Finetuning
 from xkd.settings import Finetune, Training
 from xkd.training import checkpoint
@@ -162,14 +162,19 @@ class Fold:
             trainer = finetuner(encoders, loader, settings, job.seed, job.saving, group)
             if state:
                 trainer.load_state_dict(state)
+        if settings.base_batch_size and group.first:
+            say(settings.learning_rate_rule)
         if state and group.first:
             say(f"continuing at step {trainer.step} (epoch {trainer.epoch}) from {self.folder}")
-        title = "finetuning" if self.name is None else f"finetuning, fold {self.name}"
-        with counter(title, settings.epochs * len(loader), trainer.step) as trainer.on_step:
+        with self._shown(settings.epochs * len(loader), trainer.step) as trainer.on_step:
             for _ in trainer.epochs(self._keep):
                 pass
         trainer.learner.eval()
         return trainer
+
+    def _shown(self, steps: int, done: int) -> AbstractContextManager[Advance]:
+        title = "finetuning" if self.name is None else f"finetuning, fold {self.name}"
+        return counter(title, steps, done) if self.job.group.first else nullcontext(lambda _steps: None)
 
     def _batch_size(self) -> int:
         """Returns the clips of a batch: fewer than the settings say, where a data set is smaller than that."""

@@ -6,6 +6,8 @@ since torchvision's draw other boxes and in another order, and results would cha
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -70,10 +72,17 @@ def _rand_augmented(clip: Tensor, settings: Finetune) -> Tensor:
     from torchvision.transforms import v2
 
     operations, magnitude = settings.rand_augment
-    mean, std = (torch.tensor(v, device=clip.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = _colours(clip.device)
     frames = ((clip.transpose(0, 1) * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
     changed: Tensor = v2.RandAugment(num_ops=operations, magnitude=magnitude)(frames)
     return ((changed.float() / 255 - mean) / std).transpose(0, 1)
+
+
+@cache
+def _colours(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation of colours, copied to a device once, since that waits for it."""
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return mean, std
 
 
 def _erased(clip: Tensor, probability: float) -> Tensor:

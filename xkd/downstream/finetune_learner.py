@@ -21,7 +21,7 @@ from xkd.models.encoder import Encoder
 from xkd.models.networks import PerModality
 from xkd.settings import Finetune
 from xkd.training.distributed import ALONE, TrainingGroup
-from xkd.training.learner import Learner, PartLosses, faulty_rows
+from xkd.training.learner import Learner, PartLosses, faulty_rows, on_device
 from xkd.training.schedules import cosine
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ class Classifiers(Learner):
                 torch.manual_seed((self.seed << 32) + (self.group.rank << RANK_SEEDS) + 2 * step + number)
                 views[modality], wanted[modality] = self._mixed(augment(view, modality, self.settings), label)
                 if self.settings.dropout:
-                    kept[modality] = dropout(len(view), model.encoder.width, self.settings.dropout).to(self.device)
+                    drawn = dropout(len(view), model.encoder.width, self.settings.dropout)
+                    kept[modality] = on_device(drawn, self.device)
         return ClassifierInputs(views, wanted, kept, batch.labels.is_floating_point())
 
     def forward(self, inputs: ClassifierInputs, whole: None, parts: int) -> PartLosses:
@@ -157,7 +158,7 @@ class Classifiers(Learner):
     def _loss(self, logits: Tensor, target: Tensor, several: bool) -> Tensor:
         """Computes cross-entropy, or binary cross-entropy per class where clips have several labels, in float32."""
         with torch.autocast(logits.device.type, enabled=False):
-            logits = logits.float()
+            logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
             if several:
                 return F.binary_cross_entropy_with_logits(logits, target)
             return F.cross_entropy(logits, target, label_smoothing=self.settings.label_smoothing)

@@ -14,7 +14,7 @@ import pandas as pd
 from xkd import fingerprint, plugins, runs
 from xkd.data.loader import Batch, Loader, eval_loader
 from xkd.data.manifest import Manifest
-from xkd.downstream.features import ClipOutputs, Key, device, extract
+from xkd.downstream.features import ClipOutputs, Key, device
 from xkd.downstream.kept import KeptFits
 from xkd.downstream.store import stored
 from xkd.files import sha256
@@ -141,12 +141,6 @@ class EvaluationJob(Generic[Settings_co]):
             "code": fingerprint.module("xkd.stages.evaluate"),
         }
         return KeptFits(self._of_run / f"fits-{self.dataset}-{_short_hash(decisive)}")
-
-    def outputs(self, networks: dict[Key, Any], fold: str | None) -> ClipOutputs:
-        """Returns the outputs of networks that were trained here for the test clips of a fold."""
-        split = None if fold else "test"
-        views = track(self.loader([modality for _, modality in networks], split), f"{split or 'all'} clips")
-        return extract(networks, views, self.rows(split)).take(self.ids("test", fold))
 
     def origin(self, key: Key, augmented: int | None) -> dict[str, Any]:
         """Returns all that decides the features of an encoder."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from xkd.downstream.features import ClipOutputs, Extractors, Key, incomplete, of_rows, outputs_of
+from xkd.downstream.features import ClipOutputs, Extractors, Key, check_finite, incomplete, of_rows, outputs_of
 from xkd.files import locked, write_json
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def stored(
 
     Args:
         folder: of this data set, split and views; one process at a time works in it.
-        networks: as for `extract`.
+        networks: as for `outputs_of`.
         origins: per network, all that decides its features (weights, clips, views, code).
         rows: the manifest's rows of the clips (id, label, video_source, audio_source).
         batches_from: batches for these networks from the n-th row on, in order.
@@ -67,10 +67,15 @@ def _extract(
             if came != ids[done : done + len(came)]:
                 raise incomplete(came, ids[done : done + len(came)])
             for key, values in found.items():
-                appends[key](values)
+                appends[key](check_finite(_rounded(values, files[key].kind), came, " ".join(key)))
             done += len(came)
     if done < len(ids):
         raise incomplete(ids[:done], ids)
+
+
+def _rounded(values: np.ndarray, kind: np.dtype[Any]) -> np.ndarray:
+    with np.errstate(over="ignore"):  # infinity then, which is refused
+        return values.astype(kind)
 
 
 @contextmanager
@@ -85,12 +90,13 @@ class _File:
     """One network's features (clips, views, D).
 
     Attributes:
+        kind: of the numbers.
         clips: how many are there whole; a clip that was being written when a process stopped does not count.
     """
 
     def __init__(self, folder: Path, key: Key, origin: dict[str, Any], kind: type[np.floating[Any]]) -> None:
-        self._kind = np.dtype(kind)
-        suffixes = f".f{8 * self._kind.itemsize}", ".json"
+        self.kind = np.dtype(kind)
+        suffixes = f".f{8 * self.kind.itemsize}", ".json"
         self._values, self._about = (folder / f"{key[0]}_{key[1]}{suffix}" for suffix in suffixes)
         self._origin, self._shape, self.clips = origin, (0, 0), 0
         if self._values.is_file() and self._about.is_file():
@@ -101,11 +107,11 @@ class _File:
 
     @property
     def _bytes(self) -> int:
-        return self._shape[0] * self._shape[1] * self._kind.itemsize
+        return self._shape[0] * self._shape[1] * self.kind.itemsize
 
     def read(self) -> np.ndarray:
         """Returns all features, mapped into memory."""
-        return np.memmap(self._values, self._kind, "r", shape=(self.clips, *self._shape))
+        return np.memmap(self._values, self.kind, "r", shape=(self.clips, *self._shape))
 
     @contextmanager
     def appending(self, first: int) -> Iterator[Callable[[np.ndarray], None]]:
@@ -121,7 +127,7 @@ class _File:
                 if self.clips == 0:
                     self._shape = values.shape[1:]
                     write_json(self._about, {"origin": self._origin, "views": self._shape[0], "width": self._shape[1]})
-                handle.write(np.ascontiguousarray(values, dtype=self._kind).data)
+                handle.write(np.ascontiguousarray(values).data)
                 self.clips += len(values)
 
             yield append

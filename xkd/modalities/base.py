@@ -90,7 +90,8 @@ class Augmentation(ABC):
 
         Args:
             view: (B, 3, T, H, W) for video, (B, 1, M, F) for audio.
-            draws: (B, draws) in [0, 1), all the randomness there may be.
+            draws: (B, draws) in [0, 1), all the randomness there may be, on the device of the view. Reading numbers
+                from it makes a GPU wait.
             settings: instance of `Settings`.
         """
 

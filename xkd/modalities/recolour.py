@@ -74,4 +74,4 @@ def _blend(videos: Tensor, shares: Sequence[Tensor]) -> None:
         own, mean, grey = (per_clip(of_B, videos) for of_B in of_3B)
         luminance = colours.luminance(videos)
         other = (luminance.mean(dim=(-2, -1), keepdim=True) * mean).addcmul(luminance, grey)
-        videos.mul_(own).add_(other).clamp_(0, 1)
+        torch.addcmul(other, videos, own, out=videos).clamp_(0, 1)

@@ -55,7 +55,8 @@ class PatchDecoder(Stack):
         filled_BNE = self.mask_token.to(x_BSE.dtype).expand(len(x_BSE), self.tokens, width)
         filled_BNE = filled_BNE.scatter(1, keep_BK.unsqueeze(-1).expand(-1, -1, width), x_BSE[:, 1:])
         x_BSE = torch.cat((x_BSE[:, :1], filled_BNE), 1) + self.positions
+        batch, x_TE = x_BSE.shape[:2], x_BSE.flatten(0, 1)
         for block in self.blocks:
-            x_BSE, _ = self.run(block, x_BSE)
-        predicted_BNP: Tensor = self.predict(x_BSE[:, 1:])
+            x_TE, _ = self.run(block, x_TE, [batch])
+        predicted_BNP: Tensor = self.predict(x_TE.unflatten(0, batch)[:, 1:])
         return predicted_BNP

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -128,6 +129,13 @@ class Encoder(Stack, ABC):
         Returns:
             Tokens (B, 1 + N, D), or (B, 1 + K, D) with `keep_BK` and in its order.
         """
+
+    def encode_views(self, views: Sequence[tuple[Patches, Tensor | None]]) -> list[Tensor]:
+        """Returns the tokens of several views (B, S, D), each with the patches to keep (None: all).
+
+        A backbone may let them pass through its blocks together; here each goes alone.
+        """
+        return [self.encode_patches(patches, keep_BK).tokens for patches, keep_BK in views]
 
     @property
     def tokens(self) -> int:

@@ -1,6 +1,8 @@
 """Backbone `vit`: a pre-norm vision transformer with learned positions (method: networks).
 
-Shapes: B batch, N patch tokens, K kept tokens, D width, H heads; S = 1 + tokens (CLS first).
+Shapes: B batch, N patch tokens, K kept tokens, D width, H heads; S = 1 + tokens (CLS first). T = B * S: blocks take the
+tokens of all sequences in one row of tokens, since only attention needs to know where a sequence begins. Sequences of
+several lengths, such as the views of a clip, can so pass through a block together.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from torch import Tensor, nn
 from xkd import registry
 from xkd.models.encoder import Backbone, Encoded, Encoder, ModalityShape, Patches, take
 
+Batches = Sequence[tuple[int, int]]  # B and S of each batch of sequences among the T tokens
+
 POSITION_STD = 0.02
 SINCOS_AMPLITUDE = 0.5
 
@@ -28,16 +32,16 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x_BSD: Tensor, with_cls_attention: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Returns the output and, on request, the CLS query's attention to the patch keys (B, H, N)."""
-        B, S, D = x_BSD.shape
-        q, k, v = self.qkv(x_BSD).view(B, S, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v)
-        cls_attention = None
+    def forward(self, x_TD: Tensor, batches: Batches, with_cls_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Returns the output and, on request, the CLS query's attention to the patch keys of one batch (B, H, N)."""
+        outs, cls_attention = [], None
+        for qkv_TD, (B, S) in zip(split_batches(self.qkv(x_TD), batches), batches, strict=True):
+            q, k, v = qkv_TD.view(B, S, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+            outs.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B * S, -1))
         if with_cls_attention:
             scores_BHS = (q[:, :, :1] @ k.transpose(-2, -1)).squeeze(2) * q.shape[-1] ** -0.5
             cls_attention = scores_BHS.softmax(-1)[..., 1:]
-        return self.proj(out.transpose(1, 2).reshape(B, S, D)), cls_attention
+        return self.proj(torch.cat(outs) if len(outs) > 1 else outs[0]), cls_attention
 
 
 class Mlp(nn.Module):
@@ -63,10 +67,15 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width)
 
-    def forward(self, x_BSD: Tensor, with_cls_attention: bool = False) -> tuple[Tensor, Tensor | None]:
-        out, cls_attention = self.attn(self.norm1(x_BSD), with_cls_attention)
-        x_BSD = x_BSD + out
-        return x_BSD + self.mlp(self.norm2(x_BSD)), cls_attention
+    def forward(self, x_TD: Tensor, batches: Batches, with_cls_attention: bool = False) -> tuple[Tensor, Tensor | None]:
+        out, cls_attention = self.attn(self.norm1(x_TD), batches, with_cls_attention)
+        x_TD = x_TD + out
+        return x_TD + self.mlp(self.norm2(x_TD)), cls_attention
+
+
+def split_batches(x_TD: Tensor, batches: Batches) -> Sequence[Tensor]:
+    """Returns the tokens of each batch of sequences."""
+    return x_TD.split([B * S for B, S in batches]) if len(batches) > 1 else (x_TD,)
 
 
 def transformer_blocks(width: int, depth: int, heads: int) -> nn.ModuleList:
@@ -95,6 +104,14 @@ class VisionTransformer(Encoder):
     def encode_patches(
         self, patches: Patches, keep_BK: Tensor | None = None, with_cls_attention: bool = False
     ) -> Encoded:
+        (tokens_BSD,), attention = self._encode([self._embed(patches, keep_BK)], with_cls_attention)
+        return Encoded(tokens_BSD, attention)
+
+    def encode_views(self, views: Sequence[tuple[Patches, Tensor | None]]) -> list[Tensor]:
+        return self._encode([self._embed(*view) for view in views])[0]
+
+    def _embed(self, patches: Patches, keep_BK: Tensor | None) -> Tensor:
+        """Returns the input of the first block, (B, S, D)."""
         values_BNP, positions_BND = patches.values, self.positions_for(patches.grid)
         if keep_BK is not None:
             # Embedding is per patch, so dropping before it gives the same tokens for less work.
@@ -102,10 +119,17 @@ class VisionTransformer(Encoder):
             positions_BND = take(positions_BND.expand(len(keep_BK), -1, -1), keep_BK)
         tokens_BND = self.embed(values_BNP) + positions_BND
         cls_B1D = (self.cls_token + self.positions[:, :1]).expand(len(tokens_BND), -1, -1)
-        x_BSD, attention = torch.cat((cls_B1D, tokens_BND), 1), None
+        return torch.cat((cls_B1D, tokens_BND), 1)
+
+    def _encode(self, inputs: list[Tensor], with_cls_attention: bool = False) -> tuple[list[Tensor], Tensor | None]:
+        """Returns the tokens of each input (B, S, D), and the CLS attention of a single one."""
+        batches = [(x_BSD.shape[0], x_BSD.shape[1]) for x_BSD in inputs]
+        flat = [x_BSD.flatten(0, 1) for x_BSD in inputs]
+        x_TD, attention = torch.cat(flat) if len(flat) > 1 else flat[0], None
         for depth, block in enumerate(self.blocks, start=1):
-            x_BSD, attention = self.run(block, x_BSD, with_cls_attention and depth == len(self.blocks))
-        return Encoded(self.norm(x_BSD), attention)
+            x_TD, attention = self.run(block, x_TD, batches, with_cls_attention and depth == len(self.blocks))
+        found = split_batches(self.norm(x_TD), batches)
+        return [of_TD.unflatten(0, batch) for of_TD, batch in zip(found, batches, strict=True)], attention
 
     def positions_for(self, grid: tuple[int, ...]) -> Tensor:
         """Returns patch positions (1, N, D) for a grid, interpolated where it is not the grid they were learned for.

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 
 import torch
 from torch import nn
 
+from xkd.models.encoder import ModalityShape
 from xkd.models.networks import Networks
-from xkd.plan.counting import block_bytes, kept_bytes
+from xkd.plan.counting import NetworkRun, block_bytes, kept_bytes
 from xkd.plan.shapes import decoder_run, encoder_run, head_run, kept_count, teacher_run, view_shapes
 from xkd.recipe import Recipe
-from xkd.training.build import build_networks, modality_shapes, trainable_parameters
+from xkd.settings import Finetune, Model
+from xkd.training.build import build_networks, modalities, modality_shapes, trainable_parameters
 from xkd.training.step import AUTOCAST
 
 FLOAT = 4  # bytes of a float32
@@ -37,11 +40,30 @@ class Memory:
         return total
 
 
-@lru_cache(maxsize=32)
+@dataclass(frozen=True)
+class _NetworkSizes:
+    """What decides the networks of a run: recipes that agree on it share them."""
+
+    modalities: tuple[str, ...]
+    shapes: tuple[ModalityShape, ...]
+    model: Model
+    reconstructed: tuple[str, ...]
+    has_teachers: bool
+    recipe: Recipe = field(compare=False)
+
+
 def networks_without_memory(recipe: Recipe) -> Networks:
     """Returns the run's networks on the meta device: shapes only."""
+    shapes = tuple(modality_shapes(recipe).values())
+    return _built(
+        _NetworkSizes(modalities(recipe), shapes, recipe.model, recipe.reconstructed, recipe.has_teachers, recipe)
+    )
+
+
+@lru_cache(maxsize=32)
+def _built(sizes: _NetworkSizes) -> Networks:
     with torch.device("meta"):
-        return build_networks(recipe, seed=0)
+        return build_networks(sizes.recipe, seed=0)
 
 
 def parameters(recipe: Recipe) -> dict[str, int]:
@@ -79,6 +101,37 @@ def memory(recipe: Recipe, processes: int = 1) -> Memory:
         activations=kept + (trained * FLOAT / 2 if low else 0),
         working=clips * max(_working(recipe, modality) for modality in view_shapes(recipe)),
     )
+
+
+def finetuning_memory(recipe: Recipe, seen: Sequence[str], settings: Finetune, processes: int) -> Memory:
+    """Estimates the memory of one of `processes` that finetune the encoders of some modalities together."""
+    runs = [encoder_run(recipe, m, 0, masked=False) for m in seen]
+    trained = sum(p.numel() for run in runs for p in run.build().parameters())
+    precision, share = AUTOCAST.get(settings.precision), settings.batch_size // processes
+    clips = -(-share // settings.accumulate)
+    kept = sum(_kept(run, precision, settings.checkpoint_activations) for run in runs)
+    views = sum(math.prod(run.shape) for run in runs)
+    return Memory(
+        weights=FLOAT * trained,
+        gradients=FLOAT * trained,
+        optimiser=2 * FLOAT * trained,
+        activations=clips * kept + (trained * FLOAT / 2 if precision else 0),
+        # The views of the whole batch stay, as they came and augmented.
+        working=share * 2 * FLOAT * views + clips * max((block_bytes(run, precision) for run in runs), default=0),
+    )
+
+
+def extraction_memory(recipe: Recipe, seen: Sequence[str], owners: int, batch: int, precision: str) -> Memory:
+    """Estimates the memory of a process that runs frozen encoders, view by view."""
+    runs, low = [encoder_run(recipe, m, 0, masked=False) for m in seen], AUTOCAST.get(precision)
+    weights = owners * sum(p.numel() for run in runs for p in run.build().parameters())
+    one_clip = max((FLOAT * math.prod(run.shape) + block_bytes(run, low) for run in runs), default=0)
+    return Memory(FLOAT * weights, 0, 0, 0, batch * one_clip + (weights * FLOAT / 2 if low else 0))
+
+
+def _kept(run: NetworkRun, precision: torch.dtype | None, recompute: bool) -> float:
+    """Counts the bytes of one clip that a network keeps, and of the block that is being recomputed."""
+    return kept_bytes(run, precision, recompute) + (block_bytes(run, precision) if recompute else 0)
 
 
 def _new(module: nn.Module, seen: set[int]) -> int:

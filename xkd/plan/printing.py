@@ -13,14 +13,19 @@ def print_plan(plan: dict[str, Any]) -> None:
     console, one = Console(), plan["ablation"]
     hardware = plan["hardware"]
     console.print(
-        f"{plan['dataset']}, {one['name']}: {hardware['gpus']} x {number(hardware['peak'])}FLOP/s at "
+        f"{plan['dataset']}, {one['name']}: {max(one['gpus'], 1)} x {number(hardware['peak'])}FLOP/s at "
         f"{hardware['utilisation']:.0%} utilisation. A multiply-add is 2 FLOPs; matrix products only."
     )
     for name, clips in plan["clips"].items():
         splits = ", ".join(f"{split} {count:,}" for split, count in clips["splits"].items())
         console.print(f"clips of {name}: {splits} (from {clips['source']})", highlight=False)
-    for table in (_networks(one), _arithmetic(one), _run(one, plan), _ablations(plan)):
+    for table in (_networks(one), _arithmetic(one), _run(one, plan), _jobs(plan), _ablations(plan)):
         console.print(table)
+    for warning in plan["warnings"]:
+        first, *more = warning["ablations"]
+        others = f" (and {len(more)} more)" if more else ""
+        line = f"warning: {warning['job']} of {first}{others} {warning['kind']}: {warning['message']}"
+        console.print(line, soft_wrap=True, highlight=False)
 
 
 def number(value: float) -> str:
@@ -95,6 +100,19 @@ def _run(one: dict[str, Any], plan: dict[str, Any]) -> Table:
     kept = storage["kept_checkpoints"]
     table.add_row(f"checkpoints, {kept} while it trains", f"{number(kept * storage['checkpoint'])}B")
     table.add_row("encoders", f"{number(storage['encoders'])}B")
+    return table
+
+
+def _jobs(plan: dict[str, Any]) -> Table:
+    columns = ("", "GPUs", "hours", "limit", "GPU", "node", "takes", "loads")
+    table = _table(f"Jobs of {plan['ablation']['name']}: GB of a GPU and of a node; clips/s", *columns)
+    table.columns[0].no_wrap, table.columns[0].overflow = True, "fold"
+    for job in plan["jobs"]:
+        rates = [(p["clips_per_second"], p["loaded_per_second"]) for p in job["phases"] if p["clips_per_second"]]
+        takes, loads = max(rates, key=lambda pair: pair[0] / pair[1], default=(0, 0))
+        times = (f"{job['hours']:.1f}", f"{job['runtime_hours']:.3g}")
+        sizes = (f"{job['memory'] / 1e9:.1f}", f"{job['main_memory'] / 1e9:.0f}")
+        table.add_row(job["job"], str(job["gpus"]), *times, *sizes, f"{takes:,.0f}", f"{loads:,.0f}")
     return table
 
 

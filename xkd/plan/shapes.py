@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+from xkd import registry
 from xkd.modalities import MODALITIES
 from xkd.models.backbones import build_encoder
 from xkd.models.decoder import PatchDecoder
+from xkd.models.encoder import Backbone, Encoder, ModalityShape
 from xkd.models.head import ProjectionHead
 from xkd.models.patches import grid_of
 from xkd.plan.counting import NetworkRun
@@ -42,8 +45,10 @@ def encoder_run(
 ) -> NetworkRun:
     """Returns a modality's encoder on one of its views, 0 the global one, which students see `masked`."""
     kept = kept_count(recipe, modality) if masked and view == 0 and recipe.training.mode == "pretrain" else None
-    blueprint = (build_encoder, modality_shapes(recipe)[modality], backbone(recipe.model))
-    return NetworkRun(blueprint, view_shapes(recipe)[modality][view], kept, cls_attention)
+    model = backbone(recipe.model)
+    blueprint = (_encoder, modality_shapes(recipe)[modality], replace(model, depth=0))
+    ours = model.arch in registry.backbones.own  # the blocks of a plugin may differ from each other
+    return NetworkRun(blueprint, model.depth, view_shapes(recipe)[modality][view], kept, cls_attention, alike=ours)
 
 
 def teacher_run(recipe: Recipe, modality: str) -> NetworkRun:
@@ -55,10 +60,26 @@ def teacher_run(recipe: Recipe, modality: str) -> NetworkRun:
 def decoder_run(recipe: Recipe, modality: str) -> NetworkRun:
     """Returns a modality's decoder on the visible patches of the global view."""
     shape, width, kept = modality_shapes(recipe)[modality], recipe.model.width, kept_count(recipe, modality)
-    blueprint = (PatchDecoder, shape.grid, shape.patch_values, width, *network_sizes(recipe.model).decoder)
-    return NetworkRun(blueprint, (1 + kept, width), kept)
+    own_width, depth, heads = network_sizes(recipe.model).decoder
+    blueprint = (_decoder, shape.grid, shape.patch_values, width, own_width, heads)
+    return NetworkRun(blueprint, depth, (1 + kept, width), kept)
 
 
 def head_run(recipe: Recipe) -> NetworkRun:
     """Returns a projection head on the mean token of one view."""
-    return NetworkRun((ProjectionHead, recipe.model.width, *network_sizes(recipe.model).head), (recipe.model.width,))
+    blueprint = (_head, recipe.model.width, *network_sizes(recipe.model).head)
+    return NetworkRun(blueprint, 0, (recipe.model.width,))
+
+
+def _encoder(shape: ModalityShape, model: Backbone, depth: int) -> Encoder:
+    return build_encoder(shape, replace(model, depth=depth))
+
+
+def _decoder(
+    grid: tuple[int, ...], patch_values: int, encoder_width: int, width: int, heads: int, depth: int
+) -> PatchDecoder:
+    return PatchDecoder(grid, patch_values, encoder_width, width, depth, heads)
+
+
+def _head(width: int, hidden: int, bottleneck: int, out: int, _depth: int) -> ProjectionHead:
+    return ProjectionHead(width, hidden, bottleneck, out)

@@ -27,7 +27,7 @@ KEPT_CHECKPOINTS = 2  # the last one, and the good one before it
 
 @dataclass(frozen=True)
 class ClipInventory:
-    """Clips of a data set by split, the origin of these numbers, and bytes after `prepare` (packed: decoded arrays)."""
+    """Clips of a data set by split, the origin of these numbers, and bytes after `prepare` and of packed copies."""
 
     splits: dict[str, int]
     source: str
@@ -61,7 +61,7 @@ def clip_inventory(params: Params, name: str, train: int | None = None) -> ClipI
     required = catalogue.required(entry)
     streams = (required,) if required in MODALITIES else tuple(MODALITIES)
     if train is None and path.exists():
-        return _from_manifest(path, clips, streams)
+        return _from_manifest(path, entry, clips, streams)
     splits, source = ({"train": train}, "--clips") if train is not None else _expected(entry, name)
     known = catalogue.known_datasets().get(entry.kind)
     seconds = known.seconds if known else OTHER_SECONDS
@@ -71,7 +71,7 @@ def clip_inventory(params: Params, name: str, train: int | None = None) -> ClipI
     of_samples = seconds * AUDIO_BIT_RATE / 8, seconds * clips.sample_rate * 2
     sizes = dict(zip(MODALITIES, (of_frames, of_samples), strict=True))
     prepared, packed = (sum(splits.values()) * sum(sizes[stream][kind] for stream in streams) for kind in (0, 1))
-    return ClipInventory(splits, source, streams, prepared, packed if clips.pack else 0.0)
+    return ClipInventory(splits, source, streams, prepared, _copies(entry, clips, prepared, packed))
 
 
 def checkpoint_bytes(recipe: Recipe) -> float:
@@ -103,10 +103,16 @@ def _expected(entry: Dataset, name: str) -> tuple[dict[str, int], str]:
     return {split: min(count, most) for split, count in known.expected.items()}, "catalogue and limit"
 
 
-def _from_manifest(path: Path, clips: Clips, streams: tuple[str, ...]) -> ClipInventory:
+def _copies(entry: Dataset, clips: Clips, prepared: float, decoded: float) -> float:
+    """Counts the bytes of packed arrays and of shards."""
+    shards = {"encoded": prepared, "decoded": decoded}[entry.shards.form] if entry.shards else 0.0
+    return shards + (decoded if clips.pack else 0.0)
+
+
+def _from_manifest(path: Path, entry: Dataset, clips: Clips, streams: tuple[str, ...]) -> ClipInventory:
     rows = manifest.read_manifest(path).rows
     prepared = sum(file.stat().st_size for file in map(path.parent.joinpath, rows["path"]) if file.exists())
-    packed = _decoded_bytes(rows, clips) if clips.pack else 0.0
+    packed = _copies(entry, clips, prepared, _decoded_bytes(rows, clips))
     splits = {str(split): count for split, count in rows["split"].value_counts().to_dict().items()}
     return ClipInventory(splits, str(path), streams, prepared, packed)
 

@@ -11,6 +11,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from xkd.collapse import EDGE
 from xkd.data.catalogue import is_own
 from xkd.params import recipe
 from xkd.report import collapse, cross_modal, tested, text
@@ -137,7 +138,7 @@ def html(shown: dict[str, Any], results: Results, figures: Figures, media: Previ
         "captions": FIGURES,
         "verdicts": collapse.verdict_table(results),
         "rules": collapse.verdict_rules(results),
-        "edge": collapse.EDGE,
+        "edge": EDGE,
         "unaligned": [name for name in results.runs if not _aligns(results, name)],
         "examples": examples,
         "with_media": media is not None,

@@ -50,7 +50,13 @@ MODALITY_NAMES = ("video", "audio")
 
 
 class Settings(BaseModel):
-    """Base of all groups: unknown keys are errors, numbers are finite, values never change after loading."""
+    """Base of all groups: unknown keys are errors, numbers are finite, values never change after loading.
+
+    Attributes:
+        HOW: keys that say how a job is executed, and not what it computes: changing one refuses and repeats nothing.
+    """
+
+    HOW: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 

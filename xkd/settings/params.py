@@ -11,7 +11,7 @@ from xkd.settings.data import Clips, Dataset, Limits, LogMel
 from xkd.settings.evaluation import Evaluate, Task
 from xkd.settings.model import Model
 from xkd.settings.objective import ObjectiveSettings
-from xkd.settings.resources import Resources
+from xkd.settings.resources import Resources, TrainingRequest
 from xkd.settings.training import Training
 from xkd.settings.views import Views
 
@@ -32,6 +32,7 @@ class Ablation(Settings):
     changes: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ: groups model, objective, training, views"
     )
+    resources: TrainingRequest | None = Field(None, description="values of resources.pretrain that differ")
 
 
 class Base(Settings):

@@ -34,6 +34,13 @@ class TrainingRequest(GpuRequest):
     processes: Size | None = Field(
         None, description="training processes per node, which share each batch; by default one per GPU, at least one"
     )
+    protect: bool = Field(
+        False, description="write-protect finished runs: what would train them again is refused (docs/long-runs.md)"
+    )
+
+    def changed(self, changes: TrainingRequest | None) -> TrainingRequest:
+        """Returns the same with the values that `changes` sets; its others are defaults."""
+        return self.model_copy(update=changes.model_dump(exclude_unset=True) if changes else {})
 
     @property
     def processes_per_node(self) -> int:
@@ -62,6 +69,5 @@ class Resources(Settings):
 
     def of_protocol(self, name: str) -> TrainingRequest:
         """Returns what an evaluation by a protocol asks for; one process where the protocol cannot share batches."""
-        changes = self.protocols.get(name, TrainingRequest()).model_dump(exclude_unset=True)
-        alone = {} if registry.protocols[name].shares_batches else {"processes": 1}
-        return TrainingRequest(**(self.evaluate.model_dump() | changes | alone))
+        own, alone = self.protocols.get(name), {} if registry.protocols[name].shares_batches else {"processes": 1}
+        return TrainingRequest(**self.evaluate.model_dump()).changed(own).model_copy(update=alone)

@@ -10,11 +10,7 @@ from xkd.settings.base import Epochs, Few, Fraction, Momentum, Place, Positive, 
 
 
 class Execution(Settings):
-    """How steps are taken, in every training: pretraining, supervised, finetuning.
-
-    Attributes:
-        HOW: keys that say how a run is executed, and not what it computes: changing one refuses and repeats nothing.
-    """
+    """How steps are taken, in every training: pretraining, supervised, finetuning."""
 
     HOW: ClassVar[tuple[str, ...]] = ("accumulate", "checkpoint_activations", "skip_budget")
 
@@ -35,7 +31,9 @@ class Execution(Settings):
     checkpoint_activations: bool = Field(
         False, description="recompute each block's activations in the backward pass, for less memory: the same result"
     )
-    compile: bool = Field(False, description="torch.compile of the transformer blocks; the first steps take minutes")
+    compile: bool = Field(
+        False, description="torch.compile of whole encoders and decoders; the first steps take minutes"
+    )
     exchange: Literal["float32", "bfloat16"] = Field(
         "float32", description="precision in which processes exchange gradients; bfloat16 halves what they send"
     )
@@ -52,13 +50,9 @@ class Execution(Settings):
 
     @property
     def learning_rate_rule(self) -> str:
-        """Says where the highest learning rate comes from."""
-        if self.base_batch_size is None:
-            return f"learning rate {self.learning_rate:g} as set, for batches of {self.batch_size}"
-        return (
-            f"learning rate {self.peak_learning_rate:g}: {self.learning_rate:g} for batches of {self.base_batch_size}, "
-            f"times {self.batch_size} / {self.base_batch_size}"
-        )
+        """Says where the highest learning rate comes from, for batches of `batch_size` clips."""
+        rule = f", times {self.batch_size} / {self.base_batch_size} clips" if self.base_batch_size else " as set"
+        return f"learning rate {self.peak_learning_rate:g}: {self.learning_rate:g}{rule}"
 
     @model_validator(mode="after")
     def _parts_are_equal(self) -> Self:
@@ -77,6 +71,8 @@ class Training(Execution):
         "stage_to",
         "checkpoint_epochs",
         "checkpoint_minutes",
+        "probe_epochs",
+        "keep_encoders",
     )
 
     mode: Literal["pretrain", "supervised", "none"] = Field(
@@ -122,3 +118,16 @@ class Training(Execution):
     checkpoint_minutes: float = Field(
         15.0, gt=0, le=1e6, description="minutes between checkpoints, within an epoch too"
     )
+    probe_epochs: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        0,
+        description="epochs between kNN probes of the encoders, as columns of history.csv; 0: none (docs/long-runs.md)",
+    )
+    keep_encoders: bool = Field(
+        False, description="keep the encoders of each probe, in checkpoints/<run>/epoch<number>/encoders"
+    )
+
+    @model_validator(mode="after")
+    def _encoders_are_kept_by_probes(self) -> Self:
+        if self.keep_encoders and not self.probe_epochs:
+            raise ValueError("keep_encoders keeps the encoders of probes; set probe_epochs, too")
+        return self

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from xkd.errors import UserError
 from xkd.params import recipe as recipe_of
 from xkd.plan.arithmetic import StepFlops, step_flops
-from xkd.plan.evaluations import evaluation_flops
-from xkd.plan.footprint import clips_at_once, memory, parameters
+from xkd.plan.concerns import concerns, grouped, phase_rates
+from xkd.plan.evaluations import evaluation_jobs
+from xkd.plan.footprint import clips_at_once, parameters
+from xkd.plan.hardware import Hardware
+from xkd.plan.jobs import pretraining
 from xkd.plan.printing import print_plan
 from xkd.plan.shapes import kept_count, patch_counts, view_shapes
 from xkd.plan.storage import KEPT_CHECKPOINTS, ClipInventory, checkpoint_bytes, clip_inventory, encoder_bytes
@@ -18,41 +21,37 @@ from xkd.recipe import Recipe
 from xkd.settings import Params
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """GPUs (or other processors) that share a run, the peak of one in FLOP/s, and training's share of that peak."""
-
-    gpus: int
-    peak: float
-    utilisation: float
-
-    def hours(self, flops: float) -> float:
-        return flops / (self.gpus * self.peak * self.utilisation) / 3600
-
-
 def run(
     params: Params,
     ablation: str | None,
     peak_tflops: float,
     utilisation: float,
-    gpus: int,
+    gpus: int | None,
     clips: int | None,
     as_json: bool,
+    gpu_memory_gb: float | None = None,
+    float32_tflops: float | None = None,
+    loader_rate: float | None = None,
 ) -> None:
-    """Prints one ablation in detail, then every ablation, all seeds and the evaluations in sum.
+    """Prints one ablation in detail, then every ablation, all seeds and the evaluations in sum, and warnings.
 
     Args:
         ablation: the one in detail; by default xkd, or the first.
-        peak_tflops: peak of one GPU, in the precision of training.
-        utilisation: share of that peak that training achieves.
-        gpus: number that share a run.
+        peak_tflops: peak of one GPU, in half precision.
+        utilisation: share of that peak that jobs achieve.
+        gpus: number that share pretraining, instead of that in the settings.
         clips: number of training clips, instead of those of the manifest or the catalogue.
         as_json: prints JSON, with bytes, operations and hours unrounded.
+        gpu_memory_gb: of one GPU, instead of that of the known GPU with this peak.
+        float32_tflops: peak of one GPU in float32, likewise.
+        loader_rate: clips per second that one core prepares for pretraining, as measured.
 
     Raises:
         UserError: no such ablation, or own files that are not prepared.
     """
-    plan = make(params, ablation, Hardware(gpus, peak_tflops * 1e12, utilisation), clips)
+    full_peak = float32_tflops * 1e12 if float32_tflops else None
+    hardware = Hardware.of(peak_tflops * 1e12, utilisation, gpus, gpu_memory_gb, full_peak, loader_rate)
+    plan = make(params, ablation, hardware, clips)
     if as_json:
         print(json.dumps(plan, indent=2))
     else:
@@ -66,63 +65,98 @@ def make(params: Params, ablation: str | None, hardware: Hardware, clips: int | 
         UserError: as `run`.
     """
     chosen = ablation or ("xkd" if "xkd" in params.ablations else next(iter(params.ablations)))
-    detailed = recipe_of(params, chosen)
+    recipe_of(params, chosen)
     used = dict.fromkeys([params.dataset, *(t.dataset for t in params.tasks.values() if t.dataset)])
     counts = {name: clip_inventory(params, name, clips if name == params.dataset else None) for name in used}
-    rows = {name: _row(params, recipe_of(params, name), counts, hardware) for name in params.ablations}
+    runs = {name: _Run(params, recipe_of(params, name), counts, hardware) for name in params.ablations}
+    rows = {name: run.row() for name, run in runs.items()}
+    factor = runs[chosen].loader_factor()
+    found = {name: [c for job in run.jobs for c in concerns(job, hardware, factor)] for name, run in runs.items()}
     return {
         "dataset": params.dataset,
         "seeds": len(params.seeds),
         "hardware": asdict(hardware),
         "clips": {name: asdict(count) for name, count in counts.items()},
-        "ablation": _details(detailed, counts[params.dataset], hardware),
+        "ablation": runs[chosen].details(),
+        "jobs": runs[chosen].job_rows(factor),
         "ablations": rows,
         "total": _total(rows, counts, len(params.seeds)),
+        "warnings": grouped(found),
     }
 
 
-def _details(recipe: Recipe, clips: ClipInventory, hardware: Hardware) -> dict[str, Any]:
-    flops, steps = step_flops(recipe), _steps(recipe, clips)
-    batch, total = recipe.training.batch_size, flops.total * steps
-    return {
-        "name": recipe.ablation,
-        "mode": recipe.training.mode,
-        "precision": recipe.training.precision,
-        "parameters": parameters(recipe),
-        "tokens": {m: _tokens(recipe, m) for m in view_shapes(recipe)},
-        "flops_per_clip": _per_clip(flops, batch),
-        "parts_per_clip": _parts(flops, batch),
-        "recomputed_per_clip": flops.recomputed / batch,
-        "batch_size": batch,
-        "clips_at_once": clips_at_once(recipe, hardware.gpus),
-        "epochs": recipe.training.epochs if total else 0,
-        "steps": steps,
-        "flops": total,
-        "hours": hardware.hours(total + flops.recomputed * steps),
-        "memory": asdict(memory(recipe, hardware.gpus)),
-        "storage": {
-            "checkpoint": checkpoint_bytes(recipe) if steps else 0,
-            "kept_checkpoints": KEPT_CHECKPOINTS,
-            "encoders": encoder_bytes(recipe),
-        },
-    }
+class _Run:
+    """One seed of an ablation."""
 
+    def __init__(self, params: Params, recipe: Recipe, counts: dict[str, ClipInventory], hardware: Hardware) -> None:
+        self.recipe, self.hardware = recipe, hardware
+        self.steps, self.step = _steps(recipe, counts[params.dataset]), step_flops(recipe)
+        self.pretraining = pretraining(params, recipe, self.step, self.steps, hardware)
+        self.evaluations = evaluation_jobs(params, recipe, counts)
+        self.jobs = [self.pretraining, *self.evaluations]
 
-def _row(params: Params, recipe: Recipe, counts: dict[str, ClipInventory], hardware: Hardware) -> dict[str, Any]:
-    """Computes the row of an ablation, for one seed."""
-    flops, steps = step_flops(recipe), _steps(recipe, counts[params.dataset])
-    evaluations = evaluation_flops(params, recipe, counts)
-    return {
-        "trainable": parameters(recipe)["trainable"],
-        "steps": steps,
-        "flops_per_clip": flops.total / recipe.training.batch_size,
-        "flops": flops.total * steps,
-        "hours": hardware.hours((flops.total + flops.recomputed) * steps),
-        "memory": memory(recipe, hardware.gpus).total,
-        "evaluations": evaluations,
-        "evaluation_hours": hardware.hours(sum(evaluations.values())),
-        "encoders": encoder_bytes(recipe),
-    }
+    def loader_factor(self) -> float:
+        """Returns how much faster the user's loader is than the estimate."""
+        measured, phases = self.hardware.loader_rate, self.pretraining.phases
+        return measured * phases[0].load.seconds if measured and phases else 1.0
+
+    def details(self) -> dict[str, Any]:
+        """Returns the figures of one run."""
+        recipe, flops, batch = self.recipe, self.step, self.recipe.training.batch_size
+        return {
+            "name": recipe.ablation,
+            "mode": recipe.training.mode,
+            "precision": recipe.training.precision,
+            "gpus": self.pretraining.asked.nodes * self.pretraining.gpus,
+            "parameters": parameters(recipe),
+            "tokens": {m: _tokens(recipe, m) for m in view_shapes(recipe)},
+            "flops_per_clip": _per_clip(flops, batch),
+            "parts_per_clip": _parts(flops, batch),
+            "recomputed_per_clip": flops.recomputed / batch,
+            "batch_size": batch,
+            "clips_at_once": clips_at_once(recipe, self.pretraining.asked.all_processes),
+            "epochs": recipe.training.epochs if self.steps else 0,
+            "steps": self.steps,
+            "flops": flops.total * self.steps,
+            "hours": self.pretraining.hours(self.hardware),
+            "memory": asdict(self.pretraining.memory),
+            "storage": {
+                "checkpoint": checkpoint_bytes(recipe) if self.steps else 0,
+                "kept_checkpoints": KEPT_CHECKPOINTS,
+                "encoders": encoder_bytes(recipe),
+            },
+        }
+
+    def row(self) -> dict[str, Any]:
+        """Returns the row of the ablation among all."""
+        return {
+            "trainable": parameters(self.recipe)["trainable"],
+            "steps": self.steps,
+            "flops_per_clip": self.step.total / self.recipe.training.batch_size,
+            "flops": self.step.total * self.steps,
+            "hours": self.pretraining.hours(self.hardware),
+            "memory": self.pretraining.memory.total,
+            "evaluations": {job.name: job.flops for job in self.evaluations},
+            "evaluation_hours": sum(job.hours(self.hardware) for job in self.evaluations),
+            "encoders": encoder_bytes(self.recipe),
+        }
+
+    def job_rows(self, loader_factor: float) -> list[dict[str, Any]]:
+        """Returns what each job asks for and takes."""
+        return [
+            {
+                "job": job.name,
+                "gpus": job.asked.nodes * job.gpus,
+                "precision": job.precision,
+                "hours": job.hours(self.hardware),
+                "runtime_hours": job.asked.runtime / 60,
+                "memory": job.memory.total,
+                "main_memory": job.host_memory(),
+                "main_memory_asked": job.asked.memory_gb * 1e9,
+                "phases": [phase_rates(job, phase, self.hardware, loader_factor) for phase in job.phases],
+            }
+            for job in self.jobs
+        ]
 
 
 def _total(rows: dict[str, dict[str, Any]], counts: dict[str, ClipInventory], seeds: int) -> dict[str, Any]:

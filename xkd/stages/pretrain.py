@@ -14,6 +14,7 @@ import torch
 from xkd import fingerprint, plugins, runs, tracking
 from xkd.data import manifest as manifests
 from xkd.data.loader import eval_loader, train_loader
+from xkd.downstream.monitor import PREFIX, CollapseWatch, Probe, alarms_of, total_steps
 from xkd.errors import UserError
 from xkd.files import write_json
 from xkd.models.networks import Networks
@@ -173,14 +174,22 @@ def _train(job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.Tr
         for _ in epochs:
             pass
         return
-    skipped, steps = trainer.faults.skipped, len(trainer.loader) * job.recipe.training.epochs
-    with counter(f"{job.recipe.ablation} seed {job.seed}", steps, trainer.step) as trainer.on_step:
+    skipped, watch = trainer.faults.skipped, CollapseWatch(trainer)
+    trainer.on_epoch = Probe(trainer, job.data, job.seed, job.checkpoints)
+    with counter(f"{job.recipe.ablation} seed {job.seed}", total_steps(trainer), trainer.step) as advance:
+
+        def on_step(count: int) -> None:
+            advance(count)
+            tracked.log_metrics(watch.look())
+
+        trainer.on_step = on_step
         for summary, rows in epochs:
             say(_line(summary, trainer.recorder.losses))
             if trainer.faults.skipped > skipped:
                 say(f"epoch {summary['epoch']}: {trainer.faults.skipped - skipped} of {len(rows)} steps were skipped")
                 skipped = trainer.faults.skipped
-            tracked.log_steps(rows, key="step")
+            judged = {name: value for name, value in summary.items() if name.startswith(PREFIX)}
+            tracked.log_steps([*rows[:-1], *(row | judged for row in rows[-1:])], key="step")
 
 
 def _finish(
@@ -216,6 +225,7 @@ def _write(job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.Tr
         "steps": len(recorder.steps),
         "losses": recorder.last_epoch(recorder.losses),
         "diagnostics": recorder.last_epoch(recorder.diagnostics),
+        "collapse": [{"step": alarm.step, "finding": str(alarm)} for alarm in alarms_of(trainer)],
         "columns": [asdict(column) for column in trainer.learner.objective.columns],
     }
     write_json(out / METRICS, metrics)

@@ -5,13 +5,14 @@ Shapes: B clips, N patches, M hidden ones, P values of a patch, R rows (clips of
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from xkd.modalities import OTHER
-from xkd.models.encoder import Patches
+from xkd.models.encoder import Encoder, Patches
 from xkd.models.networks import Networks
 from xkd.objectives.reconstruction import split_patches
 from xkd.objectives.refinement import patch_weights, refine
@@ -47,17 +48,34 @@ def run_networks(
         keep_BK = None
         if ranks:
             keep_BK, outputs.hidden_BM[modality] = split_patches(ranks[modality], getattr(settings, f"mask_{modality}"))
-        visible_BSD = encoder.encode_patches(cut[modality][0], keep_BK).tokens
+        local = cut[modality][1:] if modality in networks.student_heads else []
+        visible_BSD, *others = student_tokens(encoder, cut[modality][0], keep_BK, local)
         means = [visible_BSD[:, 1:].mean(1)]
         outputs.features_BD[modality] = full_precision(means[0])
         if reconstruct and keep_BK is not None and modality in networks.decoders:
             outputs.patches_BNP[modality] = cut[modality][0].values
             outputs.predicted_BNP[modality] = full_precision(networks.decoders[modality](visible_BSD, keep_BK))
         if modality in networks.student_heads:
-            means += [encoder.encode_patches(patches).tokens[:, 1:].mean(1) for patches in cut[modality][1:]]
+            means += [tokens_BSD[:, 1:].mean(1) for tokens_BSD in others]
             outputs.student_RK[modality] = full_precision(networks.student_heads[modality](torch.cat(means)))
     outputs.teacher_BK = teacher_logits(networks, settings, cut) if teacher_BK is None else teacher_BK
     return outputs
+
+
+def student_tokens(
+    encoder: Encoder, whole: Patches, keep_BK: Tensor | None, local: Sequence[Patches]
+) -> Sequence[Tensor]:
+    """Returns a student's tokens of the global view (B, S, D), then those of the local views, B rows for each.
+
+    In low precision or on a GPU all views pass through the encoder together, which takes half as many operations. Their
+    weights' gradients are then sums in another order; in float32 on a CPU results stay what they were.
+    """
+    device = whole.values.device.type
+    if not local or (device == "cpu" and not torch.is_autocast_enabled(device)):
+        others = [encoder.encode_patches(patches).tokens for patches in local]
+        return [encoder.encode_patches(whole, keep_BK).tokens, *others]
+    together = Patches(torch.cat([patches.values for patches in local]), local[0].grid)
+    return encoder.encode_views([(whole, keep_BK), (together, None)])
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from xkd.errors import UserError
 from xkd.models.encoder import Stack
 from xkd.progress import say
 from xkd.settings import Execution, Training
+from xkd.training.distributed import ALONE
 from xkd.training.faults import Faults
 from xkd.training.learner import Learner
 from xkd.training.random_state import random_state, set_random_state
@@ -40,34 +41,37 @@ class Trainer(Generic[Kind]):
         epoch, batch: what comes next: that batch of that epoch.
         update: the step that changes the weights.
         on_step: called after every step with the number of steps that were done, 1: for showing progress.
+        on_epoch: called with the number of epochs that were done; what it returns enters the row of the last one.
     """
 
     def __init__(self, learner: Kind, loader: Loader, settings: Execution, saving: Training) -> None:
         self.loader, self.settings, self.saving, self.group = loader, settings, saving, learner.group
         gpu = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.device = gpu if self.group.size == 1 else self.group.device
+        self.device = gpu if self.group is ALONE else self.group.device
         if settings.batch_size % (self.group.size * settings.accumulate):
             raise UserError(
                 f"{learner.place}.batch_size: {settings.batch_size} clips cannot be shared equally by "
                 f"{self.group.size} processes in {settings.accumulate} parts ({learner.place}.accumulate) each"
             )
         self.learner = learner.to(self.device).train()
-        self._set_up_blocks()
+        for stack in (module for module in learner.modules() if isinstance(module, Stack)):
+            stack.recompute = settings.checkpoint_activations
         self.optimiser = learner.optimiser()
         self.update = Step(
-            learner, self.optimiser, settings.precision, settings.accumulate, self.group, settings.exchange
+            learner,
+            self.optimiser,
+            settings.precision,
+            settings.accumulate,
+            self.group,
+            settings.exchange,
+            settings.compile,
         )
         self.recorder = Recorder(learner.columns)
         self.faults = Faults(learner, self.update, int(settings.skip_budget * settings.epochs * len(loader)))
         self.epoch = self.batch = 0
         self.seconds = 0.0
         self.on_step: Callable[[int], None] = lambda _steps: None
-
-    def _set_up_blocks(self) -> None:
-        for stack in (module for module in self.learner.modules() if isinstance(module, Stack)):
-            stack.recompute = self.settings.checkpoint_activations
-            for block in stack.blocks if self.settings.compile else ():
-                block.compile()
+        self.on_epoch: Callable[[int], CurveRow] = lambda _epochs: {}
 
     def epochs(self, save: Callable[[State], None] = lambda state: None) -> Iterator[tuple[CurveRow, list[CurveRow]]]:
         """Trains to the end, yielding each epoch's averages and its steps' rows.
@@ -86,7 +90,7 @@ class Trainer(Generic[Kind]):
             self._saved = time.monotonic()
             while self.epoch < self.settings.epochs:
                 self._train_epoch(requests, save)
-                ended = self.recorder.end_epoch(self.epoch)
+                ended = self.recorder.end_epoch(self.epoch, self.on_epoch(self.epoch + 1))
                 self.epoch, self.batch = self.epoch + 1, 0
                 left = self.settings.epochs - self.epoch
                 if not left or self.epoch % self.saving.checkpoint_epochs == 0:
@@ -187,6 +191,8 @@ class Trainer(Generic[Kind]):
         Raises:
             UserError: networks of another shape.
         """
+        for group in state["optimiser"]["param_groups"]:
+            group["fused"] = self.optimiser.defaults["fused"]  # a checkpoint may come from another kind of device
         try:
             self.learner.load_state_dict(state["learner"])
             self.optimiser.load_state_dict(state["optimiser"])

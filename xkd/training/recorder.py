@@ -53,31 +53,42 @@ class Recorder:
         row = {name: math.nan if isinstance(value, Tensor) else value for name, value in values.items()}
         self._device.append(({"step": step, "epoch": epoch, **row}, [*tensors], torch.stack([*tensors.values()])))
 
-    def end_epoch(self, epoch: int) -> tuple[CurveRow, list[CurveRow]]:
-        """Averages the epoch's steps; returns its row and the rows of its steps, none where no step was added."""
+    def end_epoch(self, epoch: int, judged: CurveRow) -> tuple[CurveRow, list[CurveRow]]:
+        """Averages the epoch's steps; returns its row and the rows of its steps, none where no step was added.
+
+        Args:
+            judged: more values for the epoch's row.
+        """
         rows = self._numbers()
         if not rows:
             return {"epoch": epoch}, []
         frame = pd.DataFrame(rows).drop(columns=["step", "epoch"]).replace([math.inf, -math.inf], math.nan)
         summary: CurveRow = {"epoch": epoch, **{str(name): float(mean) for name, mean in frame.mean().items()}}
         summary["data_wait_seconds"] = float(frame["data_wait_seconds"].sum())
+        summary |= judged
         self.steps += rows
         self.epochs.append(summary)
         self._pending = []
         return summary, rows
+
+    def rows(self) -> list[CurveRow]:
+        """Returns the rows of all steps so far, after one copy of all that the device still holds."""
+        return self.steps + self._numbers()
 
     def write(self, out: Path, own: Iterable[str]) -> None:
         """Writes history.csv (per epoch) and steps.csv (per step).
 
         Args:
             own: columns of ours. They are always there, empty where a run has no values, so that files of all runs are
-                alike; those of plugins come last.
+                alike; then come those of plugins, and what epochs were judged by.
         """
         first = {"loss", "gradient_norm", *SCHEDULED, *STEP_TIMES, *own}
         columns = (*self.losses, *SCHEDULED, *self.diagnostics, *STEP_TIMES)
         columns = tuple(sorted(columns, key=lambda name: name not in first))
-        for name, rows, index in ((HISTORY, self.epochs, ["epoch"]), (STEPS, self.steps, ["step", "epoch"])):
-            csv_files.write_csv(out / name, pd.DataFrame(rows, columns=[*index, *columns]), float_format="%.9g")
+        judged = dict.fromkeys(name for row in self.epochs for name in row if name not in {"epoch", *columns})
+        history, steps = ["epoch", *columns, *judged], ["step", "epoch", *columns]
+        for name, rows, shown in ((HISTORY, self.epochs, history), (STEPS, self.steps, steps)):
+            csv_files.write_csv(out / name, pd.DataFrame(rows, columns=shown), float_format="%.9g")
 
     def last_epoch(self, columns: tuple[str, ...]) -> dict[str, float]:
         """Returns the last epoch's averages of those columns that the run has."""

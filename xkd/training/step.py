@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from xkd.models.half import HalfWeights
+from xkd.training.compiling import Compiled
 from xkd.training.distributed import ALONE, TrainingGroup
 from xkd.training.learner import Inputs, Learner
 from xkd.training.optimiser import clip_each
@@ -34,6 +35,7 @@ class Step:
         accumulate: parts in which this process goes through its share of a batch.
         group: the processes that share each batch.
         exchange: precision in which processes exchange gradients.
+        compile: whether encoders and decoders run compiled.
     """
 
     def __init__(
@@ -44,17 +46,22 @@ class Step:
         accumulate: int = 1,
         group: TrainingGroup = ALONE,
         exchange: str = "float32",
+        compile: bool = False,
     ) -> None:
         self.learner, self.optimiser, self.accumulate = learner, optimiser, accumulate
         self._device = learner.device.type
         self._precision = AUTOCAST.get(precision)
         self.scaler = torch.amp.GradScaler(self._device, enabled=precision == "float16")
+        self._compiled = Compiled(learner, compile)
+        self._half_weights = HalfWeights(learner, self._precision)
         self._part: nn.Module = learner
         if group.size > 1:
             # Its buckets travel while the backward pass goes on, and blocks that networks share are reduced once. A
             # bucket at a time by hand would need the same list of parameters, and wait at the end.
             self._part = DistributedDataParallel(learner, gradient_as_bucket_view=True)
             if exchange == "bfloat16":
+                from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
                 self._part.register_comm_hook(None, bf16_compress_hook)
         self._clipped = list(learner.clipped_parameters())
         clipped = set(self._clipped)
@@ -72,7 +79,8 @@ class Step:
             no reason that belongs to float16, whose scale finds its place by overflows.
         """
         kept = {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
-        logged = self._backward(inputs.parts(self.accumulate))
+        with self._compiled, self._half_weights:
+            logged = self._backward(inputs.parts(self.accumulate))
         self.scaler.unscale_(self.optimiser)
         for parameter in self.learner.held_parameters(inputs):
             parameter.grad = None
