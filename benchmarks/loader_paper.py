@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import chdir
+from contextlib import chdir, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +47,6 @@ from xkd.settings import Dataset, ShardSettings, VideoView
 from xkd.stages import pack, prepare
 
 BATCH = 8
-FORMS = ("files", "encoded", "decoded")
 KEPT = {
     "prepared files": "files",
     "shards of prepared files": "encoded",
@@ -61,16 +60,22 @@ COLOURS = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.ad
 @click.option("--films", default=2, show_default=True, help="Different films; each is prepared eight times.")
 @click.option("--clips", default=32, show_default=True, help="Clips per measurement.")
 @click.option("--rounds", default=5, show_default=True, help="Measurements of each case.")
-def main(films: int, clips: int, rounds: int) -> None:
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Empty folder, to keep films and clips for another run."
+)
+def main(films: int, clips: int, rounds: int, folder: Path | None) -> None:
     """Prints clips per second and core, ratios to the plain way, and where the time goes."""
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     keep_freed_memory()
     settings = params.load(Path("workflow/presets/paper.yaml"))
     recipe = params.recipe(settings, "xkd")
-    with tempfile.TemporaryDirectory() as folder:
-        paths, stores = _prepared(settings, Path(folder), films)
-        views, plain = TrainViews(recipe), Plain(recipe, paths)
+    with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
+        if not (Path(place) / "data" / "decoded" / "shards" / "index.json").exists():
+            _prepare(settings, Path(place), films)
+        stores = {form: open_clips(Path(place) / "data" / form / "manifest.csv") for form in KEPT.values()}
+        raw = {path.stem: path for path in (Path(place) / "raw").glob("*-*.mp4")}
+        views, plain = TrainViews(recipe), Plain(recipe, [raw[Path(name).stem] for name in stores["files"].ids])
         cases: dict[str, Callable[[], None]] = {
             "the plain way, from the videos": lambda: _batches(plain, stores["files"], clips),
         }
@@ -79,7 +84,9 @@ def main(films: int, clips: int, rounds: int) -> None:
             cases[f"{name}, training.augment: device"] = partial(_batches, views.cut, stores[form], clips)
         seconds = _alternate(cases, rounds)
         _show(seconds, clips)
-        _show_parts(_parts(lambda: _batches(views, stores["files"], 3 * clips)), 3 * clips)
+        for title, make, form in (("prepared files", views, "files"), ("decoded shards, device", views.cut, "decoded")):
+            spent = _parts(partial(_batches, make, stores[form], 2 * clips))
+            _show_parts(title, spent, 2 * clips)
 
 
 class Plain:
@@ -131,8 +138,8 @@ class Plain:
         return audio.resized_crop_logmel(logmel[None], box)[0] if view.resized_crop else logmel
 
 
-def _prepared(settings: params.Params, folder: Path, films: int) -> tuple[list[Path], dict[str, ClipStore]]:
-    """The films in the order of their clips, and the clips in each form in which they may be kept."""
+def _prepare(settings: params.Params, folder: Path, films: int) -> None:
+    """Makes films, and clips of them in each form in which they may be kept."""
     raw = folder / "raw"
     raw.mkdir()
     for seed in track(range(films), "making films", transient=True):
@@ -142,18 +149,13 @@ def _prepared(settings: params.Params, folder: Path, films: int) -> tuple[list[P
         shutil.copy(raw / name.split("-")[1], raw / name)
     (raw / "index.csv").write_text("path\n" + "".join(f"{name}\n" for name in names))
     own = _own(settings, clips=settings.clips.model_copy(update={"pack": True}))
-    prepare.run(own, raw / "index.csv", folder / "packed", processes=1)
-    stores = {"packed": open_clips(folder / "packed" / "manifest.csv")}
-    for form in FORMS:
-        data = folder / "data" / form
-        shutil.copytree(folder / "packed", data, ignore=shutil.ignore_patterns("packed"))
-        _make_different(data / "manifest.csv")
+    prepare.run(own, raw / "index.csv", folder / "data" / "packed", processes=1)
+    for form in ("files", "encoded", "decoded"):
+        shutil.copytree(folder / "data" / "packed", folder / "data" / form, ignore=shutil.ignore_patterns("packed"))
+        _make_different(folder / "data" / form / "manifest.csv")
         if form != "files":
             with chdir(folder):
                 pack.run(_own(settings, form, shards=ShardSettings(form=form)), form, processes=1)
-        stores[form] = open_clips(data / "manifest.csv")
-    order = {Path(name).stem: raw / name for name in names}
-    return [order[Path(clip_id).stem] for clip_id in stores["files"].ids], stores
 
 
 def _own(settings: params.Params, name: str = "own", shards: ShardSettings | None = None, **groups) -> params.Params:
@@ -207,17 +209,19 @@ def _parts(case: Callable[[], None]) -> dict[str, float]:
 
         return wrapper
 
-    jitter = tuple(timed(f"  {change.__name__}", change) for change in video.JITTER)
-    watched = [(ClipStore, "video", "decode video"), (ClipStore, "audio", "decode sound")]
+    jitter = tuple(timed(f"  {change.__name__}", change) for change in colours.JITTER)
+    watched = [(ClipStore, "video", "read video"), (ClipStore, "audio", "read sound")]
     watched += [(video, "crop", "crop, resize, flip"), (video, "augment_frames", "to float, colours, normalise")]
     watched += [(colours, "grey", "  grey"), (colours, "blur", "  blur")]
     watched += [(audio, "augment_power", "volume, logarithm, resized crop of log-mel")]
     watched.append((LogMelSpectrogram, "power", "mel power"))
-    originals = [(where, name, getattr(where, name)) for where, name, _ in watched] + [(video, "JITTER", video.JITTER)]
+    originals = [(where, name, getattr(where, name)) for where, name, _ in watched] + [
+        (colours, "JITTER", colours.JITTER)
+    ]
     try:
         for where, name, title in watched:
             setattr(where, name, timed(title, getattr(where, name)))
-        video.JITTER = jitter
+        colours.JITTER = jitter
         started = time.process_time()
         case()
         spent["all"] = time.process_time() - started
@@ -236,8 +240,8 @@ def _show(seconds: dict[str, list[float]], clips: int) -> None:
     Console().print(table)
 
 
-def _show_parts(spent: dict[str, float], clips: int) -> None:
-    table = Table("a clip from prepared files", "ms")
+def _show_parts(title: str, spent: dict[str, float], clips: int) -> None:
+    table = Table(f"a clip from {title}", "ms")
     for name, seconds in spent.items():
         table.add_row(name, f"{1e3 * seconds / clips:.2f}")
     Console().print(table)

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 
 import click
 import numpy as np
@@ -99,7 +100,7 @@ def growth(size: int) -> Iterator[str]:
 def main(examples: int, clips: int) -> None:
     """Prints two tables."""
     warnings.simplefilter("ignore")
-    for line in [*solvers(examples), "", *growth(clips)]:
+    for line in chain(solvers(examples), [""], growth(clips)):
         click.echo(line)
 
 

@@ -149,6 +149,21 @@ def test_packing_again_writes_only_what_changed(two_shards):
     assert read(open_clips(MANIFEST))
 
 
+def test_files_of_others_stay(project):
+    SHARDS.mkdir()
+    mine, index = SHARDS / "train-000000-mine.tar", SHARDS / "index.json"
+    mine.write_text("mine")
+    index.write_text("mine")
+    with pytest.raises(UserError, match="is not known to be a file of `xkd pack`"):
+        pack.run(Settings(), "own")
+    assert (mine.read_text(), index.read_text()) == ("mine", "mine")
+    index.unlink()
+    pack.run(Settings(), "own")
+    pack.run(Settings("encoded"), "own")
+    assert mine.read_text() == "mine"
+    assert len(list(SHARDS.glob("*.tar"))) == 3, "shards of the other form are gone"
+
+
 def test_an_interrupted_call_goes_on(project, monkeypatch):
     def interrupted(work, tasks, *_):
         yield work(*tasks[0])

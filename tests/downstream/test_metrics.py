@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from xkd.downstream import metrics
 from xkd.downstream.features import ClipOutputs
 from xkd.downstream.metrics import average_precisions, chance_rates, intervals, per_class, ranking_intervals, summarise
-from xkd.downstream.scores import Retrieved, Scores, hits, mean_average_precision
+from xkd.downstream.scores import Retrieved, Scores, class_average_precisions, hits, mean_average_precision
 from xkd.protocols import Column
 
 CLASSES = np.array(["a", "b", "c"])
@@ -21,6 +22,34 @@ def test_hits_count_the_best_k_guesses():
 
 def test_label_unknown_to_training_is_never_hit():
     assert not hits(np.eye(3), CLASSES, np.array(["d", "d", "d"]), 3).any()
+
+
+def test_of_equal_scores_the_first_column_is_the_guess():
+    scores = np.array([[0.1, 0.4, 0.4, 0.1]] * 4)
+    names = np.array(["d", "b", "a", "c"])  # in any order
+    found = [hits(scores, names, names, k).tolist() for k in (1, 2, 3)]
+    assert found == [[False, True, False, False], [False, True, True, False], [True, True, True, False]]
+
+
+def test_average_precisions_are_those_of_scikit_learn_with_ties_too():
+    from sklearn.metrics import average_precision_score
+
+    generator = np.random.default_rng(0)
+    for values in (generator.random((300, 5)), generator.integers(0, 4, (300, 5)).astype(float), np.zeros((300, 5))):
+        true = generator.random((300, 5)) < 0.2
+        np.testing.assert_allclose(
+            class_average_precisions(values, true), average_precision_score(true, values, average=None), rtol=1e-12
+        )
+
+
+def test_resamples_in_small_parts_give_the_same_intervals(monkeypatch):
+    generator = np.random.default_rng(0)
+    correct, scans = generator.random((200, 2)) < 0.5, generator.integers(0, 20, 200).astype(str)
+    recordings = generator.integers(0, 9, 200).astype(str)
+    whole = [intervals(correct, items) for items in ([scans], [scans, recordings])]
+    monkeypatch.setattr(metrics, "WEIGHTS", 500)
+    for items, expected in zip(([scans], [scans, recordings]), whole, strict=True):
+        np.testing.assert_array_equal(intervals(correct, items), expected)
 
 
 def test_mean_average_precision_by_hand():

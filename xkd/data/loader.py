@@ -209,7 +209,7 @@ def _queue(recipe: Recipe, dataset: _ClipViews, clips: int) -> Queue:
 
 def _shuffled(store: ClipStore, recipe: Recipe) -> Permutation:
     window = recipe.training.shuffle_window
-    return among_windows(places_of(store.manifest.rows["digest"].tolist()), window) if window else among_all(len(store))
+    return among_windows(places_of(store.manifest.column("digest")), window) if window else among_all(len(store))
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -47,9 +47,9 @@ class ClipReader:
         exact = self._exact()
         length = exact[0].frames if exact else 0
         wanted = frames_between(first, count, length)
-        found = dict(self._decoded(*exact, wanted)) if exact and length else {}
-        if list(found) == list(wanted):
-            return np.stack(list(found.values()))
+        found = self._decoded(*exact, wanted) if exact and length else None
+        if found is not None:
+            return found
         video = self._by_decord()
         return video.frames(np.array(frames_between(first, count, len(video))))
 
@@ -136,21 +136,27 @@ class ClipReader:
             return None
         return stream, stream.time_base * stream.average_rate
 
-    def _decoded(
-        self, stream: av.VideoStream, per_tick: Fraction, wanted: range
-    ) -> Iterator[tuple[Fraction, np.ndarray]]:
-        """Decodes numbers and frames, from the key frame at or before the first."""
+    def _decoded(self, stream: av.VideoStream, per_tick: Fraction, wanted: range) -> np.ndarray | None:
+        """Decodes frames, from the key frame at or before the first; None where their time stamps leave one out."""
         self._seen = True
+        size = stream.height, stream.width
+        frames = np.empty((len(wanted), *size, 3), np.uint8)
         try:
             self._container.seek(int(wanted.start / per_tick), stream=stream)
+            done = 0
             for frame in self._container.decode(stream):
-                number = _time(frame) * per_tick
-                if number >= wanted.start:
-                    yield number, self._scaler.reformat(frame, format="rgb24").to_ndarray()
-                if number >= wanted.stop - 1:
-                    return
+                number, rest = divmod(_time(frame) * per_tick.numerator, per_tick.denominator)
+                if number < wanted.start:
+                    continue
+                if rest or number != wanted[done] or (frame.height, frame.width) != size:
+                    return None
+                frames[done] = self._scaler.reformat(frame, format="rgb24").to_ndarray()
+                done += 1
+                if done == len(wanted):
+                    return frames
         except av.FFmpegError as error:
             raise unreadable(error, "damaged video") from None
+        return None
 
     def _by_decord(self) -> Video:
         if self._other is None:

@@ -27,7 +27,7 @@ BLOCK = 2**24  # scores in memory at once
 # examples have, whose objective falls to 0 without end.
 TOLERANCE, FLOOR = 1e-7, 1e-10
 FORCING = 0.1  # relative accuracy of a Newton direction
-DIRECTION_STEPS, HALVINGS = 500, 40
+DIRECTION_STEPS, SHORTEST = 500, 2.0**-10  # conjugate gradients for a direction; the shortest way that is gone along it
 
 
 class Loss(Protocol):
@@ -243,14 +243,11 @@ def _step(
 ) -> _Point | None:
     """Goes along a direction, in each problem as far as the objective falls; None if it falls in none."""
     length = torch.where(solved, 0.0, 1.0)
-    for _ in range(HALVINGS):
+    while (length > 0).any():
         moved = at(point.weights + length * direction)
-        worse = moved.value > point.value + 1e-4 * length * slope
-        worse &= length > 0
+        worse = (length > 0) & (moved.value > point.value + 1e-4 * length * slope)
         if not worse.any():
             return moved
         length = torch.where(worse, length / 2, length)
-        length[length < 2.0**-10] = 0.0
-        if not (length > 0).any():
-            return None
+        length[length < SHORTEST] = 0
     return None

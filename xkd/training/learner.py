@@ -128,7 +128,7 @@ def over_parts(values: list[dict[str, Tensor]], group: TrainingGroup) -> dict[st
 
 def on_device(values: Tensor, device: torch.device) -> Tensor:
     """Copies what the host holds to the device; a GPU is not waited for."""
-    if device.type == "cuda" and values.device.type == "cpu":
+    if values.device.type == "cpu" and device.type == "cuda" and torch.cuda.is_available():
         values = values.pin_memory()
     return values.to(device, non_blocking=True)
 

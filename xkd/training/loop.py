@@ -13,6 +13,7 @@ from xkd.errors import UserError
 from xkd.models.encoder import Stack
 from xkd.progress import say
 from xkd.settings import Execution, Training
+from xkd.training.distributed import ALONE
 from xkd.training.faults import Faults
 from xkd.training.learner import Learner
 from xkd.training.random_state import random_state, set_random_state
@@ -46,7 +47,7 @@ class Trainer(Generic[Kind]):
     def __init__(self, learner: Kind, loader: Loader, settings: Execution, saving: Training) -> None:
         self.loader, self.settings, self.saving, self.group = loader, settings, saving, learner.group
         gpu = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.device = gpu if self.group.size == 1 else self.group.device
+        self.device = gpu if self.group is ALONE else self.group.device
         if settings.batch_size % (self.group.size * settings.accumulate):
             raise UserError(
                 f"{learner.place}.batch_size: {settings.batch_size} clips cannot be shared equally by "
