@@ -1,11 +1,11 @@
-"""The presets between the embedded benchmark and the paper, in miniature: every job that Snakemake plans, to the table."""
+"""The presets between the embedded benchmark and the paper, in miniature: all jobs that Snakemake plans, to the table."""
 
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from engine_project import ROOT
-from paper_project import MODEL, VIEWS, PaperProject
+from paper_project import IN_PROCESS, MODEL, VIEWS, PaperProject
 
 from xkd import params
 
@@ -26,7 +26,7 @@ class PresetProject(PaperProject):
             "views": VIEWS,
             "model": MODEL,
             "training": {"epochs": 1, "batch_size": 8, "warmup_epochs": 0, "workers": 0},
-            "ablations": dict.fromkeys(set(every) - set(rows)),
+            "ablations": dict.fromkeys(set(every) - set(rows)) | IN_PROCESS,
             **changes,
         }
         super().__init__(root, "")
