@@ -1,4 +1,4 @@
-"""The presets between the embedded benchmark and the paper, in miniature: all jobs that Snakemake plans, to the table."""
+"""The presets between the embedded benchmark and the paper in miniature: all jobs of Snakemake, to the table."""
 
 from pathlib import Path
 

@@ -51,7 +51,7 @@ def phase_rates(job: Job, phase: Phase, hardware: Hardware, loader_factor: float
 
 
 def grouped(found: dict[str, list[Concern]]) -> list[dict[str, object]]:
-    """Groups the warnings of ablations by job and kind; each group tells the worst one, and names its ablation first."""
+    """Groups the warnings of ablations by job and kind; each group tells the worst, and names its ablation first."""
     groups: dict[tuple[str, str], list[tuple[str, Concern]]] = {}
     for ablation, concerns in found.items():
         for concern in concerns:
