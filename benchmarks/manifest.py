@@ -103,8 +103,9 @@ def load(path: Path, seen: int) -> tuple[str, float, float]:
 
 
 def private_mb() -> float:
-    """Returns the private memory of the largest loader process."""
-    return max(worker.memory_full_info().uss for worker in psutil.Process(os.getpid()).children()) / 1e6
+    """Returns the private memory of the largest loader process; pages of files that it maps can be dropped."""
+    workers = psutil.Process(os.getpid()).children()
+    return max(sum(part.private_dirty for part in worker.memory_maps()) for worker in workers) / 1e6
 
 
 def made_up(count: int) -> pd.DataFrame:
