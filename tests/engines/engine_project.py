@@ -5,9 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import pandas  # noqa: F401 (once, for all forks)
 import yaml
+from forks import code_of, fork
+from snakemake import cli
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -60,11 +64,16 @@ class Project:
         return self.call("snakemake", "--cores", "2", "--show-failed-logs", *arguments, **env)
 
     def planned(self, **env: str) -> list[str]:
-        """The jobs that Snakemake would run now, named as the stand-ins note them."""
-        done = self.snakemake("--dry-run", **env)
-        assert done.returncode == 0, done.stdout + done.stderr
+        """The jobs that Snakemake would run now, named as the stand-ins note them.
+
+        In a fork of this process, which has imported libraries for seconds; the project's own code is imported anew.
+        """
+        log = self.root.with_name("planned.txt")
+        log.unlink(missing_ok=True)
+        code = code_of(fork(partial(_plan, self.root), log, self.env | env))
+        assert code == 0, log.read_text()
         jobs = set()
-        for rule, details in re.findall(r"rule (\w+):\n((?:    .*\n)+)", done.stdout + done.stderr):
+        for rule, details in re.findall(r"rule (\w+):\n((?:    .*\n)+)", log.read_text()):
             found = dict(re.findall(r"\b(ablation|seed|task)=(\w+)", details.partition("wildcards:")[2]))
             if rule == "evaluate":
                 found["seed"] = f"seed{found['seed']}"
@@ -81,6 +90,14 @@ class Project:
         assert done.returncode == 0, done.stdout + done.stderr
         executed = self.root / "executed.txt"
         return sorted(executed.read_text().splitlines()) if executed.exists() else []
+
+
+def _plan(root: Path) -> None:
+    os.chdir(root)
+    sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "xkd"]:
+        del sys.modules[name]
+    cli.main(["--cores", "2", "--dry-run"])
 
 
 def one_seed(root: Path) -> Project:

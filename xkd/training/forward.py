@@ -72,8 +72,9 @@ def student_tokens(
     """
     device = whole.values.device.type
     if not local or (device == "cpu" and not torch.is_autocast_enabled(device)):
-        others = [encoder.encode_patches(patches).tokens for patches in local]
-        return [encoder.encode_patches(whole, keep_BK).tokens, *others]
+        # The global view first: in MAS and MATS, this order decides in which one gradients of shared blocks are added.
+        views = [(whole, keep_BK), *((patches, None) for patches in local)]
+        return [encoder.encode_patches(patches, kept).tokens for patches, kept in views]
     together = Patches(torch.cat([patches.values for patches in local]), local[0].grid)
     return encoder.encode_views([(whole, keep_BK), (together, None)])
 
