@@ -51,7 +51,7 @@ def phase_rates(job: Job, phase: Phase, hardware: Hardware, loader_factor: float
 
 
 def grouped(found: dict[str, list[Concern]]) -> list[dict[str, object]]:
-    """Groups the warnings of ablations by job and kind; each group tells the worst one."""
+    """Groups the warnings of ablations by job and kind; each group tells the worst one, and names its ablation first."""
     groups: dict[tuple[str, str], list[tuple[str, Concern]]] = {}
     for ablation, concerns in found.items():
         for concern in concerns:
@@ -60,8 +60,8 @@ def grouped(found: dict[str, list[Concern]]) -> list[dict[str, object]]:
 
 
 def _group(members: Iterable[tuple[str, Concern]]) -> dict[str, object]:
-    ablations = dict.fromkeys(ablation for ablation, _ in members)
-    _, worst = max(members, key=lambda member: member[1].excess)
+    first, worst = max(members, key=lambda member: member[1].excess)
+    ablations = dict.fromkeys([first, *(ablation for ablation, _ in members)])
     return {"job": worst.job, "kind": worst.kind, "ablations": [*ablations], "message": worst.message}
 
 

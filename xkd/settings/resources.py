@@ -34,9 +34,6 @@ class TrainingRequest(GpuRequest):
     processes: Size | None = Field(
         None, description="training processes per node, which share each batch; by default one per GPU, at least one"
     )
-    protect: bool = Field(
-        False, description="write-protect finished runs: what would train them again is refused (docs/long-runs.md)"
-    )
 
     def changed(self, changes: TrainingRequest | None) -> TrainingRequest:
         """Returns the same with the values that `changes` sets; its others are defaults."""
@@ -51,13 +48,21 @@ class TrainingRequest(GpuRequest):
         return self.nodes * self.processes_per_node
 
 
+class PretrainRequest(TrainingRequest):
+    """The resources of pretraining, and what becomes of finished runs."""
+
+    protect: bool = Field(
+        False, description="write-protect finished runs: what would train them again is refused (docs/long-runs.md)"
+    )
+
+
 class Resources(Settings):
     """The resources of each stage's jobs; an edit reruns nothing."""
 
     download: Request = Request()
     prepare: Request = Request()
     pack: Request = Request()
-    pretrain: TrainingRequest = TrainingRequest()
+    pretrain: PretrainRequest = PretrainRequest()
     features: GpuRequest | None = Field(
         None, description="where set, frozen features are extracted in a job of their own; evaluations then use the CPU"
     )
