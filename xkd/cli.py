@@ -14,48 +14,9 @@ from typing import Any, Literal
 
 import click
 
-from xkd import __version__, invocation, launcher, progress
-from xkd.command import SHELLS, Contents, Dimensions, completion_of, epilog_of, load_plugins, names_of
+from xkd import __version__, invocation, launcher, options, progress
+from xkd.command import SHELLS, Contents, Dimensions, completion_of, epilog_of, names_of
 from xkd.failures import fail
-
-POSITIVE = click.FloatRange(min=0, min_open=True)
-SEED, FROM_ONE, PATH = click.IntRange(0, 2**32 - 1), click.IntRange(min=1), click.Path(path_type=Path)
-OF_SETTINGS = "Name of an entry of `{}` in the settings."
-PEAK = "Peak TFLOP/s of one GPU in bfloat16, dense (RTX 4090 165, A100 312, H100 989)."
-OF_GPU = "  [default: of the known GPU with this peak]"
-RESUME = "Checkpoint of other settings, data or code: refuse it, continue from it, or put it aside."
-
-resume_option = click.option(
-    "--resume",
-    type=click.Choice(["same", "changed", "anew"]),
-    default="same",
-    envvar="XKD_RESUME",
-    show_default=True,
-    show_envvar=True,
-    help=RESUME,
-)
-force_option = click.option("--force", is_flag=True, help="Replace existing output files; an input is never replaced.")
-manifest_option = click.option(
-    "--manifest", type=PATH, required=True, help="manifest.csv that `prepare` wrote: one row per clip."
-)
-params_option = click.option(
-    "--params",
-    "settings",
-    type=PATH,
-    default=Path("params.yaml"),
-    envvar="XKD_PARAMS",
-    show_default=True,
-    show_envvar=True,
-    help="Settings file; it may extend another one.",
-)
-plugin_option = click.option(
-    "--plugin",
-    type=PATH,
-    multiple=True,
-    expose_value=False,
-    callback=load_plugins,
-    help="Python file that registers the encoder's backbone. May be given several times.",
-)
 
 
 @click.group(
@@ -73,18 +34,18 @@ def cli() -> None:
 
 
 @cli.verb("xkd download --dataset talking_digits --out data/talking_digits/raw")
-@params_option
-@click.option("--dataset", required=True, shell_complete=names_of("datasets"), help=OF_SETTINGS.format("datasets"))
-@click.option("--out", type=PATH, required=True, help="Folder for index.csv and the media files.")
+@options.params
+@options.entry_of("datasets", "--dataset")
+@click.option("--out", type=options.PATH, required=True, help="Folder for index.csv and the media files.")
 def download_command(settings: Path, **arguments: Any) -> None:
     """Fetch or generate the raw files of a data set."""
     invocation.call_with_settings("download", settings, **arguments)
 
 
 @cli.verb("xkd prepare --raw data/talking_digits/raw/index.csv --out data/talking_digits")
-@params_option
-@click.option("--raw", type=PATH, required=True, help="index.csv that `download` wrote.")
-@click.option("--out", type=PATH, required=True, help="Folder for manifest.csv, summary.json and the clips.")
+@options.params
+@click.option("--raw", type=options.PATH, required=True, help="index.csv that `download` wrote.")
+@click.option("--out", type=options.PATH, required=True, help="Folder for manifest.csv, summary.json and the clips.")
 def prepare_command(settings: Path, **arguments: Any) -> None:
     """Turn raw files into training-ready clips.
 
@@ -95,7 +56,7 @@ def prepare_command(settings: Path, **arguments: Any) -> None:
 
 @cli.verb("xkd pack talking_digits", "xkd pack talking_digits --check")
 @click.argument("dataset", shell_complete=names_of("datasets"))
-@params_option
+@options.params
 @click.option("--check", is_flag=True, help="Compare packed clips with their checksums instead.")
 def pack_command(settings: Path, **arguments: Any) -> None:
     """Pack prepared clips into shards.
@@ -107,9 +68,9 @@ def pack_command(settings: Path, **arguments: Any) -> None:
 
 @cli.verb("xkd inspect talking_digits", "xkd inspect talking_digits --clips 20 --out pictures")
 @click.argument("dataset", shell_complete=names_of("datasets"))
-@params_option
-@click.option("--out", type=PATH, help="Folder for the images.  [default: data/DATASET/inspect]")
-@click.option("--clips", type=FROM_ONE, default=10, show_default=True, help="Rows of the contact sheet.")
+@options.params
+@click.option("--out", type=options.PATH, help="Folder for the images.  [default: data/DATASET/inspect]")
+@click.option("--clips", type=options.FROM_ONE, default=10, show_default=True, help="Rows of the contact sheet.")
 def inspect_command(settings: Path, **arguments: Any) -> None:
     """Show what a prepared data set holds.
 
@@ -119,9 +80,9 @@ def inspect_command(settings: Path, **arguments: Any) -> None:
 
 
 @cli.verb("xkd plan", "XKD_PARAMS=workflow/presets/paper.yaml xkd plan --ablation xkd_mas --gpus 8")
-@params_option
+@options.params
 @click.option("--ablation", help="Entry of `ablations` to show in detail.  [default: xkd, or the first]")
-@click.option("--peak-tflops", type=POSITIVE, default=312, show_default=True, help=PEAK)
+@click.option("--peak-tflops", type=options.POSITIVE, default=312, show_default=True, help=options.PEAK)
 @click.option(
     "--utilisation",
     type=click.FloatRange(0, 1, min_open=True),
@@ -129,15 +90,15 @@ def inspect_command(settings: Path, **arguments: Any) -> None:
     show_default=True,
     help="Share of the peak that jobs achieve.",
 )
-@click.option("--gpus", type=FROM_ONE, help="GPUs that share pretraining, if not those of the settings.")
-@click.option("--gpu-memory-gb", type=POSITIVE, help=f"Memory of one GPU.{OF_GPU}")
-@click.option("--float32-tflops", type=POSITIVE, help=f"Peak of one GPU in float32.{OF_GPU}")
+@click.option("--gpus", type=options.FROM_ONE, help="GPUs that share pretraining, if not those of the settings.")
+@click.option("--gpu-memory-gb", type=options.POSITIVE, help=f"Memory of one GPU.{options.OF_GPU}")
+@click.option("--float32-tflops", type=options.POSITIVE, help=f"Peak of one GPU in float32.{options.OF_GPU}")
 @click.option(
     "--loader-rate",
-    type=POSITIVE,
+    type=options.POSITIVE,
     help="Clips/s that one core prepares for pretraining, as you measured it.  [default: by benchmarks.loader_paper]",
 )
-@click.option("--clips", type=FROM_ONE, help="Training clips, if not those of the manifest or catalogue.")
+@click.option("--clips", type=options.FROM_ONE, help="Training clips, if not those of the manifest or catalogue.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: bytes, operations and hours, not rounded.")
 def plan_command(settings: Path, **arguments: Any) -> None:
     """Estimate what the settings will take.
@@ -152,12 +113,14 @@ def plan_command(settings: Path, **arguments: Any) -> None:
     "xkd pretrain --manifest data/talking_digits/manifest.csv \\",
     "  --ablation xkd --seed 3 --out runs/talking_digits/xkd/seed3",
 )
-@params_option
-@manifest_option
-@click.option("--ablation", required=True, shell_complete=names_of("ablations"), help=OF_SETTINGS.format("ablations"))
-@click.option("--seed", type=SEED, required=True, help="Seed of weights, views and masks.")
-@click.option("--out", type=PATH, required=True, help="Folder for weights, effective settings, metrics and curves.")
-@resume_option
+@options.params
+@options.manifest
+@options.entry_of("ablations", "--ablation")
+@click.option("--seed", type=options.SEED, required=True, help="Seed of weights, views and masks.")
+@click.option(
+    "--out", type=options.PATH, required=True, help="Folder for weights, effective settings, metrics and curves."
+)
+@options.resume
 def pretrain_command(settings: Path, **arguments: Any) -> None:
     """Train one ablation with one seed.
 
@@ -170,12 +133,12 @@ def pretrain_command(settings: Path, **arguments: Any) -> None:
     "xkd features --manifest data/talking_digits/manifest.csv \\",
     "  --run runs/talking_digits/xkd/seed0 --task linear --out features.json",
 )
-@params_option
-@manifest_option
-@click.option("--run", type=PATH, required=True, help="Folder that `pretrain` wrote.")
-@click.option("--task", required=True, shell_complete=names_of("tasks"), help=OF_SETTINGS.format("tasks"))
-@click.option("--out", type=PATH, required=True, help="JSON file that says where the features are.")
-@force_option
+@options.params
+@options.manifest
+@click.option("--run", type=options.PATH, required=True, help="Folder that `pretrain` wrote.")
+@options.entry_of("tasks", "--task")
+@click.option("--out", type=options.PATH, required=True, help="JSON file that says where the features are.")
+@options.force
 def features_command(settings: Path, **arguments: Any) -> None:
     """Extract the frozen features that a task needs.
 
@@ -188,13 +151,13 @@ def features_command(settings: Path, **arguments: Any) -> None:
     "xkd evaluate --manifest data/talking_digits/manifest.csv \\",
     "  --run runs/talking_digits/xkd/seed0 --task linear --out linear.json",
 )
-@params_option
-@manifest_option
-@click.option("--run", type=PATH, required=True, help="Folder that `pretrain` wrote.")
-@click.option("--task", required=True, shell_complete=names_of("tasks"), help=OF_SETTINGS.format("tasks"))
-@click.option("--out", type=PATH, required=True, help="JSON file of results; predictions and times go beside it.")
-@resume_option
-@force_option
+@options.params
+@options.manifest
+@click.option("--run", type=options.PATH, required=True, help="Folder that `pretrain` wrote.")
+@options.entry_of("tasks", "--task")
+@click.option("--out", type=options.PATH, required=True, help="JSON file of results; more files go beside it.")
+@options.resume
+@options.force
 def evaluate_command(settings: Path, **arguments: Any) -> None:
     """Measure a run's encoders on held-out clips.
 
@@ -205,8 +168,10 @@ def evaluate_command(settings: Path, **arguments: Any) -> None:
 
 
 @cli.verb("xkd table --out results", "XKD_PARAMS=workflow/presets/main_rows.yaml xkd table --out results/main_rows")
-@params_option
-@click.option("--out", type=PATH, required=True, help="Folder for table.csv, table.md, report.html and figures.")
+@options.params
+@click.option(
+    "--out", type=options.PATH, required=True, help="Folder for table.csv, table.md, report.html and figures."
+)
 def table_command(settings: Path, out: Path) -> None:
     """Gather all results into the table and its report.
 
@@ -216,9 +181,9 @@ def table_command(settings: Path, out: Path) -> None:
 
 
 @cli.verb("xkd import-weights video_teacher.pth.tar audio_teacher.pth.tar --output released")
-@click.argument("files", nargs=-1, required=True, type=PATH)
-@click.option("--output", type=PATH, required=True, help="Folder that gets one folder per file.")
-@click.option("--heads", type=FROM_ONE, help="Attention heads; by default one per 64 of the width.")
+@click.argument("files", nargs=-1, required=True, type=options.PATH)
+@click.option("--output", type=options.PATH, required=True, help="Folder that gets one folder per file.")
+@click.option("--heads", type=options.FROM_ONE, help="Attention heads; by default one per 64 of the width.")
 @click.option("--patch", type=Dimensions(), help="Patch, if not the released 4x16x16 (video) or 4x16 (audio).")
 @click.option("--view", type=Dimensions(), help="View trained on, if not the released 32x112x112 or 80x448.")
 def import_weights_command(**arguments: Any) -> None:
@@ -231,12 +196,12 @@ def import_weights_command(**arguments: Any) -> None:
     "  --output video.parquet",
     "xkd embed runs/talking_digits/xkd/seed0/encoders/audio_student one.wav two.mp4 --output audio.parquet",
 )
-@click.argument("encoder", type=PATH)
-@click.argument("sources", nargs=-1, required=True, type=PATH)
-@click.option("--output", type=PATH, required=True, help="Parquet file: file, start, end, vector.")
-@click.option("--batch-size", type=FROM_ONE, default=16, show_default=True, help="Clips per batch.")
-@plugin_option
-@force_option
+@click.argument("encoder", type=options.PATH)
+@click.argument("sources", nargs=-1, required=True, type=options.PATH)
+@click.option("--output", type=options.PATH, required=True, help="Parquet file: file, start, end, vector.")
+@click.option("--batch-size", type=options.FROM_ONE, default=16, show_default=True, help="Clips per batch.")
+@options.plugin
+@options.force
 def embed_command(**arguments: Any) -> None:
     """Compute features of media files.
 
@@ -250,21 +215,21 @@ def embed_command(**arguments: Any) -> None:
     "xkd show my.mp4 --encoder runs/talking_digits/xkd/seed0/encoders/video_student --start 2.5",
     "xkd show my.mp4 --encoder released/video_teacher --encoder released/audio_teacher --video",
 )
-@click.argument("clip", type=PATH)
+@click.argument("clip", type=options.PATH)
 @click.option(
     "--encoder",
     "encoders",
-    type=PATH,
+    type=options.PATH,
     multiple=True,
     required=True,
     help="Folder of an encoder, or of a run: then all its encoders. May be given several times.",
 )
-@click.option("--out", type=PATH, help="PNG file to write.  [default: show-CLIP.png]")
+@click.option("--out", type=options.PATH, help="PNG file to write.  [default: show-CLIP.png]")
 @click.option("--video", is_flag=True, help="Also write an MP4 beside the PNG, with audio.")
 @click.option("--start", type=click.FloatRange(min=0), help="Second at which the view begins.  [default: the middle]")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed that chooses the masked patches.")
-@plugin_option
-@force_option
+@click.option("--seed", type=options.SEED, default=0, show_default=True, help="Seed that chooses the masked patches.")
+@options.plugin
+@options.force
 def show_command(**arguments: Any) -> None:
     """Draw one media file as a model sees it.
 
@@ -293,8 +258,8 @@ def sync_command() -> None:
 
 
 @cli.verb("xkd schema --out workflow/schemas/params.schema.json")
-@click.option("--out", type=PATH, help="File to write instead of standard output.")
-@force_option
+@click.option("--out", type=options.PATH, help="File to write instead of standard output.")
+@options.force
 def schema_command(out: Path | None, force: bool) -> None:
     """Print the JSON schema of the settings.
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class HalfWeights:
-    """A context in which the linear layers of teachers hold their weights in half precision.
+    """A context in which the linear layers of teachers compute with their weights in half precision.
 
     Autocast would convert the weights anyway, but one by one; here all are converted at once, to the same values. They
     must not be changed inside.
@@ -24,17 +24,16 @@ class HalfWeights:
         named = [(layer, name, p) for layer in layers for name, p in layer.named_parameters() if not p.requires_grad]
         self._places = [(layer, name) for layer, name, _ in named]
         self._whole: list[Tensor] = [weight for _, _, weight in named]
-        self._half: list[Tensor] = [nn.Parameter(weight.to(dtype), requires_grad=False) for weight in self._whole]
+        self._half = [weight.to(dtype) for weight in self._whole]
 
     @torch.no_grad()
     def __enter__(self) -> None:
         if self._half:
             torch._foreach_copy_(self._half, self._whole)
-        self._put(self._half)
+        # What an object has itself goes before parameters, which stay what they are to all who list or save them.
+        for (layer, name), half in zip(self._places, self._half, strict=True):
+            layer.__dict__[name] = half
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._put(self._whole)
-
-    def _put(self, weights: list[Tensor]) -> None:
-        for (layer, name), weight in zip(self._places, weights, strict=True):
-            setattr(layer, name, weight)
+        for layer, name in self._places:
+            del layer.__dict__[name]
