@@ -55,13 +55,14 @@ def settings(preset: dict, address: str) -> dict:
     """Settings that change what costs time in paper.yaml, and take its archives from a server."""
     smaller = {name: {"size": 64} for name, entry in preset["datasets"].items() if "size" in entry}
     rows = Project.settings(None, ROOT / "params.yaml")["ablations"]
+    few = {"epochs": 2, "batch_size": 8, "warmup_epochs": 0, "workers": 0}
     return {
         "extends": str(PRESET),
         "datasets": {kind: {"kind": kind, "source": f"{address}/{kind}"} for kind in KINDS} | smaller,
         "clips": {"seconds": 1, "size": 32},
         "views": VIEWS,
         "model": MODEL,
-        "training": {"epochs": 2, "batch_size": 8, "warmup_epochs": 0, "workers": 0},
+        "training": few,
         "tasks": {name: smaller_task(task) for name, task in preset["tasks"].items() if task},
         "ablations": dict.fromkeys(rows.keys() - set(ROWS)) | IN_PROCESS,
     }
