@@ -32,8 +32,7 @@ class Feed:
             ready = self.finish(batch.to(self.stream.device))
         reader = torch.cuda.current_stream()
         reader.wait_stream(self.stream)
-        for (
-            tensor
-        ) in ready.tensors():  # the allocator must not give their memory to the next batch before they are read
+        # The allocator must not give their memory to the next batch before they are read.
+        for tensor in ready.tensors():
             tensor.record_stream(reader)
         return ready

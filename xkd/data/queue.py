@@ -73,7 +73,7 @@ def fitted(workers: int, queue_gb: float, batch_bytes: float) -> Queue:
     if not workers:
         return Queue(0, 0)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    room = shutil.disk_usage(SHARED_MEMORY).free * USABLE
+    room = shutil.disk_usage(SHARED_MEMORY).free * USABLE if os.path.isdir(SHARED_MEMORY) else math.inf
     queue = bounded(workers, batch_bytes, min(queue_gb * 1e9, room) / processes)
     if queue.workers < workers and os.environ.get("LOCAL_RANK", "0") == "0":
         started = f"{queue.workers} of {workers} loader processes start"
