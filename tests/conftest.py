@@ -9,6 +9,7 @@ for name in ("XKD_PARAMS", "XKD_RESUME"):
     os.environ.pop(name, None)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     """Keeps tests that share costly fixtures in one process: those of a file, or all that look at the miniature."""
     if not config.pluginmanager.hasplugin("xdist"):
