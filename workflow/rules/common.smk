@@ -149,6 +149,11 @@ def shard_settings(wildcards) -> str:
     return canonical(SETTINGS.datasets[wildcards.dataset].shards or ShardSettings())
 
 
+def kept(outputs):
+    """Marks outputs as write-protected where `resources.pretrain.protect` asks for it."""
+    return protected(outputs) if SETTINGS.resources.pretrain.protect else outputs
+
+
 def shards_of(dataset: str) -> list[str]:
     """Returns the index of the shards of a data set, if the settings ask for shards."""
     return (

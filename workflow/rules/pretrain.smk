@@ -1,8 +1,3 @@
-def kept(outputs):
-    """Marks outputs as write-protected where `resources.pretrain.protect` asks for it."""
-    return protected(outputs) if SETTINGS.resources.pretrain.protect else outputs
-
-
 # Checkpoints are not outputs: Snakemake deletes outputs before a rerun, and an interrupted run must be able to continue.
 rule pretrain:
     input:
