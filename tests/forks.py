@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from ports import free_port
 
-# At its first use autograd decides whether it needs threads, which a fork would not have. Where a test has made tensors that
-# take themselves for CUDA ones by then, it would start some.
+# At its first use autograd decides whether it needs threads, which a fork would not have. Where a test has made tensors
+# that take themselves for CUDA ones by then, it would start some.
 torch.ones(1, requires_grad=True).backward()
 
 
