@@ -135,7 +135,7 @@ def pretrain_command(settings: Path, **arguments: Any) -> None:
 )
 @options.params
 @options.manifest
-@click.option("--run", type=options.PATH, required=True, help="Folder that `pretrain` wrote.")
+@options.run
 @options.entry_of("tasks", "--task")
 @click.option("--out", type=options.PATH, required=True, help="JSON file that says where the features are.")
 @options.force
@@ -153,7 +153,7 @@ def features_command(settings: Path, **arguments: Any) -> None:
 )
 @options.params
 @options.manifest
-@click.option("--run", type=options.PATH, required=True, help="Folder that `pretrain` wrote.")
+@options.run
 @options.entry_of("tasks", "--task")
 @click.option("--out", type=options.PATH, required=True, help="JSON file of results; more files go beside it.")
 @options.resume

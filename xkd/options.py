@@ -47,6 +47,7 @@ plugin = click.option(
     callback=load_plugins,
     help="Python file that registers the encoder's backbone. May be given several times.",
 )
+run = click.option("--run", type=PATH, required=True, help="Folder that `pretrain` wrote.")
 
 
 def entry_of(group: str, name: str) -> Callable[[Any], Any]:

@@ -15,7 +15,6 @@ from media_files import write_media
 from run_folders import seal
 
 from xkd.data import catalogue, listing, manifest
-from xkd.data.sources import fetch
 from xkd.data.sources.acquire import limited
 from xkd.errors import UserError
 from xkd.params import merge
@@ -68,15 +67,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_published_checksums(monkeypatch):
-    """Miniatures are not the published files."""
-    plain = {
-        kind: facts.model_copy(
-            update={"archives": tuple(a.model_copy(update={"checksum": ""}) for a in facts.archives)}
-        )
-        for kind, facts in catalogue.known_datasets().items()
-    }
-    monkeypatch.setattr(catalogue, "known_datasets", lambda: plain)
-    monkeypatch.setattr(fetch, "FIRST_PAUSE", 0.01)
+    official.without_checksums(monkeypatch)
 
 
 def settings(**datasets) -> Params:

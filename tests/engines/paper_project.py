@@ -13,8 +13,6 @@ from engine_project import ROOT, Project
 from media_files import write_media
 
 from xkd import cli
-from xkd.data import catalogue
-from xkd.data.sources import fetch
 
 KINDS = ("kinetics400", "ucf101", "hmdb51", "esc50", "fsd50k")  # those that are downloaded
 ROWS = ("xkd", "ae")
@@ -85,15 +83,3 @@ def sites(folder: Path) -> dict[str, int]:
         (folder / kind).mkdir()
         found[kind] = getattr(official, kind)(folder / kind, media)
     return found
-
-
-def without_checksums(monkeypatch) -> None:
-    """The miniatures are not the files whose checksums were published."""
-    plain = {
-        kind: facts.model_copy(
-            update={"archives": tuple(one.model_copy(update={"checksum": ""}) for one in facts.archives)}
-        )
-        for kind, facts in catalogue.known_datasets().items()
-    }
-    monkeypatch.setattr(catalogue, "known_datasets", lambda: plain)
-    monkeypatch.setattr(fetch, "FIRST_PAUSE", 0.01)

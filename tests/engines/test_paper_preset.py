@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import yaml
 from file_server import serving
-from paper_project import KINDS, PRESET, ROWS, PaperProject, sites, without_checksums
+from official import without_checksums
+from paper_project import KINDS, PRESET, ROWS, PaperProject, sites
 from sklearn.metrics import accuracy_score, average_precision_score
 
 from xkd.report.paper import PaperResults
