@@ -7,10 +7,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from filelock import FileLock
-
 from xkd.data.shards import ShardedClips, Shards, is_complete
-from xkd.files import replacing
+from xkd.files import locked, replacing
 from xkd.progress import say, track
 
 LOCK = ".xkd-stage.lock"
@@ -35,7 +33,7 @@ def stage(clips: ShardedClips | None, folder: str) -> None:
         return
     try:
         place.mkdir(parents=True, exist_ok=True)
-        with FileLock(place / LOCK):
+        with locked(place / LOCK):
             _copy(shards, clips.needed(), place)
     except OSError as error:
         _refuse(shards, f"{error.filename or place}: {error.strerror}")
