@@ -20,7 +20,7 @@ from xkd.models.encoder import Backbone, ModalityShape
 from xkd.models.networks import Networks, NetworkSizes
 from xkd.objectives.term import RunSizes
 from xkd.settings import LogMel
-from xkd.training.forward import refined_tokens, teacher_tokens_and_weights
+from xkd.training.forward import run_teachers
 from xkd.training.objective import Objective
 from xkd.training.optimiser import make_optimiser
 from xkd.training.sharing import Inputs, SharedObjective
@@ -161,8 +161,7 @@ def test_starting_networks(name):
             case.same(encoders[m](case.views[m][1]), f"features_local/{m}_{owner}")
     seen = 0 if case.meta["teacher_view"] == "global" else 1
     cut = {m: [networks.teachers[m].cut(view) for view in case.views[m]] for m in MODALITIES}
-    _, weights = teacher_tokens_and_weights(networks, case.settings, cut)
-    refined = refined_tokens(networks, case.settings, cut)
+    _, refined, weights = run_teachers(networks, case.settings, cut)
     for m in MODALITIES:
         encoded = networks.teachers[m].encode(case.views[m][seen], with_cls_attention=True)
         case.same(encoded.cls_attention, f"cls_attention/{m}")

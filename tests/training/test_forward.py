@@ -1,8 +1,12 @@
+import pytest
 import torch
+from tiny_runs import settings, trainer
 
 from xkd.models.backbones import build_encoder
 from xkd.models.encoder import Backbone, ModalityShape
-from xkd.training.forward import student_tokens
+from xkd.objectives.refinement import patch_weights, refine
+from xkd.training.export import save_encoders
+from xkd.training.forward import run_networks, student_tokens
 
 KEEP_BK = torch.tensor([[0, 3, 7], [1, 2, 11]])
 
@@ -34,3 +38,42 @@ def test_in_float32_on_a_cpu_each_view_goes_alone():
     encoder = build_encoder(ModalityShape((4, 4), (2, 6), 1), Backbone("vit", 24, 1, 2))
     whole, *local = (encoder.cut(torch.randn(2, 1, 8, frames)) for frames in (24, 12, 12))
     assert [of.shape for of in student_tokens(encoder, whole, KEEP_BK, local)] == [(2, 4, 24), (2, 7, 24), (2, 7, 24)]
+
+
+def reading(kind, **training):
+    chosen = settings(**training)
+    head = chosen.model.head.model_copy(update={"input": kind})
+    return chosen.model_copy(update={"model": chosen.model.model_copy(update={"head": head})})
+
+
+READ = {
+    "patches": lambda cls, patches: patches.mean(1),
+    "cls": lambda cls, patches: cls,
+    "both": lambda cls, patches: (cls + patches.mean(1)) / 2,
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_heads_of_students_and_teachers_read_what_the_settings_say(kind):
+    one = trainer(reading(kind))
+    networks, views = one.learner.networks, next(iter(one.loader)).views
+    outputs = run_networks(networks, one.learner.recipe.objective, views, ranks={})
+    taught = {m: networks.teachers[m].encode(views[m][0], with_cls_attention=True) for m in views}
+    for modality, other in (("video", "audio"), ("audio", "video")):
+        tokens = [networks.students[modality](view) for view in views[modality]]
+        seen = torch.cat([READ[kind](of[:, 0], of[:, 1:]) for of in tokens])
+        torch.testing.assert_close(outputs.student_RK[modality], networks.student_heads[modality](seen))
+        weights = patch_weights(taught[modality].cls_attention, taught[other].cls_attention, "mean")
+        refined = refine(taught[modality].tokens[:, 1:], weights)
+        seen = READ[kind](taught[modality].tokens[:, 0], refined)
+        torch.testing.assert_close(outputs.teacher_BK[modality], networks.teacher_heads[modality](seen))
+
+
+@pytest.mark.parametrize("kind", ["cls", "both"])
+def test_heads_that_read_cls_train_in_low_precision_and_are_not_stored_for_features(kind, tmp_path):
+    chosen = reading(kind, precision="bfloat16")
+    one, plain = (trainer(recipe) for recipe in (chosen, settings(precision="bfloat16")))
+    losses = [[row["loss"] for row in next(of.epochs())[1]] for of in (one, plain)]
+    assert losses[0] != losses[1]
+    save_encoders(one.learner.networks, chosen, 0, tmp_path)
+    assert not list(tmp_path.glob("encoders/*/head.safetensors"))

@@ -9,6 +9,18 @@ from torch import Tensor, nn
 from xkd.models.vit import init_linear
 
 
+def head_input(kind: str, cls_BD: Tensor, mean_BD: Tensor) -> Tensor:
+    """Returns what heads read of a view, (B, D).
+
+    Args:
+        kind: "patches" (paper), "cls", or "both" for the mean of these two.
+        cls_BD, mean_BD: the CLS token and the mean of the patch tokens, refined ones for a teacher.
+    """
+    if kind == "both":
+        return (cls_BD + mean_BD) / 2
+    return cls_BD if kind == "cls" else mean_BD
+
+
 class ProjectionHead(nn.Module):
     """Three linear layers, L2 normalisation, and a weight-normalised last layer of gain 1.
 
@@ -31,7 +43,7 @@ class ProjectionHead(nn.Module):
         nn.init.kaiming_uniform_(self.directions, a=5**0.5)
 
     def forward(self, x_BD: Tensor) -> Tensor:
-        """Maps mean patch tokens (B, D) to logits (B, out) of zero mean and unit variance per row."""
+        """Maps tokens of `head_input` (B, D) to logits (B, out) of zero mean and unit variance per row."""
         x = F.gelu(self.norm(self.layer1(x_BD)))
         x = F.gelu(self.norm(self.layer2(x)))
         x = F.normalize(self.layer3(x), dim=-1)

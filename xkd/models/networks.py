@@ -44,12 +44,14 @@ class NetworkSizes:
         decoder: width, depth, heads.
         head: hidden, bottleneck, out.
         share: "none" (XKD), "students" (MAS) or "all" (MATS).
+        head_input: what heads read (`xkd.models.head.head_input`).
     """
 
     backbone: Backbone
     decoder: tuple[int, int, int]
     head: tuple[int, int, int]
     share: str = "none"
+    head_input: str = "patches"
 
 
 def make_encoders(shapes: dict[str, ModalityShape], backbone: Backbone, shared: bool) -> PerModality[Encoder]:
@@ -72,7 +74,7 @@ class Networks(nn.Module):
         self, shapes: dict[str, ModalityShape], sizes: NetworkSizes, reconstruct: Sequence[str], teachers: bool
     ) -> None:
         super().__init__()
-        self.share = sizes.share
+        self.share, self.head_input = sizes.share, sizes.head_input
         self.students = make_encoders(shapes, sizes.backbone, shared=sizes.share != "none")
         width, positions = sizes.backbone.width, sizes.backbone.positions
         self.decoders = PerModality(

@@ -24,6 +24,12 @@ class Head(Settings):
     hidden: Positive = 2048
     bottleneck: Positive = 256
     out: Positive = 8192
+    input: Literal["patches", "cls", "both"] = Field(
+        "patches",
+        description="what heads of students and teachers read: the mean patch token (paper), CLS, or the mean of these "
+        "two. Refinement weighs patches, so that it changes nothing of heads that read CLS alone. Features stay mean "
+        "patch tokens; retrieval ranks these where heads read CLS",
+    )
 
 
 class Model(Open):

@@ -36,6 +36,7 @@ def network_sizes(model: Model) -> NetworkSizes:
         (decoder.width, decoder.depth, decoder.heads),
         (head.hidden, head.bottleneck, head.out),
         model.share,
+        head.input,
     )
 
 

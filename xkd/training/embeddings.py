@@ -14,6 +14,7 @@ from xkd.data.clips import open_clips
 from xkd.data.loader import collate
 from xkd.data.views import EvalViews
 from xkd.files import replacing
+from xkd.models.head import head_input
 from xkd.models.networks import Networks
 from xkd.recipe import Recipe
 from xkd.runs import EMBEDDINGS
@@ -63,7 +64,8 @@ def save_embeddings(networks: dict[str, Networks], batches: Iterable[HeldOut], d
         labels += batch.labels
         for moment, modality in heads:
             student, head = networks[moment].students[modality], networks[moment].student_heads[modality]
-            found_BK = head(student.features(batch.views[modality].to(device)))
+            tokens_BSD = student(batch.views[modality].to(device))
+            found_BK = head(head_input(networks[moment].head_input, tokens_BSD[:, 0], tokens_BSD[:, 1:].mean(1)))
             logits.setdefault(f"{modality}_{moment}", []).append(found_BK.half().cpu().numpy())
     arrays = {"ids": np.array(ids, dtype=str), "labels": np.array(labels, dtype=str)}
     arrays |= {name: np.concatenate(parts) for name, parts in logits.items()}

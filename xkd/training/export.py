@@ -20,11 +20,11 @@ from xkd.training.start import given_encoders
 
 
 def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> None:
-    """Writes encoders/<modality>_<owner>/ for every encoder of the run, with its head, and config.json, its settings.
+    """Writes encoders/<modality>_<owner>/ for every encoder of the run, and config.json, the run's settings.
 
     Blocks that a variant shares are stored in each of its encoders, so that each can be used alone. A student's
-    decoder is stored with it, to show reconstructions. Encoders that the run was given and did not train keep their
-    configs: a given teacher is stored as a teacher.
+    decoder is stored with it, to show reconstructions, and a head where it reads the features of its encoder.
+    Encoders that the run was given and did not train keep their configs: a given teacher is stored as a teacher.
     """
     untrained = recipe.training.mode == "none"
     given = given_encoders(recipe.training.weights) if untrained else {}
@@ -37,7 +37,7 @@ def save_encoders(networks: Networks, recipe: Recipe, seed: int, out: Path) -> N
             config = encoder_config(recipe, modality, owner, seed)
             if modality in given:
                 config = given[modality].model_copy(update={"decoder": None})
-            head = dict(heads.items()).get(modality)
+            head = dict(heads.items()).get(modality) if networks.head_input == "patches" else None
             decoder = dict(networks.decoders.items()).get(modality) if owner == "student" else None
             if decoder is not None:
                 config = config.model_copy(update={"decoder": decoder_config(recipe, modality)})

@@ -6,13 +6,14 @@ Shapes: B clips, N patches, M hidden ones, P values of a patch, R rows (clips of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from xkd.modalities import OTHER
 from xkd.models.encoder import Encoder, Patches
+from xkd.models.head import head_input
 from xkd.models.networks import Networks
 from xkd.objectives.reconstruction import split_patches
 from xkd.objectives.refinement import patch_weights, refine
@@ -50,14 +51,15 @@ def run_networks(
             keep_BK, outputs.hidden_BM[modality] = split_patches(ranks[modality], getattr(settings, f"mask_{modality}"))
         local = cut[modality][1:] if modality in networks.student_heads else []
         visible_BSD, *others = student_tokens(encoder, cut[modality][0], keep_BK, local)
-        means = [visible_BSD[:, 1:].mean(1)]
-        outputs.features_BD[modality] = full_precision(means[0])
+        mean_BD = visible_BSD[:, 1:].mean(1)
+        outputs.features_BD[modality] = full_precision(mean_BD)
         if reconstruct and keep_BK is not None and modality in networks.decoders:
             outputs.patches_BNP[modality] = cut[modality][0].values
             outputs.predicted_BNP[modality] = full_precision(networks.decoders[modality](visible_BSD, keep_BK))
         if modality in networks.student_heads:
-            means += [tokens_BSD[:, 1:].mean(1) for tokens_BSD in others]
-            outputs.student_RK[modality] = full_precision(networks.student_heads[modality](torch.cat(means)))
+            seen = [head_input(networks.head_input, visible_BSD[:, 0], mean_BD)]
+            seen += [head_input(networks.head_input, view_BSD[:, 0], view_BSD[:, 1:].mean(1)) for view_BSD in others]
+            outputs.student_RK[modality] = full_precision(networks.student_heads[modality](torch.cat(seen)))
     outputs.teacher_BK = teacher_logits(networks, settings, cut) if teacher_BK is None else teacher_BK
     return outputs
 
@@ -82,28 +84,32 @@ def student_tokens(
 @torch.no_grad()
 def teacher_logits(networks: Networks, settings: ObjectiveSettings, cut: CutViews) -> dict[str, Tensor]:
     """Computes the logits (B, K) of each teacher's refined tokens."""
-    refined = refined_tokens(networks, settings, cut)
-    return {m: full_precision(networks.teacher_heads[m](tokens_BND.mean(1))) for m, tokens_BND in refined.items()}
+    taught, logits = run_teachers(networks, settings, cut), {}
+    for modality, refined_BND in taught.refined_BND.items():
+        seen_BD = head_input(networks.head_input, taught.cls_BD[modality], refined_BND.mean(1))
+        logits[modality] = full_precision(networks.teacher_heads[modality](seen_BD))
+    return logits
 
 
-def refined_tokens(networks: Networks, settings: ObjectiveSettings, cut: CutViews) -> dict[str, Tensor]:
-    """Computes the teachers' patch tokens (B, N, D) after cross-modal refinement."""
-    tokens, weights = teacher_tokens_and_weights(networks, settings, cut)
-    return {m: refine(tokens[m], weights[m]) if weights else tokens[m] for m in tokens}
+class Taught(NamedTuple):
+    """What teachers say of their views, per modality; no weights with refinement "none"."""
+
+    cls_BD: dict[str, Tensor]
+    refined_BND: dict[str, Tensor]
+    weights_BN: dict[str, Tensor]
 
 
 @torch.no_grad()
-def teacher_tokens_and_weights(
-    networks: Networks, settings: ObjectiveSettings, cut: CutViews
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Computes the teachers' patch tokens (B, N, D) and refinement weights (B, N); none with refinement "none"."""
+def run_teachers(networks: Networks, settings: ObjectiveSettings, cut: CutViews) -> Taught:
+    """Computes the teachers' CLS and patch tokens, the latter after cross-modal refinement, and its weights."""
     seen = 0 if settings.teacher_view == "global" else 1
     refines = settings.refinement != "none"
     encoded = {m: t.encode_patches(cut[m][seen], with_cls_attention=refines) for m, t in networks.teachers.items()}
     tokens = {m: full_precision(e.tokens[:, 1:]) for m, e in encoded.items()}
     attention = {m: full_precision(e.cls_attention) for m, e in encoded.items() if e.cls_attention is not None}
     weights = {m: patch_weights(attention[m], attention[OTHER[m]], settings.refinement) for m in attention}
-    return tokens, weights
+    refined = {m: refine(tokens[m], weights[m]) if weights else tokens[m] for m in tokens}
+    return Taught({m: full_precision(e.tokens[:, 0]) for m, e in encoded.items()}, refined, weights)
 
 
 def full_precision(x: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from xkd.files import replacing
 from xkd.modalities import MODALITIES
 from xkd.objectives.reconstruction import kept_patches
 from xkd.runs import PICTURE, SAMPLES
-from xkd.training.forward import teacher_tokens_and_weights
+from xkd.training.forward import run_teachers
 from xkd.training.pretraining import Pretraining
 
 SAMPLE_CLIPS = 8
@@ -45,8 +45,7 @@ def save_samples(learner: Pretraining, views: dict[str, Tensor], out: Path) -> N
     objective = learner.recipe.objective
     if networks.teachers and objective.refinement != "none":
         cut = {m: 2 * [networks.teachers[m].cut(view)] for m, view in views.items()}
-        _, weights = teacher_tokens_and_weights(networks, objective, cut)
-        for modality, weights_BN in weights.items():
+        for modality, weights_BN in run_teachers(networks, objective, cut).weights_BN.items():
             arrays[f"weights_{modality}"] = relative_weights(weights_BN, networks.teachers[modality].grid)
     arrays = {name: array.float().cpu() for name, array in arrays.items()}
     with replacing(out / SAMPLES) as path, open(path, "wb") as handle:
