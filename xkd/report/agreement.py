@@ -1,110 +1,234 @@
-"""Compares the signs of an ablation's differences with those of the paper; levels are not comparable."""
+"""Judges the orderings that the paper claims by this table; levels are not comparable."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pandas as pd
 
 from xkd.data.catalogue import is_own
+from xkd.params import recipe
 from xkd.protocols import Column
 from xkd.report.collect import Results
-from xkd.report.counterparts import Counterparts
-from xkd.report.csv_table import comparison
-from xkd.report.paper import TASKS, Measure, PaperResults, mirrored
-from xkd.report.statistics import Comparison
+from xkd.report.counterparts import PAPER_NAMES, Counterparts, paper_protocol
+from xkd.report.paper import KINETICS, Claim, Measure, PaperResults
+from xkd.report.text import EMPTY, TextTable
+from xkd.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, Verdict, decide, judge
 
-TIE = 0.5
-SIGNIFICANCE = 0.05
+AGREES, DISAGREES, CANNOT_TELL, NOT_MEASURED = "agrees", "disagrees", "cannot tell", "not measured"
+WORDS = {SUPPORTED: AGREES, CONTRADICTED: DISAGREES, UNDECIDED: CANNOT_TELL}
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """One ablation and modality set against a reference row, here and in one table of the paper.
+class Pair:
+    """Two rows of ours, and the column in which they stand for the two rows of a claim."""
+
+    row: str
+    than: str
+    column: Column
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A claim of the paper, and what one column of ours says of it.
 
     Attributes:
-        modality: with the task, where our data set is the paper's.
-        here: the linear probe of the student, or that task.
-        paper: differences in points per data set of the paper.
-        table: the table of the paper that holds both rows.
+        sizes: points between the two rows in the paper; where `same`, those of the same measure as ours alone.
+        direction: what is tested, such as "above" or "equal within 1.0".
+        same: whether ours measures what the paper's figures do.
+        ours, evidence, verdict: None where no rows or columns of ours can stand for the paper's.
     """
 
-    ablation: str
-    modality: str
-    reference: str
-    here: Comparison
-    paper: dict[str, float]
-    table: str
+    claim: Claim
+    sizes: dict[Measure, float]
+    direction: str
+    same: bool = False
+    ours: Pair | None = None
+    evidence: Evidence | None = None
+    verdict: Verdict | None = field(default=None, compare=False)
 
     @property
-    def verdict(self) -> str:
-        """Compares signs; a difference of at most `TIE` points in the paper counts as none."""
-        expected = sum(self.paper.values()) / len(self.paper)
-        shown = self.here.p is not None and self.here.p < SIGNIFICANCE
-        if abs(expected) <= TIE:
-            return "disagrees: the paper shows no difference" if shown else "no difference shown, as in the paper"
-        if not self.here.difference:
-            return "no difference here"
-        sign = "same" if self.here.difference * expected > 0 else "opposite"
-        if shown:
-            return "agrees" if sign == "same" else "disagrees: opposite sign"
-        return f"{sign} sign, within noise"
+    def word(self) -> str:
+        """Agrees, disagrees, cannot tell or not measured."""
+        return WORDS[self.verdict.word] if self.verdict else NOT_MEASURED
+
+    @property
+    def p(self) -> float | None:
+        """The corrected p-value of the test that the verdict rests on: against the claim where it disagrees."""
+        if self.verdict is None:
+            return None
+        return self.verdict.p_against if self.word == DISAGREES else self.verdict.p
 
 
-def agreements(results: Results, paper: PaperResults) -> list[Agreement]:
-    """Returns all comparisons that both this table and one table of the paper can make, in the order of the settings.
+def findings(results: Results, paper: PaperResults) -> list[Finding]:
+    """Returns what this table says of each claim of the paper, corrected by Holm over all that it can judge.
 
-    Where figures of ours measure what the paper's do, these are compared; else, unless the data are the user's own, our
-    linear probes on the data of pretraining with the paper's linear probes. The reference is `report.baseline` where
-    the paper's table has it, and the paper's full method otherwise (its tables of refinement and of variants compare
-    with that).
+    Where figures of ours measure what the paper's do, these decide. Otherwise orderings on other data do: the rows that
+    stand for the paper's and were pretrained on the same data, in the first column of the claim's modality and
+    protocol on the table's data set, unless that is the user's own.
     """
-    names = [name for name in results.runs if name != results.params.report.baseline]
     counterparts = Counterparts(results, paper)
-    if counterparts.found:
-        return _same_data(counterparts, names)
-    if is_own(results.params.datasets[results.params.dataset].kind):
-        return []
-    measures = {m: {t.split()[0]: mirrored(t) for t in TASKS if t.endswith(m)} for m in ("video", "audio")}
-    found = [
-        _agreement(counterparts, name, Column("student", modality, "linear"), modality, measures[modality])
-        for name in names
-        for modality in measures
+    claims = [(claim, paper.sizes(claim)) for claim in paper.claims]
+    found = [_same_measures(counterparts, *claim) for claim in claims]
+    if not any(found):
+        found = [_same_orderings(counterparts, *claim) for claim in claims]
+    listed = [
+        one
+        for (claim, sizes), ours in zip(claims, found, strict=True)
+        for one in ours or [Finding(claim, sizes, claim.direction(sizes))]
     ]
-    return [one for one in found if one]
+    verdicts = iter(decide([one.evidence for one in listed if one.evidence]))
+    return [replace(one, verdict=next(verdicts)) if one.evidence else one for one in listed]
 
 
-def _same_data(counterparts: Counterparts, names: list[str]) -> list[Agreement]:
+def _same_measures(counterparts: Counterparts, claim: Claim, sizes: dict[Measure, float]) -> list[Finding]:
     """Compares our figures that measure what one of the paper does; teachers only where a row has no student."""
     found = []
-    for name in names:
-        columns = {one.column: one for one in counterparts.found if one.ablation == name}
-        students = {column: one for column, one in columns.items() if column.owner == "student"}
-        for column, one in (students or columns).items():
-            title = f"{column.modality}, {one.ours.task}"
-            found.append(_agreement(counterparts, name, column, title, {one.figure.measure.task: one.figure.measure}))
-    return [one for one in found if one]
-
-
-def _agreement(
-    counterparts: Counterparts, ablation: str, column: Column, title: str, measures: dict[str, Measure]
-) -> Agreement | None:
-    results, paper = counterparts.results, counterparts.paper
-    methods = {name: results.params.ablations[name].paper for name in results.runs}
-    for reference in (results.params.report.baseline, _full_method(methods)):
-        if reference in (None, ablation):
+    for row, than in _rows(counterparts.results, claim):
+        if not claim.than_pretraining and not _comparable(counterparts, row, than):
             continue
-        told = paper.differences(methods[ablation], methods[reference], measures)
-        here = comparison(results, ablation, column, reference)
-        comparable = _comparable(counterparts, ablation, reference)
-        if told and comparable and here and here.difference is not None:
-            return Agreement(ablation, title, reference, here, told[1], told[0])
-    return None
+        ours, others = counterparts.measured[row], counterparts.measured[than]
+        shared = {
+            column: measure
+            for column, (_, measure) in ours.items()
+            if measure in sizes and column in others and others[column][1] == claim.other(measure)
+        }
+        students = {column: measure for column, measure in shared.items() if column.owner == "student"}
+        for column, measure in (students or shared).items():
+            one = _judged(counterparts.results, claim, _of_protocol(sizes, measure.protocol), Pair(row, than, column))
+            found.append(replace(one, sizes={measure: sizes[measure]}, same=True))
+    return found
 
 
-def _comparable(counterparts: Counterparts, ablation: str, reference: str) -> bool:
-    """Returns whether two rows were pretrained on the same data, as two rows of a table of the paper are."""
-    one, other = (counterparts.pretraining(name) for name in (ablation, reference))
-    return one == other or (one.kind is not None and one.kind == other.kind)
+def _same_orderings(counterparts: Counterparts, claim: Claim, sizes: dict[Measure, float]) -> list[Finding]:
+    results, found = counterparts.results, []
+    if is_own(results.params.datasets[results.params.dataset].kind):
+        return []
+    protocols = dict.fromkeys(measure.protocol for measure in sizes) if not claim.than_pretraining else {}
+    for row, than in _rows(results, claim):
+        if not _comparable(counterparts, row, than):
+            continue
+        shared = _columns(results, row) & _columns(results, than)
+        for protocol in protocols:
+            columns = [
+                column
+                for column in results.main_columns
+                if column in shared
+                and paper_protocol(column) == protocol
+                and PAPER_NAMES.get(column.modality, column.modality) == claim.modality
+            ]
+            of_protocol = _of_protocol(sizes, protocol)
+            found += [_judged(results, claim, of_protocol, Pair(row, than, column)) for column in columns[:1]]
+    return found
 
 
-def _full_method(methods: dict[str, str | None]) -> str | None:
-    return next((name for name, method in methods.items() if method == "xkd"), None)
+def _rows(results: Results, claim: Claim) -> list[tuple[str, str]]:
+    """Returns the rows of ours that stand for the paper's."""
+    ours, others = ([n for n in results.runs if results.params.ablations[n].paper == m] for m in claim.methods)
+    return [(row, than) for row in ours for than in others if row != than]
+
+
+def _comparable(counterparts: Counterparts, row: str, than: str) -> bool:
+    """Returns whether two rows were pretrained on the same data; of given encoders only the kind of data is known."""
+    one, other = (counterparts.pretraining(name) for name in (row, than))
+    given = any(recipe(counterparts.results.params, name).training.weights for name in (row, than))
+    return one == other or (given and one.kind is not None and one.kind == other.kind)
+
+
+def _columns(results: Results, ablation: str) -> set[Column]:
+    """Returns the columns of a row that are about the table's data set."""
+    figures = results.figures(ablation).items()
+    return {column for column, figure in figures if not results.params.tasks[figure.task].dataset}
+
+
+def _of_protocol(sizes: dict[Measure, float], protocol: str) -> dict[Measure, float]:
+    return {measure: size for measure, size in sizes.items() if measure.protocol == protocol}
+
+
+def _judged(results: Results, claim: Claim, sizes: dict[Measure, float], ours: Pair) -> Finding:
+    values, others = (results.values(name, ours.column) or [] for name in (ours.row, ours.than))
+    direction = claim.direction(sizes)
+    return Finding(claim, sizes, direction, ours=ours, evidence=judge(values, others, direction))
+
+
+def table(found: list[Finding], digits: int) -> TextTable:
+    """Returns a row for each finding: the claim, both differences with interval and corrected p, and the verdict."""
+    foreign = "PAPER: points"
+    header = ["the paper says", "as an ordering", "table of the paper", foreign, "here: points", "here", "verdict"]
+    rows = [
+        [
+            one.claim.says + (" (abstract)" if one.claim.abstract else ""),
+            f"{one.claim}{f', {one.direction}' if one.claim.expects == 'equal' else ''}",
+            one.claim.table,
+            ", ".join(f"{measured(measure)} {size:+.1f}" for measure, size in one.sizes.items()),
+            _here(one, digits),
+            f"{one.ours.row}, {one.ours.than}: {one.ours.column}" if one.ours else EMPTY,
+            one.word,
+        ]
+        for one in found
+    ]
+    return TextTable(header, rows, {foreign})
+
+
+def counts(found: list[Finding]) -> str:
+    """Returns text such as "agrees 5, disagrees 1, cannot tell 4, not measured 7"."""
+    words = [one.word for one in found]
+    return ", ".join(f"{word} {words.count(word)}" for word in (*WORDS.values(), NOT_MEASURED))
+
+
+def measured(measure: Measure) -> str:
+    """Returns the data set of a figure of the paper, with the protocol and pretraining where they are not the usual."""
+    unusual = [word for word in (measure.protocol, measure.pretraining) if word not in ("linear", KINETICS)]
+    return " ".join([measure.task, *unusual])
+
+
+def frame(found: list[Finding]) -> pd.DataFrame:
+    """Returns paper-agreement.csv: a row for each finding.
+
+    Columns: table, row, than, modality (in the paper's names), expects, abstract, verdict; paper_sets and paper_points,
+    separated by ";"; same_measure (whether ours measures what these do); our_row, our_than, our_column, seeds;
+    difference, low, high (95 % interval) in points; p and p_against, corrected by Holm, of the tests for and against the
+    claim; seeds_needed (to decide). Empty: not measured, or not defined.
+    """
+    return pd.DataFrame([_record(one) for one in found])
+
+
+def _record(one: Finding) -> dict[str, Any]:
+    claim, evidence, verdict = one.claim, one.evidence, one.verdict
+    low, high = (evidence and evidence.interval) or (None, None)
+    return {
+        "table": claim.table,
+        "row": claim.row,
+        "than": claim.than,
+        "modality": claim.modality,
+        "expects": one.direction,
+        "abstract": claim.abstract,
+        "verdict": one.word,
+        "paper_sets": ";".join(map(measured, one.sizes)),
+        "paper_points": ";".join(f"{size:.1f}" for size in one.sizes.values()),
+        "same_measure": one.same if one.ours else None,
+        "our_row": one.ours and one.ours.row,
+        "our_than": one.ours and one.ours.than,
+        "our_column": one.ours and str(one.ours.column),
+        "seeds": str(evidence.seeds) if evidence else None,
+        "difference": _rounded(evidence and evidence.difference),
+        "low": _rounded(low),
+        "high": _rounded(high),
+        "p": verdict and float(f"{verdict.p:.4g}"),
+        "p_against": verdict and float(f"{verdict.p_against:.4g}"),
+        "seeds_needed": verdict and verdict.seeds_needed and str(verdict.seeds_needed),
+    }
+
+
+def _rounded(points: float | None) -> float | None:
+    return None if points is None else round(points, 4)
+
+
+def _here(one: Finding, digits: int) -> str:
+    evidence = one.evidence
+    if evidence is None or evidence.difference is None:
+        return EMPTY
+    parts = [] if evidence.interval is None else ["[{:+.{d}f}, {:+.{d}f}]".format(*evidence.interval, d=digits)]
+    parts += [evidence.reason] if evidence.reason else [f"p {one.p:.2g}" if one.p >= 0.001 else "p < 0.001"]
+    return f"{evidence.difference:+.{digits}f} ({', '.join(parts)})"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
 
 import pandas as pd
+import yaml
 
 CITATION = "Sarkar & Etemad, AAAI 2024, arXiv 2211.13929"
+KINETICS = "kinetics400"
+LITTLE = 1.0  # points: smaller differences count as none
 TASKS = {
     "UCF101 video": ("ucf101", "video"),
     "HMDB51 video": ("hmdb51", "video"),
@@ -35,6 +38,62 @@ class PaperFigure:
     method: str
     measure: Measure
     percent: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """An ordering of two rows that the paper claims.
+
+    Attributes:
+        table, row, than, modality: in the names of paper_results.csv.
+        expects: "above" or "equal".
+        says: the claim in words.
+        abstract: whether the abstract makes it.
+        protocol: the only one that is meant, if any.
+        pretraining, than_pretraining: of the first and of the other row, if the claim compares two.
+        points: sizes that no table of the paper gives, by data set.
+    """
+
+    table: str
+    row: str
+    than: str
+    modality: str
+    expects: str
+    says: str
+    abstract: bool = False
+    protocol: str = ""
+    pretraining: str = ""
+    than_pretraining: str = ""
+    points: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        relation = "as good as" if self.expects == "equal" else self.expects
+        row, than = (
+            f"{name} on {data}" if data else name
+            for name, data in ((self.row, self.pretraining), (self.than, self.than_pretraining))
+        )
+        return f"{row} {relation} {than}, {self.modality}"
+
+    @property
+    def methods(self) -> tuple[str, str]:
+        """The methods of the two rows."""
+        return self.row, self.than
+
+    def holds(self, figure: PaperFigure, method: str) -> bool:
+        """Returns whether a figure of the paper belongs to the claim, as one of `method`."""
+        one = figure.measure
+        of_claim = (figure.table, figure.method, one.modality) == (self.table, method, self.modality)
+        return of_claim and self.protocol in ("", one.protocol)
+
+    def other(self, measure: Measure) -> Measure | None:
+        """Returns what must be measured of the other row beside `measure` of the first; None if nothing."""
+        if self.pretraining in ("", measure.pretraining):
+            return replace(measure, pretraining=self.than_pretraining or measure.pretraining)
+        return None
+
+    def direction(self, sizes: dict[Measure, float]) -> str:
+        """Returns "above" or "equal within M": M points, the largest of the sizes given, and 1 at least."""
+        return self.expects if self.expects == "above" else f"equal within {max(LITTLE, *map(abs, sizes.values())):.1f}"
 
 
 class PaperResults:
@@ -64,22 +123,21 @@ class PaperResults:
             if figure.method == method and figure.measure == measure
         }
 
-    def differences(
-        self, method: str | None, reference: str | None, measures: dict[str, Measure]
-    ) -> tuple[str, dict[str, float]] | None:
-        """Returns the first table with both methods, and the points between them by measure; None without one."""
-        for table in self.tables:
-            found = {}
-            for name, measure in measures.items():
-                one, other = self.of(method, measure).get(table), self.of(reference, measure).get(table)
-                if one is not None and other is not None:
-                    found[name] = one - other
-            if found:
-                return table, found
-        return None
+    @cached_property
+    def claims(self) -> list[Claim]:
+        """The orderings that the paper claims, in the order of its tables."""
+        with resources.files("xkd.report").joinpath("paper_claims.yaml").open() as lines:
+            return [Claim(**entry) for entry in yaml.safe_load(lines)]
+
+    def sizes(self, claim: Claim) -> dict[Measure, float]:
+        """Returns the points between the two rows of a claim, by what was measured, here of the first row."""
+        told = {Measure(KINETICS, task, "linear", claim.modality, "top1"): size for task, size in claim.points.items()}
+        ours, others = ({f.measure: f.percent for f in self.figures if claim.holds(f, m)} for m in claim.methods)
+        pairs = [(measure, claim.other(measure)) for measure in ours]
+        return told | {measure: ours[measure] - others[other] for measure, other in pairs if other in others}
 
 
 def mirrored(title: str) -> Measure:
     """Returns the measure of one of `TASKS`."""
     task, modality = TASKS[title]
-    return Measure("kinetics400", task, "linear", modality, "top1")
+    return Measure(KINETICS, task, "linear", modality, "top1")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from xkd.data.catalogue import is_own
 from xkd.params import recipe
 from xkd.protocols import Column, metric_title
-from xkd.report.agreement import Agreement
 from xkd.report.collect import Results
 from xkd.report.counterparts import Counterparts
 from xkd.report.csv_table import changed_settings, comparison
@@ -102,18 +101,6 @@ def questions_table(results: Results) -> TextTable:
             [name, entry.hypothesis, changed_settings(entry.changes) or EMPTY, entry.paper_table or EMPTY, parameters]
         )
     return TextTable(["ablation", "hypothesis", "settings that differ", "paper's table", "trainable parameters"], rows)
-
-
-def agreement_table(results: Results, agreements: list[Agreement], same_data: bool) -> TextTable:
-    """Returns the differences here and in the paper, and whether their signs agree."""
-    rows = []
-    for one in agreements:
-        points = ", ".join(f"{dataset} {difference:+.1f}" for dataset, difference in one.paper.items())
-        here = f"{one.here.difference:+.{results.params.report.decimals}f}{_p(one.here)}"
-        rows.append([one.ablation, one.modality, one.reference, here, points, one.table, one.verdict])
-    paper = f"PAPER{'' if same_data else ', other data'}: difference"
-    header = ["ablation", "modality", "compared with", "difference here", paper, "paper's table", "verdict"]
-    return TextTable(header, rows, {paper})
 
 
 def _best(results: Results, columns: list[Column]) -> set[tuple[int, int]]:
