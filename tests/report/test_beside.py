@@ -221,7 +221,7 @@ def test_without_a_data_set_of_the_paper_the_page_says_that_nothing_compares(pro
     text = beside.paper_page(collect(project.params))
     assert text.count("No figure of ours measures what one of these does: pretrained here on `digits`.") == 5
     assert "Our other figures" not in text
-    assert len(tables(text)) == 5
+    assert len(tables(text)) == 6, "and the claims"
 
 
 def test_given_encoders_are_compared_by_where_they_come_from(kinetics):

@@ -8,10 +8,8 @@ from invented import AUDIO, SEEDS, VIDEO
 from run_folders import seal
 
 from xkd.report import bars, confusion, curves, embedding_map, page, sample_figures, style
-from xkd.report.agreement import Agreement
 from xkd.report.collect import collect
 from xkd.report.paper import PaperResults, mirrored
-from xkd.report.statistics import Comparison
 from xkd.report.text import main_table
 
 
@@ -84,42 +82,6 @@ def test_hypotheses_cannot_break_the_table(project):
     table = rows(project.markdown(), "## What each row asks")
     assert [row["hypothesis"] for row in table][:2] == [r"All terms \| together.", "The baseline."]
     assert all(len(row) == 5 for row in table)
-
-
-def test_agreement_compares_within_one_table_of_the_paper(project):
-    table = {(row["ablation"], row["modality"]): row for row in rows(project.markdown(), "## Agreement with the paper")}
-    assert table["xkd", "video"]["PAPER, other data: difference"] == "UCF101 +8.4, HMDB51 +8.1"
-    assert table["xkd", "video"]["verdict"] == "agrees"
-    refinement = table["no_refinement", "video"]
-    assert refinement["compared with"] == "xkd", "the paper's table of refinement has no ae"
-    assert refinement["PAPER, other data: difference"] == "UCF101 -3.3, HMDB51 -2.9"
-    assert refinement["difference here"].startswith("-0.3")
-    assert not {"ae", "random_init"} & {ablation for ablation, _ in table}
-
-
-def test_a_row_that_contradicts_the_paper_says_so(project):
-    for seed, value in zip(SEEDS, (20.0, 21.5, 21.0), strict=True):
-        path = project.scores_file("xkd", seed)
-        path.write_text(re.sub(r'("student.video.linear.top1": )[\d.]+', rf"\g<1>{value}", path.read_text()))
-    table = rows(project.markdown(), "## Agreement with the paper")
-    assert table[0]["verdict"] == "disagrees: opposite sign"
-
-
-@pytest.mark.parametrize(
-    ("difference", "p", "paper", "verdict"),
-    [
-        (3.0, 0.01, 8.0, "agrees"),
-        (-3.0, 0.01, 8.0, "disagrees: opposite sign"),
-        (3.0, 0.2, 8.0, "same sign, within noise"),
-        (-3.0, None, 8.0, "opposite sign, within noise"),
-        (3.0, 0.01, -0.2, "disagrees: the paper shows no difference"),
-        (3.0, 0.2, 0.0, "no difference shown, as in the paper"),
-        (0.0, None, 8.0, "no difference here"),
-    ],
-)
-def test_verdicts(difference, p, paper, verdict):
-    here = Comparison(mean=20.0, sd=1.0, difference=difference, p=p)
-    assert Agreement("xkd", "video", "ae", here, {"UCF101": paper}, "table").verdict == verdict
 
 
 def test_page_is_self_contained(report):
@@ -353,20 +315,8 @@ def test_the_data_set_of_the_paper_is_noticed(project):
     assert "other data" not in text
     assert "ANOTHER DATA SET" not in text
     assert rows(text, "# Ablations")[0][titles[0]] == "46.4 (ablation-losses), 51.4 (video)"
-    agreement = rows(text, "## Agreement with the paper")
-    assert [row["PAPER: difference"] for row in agreement] == ["kinetics400 +14.2", "kinetics400 -1.5"]
-    assert {row["paper's table"] for row in agreement} == {"ablation-losses"}
     project.values["datasets"]["digits"]["kind"] = "audioset"
     assert paper_titles(project) == []
-
-
-def test_no_row_has_a_counterpart_is_said_only_when_it_is_true(project):
-    project.values["tasks"] = {"finetune": project.values["tasks"]["finetune"]}
-    project.values["ablations"] = {name: project.values["ablations"][name] for name in ("xkd", "ae")}
-    assert "No two rows of this table that stand in one table of the paper share a figure here" in project.markdown()
-    for entry in project.values["ablations"].values():
-        entry.pop("paper", None)
-    assert "No row of this table has a counterpart in the paper." in project.markdown()
 
 
 def rewritten(project, ablation, seed, protocol="linear", **changes):

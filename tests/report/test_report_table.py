@@ -12,7 +12,7 @@ from xkd.report.statistics import compare
 
 FIGURES = (
     *("ablations", "differences", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
-    *("embeddings", "confusion", "contact-sheet"),
+    *("embeddings", "confusion", "contact-sheet", "paper-agreement"),
 )
 
 
@@ -137,6 +137,7 @@ def test_two_reports_of_the_same_runs_are_equal_byte_for_byte(project):
         "table.csv",
         "table.md",
         "paper-comparison.md",
+        "paper-agreement.csv",
         "report.html",
         *(f"figures/{name}.png" for name in FIGURES),
     }

@@ -22,6 +22,7 @@ rule table:
         ),
         markdown=f"{SETTINGS.results}/table.md",
         paper=f"{SETTINGS.results}/paper-comparison.md",
+        agreement=f"{SETTINGS.results}/paper-agreement.csv",
         page=report(
             f"{SETTINGS.results}/report.html",
             caption="../report/page.rst",
@@ -39,6 +40,12 @@ rule table:
             caption="../report/differences.rst",
             category="Figures",
             labels={"shows": "differences to the baseline"},
+        ),
+        paper_agreement=report(
+            f"{SETTINGS.results}/figures/paper-agreement.png",
+            caption="../report/paper-agreement.rst",
+            category="Figures",
+            labels={"shows": "orderings that the paper claims"},
         ),
         losses=report(
             f"{SETTINGS.results}/figures/losses.png",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -12,9 +12,9 @@ from xkd.params import recipe
 from xkd.protocols import Column
 from xkd.report.collect import Results
 from xkd.report.counterparts import PAPER_NAMES, Counterparts, paper_protocol
-from xkd.report.paper import KINETICS, Claim, Measure, PaperResults
+from xkd.report.paper import KINETICS, LITTLE, Claim, Measure, PaperResults
 from xkd.report.text import EMPTY, TextTable
-from xkd.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED, Evidence, Verdict, decide, judge
+from xkd.report.verdicts import CONTRADICTED, ERROR_RATE, SUPPORTED, UNDECIDED, Evidence, Verdict, decide, judge
 
 AGREES, DISAGREES, CANNOT_TELL, NOT_MEASURED = "agrees", "disagrees", "cannot tell", "not measured"
 WORDS = {SUPPORTED: AGREES, CONTRADICTED: DISAGREES, UNDECIDED: CANNOT_TELL}
@@ -46,7 +46,7 @@ class Finding:
     same: bool = False
     ours: Pair | None = None
     evidence: Evidence | None = None
-    verdict: Verdict | None = field(default=None, compare=False)
+    verdict: Verdict | None = None
 
     @property
     def word(self) -> str:
@@ -61,13 +61,14 @@ class Finding:
         return self.verdict.p_against if self.word == DISAGREES else self.verdict.p
 
 
-def findings(results: Results, paper: PaperResults) -> list[Finding]:
+def findings(results: Results) -> list[Finding]:
     """Returns what this table says of each claim of the paper, corrected by Holm over all that it can judge.
 
     Where figures of ours measure what the paper's do, these decide. Otherwise orderings on other data do: the rows that
     stand for the paper's and were pretrained on the same data, in the first column of the claim's modality and
     protocol on the table's data set, unless that is the user's own.
     """
+    paper = PaperResults()
     counterparts = Counterparts(results, paper)
     claims = [(claim, paper.sizes(claim)) for claim in paper.claims]
     found = [_same_measures(counterparts, *claim) for claim in claims]
@@ -171,6 +172,22 @@ def table(found: list[Finding], digits: int) -> TextTable:
     return TextTable(header, rows, {foreign})
 
 
+def note(results: Results, found: list[Finding]) -> str:
+    """Returns what stands above the table: how many agree, and how that was judged."""
+    judged = [one for one in found if one.ours]
+    if not judged:
+        if is_own(results.params.datasets[results.params.dataset].kind):
+            return "The clips are your own, and no row was measured as one of the paper was: nothing can be compared."
+        return "No two rows of this table stand for rows that the paper orders, in a column that both have."
+    ours = "our figures that measure what the paper's do" if judged[0].same else "our figures on other data"
+    return (
+        f"The paper's orderings, judged by {ours}: {counts(found)}. Orderings can be compared, levels cannot. A "
+        "claim that one row is above another agrees or disagrees where a one-sided t-test shows it, paired over seeds, "
+        f"at {ERROR_RATE}, corrected by Holm over {len(judged)} comparisons. A claim that two rows are alike means: "
+        f"within the largest difference that the paper's figures show, and {LITTLE:g} point at least."
+    )
+
+
 def counts(found: list[Finding]) -> str:
     """Returns text such as "agrees 5, disagrees 1, cannot tell 4, not measured 7"."""
     words = [one.word for one in found]
@@ -188,15 +205,14 @@ def frame(found: list[Finding]) -> pd.DataFrame:
 
     Columns: table, row, than, modality (in the paper's names), expects, abstract, verdict; paper_sets and paper_points,
     separated by ";"; same_measure (whether ours measures what these do); our_row, our_than, our_column, seeds;
-    difference, low, high (95 % interval) in points; p and p_against, corrected by Holm, of the tests for and against the
-    claim; seeds_needed (to decide). Empty: not measured, or not defined.
+    difference, low, high (95 % interval) in points; p and p_against, corrected by Holm, of the tests for and against
+    the claim; seeds_needed (to decide). Empty: not measured, or not defined.
     """
     return pd.DataFrame([_record(one) for one in found])
 
 
 def _record(one: Finding) -> dict[str, Any]:
-    claim, evidence, verdict = one.claim, one.evidence, one.verdict
-    low, high = (evidence and evidence.interval) or (None, None)
+    claim = one.claim
     return {
         "table": claim.table,
         "row": claim.row,
@@ -208,16 +224,27 @@ def _record(one: Finding) -> dict[str, Any]:
         "paper_sets": ";".join(map(measured, one.sizes)),
         "paper_points": ";".join(f"{size:.1f}" for size in one.sizes.values()),
         "same_measure": one.same if one.ours else None,
-        "our_row": one.ours and one.ours.row,
-        "our_than": one.ours and one.ours.than,
-        "our_column": one.ours and str(one.ours.column),
-        "seeds": str(evidence.seeds) if evidence else None,
-        "difference": _rounded(evidence and evidence.difference),
+        **_our_record(one),
+    }
+
+
+def _our_record(one: Finding) -> dict[str, Any]:
+    if one.ours is None or one.evidence is None or one.verdict is None:
+        names = ("our_row", "our_than", "our_column", "seeds", "difference", "low", "high", "p", "p_against")
+        return dict.fromkeys((*names, "seeds_needed"))
+    low, high = one.evidence.interval or (None, None)
+    needed = one.verdict.seeds_needed
+    return {
+        "our_row": one.ours.row,
+        "our_than": one.ours.than,
+        "our_column": str(one.ours.column),
+        "seeds": str(one.evidence.seeds),
+        "difference": _rounded(one.evidence.difference),
         "low": _rounded(low),
         "high": _rounded(high),
-        "p": verdict and float(f"{verdict.p:.4g}"),
-        "p_against": verdict and float(f"{verdict.p_against:.4g}"),
-        "seeds_needed": verdict and verdict.seeds_needed and str(verdict.seeds_needed),
+        "p": float(f"{one.verdict.p:.4g}"),
+        "p_against": float(f"{one.verdict.p_against:.4g}"),
+        "seeds_needed": str(needed) if needed else None,
     }
 
 
@@ -226,9 +253,9 @@ def _rounded(points: float | None) -> float | None:
 
 
 def _here(one: Finding, digits: int) -> str:
-    evidence = one.evidence
-    if evidence is None or evidence.difference is None:
+    evidence, p = one.evidence, one.p
+    if evidence is None or evidence.difference is None or p is None:
         return EMPTY
     parts = [] if evidence.interval is None else ["[{:+.{d}f}, {:+.{d}f}]".format(*evidence.interval, d=digits)]
-    parts += [evidence.reason] if evidence.reason else [f"p {one.p:.2g}" if one.p >= 0.001 else "p < 0.001"]
+    parts += [evidence.reason or (f"p {p:.2g}" if p >= 0.001 else "p < 0.001")]
     return f"{evidence.difference:+.{digits}f} ({', '.join(parts)})"

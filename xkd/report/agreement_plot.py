@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from xkd.report.agreement import AGREES, CANNOT_TELL, DISAGREES, NOT_MEASURED, Finding, counts, measured
+from xkd.report.agreement import AGREES, CANNOT_TELL, DISAGREES, NOT_MEASURED, Finding, counts, findings, measured
+from xkd.report.collect import Results
 from xkd.report.style import PALETTE, YARDSTICK, described, plt
 from xkd.report.verdicts import region_of
 
@@ -17,17 +18,18 @@ MARKS = {AGREES: "o", DISAGREES: "X", CANNOT_TELL: "s"}
 LINE_INCHES = 0.21
 
 
-def agreement_plot(found: list[Finding]) -> Figure:
+def agreement_plot(results: Results) -> Figure:
     """Draws a line for each finding: diamonds for the paper's differences, a mark and its interval for ours.
 
     A grey band is where a claim that two rows are equal puts the difference. Lines are grouped by table of the paper.
     """
-    labels, lines = [], []
+    found, labels, lines = findings(results), [], []
     for title, group in groupby(found, key=lambda one: one.claim.table):
         labels += [f"table {title}", *map(_label, members := list(group))]
         lines += [None, *members]
     figure, axis = plt.subplots(figsize=(8.5, 1.2 + LINE_INCHES * len(lines)))
     axis.axvline(0, color="black", linewidth=1)
+    axis.use_sticky_edges = False  # bands at the edge leave a margin, too
     for place, one in enumerate(lines):
         if one is not None:
             _draw(axis, place, one)
@@ -50,7 +52,8 @@ def _draw(axis: Axes, place: int, one: Finding) -> None:
     low, high = region_of(one.direction)
     if one.claim.expects == "equal":
         axis.barh(place, high - low, left=low, height=0.9, color="#E8E8E8")
-    axis.plot(list(one.sizes.values()), [place] * len(one.sizes), "D", color=YARDSTICK, markersize=3.5, fillstyle="none")
+    sizes = list(one.sizes.values())
+    axis.plot(sizes, [place] * len(sizes), "D", color=YARDSTICK, markersize=3.5, fillstyle="none")
     evidence = one.evidence
     if evidence is None or evidence.difference is None:
         return

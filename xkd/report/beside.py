@@ -1,10 +1,11 @@
-"""results/paper-comparison.md: every figure of the paper, table by table, and ours that measures the same."""
+"""results/paper-comparison.md: the paper's claims and figures, table by table, and ours that measure the same."""
 
 from __future__ import annotations
 
 from xkd import registry
 from xkd.params import dataset_of
 from xkd.protocols import Column
+from xkd.report import agreement
 from xkd.report.collect import Figure, Results
 from xkd.report.counterparts import Counterpart, Counterparts, paper_probe, paper_protocol
 from xkd.report.paper import CITATION, PaperFigure, PaperResults
@@ -27,7 +28,11 @@ def paper_page(results: Results) -> str:
     """Returns the whole page as Markdown."""
     paper = PaperResults()
     counterparts = Counterparts(results, paper)
+    found = agreement.findings(results)
     lines = [f"# Beside the paper: `{results.params.dataset}`", "", _introduction(results), ""]
+    lines += ["## The orderings that the paper claims, and ours", "", agreement.note(results, found), ""]
+    claims = agreement.table(found, results.params.report.decimals)
+    lines += [*_table(tuple(claims.header), [list(map(cell, row)) for row in claims.rows]), ""]
     for name in paper.tables:
         lines += [f"## Table `{name}` of the paper: {TABLES[name]}", "", *_section(counterparts, name), ""]
     return "\n".join(lines + _elsewhere(counterparts))

@@ -12,10 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup, escape
 
 from xkd.collapse import EDGE
-from xkd.data.catalogue import is_own
 from xkd.params import recipe
-from xkd.report import collapse, cross_modal, tested, text
-from xkd.report.agreement import SIGNIFICANCE, TIE, agreements
+from xkd.report import agreement, collapse, cross_modal, tested, text
 from xkd.report.collect import Results, Run
 from xkd.report.counterparts import Counterparts
 from xkd.report.dataset import DataFacts
@@ -36,6 +34,8 @@ FIGURES = {
     "differences": "Mean over seeds of the difference to the baseline, seed by seed, and its 95 % interval; right of "
     "the line is better. Filled: the interval leaves out zero; cross: no interval, since there is one seed or "
     "differences do not vary. They tell whether a difference holds for other seeds on these clips.",
+    "paper-agreement": "Diamonds: differences between the two rows in the paper; marks and lines: ours, mean over "
+    "seeds and its 95 % interval. Band: where two rows count as alike. Grey: this table lacks such rows or columns.",
     "losses": "Loss terms before their weights, mean over seeds; over steps as a running mean.",
     "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a "
     "teacher says the same of every clip.",
@@ -64,7 +64,7 @@ class Figures:
 def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
     """Returns what both templates show, apart from the figures."""
     paper = PaperResults()
-    found, main = agreements(results, paper), text.main_table(results, paper)
+    found, main = agreement.findings(results), text.main_table(results, paper)
     same_data = bool(Counterparts(results, paper).found)
     fill = {
         "params": results.params,
@@ -87,11 +87,8 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "manifest": results.manifest,
         "main": main,
         "questions": text.questions_table(results),
-        "agreement": text.agreement_table(results, found, same_data),
-        "agreement_note": _environment()
-        .get_template("agreement.j2")
-        .render(tie=TIE, level=SIGNIFICANCE, same_data=same_data),
-        "no_agreement": _no_agreement(results, paper),
+        "agreement": agreement.table([one for one in found if one.ours], results.params.report.decimals),
+        "agreement_note": agreement.note(results, found),
         "other": text.other_table(results),
         "notes": [line for line in _environment().get_template("notes.j2").render(fill).split("\n") if line],
     }
@@ -113,16 +110,6 @@ def _elsewhere(results: Results) -> dict[str, list[Run]]:
     for run in (runs[0] for name, runs in results.runs.items() if results.elsewhere(name)):
         found.setdefault(run.dataset, []).append(run)
     return found
-
-
-def _no_agreement(results: Results, paper: PaperResults) -> str:
-    """Returns the text that replaces an empty table of agreement."""
-    params = results.params
-    if not any(figure.method == entry.paper for figure in paper.figures for entry in params.ablations.values()):
-        return "No row of this table has a counterpart in the paper."
-    if is_own(params.datasets[params.dataset].kind):
-        return "The clips are your own, and no row was measured as one of the paper was: there is nothing to compare."
-    return "No two rows of this table that stand in one table of the paper share a figure here to compare them by."
 
 
 def markdown(shown: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Stage `table`: writes results/table.csv, table.md, paper-comparison.md, report.html and figures from all metrics."""
+"""Stage `table`: writes the table, the comparison with the paper, the report and figures from all metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,19 @@ from pathlib import Path
 from xkd import csv_files, made, tracking
 from xkd.params import canonical
 from xkd.progress import say, track
-from xkd.report import bars, beside, confusion, curves, differences, embedding_map, page, sample_figures, style
+from xkd.report import (
+    agreement,
+    agreement_plot,
+    bars,
+    beside,
+    confusion,
+    curves,
+    differences,
+    embedding_map,
+    page,
+    sample_figures,
+    style,
+)
 from xkd.report.collect import Results, collect
 from xkd.report.csv_table import ablation_table
 from xkd.report.dataset import DataFacts, data_facts
@@ -20,6 +32,7 @@ REPORT_FILES = (
     "table.csv",
     "table.md",
     "paper-comparison.md",
+    "paper-agreement.csv",
     "report.html",
     *(f"figures/{name}.png" for name in page.FIGURES),
 )
@@ -53,6 +66,7 @@ def _make(params: Params, results: Results, data: DataFacts | None, folder: Path
     csv_files.write_csv(folder / "table.csv", ablation_table(results))
     (folder / "table.md").write_text(page.markdown(shown))
     (folder / "paper-comparison.md").write_text(beside.paper_page(results))
+    csv_files.write_csv(folder / "paper-agreement.csv", agreement.frame(agreement.findings(results)))
     (folder / "report.html").write_text(page.html(shown, results, figures, media))
 
 
@@ -70,6 +84,7 @@ def _draw(results: Results, media: Previews | None, folder: Path) -> dict[str, s
     figures = {
         "ablations": partial(bars.ablation_bars, results),
         "differences": partial(differences.difference_plot, results),
+        "paper-agreement": partial(agreement_plot.agreement_plot, results),
         "losses": partial(curves.loss_curves, results),
         "diagnostics": partial(curves.diagnostic_curves, results),
         "alignment": partial(curves.alignment_curves, results),

@@ -6,7 +6,7 @@ from xkd.params import tasks_of
 
 FIGURES = (
     *("ablations", "differences", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
-    *("embeddings", "confusion", "contact-sheet"),
+    *("embeddings", "confusion", "contact-sheet", "paper-agreement"),
 )
 
 
@@ -23,6 +23,7 @@ def run(params, out):
         "table.csv",
         "table.md",
         "paper-comparison.md",
+        "paper-agreement.csv",
         "report.html",
         *(f"figures/{figure}.png" for figure in FIGURES),
     ):
