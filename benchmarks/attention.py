@@ -2,9 +2,9 @@
 
     python -m benchmarks.attention runs/talking_digits/xkd/seed0
 
-Of held-out clips of the embedded benchmark. The digit's patches are those of which it covers `--least` or more. Each line
-gives the part of the patches that they are (their share of area), the part of the attention to patches that they get
-(last block, mean over heads), and the ratio: 1 is no preference. The last lines do the same for the weights by which
+Of held-out clips of the embedded benchmark. The digit's patches are those of which it covers `--least` or more. Each
+line gives the part of the patches that they are (their share of area), the part of the attention to patches that they
+get (last block, mean over heads), and the ratio: 1 is no preference. Other lines do the same for the weights by which
 refinement multiplies the teacher's tokens.
 """
 
