@@ -156,16 +156,16 @@ def _judged(results: Results, claim: Claim, sizes: dict[Measure, float], ours: P
 def table(found: list[Finding], digits: int) -> TextTable:
     """Returns a row for each finding: the claim, both differences with interval and corrected p, and the verdict."""
     foreign = "PAPER: points"
-    header = ["the paper says", "as an ordering", "table of the paper", foreign, "here: points", "here", "verdict"]
+    header = ["the paper says", "as an ordering", "verdict", "here: points", foreign, "table of the paper", "here"]
     rows = [
         [
             one.claim.says + (" (abstract)" if one.claim.abstract else ""),
             f"{one.claim}{f', {one.direction}' if one.claim.expects == 'equal' else ''}",
-            one.claim.table,
-            ", ".join(f"{measured(measure)} {size:+.1f}" for measure, size in one.sizes.items()),
-            _here(one, digits),
-            f"{one.ours.row}, {one.ours.than}: {one.ours.column}" if one.ours else EMPTY,
             one.word,
+            _here(one, digits),
+            ", ".join(f"{measured(measure)} {size:+.1f}" for measure, size in one.sizes.items()),
+            one.claim.table,
+            f"{one.ours.row}, {one.ours.than}: {one.ours.column}" if one.ours else EMPTY,
         ]
         for one in found
     ]

@@ -33,6 +33,7 @@ def agreement_plot(results: Results) -> Figure:
     for place, one in enumerate(lines):
         if one is not None:
             _draw(axis, place, one)
+    axis.set_xlim(*_limits(axis, found))
     axis.set_yticks(range(len(labels)), labels)
     for label, one in zip(axis.get_yticklabels(), lines, strict=True):
         label.set(fontweight="bold" if one is None else "normal", color="black" if one is None else COLOURS[one.word])
@@ -42,6 +43,15 @@ def agreement_plot(results: Results) -> Figure:
     axis.set_xlabel("points between the two rows")
     figure.legend(handles=_legend(), loc="outside lower center", ncols=4)
     return described(figure, _words(found))
+
+
+def _limits(axis: Axes, found: list[Finding]) -> tuple[float, float]:
+    """Returns what the axis shows: all differences, and of long intervals so much that the others stay readable."""
+    sizes = [size for one in found for size in one.sizes.values()]
+    sizes += [one.evidence.difference or 0.0 for one in found if one.evidence]
+    low, high = axis.get_xlim()
+    room = 0.5 * (max(sizes) - min(sizes))
+    return max(low, min(sizes) - room), min(high, max(sizes) + room)
 
 
 def _label(one: Finding) -> str:
