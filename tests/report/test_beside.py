@@ -258,3 +258,19 @@ def test_notes_explain_tasks_that_are_not_called_after_their_protocol(project):
     project.values["tasks"]["ucf"] = {"protocol": "svm", "dataset": "films", "folds": ["1", "2"], "ablations": []}
     notes = [line for line in project.markdown().splitlines() if line.startswith("- Task")]
     assert notes == ["- Task `ucf`: protocol svm on data set `films`, mean over the folds 1, 2."]
+
+
+def test_claims_are_judged_task_by_task_where_ours_measure_the_same(kinetics):
+    claims = page(kinetics)["The orderings that the paper claims, and ours"]
+    video = [row for row in claims if row["as an ordering"] == "xkd above ae, video"]
+    assert {row["here"].rpartition(".")[2]: row["PAPER: points"] for row in video} == {
+        "ucf_svm": "ucf101 +8.4",
+        "hmdb_layer": "hmdb51 +8.1",
+        "ks_svm": "kinetics-sound +13.8",
+        "linear": "kinetics400 +14.2",
+    }
+    both = next(row for row in claims if row["as an ordering"] == "xkd above ae, audio+video")
+    assert both["here"] == "xkd, ae: student.both.ks_svm"
+    refinement = next(row for row in claims if row["as an ordering"] == "xkd above xkd_no_refinement, audio")
+    assert refinement["here: points"].startswith("-24.0"), "rows stand 8 points apart"
+    assert refinement["verdict"] == "cannot tell", "by the same for all seeds"
