@@ -48,6 +48,12 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise UserError(
             f"{path}: dataset: '{params.dataset}' is not in datasets{suggest(params.dataset, params.datasets)}"
         )
+    for name, ablation in params.ablations.items():
+        if ablation.dataset and ablation.dataset not in params.datasets:
+            raise UserError(
+                f"{path}: ablations.{name}.dataset: '{ablation.dataset}' is not in "
+                f"datasets{suggest(ablation.dataset, params.datasets)}"
+            )
     if params.report.baseline not in known:
         raise UserError(
             f"{path}: report.baseline: no ablation '{params.report.baseline}'{suggest(params.report.baseline, known)}"
@@ -99,6 +105,11 @@ def _check_results(results: Path, path: str | Path) -> None:
     first = there.relative_to(here).parts[:1] if there.is_relative_to(here) else ()
     if here.is_relative_to(there) or (first and (first[0].casefold() in TAKEN or first[0].startswith("."))):
         raise UserError(f"{path}: results: '{results}' holds other files of the project; name a folder of its own")
+
+
+def dataset_of(params: Params, ablation: str) -> str:
+    """Returns the data set that an ablation is pretrained on."""
+    return params.ablations[ablation].dataset or params.dataset
 
 
 def pretrain_request(params: Params, ablation: str) -> TrainingRequest:
@@ -187,7 +198,7 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
     for group in changes:
         if group not in CHANGEABLE:
             raise UserError(f"{where}: '{group}' cannot be changed per ablation{suggest(group, CHANGEABLE)}")
-    base = params.model_dump(include={"dataset", "clips", "logmel", *CHANGEABLE})
+    base = params.model_dump(include={"clips", "logmel", *CHANGEABLE}) | {"dataset": dataset_of(params, ablation)}
     return validated(Recipe, {"ablation": ablation, **merge(base, changes)}, where)
 
 
