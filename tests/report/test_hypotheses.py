@@ -20,7 +20,7 @@ COLUMN = "student.video.linear"
 
 @pytest.fixture
 def expecting(project):
-    """Three hypotheses: differences to ae of xkd are 4, 6, 5 (video) and 0, 0, 0 (audio), of random_init -6, -6.5, -8.5."""
+    """Three hypotheses. Differences to ae: xkd 4, 6, 5 in video and 0, 0, 0 in audio; random_init -6, -6.5, -8.5."""
     rows = project.values["ablations"]
     rows["xkd"]["expects"] = [{"than": "ae", "columns": [COLUMN, "student.audio.linear"], "direction": "above"}]
     rows["random_init"]["expects"] = [

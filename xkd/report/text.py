@@ -112,7 +112,7 @@ def hypotheses_table(results: Results, found: list[Hypothesis]) -> TextTable:
     rows = [
         [
             *(one.ablation, f"{one.direction} {one.than}", _column_title(results, one.column)),
-            *_found(one.evidence, results.params.report.decimals),
+            *_found(one.verdict.evidence, results.params.report.decimals),
             *(_corrected(one), _verdict(one), _seeds(one)),
         ]
         for one in found
@@ -131,11 +131,11 @@ def _found(evidence: Evidence, digits: int) -> tuple[str, str]:
 def _corrected(one: Hypothesis) -> str:
     """Returns the p-value of the test that decided, or of the test for the hypothesis."""
     p = one.verdict.p_against if one.verdict.word == CONTRADICTED else one.verdict.p
-    return "" if one.evidence.reason else _p_text(p)
+    return "" if one.verdict.evidence.reason else _p_text(p)
 
 
 def _verdict(one: Hypothesis) -> str:
-    word = f"{one.verdict.word}: {one.evidence.reason}" if one.evidence.reason else one.verdict.word
+    word = f"{one.verdict.word}: {one.verdict.evidence.reason}" if one.verdict.evidence.reason else one.verdict.word
     return f"{word} (the settings record {one.recorded})" if one.change else word
 
 
