@@ -145,8 +145,8 @@ def from_random_tables(known: list[Claim], planted: Claim, difference: float, ta
     low, middle, high = np.percentile(numbers, (10, 50, 90))
     click.echo(
         f"{planted[0]} {planted[3]} {planted[1]}, {difference:+g}: of {tables} tables of {SEEDS} seeds {len(numbers)} "
-        f"ask for seeds to support it: {middle:.0f} in the median ({low:.0f} to {high:.0f} in 80 % of them), which reach "
-        f"80 % power in {np.mean(np.array(reached) >= POWER):.0%} of cases and {np.mean(reached):.0%} on average"
+        f"ask for seeds to support it: {middle:.0f} in the median ({low:.0f} to {high:.0f} in 80 % of them), which "
+        f"reach 80 % power in {np.mean(np.array(reached) >= POWER):.0%} of cases and {np.mean(reached):.0%} on average"
     )
 
 
