@@ -15,6 +15,7 @@ from xkd.errors import UserError
 from xkd.recipe import Recipe
 from xkd.registry import suggest
 from xkd.settings import MODALITY_NAMES, Params, Settings, Task, TrainingRequest
+from xkd.settings.expectations import applicable, columns_of
 from xkd.settings.explain import shown, validated
 
 CHANGEABLE = ("views", "model", "objective", "training")
@@ -65,15 +66,28 @@ def load(path: str | Path = "params.yaml") -> Params:
     _check_columns(params, path)
     if len(set(params.seeds)) != len(params.seeds):
         raise UserError(f"{path}: seeds: each seed may be listed once")
-    for name in params.ablations:
-        merged = recipe(params, name, path)
-        group = f"ablations.{name}.resources" if params.ablations[name].resources else "resources.pretrain"
-        size, asked = merged.training.batch_size, pretrain_request(params, name)
-        _shared_evenly(size, f"ablation {name}", asked, f"{path}: {group}")
-        for task_name in tasks_of(params, name):
-            with_views(merged, params, task_name, path)
+    columns = {name: _check_row(params, name, path) for name in params.ablations}
     _check_dataset_is_used(params, path)
-    return params
+    return applicable(params, columns, _with_own_expectations(params, path), path)
+
+
+def _check_row(params: Params, name: str, path: str | Path) -> set[str]:
+    """Checks what a row and the tasks need of each other; returns the columns that it can have."""
+    merged, tasks = recipe(params, name, path), tasks_of(params, name)
+    group = f"ablations.{name}.resources" if params.ablations[name].resources else "resources.pretrain"
+    size, asked = merged.training.batch_size, pretrain_request(params, name)
+    _shared_evenly(size, f"ablation {name}", asked, f"{path}: {group}")
+    for task_name in tasks:
+        with_views(merged, params, task_name, path)
+    return columns_of(merged, tasks, params)
+
+
+def _with_own_expectations(params: Params, path: str | Path) -> set[str]:
+    """Returns the rows whose expectations stand in the file itself, not in one that it extends."""
+    if params.extends is None:
+        return set(params.ablations)
+    rows = settings_file.read_settings(Path(path)).get("ablations", {})
+    return {name for name, row in rows.items() if row and "expects" in row}
 
 
 def _plugins(values: dict[str, Any], path: str | Path) -> list[str]:

@@ -111,8 +111,9 @@ def write_scores(project, task: str, **changes) -> None:
 @pytest.fixture
 def kinetics(project):
     """Rows pretrained on Kinetics400, with tasks on sets of the paper and on one that only has the name of one."""
-    project.values["datasets"] |= SETS | {"digits": {"kind": "kinetics400"}}
-    project.values["tasks"] |= TASKS
+    project.values["datasets"] |= {name: dict(entry) for name, entry in SETS.items()}
+    project.values["datasets"]["digits"] = {"kind": "kinetics400"}
+    project.values["tasks"] |= {name: dict(entry) for name, entry in TASKS.items()}
     for task in TASKS:
         write_scores(project, task)
     return project

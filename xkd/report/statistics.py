@@ -41,7 +41,6 @@ def compare(values: Sequence[float], reference: Sequence[float] | None) -> Compa
     differences = found - np.asarray(reference, dtype=float)
     if len(found) < 2 or np.allclose(differences, differences[0], rtol=0, atol=1e-9):
         return Comparison(float(found.mean()), sd, float(differences.mean()), None)
-    from scipy.stats import ttest_rel
 
     test = ttest_rel(found, reference)
     low, high = test.confidence_interval(CONFIDENCE)
