@@ -235,7 +235,7 @@ def test_download_leaves_other_files_in_its_folder(tmp_path):
     prepare.run(Settings(seed=2, **GENERATED), mine / "index.csv", tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["index.csv", "source.json", "clips/train-00000.mp4", "clips"])
+@pytest.mark.parametrize("name", ["index.csv", "source.json", "clips/train-00000.mov", "clips"])
 @pytest.mark.parametrize("generated", [True, False])
 def test_download_replaces_no_file_that_it_did_not_make(tmp_path, media, name, generated):
     if "clips" in name and not generated:

@@ -9,9 +9,11 @@ import pandas as pd
 
 from xkd import fingerprint
 from xkd.data import encode, listing, synthetic
+from xkd.data.synthetic import recordings
 from xkd.data.synthetic.knobs import FPS, SAMPLE_RATE
 from xkd.data.workers import Failure, run_guarded
 from xkd.errors import UserError
+from xkd.files import sha256
 from xkd.made import Made
 from xkd.progress import track
 from xkd.settings import Dataset
@@ -22,7 +24,9 @@ MOST_CLIP_SECONDS = 120.0  # far more than a clip takes
 def source_hash() -> str:
     """Returns a short hash of the code that makes a clip: another drawing is another data set."""
     sources = [*sorted(Path(synthetic.__file__).parent.glob("*.py")), Path(encode.__file__)]
-    return hashlib.sha256("".join(map(fingerprint.code_of_file, sources)).encode()).hexdigest()[:12]
+    speech = [recordings.SPEECH / name for name in (recordings.SAMPLES, recordings.LIST)]
+    parts = [*map(fingerprint.code_of_file, sources), *map(sha256, speech)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
 
 
 def generate(entry: Dataset, files: Made, processes: int | None = None) -> pd.DataFrame:
@@ -35,8 +39,10 @@ def generate(entry: Dataset, files: Made, processes: int | None = None) -> pd.Da
         the list of all clips, with paths relative to clips/.
 
     Raises:
-        UserError: a clip cannot be written, or a file that xkd did not make has its name.
+        UserError: a clip cannot be written, a file that xkd did not make has its name, or this machine renders other
+            clips than all others.
     """
+    _check_arithmetic()
     folder = files.folder / "clips"
     wanted = [("train", i) for i in range(entry.train_clips)] + [("test", i) for i in range(entry.test_clips)]
     tasks = [
@@ -61,6 +67,15 @@ def make_clip(split: str, index: int, seed: int, paired: bool, files: Made) -> d
         with files.writing(path) as temporary:
             encode.write_raw(temporary, clip.frames, FPS, clip.samples, SAMPLE_RATE)
     return {"label": clip.label, "video_source": clip.video_source, "audio_source": clip.audio_source}
+
+
+def _check_arithmetic() -> None:
+    found = synthetic.digest()
+    if found != synthetic.DIGEST:
+        raise UserError(
+            f"this machine renders the embedded data set otherwise ({found}, not {synthetic.DIGEST}), so its figures could "
+            "not be compared with those of others; install the versions of constraints.txt, or report the processor"
+        )
 
 
 def _name(split: str, index: int) -> str:

@@ -10,15 +10,16 @@ import av
 import numpy as np
 
 SPEECH = Path(__file__).parent / "speech"
+SAMPLES, LIST = "recordings.flac", "recordings.csv"
 TEST_INDICES = range(5)  # the official split: the first five of each digit and speaker
 
 
 @cache
 def words() -> dict[str, np.ndarray]:
     """Reads all recordings: by name, <digit>_<speaker>_<index>, samples (n,) int16 at 8 kHz, at most one second."""
-    with (SPEECH / "recordings.csv").open(newline="") as file:
+    with (SPEECH / LIST).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    with av.open(str(SPEECH / "recordings.flac")) as container:
+    with av.open(str(SPEECH / SAMPLES)) as container:
         samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     ends = np.cumsum([int(row["samples"]) for row in rows])
     return dict(zip([row["name"] for row in rows], np.split(samples, ends[:-1]), strict=True))
