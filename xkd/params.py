@@ -48,6 +48,11 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise UserError(
             f"{path}: dataset: '{params.dataset}' is not in datasets{suggest(params.dataset, params.datasets)}"
         )
+    own = {f"ablations.{name}": row.dataset for name, row in params.ablations.items()}
+    own |= {f"tasks.{name}": task.dataset for name, task in params.tasks.items()}
+    for place, name in own.items():
+        if name and name not in params.datasets:
+            raise UserError(f"{path}: {place}.dataset: '{name}' is not in datasets{suggest(name, params.datasets)}")
     if params.report.baseline not in known:
         raise UserError(
             f"{path}: report.baseline: no ablation '{params.report.baseline}'{suggest(params.report.baseline, known)}"
@@ -56,11 +61,6 @@ def load(path: str | Path = "params.yaml") -> Params:
         for ablation in task.ablations or ():
             if ablation not in known:
                 raise UserError(f"{path}: tasks.{name}.ablations: no ablation '{ablation}'{suggest(ablation, known)}")
-        if task.dataset and task.dataset not in params.datasets:
-            raise UserError(
-                f"{path}: tasks.{name}.dataset: '{task.dataset}' is not in "
-                f"datasets{suggest(task.dataset, params.datasets)}"
-            )
         _check_processes(params, name, path)
     _check_columns(params, path)
     if len(set(params.seeds)) != len(params.seeds):
@@ -72,6 +72,7 @@ def load(path: str | Path = "params.yaml") -> Params:
         _shared_evenly(size, f"ablation {name}", asked, f"{path}: {group}")
         for task_name in tasks_of(params, name):
             with_views(merged, params, task_name, path)
+    _check_dataset_is_used(params, path)
     return params
 
 
@@ -81,6 +82,16 @@ def _plugins(values: dict[str, Any], path: str | Path) -> list[str]:
     if not isinstance(files, list) or not all(isinstance(file, str) and file.isprintable() for file in files):
         raise UserError(f"{path}: plugins: expected a list of Python files, found {shown(files)}")
     return files
+
+
+def _check_dataset_is_used(params: Params, path: str | Path) -> None:
+    """Refuses a data set of the table that no row is pretrained on and no row is judged on."""
+    rows = [
+        (dataset_of(params, name), *(task_dataset(params, task) for task in tasks_of(params, name)))
+        for name in params.ablations
+    ]
+    if rows and not any(params.dataset in used for used in rows):
+        raise UserError(f"{path}: dataset: no row is pretrained on '{params.dataset}', and no task judges one on it")
 
 
 def _check_columns(params: Params, path: str | Path) -> None:
@@ -99,6 +110,25 @@ def _check_results(results: Path, path: str | Path) -> None:
     first = there.relative_to(here).parts[:1] if there.is_relative_to(here) else ()
     if here.is_relative_to(there) or (first and (first[0].casefold() in TAKEN or first[0].startswith("."))):
         raise UserError(f"{path}: results: '{results}' holds other files of the project; name a folder of its own")
+
+
+def dataset_of(params: Params, ablation: str) -> str:
+    """Returns the data set that an ablation is pretrained on."""
+    return params.ablations[ablation].dataset or params.dataset
+
+
+def task_dataset(params: Params, task: str) -> str:
+    """Returns the data set that a task judges rows on."""
+    return params.tasks[task].dataset or params.dataset
+
+
+def datasets_in_use(params: Params) -> list[str]:
+    """Returns the data sets of the table, of the rows' pretraining and of the tasks, each once, the table's first."""
+    rows, tasks = (
+        (dataset_of(params, name) for name in params.ablations),
+        (task_dataset(params, name) for name in params.tasks),
+    )
+    return list(dict.fromkeys([params.dataset, *rows, *tasks]))
 
 
 def pretrain_request(params: Params, ablation: str) -> TrainingRequest:
@@ -187,7 +217,7 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
     for group in changes:
         if group not in CHANGEABLE:
             raise UserError(f"{where}: '{group}' cannot be changed per ablation{suggest(group, CHANGEABLE)}")
-    base = params.model_dump(include={"dataset", "clips", "logmel", *CHANGEABLE})
+    base = params.model_dump(include={"clips", "logmel", *CHANGEABLE}) | {"dataset": dataset_of(params, ablation)}
     return validated(Recipe, {"ablation": ablation, **merge(base, changes)}, where)
 
 

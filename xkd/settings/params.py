@@ -29,6 +29,9 @@ class Ablation(Settings):
     hypothesis: Text = Field(min_length=1)
     paper: Text | None = Field(None, description="`method` of xkd/report/paper_results.csv for the same row")
     paper_table: Text = Field("", description="the table of the paper that this row mirrors")
+    dataset: Name | None = Field(
+        None, description="data set that this row is pretrained on; default: that of the table, which judges every row"
+    )
     changes: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ: groups model, objective, training, views"
     )
