@@ -189,15 +189,16 @@ def test_paper_preset_is_the_released_setting():
     assert mas.objective.teacher_temperature_audio == (0.04, 0.06)
 
 
-def test_digit_presets_share_every_setting_of_a_run():
-    """Both benchmarks and all seed counts train and probe alike: nothing is tuned to one of them."""
+def test_controls_share_every_setting_of_a_run_but_the_data():
     base = params.load(ROOT / "params.yaml")
-    for name in ("spoken_digits", "main_rows", "spoken_digits_main_rows"):
-        preset = params.load(ROOT / "workflow" / "presets" / f"{name}.yaml")
-        assert preset.evaluate.linear == base.evaluate.linear
-        for row in preset.ablations:
-            recipes = (params.recipe(p, row).model_dump(exclude={"dataset"}) for p in (base, preset))
-            assert next(recipes) == next(recipes)
+    preset = params.load(ROOT / "workflow" / "presets" / "controls.yaml")
+    assert preset.evaluate.linear == base.evaluate.linear
+    for row in ("xkd", "ae"):
+        usual = params.recipe(base, row).model_dump(exclude={"ablation", "dataset"})
+        control = params.recipe(preset, f"{row}_unpaired")
+        assert control.model_dump(exclude={"ablation", "dataset"}) == usual
+        usual, other = base.datasets["talking_digits"], preset.datasets[control.dataset]
+        assert other == usual.model_copy(update={"paired": False, "test_clips": 0})
 
 
 def test_rows_get_the_tasks_that_their_encoders_can_do():

@@ -6,8 +6,9 @@ import csv
 from functools import cache
 from pathlib import Path
 
-import av
 import numpy as np
+
+from xkd.data.opening import open_media
 
 SPEECH = Path(__file__).parent / "speech"
 SAMPLES, LIST = "recordings.flac", "recordings.csv"
@@ -19,7 +20,7 @@ def words() -> dict[str, np.ndarray]:
     """Reads all recordings: by name, <digit>_<speaker>_<index>, samples (n,) int16 at 8 kHz, at most one second."""
     with (SPEECH / LIST).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    with av.open(str(SPEECH / SAMPLES)) as container:
+    with open_media(SPEECH / SAMPLES) as container:
         samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     ends = np.cumsum([int(row["samples"]) for row in rows])
     return dict(zip([row["name"] for row in rows], np.split(samples, ends[:-1]), strict=True))
