@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from xkd import plugins, registry, settings_file
+from xkd import plugins, registry, rows, settings_file
 from xkd.errors import UserError
 from xkd.recipe import Recipe
 from xkd.registry import suggest
-from xkd.settings import MODALITY_NAMES, Params, Settings, Task, TrainingRequest
+from xkd.settings import MODALITY_NAMES, Ablation, Params, Settings, Task, TrainingRequest
 from xkd.settings.explain import shown, validated
 
 CHANGEABLE = ("views", "model", "objective", "training")
@@ -34,7 +34,7 @@ TAKEN = {
 
 
 def load(path: str | Path = "params.yaml") -> Params:
-    """Reads, merges (`extends`) and validates settings; every ablation is merged and validated too.
+    """Reads, merges (`extends`) and validates settings; every ablation, those of sweeps too, is merged and validated.
 
     Raises:
         UserError: one line naming the file, the key, what is wrong and, for a typo, the nearest key.
@@ -43,17 +43,19 @@ def load(path: str | Path = "params.yaml") -> Params:
     plugins.use(_plugins(values, path))
     params = validated(Params, values, str(path))
     _check_results(Path(params.results), path)
-    known = set(params.ablations)
     if params.dataset not in params.datasets:
         raise UserError(
             f"{path}: dataset: '{params.dataset}' is not in datasets{suggest(params.dataset, params.datasets)}"
         )
-    for name, ablation in params.ablations.items():
-        if ablation.dataset and ablation.dataset not in params.datasets:
-            raise UserError(
-                f"{path}: ablations.{name}.dataset: '{ablation.dataset}' is not in "
-                f"datasets{suggest(ablation.dataset, params.datasets)}"
-            )
+    for name, row in params.ablations.items():
+        for key, dataset in (("dataset", row.dataset), *(("datasets", one) for one in row.datasets)):
+            if dataset and dataset not in params.datasets:
+                raise UserError(
+                    f"{path}: ablations.{name}.{key}: '{dataset}' is not in "
+                    f"datasets{suggest(dataset, params.datasets)}"
+                )
+    params = rows.expanded(params, _settled, path)
+    known = set(params.ablations)
     if params.report.baseline not in known:
         raise UserError(
             f"{path}: report.baseline: no ablation '{params.report.baseline}'{suggest(params.report.baseline, known)}"
@@ -193,13 +195,20 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
     """
     if ablation not in params.ablations:
         raise UserError(f"{path}: no ablation '{ablation}'{suggest(ablation, params.ablations)}")
-    changes = params.ablations[ablation].changes
-    where = f"{path}: ablations.{ablation}.changes"
-    for group in changes:
+    return _merged(params, ablation, params.ablations[ablation], f"{path}: ablations.{ablation}.changes")
+
+
+def _merged(params: Params, name: str, row: Ablation, where: str) -> Recipe:
+    for group in row.changes:
         if group not in CHANGEABLE:
             raise UserError(f"{where}: '{group}' cannot be changed per ablation{suggest(group, CHANGEABLE)}")
-    base = params.model_dump(include={"clips", "logmel", *CHANGEABLE}) | {"dataset": dataset_of(params, ablation)}
-    return validated(Recipe, {"ablation": ablation, **merge(base, changes)}, where)
+    base = params.model_dump(include={"clips", "logmel", *CHANGEABLE}) | {"dataset": row.dataset or params.dataset}
+    return validated(Recipe, {"ablation": name, **merge(base, row.changes)}, where)
+
+
+def _settled(params: Params, row: Ablation, where: str) -> str:
+    """Returns the settings that decide the results of a row as text: equal for rows that need one training."""
+    return canonical(decisive(_merged(params, "any", row, where)))
 
 
 def decisive(recipe: Recipe) -> dict[str, Any]:
