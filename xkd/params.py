@@ -47,13 +47,12 @@ def load(path: str | Path = "params.yaml") -> Params:
         raise UserError(
             f"{path}: dataset: '{params.dataset}' is not in datasets{suggest(params.dataset, params.datasets)}"
         )
-    for name, row in params.ablations.items():
-        for key, dataset in (("dataset", row.dataset), *(("datasets", one) for one in row.datasets)):
-            if dataset and dataset not in params.datasets:
-                raise UserError(
-                    f"{path}: ablations.{name}.{key}: '{dataset}' is not in "
-                    f"datasets{suggest(dataset, params.datasets)}"
-                )
+    own = [(f"ablations.{name}.dataset", row.dataset) for name, row in params.ablations.items()]
+    own += [(f"ablations.{name}.datasets", one) for name, row in params.ablations.items() for one in row.datasets]
+    own += [(f"tasks.{name}.dataset", task.dataset) for name, task in params.tasks.items()]
+    for place, dataset in own:
+        if dataset and dataset not in params.datasets:
+            raise UserError(f"{path}: {place}: '{dataset}' is not in datasets{suggest(dataset, params.datasets)}")
     params = rows.expanded(params, _settled, path)
     known = set(params.ablations)
     if params.report.baseline not in known:
@@ -64,11 +63,6 @@ def load(path: str | Path = "params.yaml") -> Params:
         for ablation in task.ablations or ():
             if ablation not in known:
                 raise UserError(f"{path}: tasks.{name}.ablations: no ablation '{ablation}'{suggest(ablation, known)}")
-        if task.dataset and task.dataset not in params.datasets:
-            raise UserError(
-                f"{path}: tasks.{name}.dataset: '{task.dataset}' is not in "
-                f"datasets{suggest(task.dataset, params.datasets)}"
-            )
         _check_processes(params, name, path)
     _check_columns(params, path)
     if len(set(params.seeds)) != len(params.seeds):
@@ -80,6 +74,7 @@ def load(path: str | Path = "params.yaml") -> Params:
         _shared_evenly(size, f"ablation {name}", asked, f"{path}: {group}")
         for task_name in tasks_of(params, name):
             with_views(merged, params, task_name, path)
+    _check_dataset_is_used(params, path)
     return params
 
 
@@ -89,6 +84,16 @@ def _plugins(values: dict[str, Any], path: str | Path) -> list[str]:
     if not isinstance(files, list) or not all(isinstance(file, str) and file.isprintable() for file in files):
         raise UserError(f"{path}: plugins: expected a list of Python files, found {shown(files)}")
     return files
+
+
+def _check_dataset_is_used(params: Params, path: str | Path) -> None:
+    """Refuses a data set of the table that no row is pretrained on and no row is judged on."""
+    rows = [
+        (dataset_of(params, name), *(task_dataset(params, task) for task in tasks_of(params, name)))
+        for name in params.ablations
+    ]
+    if rows and not any(params.dataset in used for used in rows):
+        raise UserError(f"{path}: dataset: no row is pretrained on '{params.dataset}', and no task judges one on it")
 
 
 def _check_columns(params: Params, path: str | Path) -> None:
@@ -112,6 +117,20 @@ def _check_results(results: Path, path: str | Path) -> None:
 def dataset_of(params: Params, ablation: str) -> str:
     """Returns the data set that an ablation is pretrained on."""
     return params.ablations[ablation].dataset or params.dataset
+
+
+def task_dataset(params: Params, task: str) -> str:
+    """Returns the data set that a task judges rows on."""
+    return params.tasks[task].dataset or params.dataset
+
+
+def datasets_in_use(params: Params) -> list[str]:
+    """Returns the data sets of the table, of the rows' pretraining and of the tasks, each once, the table's first."""
+    rows, tasks = (
+        (dataset_of(params, name) for name in params.ablations),
+        (task_dataset(params, name) for name in params.tasks),
+    )
+    return list(dict.fromkeys([params.dataset, *rows, *tasks]))
 
 
 def pretrain_request(params: Params, ablation: str) -> TrainingRequest:

@@ -1,16 +1,16 @@
 # Checkpoints are not outputs: Snakemake deletes outputs before a rerun, and an interrupted run must be able to continue.
 rule pretrain:
     input:
-        manifest=MANIFEST,
-        shards=shards_of(DATASET),
+        manifest="data/{dataset}/manifest.csv",
+        shards=lambda wildcards: shards_of(wildcards.dataset),
         weights=starting_weights,
     output:
         kept(expand(f"{RUN}/{{file}}", file=RUN_FILES, allow_missing=True)),
         encoders=kept(directory(f"{RUN}/{runs.ENCODERS}")),
     log:
-        f"logs/{DATASET}/{{ablation}}/seed{{seed}}/pretrain.txt",
+        "logs/{dataset}/{ablation}/seed{seed}/pretrain.txt",
     benchmark:
-        f"logs/{DATASET}/{{ablation}}/seed{{seed}}/pretrain.benchmark.tsv"
+        "logs/{dataset}/{ablation}/seed{seed}/pretrain.benchmark.tsv"
     # Long jobs start first, so that the short evaluations fill the last minutes and no processor waits for one long job.
     priority: 1
     conda:

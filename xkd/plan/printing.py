@@ -13,7 +13,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     console, one = Console(), plan["ablation"]
     hardware = plan["hardware"]
     console.print(
-        f"{plan['dataset']}, {one['name']}: {max(one['gpus'], 1)} x {number(hardware['peak'])}FLOP/s at "
+        f"{one['dataset']}, {one['name']}: {max(one['gpus'], 1)} x {number(hardware['peak'])}FLOP/s at "
         f"{hardware['utilisation']:.0%} utilisation. A multiply-add is 2 FLOPs; matrix products only."
     )
     for name, clips in plan["clips"].items():
@@ -83,7 +83,7 @@ def _arithmetic(one: dict[str, Any]) -> Table:
 
 
 def _run(one: dict[str, Any], plan: dict[str, Any]) -> Table:
-    table, storage, clips = _table("One run", "", ""), one["storage"], plan["clips"][plan["dataset"]]
+    table, storage, clips = _table("One run", "", ""), one["storage"], plan["clips"][one["dataset"]]
     table.add_row("steps", f"{one['steps']:,} ({one['epochs']} epochs, batch {one['batch_size']})")
     table.add_row("FLOPs", number(one["flops"]))
     table.add_row("time", hours(one["hours"]))

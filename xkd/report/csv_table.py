@@ -17,9 +17,9 @@ def ablation_table(results: Results) -> pd.DataFrame:
 
     Columns: ablation, settings, seeds, trainable_parameters, seconds (mean of pretraining); for every column of
     figures, such as student.video.linear, `<column>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds)
-    and `.p`, in percent, and `.metric` where it is not top1; clips_train, clips_test, manifest, mlflow_runs; for every
-    entry of `tasks`, such as linear, `<task>.tested_clips` and `<task>.listed_clips`: test clips that were used, and
-    those that the list of the data set names.
+    and `.p`, in percent, and `.metric` where it is not top1; clips_train, clips_test; dataset and manifest of
+    pretraining; mlflow_runs; for every entry of `tasks`, such as linear, `<task>.tested_clips` and
+    `<task>.listed_clips`: test clips that were used, and those that the list of the data set names.
     """
     return pd.DataFrame([_row(results, ablation, runs) for ablation, runs in results.runs.items()])
 
@@ -52,7 +52,8 @@ def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
     row |= {
         "clips_train": runs[0].clips.train if runs[0].items else None,
         "clips_test": runs[0].clips.test if runs[0].items else None,
-        "manifest": results.manifest,
+        "dataset": runs[0].dataset,
+        "manifest": runs[0].record.metrics.manifest,
         "mlflow_runs": ";".join(tracked) if any(tracked) else "",
     }
     for task in (name for name in results.params.tasks if any(name in one[0].scores for one in results.runs.values())):

@@ -77,6 +77,7 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "metrics": {results.metric(column) for column in results.columns},
         "methods": {column.method for column in results.columns},
         "chance": _chance(results),
+        "elsewhere": _elsewhere(results),
         "shares": tested.shares(results),
         "remarks": tested.notes(results),
     }
@@ -104,6 +105,14 @@ def _chance(results: Results) -> dict[str, str]:
         if (value := results.chance(column)) is not None:
             found.setdefault(task, {})[f"{value:.1f} %"] = None
     return {task: " and ".join(values) for task, values in found.items()}
+
+
+def _elsewhere(results: Results) -> dict[str, list[Run]]:
+    """Returns by data set the rows, each by its first run, that are pretrained on another one than the table's."""
+    found: dict[str, list[Run]] = {}
+    for run in (runs[0] for name, runs in results.runs.items() if results.elsewhere(name)):
+        found.setdefault(run.dataset, []).append(run)
+    return found
 
 
 def _no_agreement(results: Results, paper: PaperResults) -> str:
