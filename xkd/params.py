@@ -43,16 +43,7 @@ def load(path: str | Path = "params.yaml") -> Params:
     plugins.use(_plugins(values, path))
     params = validated(Params, values, str(path))
     _check_results(Path(params.results), path)
-    if params.dataset not in params.datasets:
-        raise UserError(
-            f"{path}: dataset: '{params.dataset}' is not in datasets{suggest(params.dataset, params.datasets)}"
-        )
-    own = [(f"ablations.{name}.dataset", row.dataset) for name, row in params.ablations.items()]
-    own += [(f"ablations.{name}.datasets", one) for name, row in params.ablations.items() for one in row.datasets]
-    own += [(f"tasks.{name}.dataset", task.dataset) for name, task in params.tasks.items()]
-    for place, dataset in own:
-        if dataset and dataset not in params.datasets:
-            raise UserError(f"{path}: {place}: '{dataset}' is not in datasets{suggest(dataset, params.datasets)}")
+    _check_data_sets(params, path)
     params = rows.expanded(params, _settled, path)
     known = set(params.ablations)
     if params.report.baseline not in known:
@@ -94,6 +85,16 @@ def _check_dataset_is_used(params: Params, path: str | Path) -> None:
     ]
     if rows and not any(params.dataset in used for used in rows):
         raise UserError(f"{path}: dataset: no row is pretrained on '{params.dataset}', and no task judges one on it")
+
+
+def _check_data_sets(params: Params, path: str | Path) -> None:
+    own = [("dataset", params.dataset)]
+    own += [(f"ablations.{name}.dataset", row.dataset) for name, row in params.ablations.items() if row.dataset]
+    own += [(f"ablations.{name}.datasets", one) for name, row in params.ablations.items() for one in row.datasets]
+    own += [(f"tasks.{name}.dataset", task.dataset) for name, task in params.tasks.items() if task.dataset]
+    for place, dataset in own:
+        if dataset not in params.datasets:
+            raise UserError(f"{path}: {place}: '{dataset}' is not in datasets{suggest(dataset, params.datasets)}")
 
 
 def _check_columns(params: Params, path: str | Path) -> None:
