@@ -14,23 +14,11 @@ from xkd import plugins, registry, rows, settings_file
 from xkd.errors import UserError
 from xkd.recipe import Recipe
 from xkd.registry import suggest
-from xkd.settings import MODALITY_NAMES, Ablation, Params, Settings, Task, TrainingRequest
+from xkd.settings import MODALITY_NAMES, Ablation, Params, Settings, Task, TrainingRequest, checks
+from xkd.settings.expectations import applicable, columns_of
 from xkd.settings.explain import shown, validated
 
 CHANGEABLE = ("views", "model", "objective", "training")
-# Names in the project that are no folders of results.
-TAKEN = {
-    "data",
-    "runs",
-    "evals",
-    "features",
-    "checkpoints",
-    "logs",
-    "mlruns",
-    "mlartifacts",
-    "mlflow-unsent",
-    "mlflow.db",
-} | {*("xkd", "workflow", "docs", "tests", "benchmarks", "site", "screenshots")}
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -42,8 +30,7 @@ def load(path: str | Path = "params.yaml") -> Params:
     values = _read(Path(path))
     plugins.use(_plugins(values, path))
     params = validated(Params, values, str(path))
-    _check_results(Path(params.results), path)
-    _check_data_sets(params, path)
+    checks.check(params, path)
     params = rows.expanded(params, _settled, path)
     known = set(params.ablations)
     if params.report.baseline not in known:
@@ -55,18 +42,28 @@ def load(path: str | Path = "params.yaml") -> Params:
             if ablation not in known:
                 raise UserError(f"{path}: tasks.{name}.ablations: no ablation '{ablation}'{suggest(ablation, known)}")
         _check_processes(params, name, path)
-    _check_columns(params, path)
-    if len(set(params.seeds)) != len(params.seeds):
-        raise UserError(f"{path}: seeds: each seed may be listed once")
-    for name in params.ablations:
-        merged = recipe(params, name, path)
-        group = f"ablations.{name}.resources" if params.ablations[name].resources else "resources.pretrain"
-        size, asked = merged.training.batch_size, pretrain_request(params, name)
-        _shared_evenly(size, f"ablation {name}", asked, f"{path}: {group}")
-        for task_name in tasks_of(params, name):
-            with_views(merged, params, task_name, path)
+    columns = {name: _check_row(params, name, path) for name in params.ablations}
     _check_dataset_is_used(params, path)
-    return params
+    return applicable(params, columns, _with_own_expectations(params, path), path)
+
+
+def _check_row(params: Params, name: str, path: str | Path) -> set[str]:
+    """Checks what a row and the tasks need of each other; returns the columns that it can have."""
+    merged, tasks = recipe(params, name, path), tasks_of(params, name)
+    group = f"ablations.{name}.resources" if params.ablations[name].resources else "resources.pretrain"
+    size, asked = merged.training.batch_size, pretrain_request(params, name)
+    _shared_evenly(size, f"ablation {name}", asked, f"{path}: {group}")
+    for task_name in tasks:
+        with_views(merged, params, task_name, path)
+    return columns_of(merged, tasks, params)
+
+
+def _with_own_expectations(params: Params, path: str | Path) -> set[str]:
+    """Returns the rows whose expectations stand in the file itself, not in one that it extends."""
+    if params.extends is None:
+        return set(params.ablations)
+    rows = settings_file.read_settings(Path(path)).get("ablations", {})
+    return {name for name, row in rows.items() if row and "expects" in row}
 
 
 def _plugins(values: dict[str, Any], path: str | Path) -> list[str]:
@@ -85,34 +82,6 @@ def _check_dataset_is_used(params: Params, path: str | Path) -> None:
     ]
     if rows and not any(params.dataset in used for used in rows):
         raise UserError(f"{path}: dataset: no row is pretrained on '{params.dataset}', and no task judges one on it")
-
-
-def _check_data_sets(params: Params, path: str | Path) -> None:
-    own = [("dataset", params.dataset)]
-    own += [(f"ablations.{name}.dataset", row.dataset) for name, row in params.ablations.items() if row.dataset]
-    own += [(f"ablations.{name}.datasets", one) for name, row in params.ablations.items() for one in row.datasets]
-    own += [(f"tasks.{name}.dataset", task.dataset) for name, task in params.tasks.items() if task.dataset]
-    for place, dataset in own:
-        if dataset not in params.datasets:
-            raise UserError(f"{path}: {place}: '{dataset}' is not in datasets{suggest(dataset, params.datasets)}")
-
-
-def _check_columns(params: Params, path: str | Path) -> None:
-    """Refuses two tasks whose figures would share a column of the table."""
-    taken: dict[str, str] = {}
-    for name, task in params.tasks.items():
-        for method in registry.protocols[task.protocol].methods_of(name):
-            other = taken.setdefault(method, name)
-            if other != name:
-                raise UserError(f"{path}: tasks.{other} and tasks.{name} would share a column of the table; rename one")
-
-
-def _check_results(results: Path, path: str | Path) -> None:
-    """Refuses a folder of results that holds other files of the project."""
-    here, there = Path.cwd().resolve(), Path(os.path.realpath(results))
-    first = there.relative_to(here).parts[:1] if there.is_relative_to(here) else ()
-    if here.is_relative_to(there) or (first and (first[0].casefold() in TAKEN or first[0].startswith("."))):
-        raise UserError(f"{path}: results: '{results}' holds other files of the project; name a folder of its own")
 
 
 def dataset_of(params: Params, ablation: str) -> str:

@@ -44,7 +44,10 @@ def expanded(params: Params, settled: Settled, path: str | Path) -> Params:
             if of not in rows:
                 raise UserError(f"{path}: sweeps.{name}.of: no ablation '{of}'{suggest(of, rows)}")
         for of, values in product(sweep.of, product(*sweep.axes.values())):
-            row, where = _row(rows[of], of, name, sweep, values), f"{path}: sweeps.{name}: {told(sweep, values)} in {of}"
+            row, where = (
+                _row(rows[of], of, name, sweep, values),
+                f"{path}: sweeps.{name}: {told(sweep, values)} in {of}",
+            )
             there, own = same.setdefault(settled(params, row, where), []), "_".join((of, name, named(values)))
             added = not there
             if added:
@@ -86,6 +89,7 @@ def named(value: object) -> str:
 
 
 def _on_every_data_set(params: Params, path: str | Path) -> dict[str, Ablation]:
+    """Returns all rows that are no points of sweeps; what a row expects is not expected on its further data sets."""
     rows: dict[str, Ablation] = {}
     for name, row in params.ablations.items():
         rows[name] = row
@@ -93,7 +97,7 @@ def _on_every_data_set(params: Params, path: str | Path) -> dict[str, Ablation]:
             if dataset != (row.dataset or params.dataset):
                 other = f"{name}_on_{dataset}"
                 _check_name(other, params.ablations, f"{path}: ablations.{name}.datasets")
-                rows[other] = row.model_copy(update={"dataset": dataset, "datasets": ()})
+                rows[other] = row.model_copy(update={"dataset": dataset, "datasets": (), "expects": ()})
     return rows
 
 

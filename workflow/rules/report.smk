@@ -20,6 +20,12 @@ rule table:
             category="Table",
             labels={"shows": "ablation table, CSV"},
         ),
+        verdicts=report(
+            f"{SETTINGS.results}/verdicts.csv",
+            caption="../report/verdicts.rst",
+            category="Table",
+            labels={"shows": "verdicts on hypotheses, CSV"},
+        ),
         markdown=f"{SETTINGS.results}/table.md",
         paper=f"{SETTINGS.results}/paper-comparison.md",
         page=report(

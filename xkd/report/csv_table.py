@@ -9,6 +9,7 @@ import pandas as pd
 
 from xkd.protocols import Column
 from xkd.report.collect import Results, Run
+from xkd.report.hypotheses import Hypothesis, judged
 from xkd.report.statistics import Comparison, compare
 
 
@@ -17,11 +18,13 @@ def ablation_table(results: Results) -> pd.DataFrame:
 
     Columns: ablation, settings, seeds, trainable_parameters, seconds (mean of pretraining); for every column of
     figures, such as student.video.linear, `<column>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds)
-    and `.p`, in percent, and `.metric` where it is not top1; clips_train, clips_test; dataset and manifest of
-    pretraining; mlflow_runs; for every entry of `tasks`, such as linear, `<task>.tested_clips` and
-    `<task>.listed_clips`: test clips that were used, and those that the list of the data set names.
+    and `.p` (two-sided, not corrected), in percent, `.metric` where it is not top1, and `.verdict` where a row has a
+    hypothesis about it, such as "above ae: supported"; clips_train, clips_test; dataset and manifest of pretraining;
+    mlflow_runs; for every entry of `tasks`, such as linear, `<task>.tested_clips` and `<task>.listed_clips`: test clips
+    that were used, and those that the list of the data set names.
     """
-    return pd.DataFrame([_row(results, ablation, runs) for ablation, runs in results.runs.items()])
+    hypotheses = judged(results)
+    return pd.DataFrame([_row(results, ablation, runs, hypotheses) for ablation, runs in results.runs.items()])
 
 
 def comparison(results: Results, ablation: str, column: Column, reference: str | None = None) -> Comparison | None:
@@ -36,7 +39,7 @@ def changed_settings(changes: dict[str, Any]) -> str:
     return "; ".join(f"{key}={_compact(value)}" for key, value in _leaves(changes))
 
 
-def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
+def _row(results: Results, ablation: str, runs: list[Run], hypotheses: list[Hypothesis]) -> dict[str, Any]:
     tracked = [run.record.tracking.run_id or "" for run in runs]
     row = {
         "ablation": ablation,
@@ -49,6 +52,9 @@ def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
         row |= {f"{column}.{name}": value for name, value in _cells(comparison(results, ablation, column)).items()}
         if (metric := results.metric(column)) != "top1":
             row[f"{column}.metric"] = metric
+        if about := [one for one in hypotheses if one.column == column]:
+            said = (f"{one.direction} {one.than}: {one.verdict.word}" for one in about if one.ablation == ablation)
+            row[f"{column}.verdict"] = "; ".join(said)
     row |= {
         "clips_train": runs[0].clips.train if runs[0].items else None,
         "clips_test": runs[0].clips.test if runs[0].items else None,

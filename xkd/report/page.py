@@ -19,8 +19,10 @@ from xkd.report.agreement import SIGNIFICANCE, TIE, agreements
 from xkd.report.collect import Results, Run
 from xkd.report.counterparts import Counterparts
 from xkd.report.dataset import DataFacts
+from xkd.report.hypotheses import Hypothesis, judged
 from xkd.report.paper import CITATION, PaperResults
 from xkd.report.previews import Previews, data_uri
+from xkd.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED
 from xkd.runs import EMBEDDINGS
 from xkd.runs.records import read_arrays
 from xkd.settings import Params
@@ -33,9 +35,9 @@ MLFLOW = "http://127.0.0.1:5000"  # where `make ui` listens
 FIGURES = {
     "ablations": "Every task and modality. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey and "
     "hatched: yardsticks that are not pretrained.",
-    "differences": "Mean over seeds of the difference to the baseline, seed by seed, and its 95 % interval; right of "
-    "the line is better. Filled: the interval leaves out zero; cross: no interval, since there is one seed or "
-    "differences do not vary. They tell whether a difference holds for other seeds on these clips.",
+    "differences": "Mean over seeds of the difference to the baseline, seed by seed, and its 95 % interval, which is "
+    "not corrected for the number of rows; right of the line is better. Cross: no interval, since there is one seed or "
+    "differences do not vary.",
     "losses": "Loss terms before their weights, mean over seeds; over steps as a running mean.",
     "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a "
     "teacher says the same of every clip.",
@@ -66,6 +68,7 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
     paper = PaperResults()
     found, main = agreements(results, paper), text.main_table(results, paper)
     same_data = bool(Counterparts(results, paper).found)
+    hypotheses = judged(results)
     fill = {
         "params": results.params,
         "manifest": results.manifest,
@@ -86,6 +89,11 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "data": data,
         "manifest": results.manifest,
         "main": main,
+        "hypotheses": text.hypotheses_table(results, hypotheses),
+        "count": _count(hypotheses),
+        "tests": _environment()
+        .get_template("verdicts.j2")
+        .render(count=len(hypotheses), seeds=len(results.params.seeds)),
         "questions": text.questions_table(results),
         "agreement": text.agreement_table(results, found, same_data),
         "agreement_note": _environment()
@@ -95,6 +103,15 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "other": text.other_table(results),
         "notes": [line for line in _environment().get_template("notes.j2").render(fill).split("\n") if line],
     }
+
+
+def _count(hypotheses: list[Hypothesis]) -> str:
+    """Returns how many hypotheses got which verdict, as a sentence."""
+    if not hypotheses:
+        return "The settings expect nothing (`expects` of a row), so there is nothing to judge."
+    words = [one.verdict.word for one in hypotheses]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in (SUPPORTED, CONTRADICTED, UNDECIDED))
+    return f"{len(words)} hypothes{'e' if len(words) > 1 else 'i'}s: {counts}."
 
 
 def _chance(results: Results) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr
 from xkd.settings.base import Folder, Name, Place, Seed, Settings, Text
 from xkd.settings.data import Clips, Dataset, Limits, LogMel
 from xkd.settings.evaluation import Evaluate, Task
+from xkd.settings.expectations import Expectation
 from xkd.settings.model import Model
 from xkd.settings.objective import ObjectiveSettings
 from xkd.settings.resources import Resources, TrainingRequest
@@ -28,6 +29,9 @@ class Ablation(Settings):
     """A row of the table: what it asks, where the paper asks it, and what differs from the base."""
 
     hypothesis: Text = Field(min_length=1)
+    expects: tuple[Expectation, ...] = Field(
+        (), max_length=100, description="what the hypothesis says of the figures; the table gives each a verdict"
+    )
     paper: Text | None = Field(None, description="`method` of xkd/report/paper_results.csv for the same row")
     paper_table: Text = Field("", description="the table of the paper that this row mirrors")
     dataset: Name | None = Field(
