@@ -44,10 +44,8 @@ def expanded(params: Params, settled: Settled, path: str | Path) -> Params:
             if of not in rows:
                 raise UserError(f"{path}: sweeps.{name}.of: no ablation '{of}'{suggest(of, rows)}")
         for of, values in product(sweep.of, product(*sweep.axes.values())):
-            row, where = (
-                _row(rows[of], of, name, sweep, values),
-                f"{path}: sweeps.{name}: {told(sweep, values)} in {of}",
-            )
+            where = f"{path}: sweeps.{name}: {told(sweep, values)} in {of}"
+            row = _row(rows[of], of, name, sweep, values)
             there, own = same.setdefault(settled(params, row, where), []), "_".join((of, name, named(values)))
             added = not there
             if added:

@@ -46,6 +46,12 @@ rule table:
             category="Figures",
             labels={"shows": "differences to the baseline"},
         ),
+        sweeps=report(
+            f"{SETTINGS.results}/figures/sweeps.png",
+            caption="../report/sweeps.rst",
+            category="Figures",
+            labels={"shows": "sweeps over settings"},
+        ),
         losses=report(
             f"{SETTINGS.results}/figures/losses.png",
             caption="../report/losses.rst",
