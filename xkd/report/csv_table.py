@@ -19,8 +19,8 @@ def ablation_table(results: Results) -> pd.DataFrame:
 
     Columns: ablation, settings, sweep and value (of rows that a sweep adds; only where there are sweeps), seeds,
     trainable_parameters, seconds (mean of pretraining); for every column of figures, such as student.video.linear,
-    `<column>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds) and `.p` (two-sided, not corrected), in
-    percent, `.metric` where it is not top1, and `.verdict` where a row has a hypothesis about it, such as "above ae:
+    `<column>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds) and `.p` (two-sided, not corrected),
+    in percent, `.metric` where it is not top1, and `.verdict` where a row has a hypothesis about it, such as "above ae:
     supported"; clips_train, clips_test; dataset and manifest of pretraining; mlflow_runs; for every entry of `tasks`,
     such as linear, `<task>.tested_clips` and `<task>.listed_clips`: test clips that were used, and those that the list
     of the data set names.

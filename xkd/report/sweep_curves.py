@@ -20,6 +20,7 @@ from xkd.rows import spoken, told
 from xkd.settings import Point
 
 LOGARITHMIC = 20  # largest value / smallest value from which on an axis is logarithmic
+CLOSEST = 0.05  # of the whole axis, between the labels of two values
 ROW_INCHES, WIDTH_INCHES = 2.6, 3.6
 
 
@@ -30,9 +31,10 @@ class Cell:
     point: Point
     mean: float
     half: float | None
+    digits: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.1f}" + ("" if self.half is None else f"\n± {self.half:.1f}")
+        return f"{self.mean:.{self.digits}f}" + ("" if self.half is None else f"\n± {self.half:.{self.digits}f}")
 
 
 def sweep_curves(results: Results) -> Figure:
@@ -92,7 +94,8 @@ def _cell(results: Results, point: Point, column: Column) -> Cell | None:
         return None
     one = compare(values, None)
     quantile = t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)
-    return Cell(point, one.mean, None if one.sd is None else float(quantile * one.sd / math.sqrt(len(values))))
+    half = None if one.sd is None else float(quantile * one.sd / math.sqrt(len(values)))
+    return Cell(point, one.mean, half, results.params.report.decimals)
 
 
 def _cells(results: Results, column: Column, sweep: str, of: str) -> list[Cell]:
@@ -103,27 +106,42 @@ def _cells(results: Results, column: Column, sweep: str, of: str) -> list[Cell]:
 def _curves(axis: Axes, results: Results, column: Column, name: str, styles: dict[str, dict[str, Any]]) -> None:
     sweep = results.params.sweeps[name]
     ((key, values),) = sweep.axes.items()
-    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
-    places = list(numbers) if len(numbers) == len(values) else list(range(len(values)))
+    places, scale = _places(values)
     for of in sweep.of:
-        cells = sorted(
-            ((places[values.index(one.point.values[0])], one) for one in _cells(results, column, name, of)),
-            key=lambda pair: pair[0],
+        cells = {places[values.index(one.point.values[0])]: one for one in _cells(results, column, name, of)}
+        if not cells:
+            continue
+        x = sorted(cells)
+        axis.errorbar(
+            x,
+            [cells[place].mean for place in x],
+            yerr=[cells[place].half or 0.0 for place in x],
+            label=of,
+            capsize=3,
+            elinewidth=0.9,
+            **styles[of],
         )
-        x, means = [place for place, _ in cells], [one.mean for _, one in cells]
-        halves = [one.half or 0.0 for _, one in cells]
-        axis.errorbar(x, means, yerr=halves, label=of, capsize=3, elinewidth=0.9, **styles[of])
-        own = [(place, one.mean) for place, one in cells if one.point.row == of]
-        axis.plot(
-            *zip(*own, strict=True), "o", markersize=10, markerfacecolor="none", color=styles[of]["color"]
-        ) if own else None
-    if min(places) > 0 and max(places) / min(places) >= LOGARITHMIC and numbers:
-        axis.set_xscale("log")
+        own = [place for place in x if cells[place].point.row == of]
+        ring = {"markersize": 10, "markerfacecolor": "none", "color": styles[of]["color"]}
+        axis.plot(own, [cells[place].mean for place in own], "o", **ring)
+    axis.set_xscale(scale)
     axis.set_xticks(places, [spoken(value) for value in values])
     axis.minorticks_off()
     axis.set_xlabel(key)
     axis.set_ylabel("%")
     axis.grid(axis="y")
+
+
+def _places(values: tuple[Any, ...]) -> tuple[list[float], str]:
+    """Returns where values stand on an axis, and its scale: numbers where they are, unless too close to be told apart."""
+    order = [float(number) for number in range(len(values))]
+    if len(values) < 2 or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        return order, "linear"
+    logarithmic = min(values) > 0 and max(values) / min(values) >= LOGARITHMIC
+    stretched = np.sort(np.log(values) if logarithmic else np.asarray(values, dtype=float))
+    if np.diff(stretched).min() < CLOSEST * (stretched[-1] - stretched[0]):
+        return order, "linear"
+    return [float(value) for value in values], "log" if logarithmic else "linear"
 
 
 def _heat_map(axis: Axes, results: Results, column: Column, name: str, of: str) -> None:
@@ -136,8 +154,11 @@ def _heat_map(axis: Axes, results: Results, column: Column, name: str, of: str) 
     axis.imshow(means, cmap="cividis", aspect="auto")
     middle = (np.nanmin(means) + np.nanmax(means)) / 2 if cells else 0.0
     for (y, x), one in cells.items():
-        look = {"color": "black" if one.mean > middle else "white", "fontsize": 8, "ha": "center", "va": "center"}
-        axis.text(x, y, f"{one}\n(its own)" if one.point.row == of else str(one), **look)
+        words, colour = (
+            f"{one}\n(its own)" if one.point.row == of else str(one),
+            "black" if one.mean > middle else "white",
+        )
+        axis.text(x, y, words, color=colour, fontsize=8, ha="center", va="center")
     axis.set_xticks(range(len(columns)), [spoken(value) for value in columns])
     axis.set_yticks(range(len(rows)), [spoken(value) for value in rows])
     axis.set_xlabel(across)
