@@ -113,7 +113,7 @@ def test_ablation_changes_lie_over_the_base(settings, load):
 
 
 def test_a_row_on_another_data_set_differs_in_nothing_else(settings, load):
-    settings["datasets"]["other"] = {"kind": "talking_digits", "test_clips": 0}
+    settings["datasets"]["other"] = settings["datasets"]["miniature"] | {"test_clips": 0}
     settings["ablations"]["ae"]["dataset"] = "other"
     loaded = load(settings)
     assert params.datasets_in_use(loaded) == ["miniature", "other"]
@@ -125,7 +125,7 @@ def test_a_row_on_another_data_set_differs_in_nothing_else(settings, load):
 
 
 def test_a_data_set_of_the_table_that_nothing_uses_is_refused(settings, load):
-    settings["datasets"]["other"] = {"kind": "talking_digits"}
+    settings["datasets"]["other"] = settings["datasets"]["miniature"]
     for row in settings["ablations"].values():
         row["dataset"] = "other"
     load(settings)

@@ -145,7 +145,7 @@ def test_a_row_on_another_data_set_reruns_with_that_one_alone(project):
         "extends": "params.yaml",
         "results": "results/other",
         "seeds": [0],
-        "datasets": {"other": {"kind": "talking_digits", "train_clips": 40, "test_clips": 0}},
+        "datasets": {"other": project.settings()["datasets"]["miniature"] | {"test_clips": 0}},
         "ablations": {"ae_other": {"hypothesis": "Other clips.", "dataset": "other"}},
     }
     path = project.root / "more.yaml"

@@ -240,7 +240,7 @@ def test_a_row_may_be_pretrained_on_other_data(project):
     assert set(project.table()["dataset"]) == {"digits"}
     assert "pretrained on" not in project.markdown()
     before = project.table()
-    project.values["datasets"]["letters"] = {"kind": "talking_digits", "test_clips": 0}
+    project.values["datasets"]["letters"] = project.values["datasets"]["digits"]
     project.values["ablations"]["no_refinement"]["dataset"] = "letters"
     with pytest.raises(UserError, match="runs/letters/no_refinement/seed0.*--manifest data/letters/manifest.csv"):
         project.table()
@@ -261,7 +261,7 @@ def test_a_row_may_be_pretrained_on_other_data(project):
 def test_figures_of_clips_show_rows_that_are_pretrained_on_the_data_of_the_table(project):
     """Clips of another data set have other ids, of which this table has no images."""
     assert shown_run(collect(project.params), "embeddings.npz", ["video_after"])[0].ablation == "xkd"
-    project.values["datasets"]["letters"] = {"kind": "talking_digits", "test_clips": 0}
+    project.values["datasets"]["letters"] = project.values["datasets"]["digits"]
     project.values["ablations"]["xkd"]["dataset"] = "letters"
     for seed in SEEDS:
         project.write_run("xkd", seed, manifest="def456")
