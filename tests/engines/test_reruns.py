@@ -113,6 +113,9 @@ def test_finetuning_one_ablation_more_reruns_nothing_else(project):
 def test_texts_rerun_the_table_only(project):
     settings = project.settings()
     settings["ablations"]["ae"]["hypothesis"] = "Another wording."
+    settings["ablations"]["xkd"]["expects"] = [
+        {"than": "ae", "columns": ["student.video.linear"], "direction": "above"}
+    ]
     project.write(settings)
     assert project.planned() == ["table"]
 

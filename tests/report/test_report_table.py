@@ -138,6 +138,7 @@ def test_two_reports_of_the_same_runs_are_equal_byte_for_byte(project):
     assert first == second
     assert set(map(str, first)) == {
         "table.csv",
+        "verdicts.csv",
         "table.md",
         "paper-comparison.md",
         "report.html",

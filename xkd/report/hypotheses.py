@@ -26,7 +26,6 @@ class Hypothesis:
     column: Column
     direction: str
     recorded: str | None
-    evidence: Evidence
     verdict: Verdict
 
     @property
@@ -40,7 +39,7 @@ class Hypothesis:
         if self.recorded in (None, self.verdict.word):
             return ""
         claim = f"{self.ablation} {self.direction} {self.than} in {self.column}"
-        reason = f" ({self.evidence.reason})" if self.evidence.reason else ""
+        reason = f" ({self.verdict.evidence.reason})" if self.verdict.evidence.reason else ""
         return f"{claim}: {self.verdict.word}{reason}, on record as {self.recorded}"
 
 
@@ -50,8 +49,8 @@ def judged(results: Results) -> list[Hypothesis]:
     asked = [(row, one, Column.parse(column)) for row in rows for one in rows[row].expects for column in one.columns]
     evidence = [_evidence(results, row, one.than, column, one.direction) for row, one, column in asked]
     return [
-        Hypothesis(row, one.than, column, one.direction, one.verdict, found, verdict)
-        for (row, one, column), found, verdict in zip(asked, evidence, decide(evidence), strict=True)
+        Hypothesis(row, one.than, column, one.direction, one.verdict, verdict)
+        for (row, one, column), verdict in zip(asked, decide(evidence), strict=True)
     ]
 
 
@@ -83,7 +82,7 @@ def _evidence(results: Results, row: str, than: str, column: Column, direction: 
 
 def _line(one: Hypothesis) -> dict[str, object]:
     """Rounds points to four decimals, and all other numbers to four digits, so that they are equal on all machines."""
-    evidence, verdict = one.evidence, one.verdict
+    evidence, verdict = one.verdict.evidence, one.verdict
     low, high = evidence.interval or (None, None)
     points = {"difference": evidence.difference, "sd": evidence.sd, "low": low, "high": high}
     shares = {

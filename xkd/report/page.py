@@ -94,9 +94,7 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "main": main,
         "hypotheses": text.hypotheses_table(results, hypotheses),
         "count": _count(hypotheses),
-        "tests": _environment()
-        .get_template("verdicts.j2")
-        .render(count=len(hypotheses), seeds=len(results.params.seeds)),
+        "tests": _environment().get_template("verdicts.j2").render(count=len(hypotheses), params=results.params),
         "questions": text.questions_table(results),
         "agreement": text.agreement_table(results, found, same_data),
         "agreement_note": _environment()

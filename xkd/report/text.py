@@ -113,34 +113,44 @@ def questions_table(results: Results) -> TextTable:
 
 def hypotheses_table(results: Results, found: list[Hypothesis]) -> TextTable:
     """Returns one line per hypothesis: what is expected, what was found, and the verdict."""
-    digits = results.params.report.decimals
-    rows = []
-    for one in found:
-        evidence, verdict = one.evidence, one.verdict
-        p = "" if evidence.reason else _p_text(verdict.p_against if verdict.word == CONTRADICTED else verdict.p)
-        word = f"{verdict.word}: {evidence.reason}" if evidence.reason else verdict.word
-        rows.append(
-            [
-                *(one.ablation, f"{one.direction} {one.than}", _column_title(results, one.column)),
-                ""
-                if evidence.difference is None
-                else f"{evidence.difference:+.{digits}f}{_interval(evidence, digits)}",
-                *("" if evidence.effect is None else f"{evidence.effect:.1f}", p),
-                f"{word} (the settings record {one.recorded})" if one.change else word,
-                _seeds(one),
-            ]
-        )
     header = ["ablation", "expected", "column", "difference", "d_z", "p, corrected", "verdict", "seeds needed"]
+    rows = [
+        [
+            *(one.ablation, f"{one.direction} {one.than}", _column_title(results, one.column)),
+            *_found(one.verdict.evidence, results.params.report.decimals),
+            *(_corrected(one), _verdict(one), _seeds(one)),
+        ]
+        for one in found
+    ]
     return TextTable(header, [[cell or EMPTY for cell in row] for row in rows])
 
 
-def _column_title(results: Results, column: Column) -> str:
-    return title(results, column) if column in results.columns else str(column)
+def _found(evidence: Evidence, digits: int) -> tuple[str, str]:
+    """Returns the difference with its interval, and its size in standard deviations."""
+    if evidence.difference is None:
+        return "", ""
+    effect = "" if evidence.effect is None else f"{evidence.effect:.1f}"
+    return f"{evidence.difference:+.{digits}f}{_interval(evidence, digits)}", effect
+
+
+def _corrected(one: Hypothesis) -> str:
+    """Returns the p-value of the test that decided, or of the test for the hypothesis."""
+    p = one.verdict.p_against if one.verdict.word == CONTRADICTED else one.verdict.p
+    return "" if one.verdict.evidence.reason else _p_text(p)
+
+
+def _verdict(one: Hypothesis) -> str:
+    word = f"{one.verdict.word}: {one.verdict.evidence.reason}" if one.verdict.evidence.reason else one.verdict.word
+    return f"{word} (the settings record {one.recorded})" if one.change else word
 
 
 def _seeds(one: Hypothesis) -> str:
     needed, level = one.verdict.seeds_needed, one.verdict.level
     return "" if level is None else f"{needed or f'over {MOST_SEEDS}'} (p {level:.2g})"
+
+
+def _column_title(results: Results, column: Column) -> str:
+    return title(results, column) if column in results.columns else str(column)
 
 
 def agreement_table(results: Results, agreements: list[Agreement], same_data: bool) -> TextTable:

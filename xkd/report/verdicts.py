@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -62,16 +63,27 @@ class Verdict:
     Attributes:
         word: supported, contradicted or undecided.
         p, p_against: corrected by Holm; a test decides where it is at most `ERROR_RATE`.
-        level: what an uncorrected p must reach to decide, given what is decided already; None where decided.
-        seeds_needed: the total number of seeds that decides with a probability of `POWER` if the observed difference
-            and deviation are the true ones; None where decided, not defined, or above `MOST_SEEDS`.
+        goal: where the difference lies, inside or outside the hypothesis' region, if the observed one is the true one.
+        level: what an uncorrected p must reach to show that, given what is decided already. Both are None where the
+            verdict is decided or nothing can be tested.
     """
 
+    evidence: Evidence
     word: str
     p: float
     p_against: float
+    goal: Region | None = None
     level: float | None = None
-    seeds_needed: int | None = None
+
+    @cached_property
+    def seeds_needed(self) -> int | None:
+        """The total number of seeds that decides with a probability of `POWER` if the observed values are true.
+
+        None where decided, where nothing can be tested, and above `MOST_SEEDS`.
+        """
+        if self.goal is None or self.level is None or self.evidence.difference is None or self.evidence.sd is None:
+            return None
+        return seeds_needed(self.evidence.difference, self.evidence.sd, self.goal, self.level)
 
 
 def region_of(direction: str) -> Region:
@@ -118,20 +130,18 @@ def decide(evidence: Sequence[Evidence]) -> list[Verdict]:
     for one, p_for, p_against in zip(evidence, p, against, strict=True):
         word = SUPPORTED if p_for <= ERROR_RATE else CONTRADICTED if p_against <= ERROR_RATE else UNDECIDED
         plan = (None, None) if word != UNDECIDED else _plan(one, *levels)
-        found.append(Verdict(word, p_for, p_against, *plan))
+        found.append(Verdict(one, word, p_for, p_against, *plan))
     return found
 
 
-def _plan(one: Evidence, level: float, level_against: float) -> tuple[float | None, int | None]:
-    """Returns the level of the test that would decide if the observed difference is the true one, and its seeds."""
-    if one.reason or one.difference is None or one.sd is None:
+def _plan(one: Evidence, level: float, level_against: float) -> tuple[Region | None, float | None]:
+    """Returns where the observed difference lies, and the level of the test that would show that."""
+    if one.reason or one.difference is None:
         return None, None
     low, high = one.region
     if low < one.difference < high:
-        return level, seeds_needed(one.difference, one.sd, one.region, level)
-    outside = (-math.inf, low) if one.difference <= low else (high, math.inf)
-    level_against /= _finite(one.region)
-    return level_against, seeds_needed(one.difference, one.sd, outside, level_against)
+        return one.region, level
+    return (-math.inf, low) if one.difference <= low else (high, math.inf), level_against / _finite(one.region)
 
 
 def seeds_needed(difference: float, sd: float, region: Region, level: float) -> int | None:

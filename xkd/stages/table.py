@@ -1,4 +1,4 @@
-"""Stage `table`: writes results/table.csv, verdicts.csv, table.md, paper-comparison.md, report.html and figures from all metrics."""
+"""Stage `table`: writes the table, verdicts, the comparison with the paper, the report and figures from all metrics."""
 
 from __future__ import annotations
 
