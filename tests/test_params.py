@@ -50,6 +50,7 @@ def _set(values, dotted, value):
         ("seeds", [1, 1], ["seeds", "once"]),
         ("seeds", "012", ["seeds"]),
         ("dataset", "miniatur", ["miniatur", "did you mean 'miniature'"]),
+        ("ablations.ae.dataset", "miniatur", ["ablations.ae.dataset", "did you mean 'miniature'"]),
         ("report.baseline", "aee", ["report.baseline", "did you mean 'ae'"]),
         ("tasks.finetune.ablations", ["xkdd"], ["xkdd", "did you mean 'xkd'"]),
         ("ablations.ae.changes", {"objectiv": {}}, ["ablations.ae.changes", "did you mean 'objective'"]),
@@ -84,6 +85,55 @@ def test_bad_settings_are_one_line_that_names_the_key(settings, load, key, value
     assert all(word in message for word in ["params.yaml", *words]), message
 
 
+GOOD = {"than": "ae", "columns": ["student.video.linear"], "direction": "above"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"than": "aee"}, ["ablations.xkd.expects", "no ablation 'aee'", "did you mean 'ae'"]),
+        ({"than": "xkd"}, ["ablations.xkd.expects", "compared with itself"]),
+        ({"columns": ["student.vidoe.linear"]}, ["'student.vidoe.linear'", "did you mean 'student.video.linear'"]),
+        ({"columns": ["student.video.finetune"]}, ["xkd and ae do not both have 'student.video.finetune'"]),
+        ({"columns": ["teacher.video.linear"]}, ["xkd and ae do not both have 'teacher.video.linear'"]),
+        ({"columns": ["student.video.linear"] * 2}, ["listed twice"]),
+        ({"columns": []}, ["ablations.xkd.expects", "columns"]),
+        ({"direction": "over"}, ["direction", "above, below, or 'equal within 1.0'", "'over'"]),
+        ({"direction": "equal within 0"}, ["direction", "'equal within 0'"]),
+        ({"direction": "equal within 1e9"}, ["direction"]),
+        ({"verdict": "true"}, ["verdict", "'supported'", "'true'"]),
+        ({"directions": "above"}, ["directions", "did you mean 'direction'"]),
+    ],
+)
+def test_an_expectation_that_no_table_can_judge_is_one_line(settings, load, changed, words):
+    settings["ablations"]["xkd"]["expects"] = [GOOD]
+    assert load(settings).ablations["xkd"].expects[0].direction == "above"
+    settings["ablations"]["xkd"]["expects"] = [GOOD | changed]
+    with pytest.raises(UserError) as error:
+        load(settings)
+    assert "\n" not in str(error.value)
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_file_that_takes_a_row_or_a_task_away_takes_what_was_expected_of_it(settings, tmp_path):
+    xkd = settings["ablations"]["xkd"]
+    settings["ablations"] |= {"other": {"hypothesis": "x"}}
+    xkd["expects"] = [GOOD, GOOD | {"than": "other", "columns": ["student.video.linear", "student.video.knn"]}]
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(settings))
+    child = tmp_path / "child.yaml"
+
+    def expected(text):
+        child.write_text(f"extends: base.yaml\n{text}")
+        return [(one.than, *one.columns) for one in params.load(child).ablations["xkd"].expects]
+
+    both = ("other", "student.video.linear", "student.video.knn")
+    assert expected("seeds: [5]\n") == [("ae", "student.video.linear"), both]
+    assert expected("ablations: {other: null}\n") == [("ae", "student.video.linear")]
+    assert expected("tasks: {linear: {ablations: [ae, xkd]}}\n") == [("ae", "student.video.linear")]
+    with pytest.raises(UserError, match="child.yaml: ablations.xkd.expects: no ablation 'other'"):
+        expected("ablations: {other: null, xkd: {expects: [{than: other, columns: [a.b.c], direction: above}]}}\n")
+
+
 def test_a_missing_group_is_named(settings, load):
     del settings["objective"]
     with pytest.raises(UserError, match="'objective' is missing"):
@@ -109,6 +159,29 @@ def test_ablation_changes_lie_over_the_base(settings, load):
     settings["objective"] = {"reconstruction": 3, "alignment": 2}
     recipe = params.recipe(load(settings), "ae")
     assert (recipe.objective.reconstruction, recipe.objective.alignment, recipe.objective.distillation) == (3, 0, 0)
+
+
+def test_a_row_on_another_data_set_differs_in_nothing_else(settings, load):
+    settings["datasets"]["other"] = settings["datasets"]["miniature"] | {"test_clips": 0}
+    settings["ablations"]["ae"]["dataset"] = "other"
+    loaded = load(settings)
+    assert params.datasets_in_use(loaded) == ["miniature", "other"]
+    del settings["ablations"]["ae"]["dataset"]
+    there, here = (params.recipe(one, "ae").model_dump() for one in (loaded, load(settings)))
+    assert there.pop("dataset") == "other"
+    assert here.pop("dataset") == "miniature"
+    assert there == here
+
+
+def test_a_data_set_of_the_table_that_nothing_uses_is_refused(settings, load):
+    settings["datasets"]["other"] = settings["datasets"]["miniature"]
+    for row in settings["ablations"].values():
+        row["dataset"] = "other"
+    load(settings)
+    for task in settings["tasks"].values():
+        task["dataset"] = "other"
+    with pytest.raises(UserError, match="dataset: no row is pretrained on 'miniature', and no task"):
+        load(settings)
 
 
 def test_settings_are_frozen(settings, load):

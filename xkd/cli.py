@@ -1,7 +1,8 @@
 """Defines one verb per stage: its arguments and its help.
 
 Stages are imported when their verb runs, so that `--help` answers at once. Exit codes: 0 done, 1 a defect, 2 something
-the user can mend (one line says what), 130 interrupted.
+the user can mend (one line says what), 3 verdicts that differ from those on record (`table --strict`), 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -167,17 +168,22 @@ def evaluate_command(settings: Path, **arguments: Any) -> None:
     invocation.call_with_settings("evaluate", settings, **arguments)
 
 
-@cli.verb("xkd table --out results", "XKD_PARAMS=workflow/presets/main_rows.yaml xkd table --out results/main_rows")
+@cli.verb(
+    "xkd table --out results",
+    "xkd table --out results --strict",
+    "XKD_PARAMS=workflow/presets/main_rows.yaml xkd table --out results/main_rows",
+)
 @options.params
 @click.option(
     "--out", type=options.PATH, required=True, help="Folder for table.csv, table.md, report.html and figures."
 )
-def table_command(settings: Path, out: Path) -> None:
+@click.option("--strict", is_flag=True, help="Exit with 3 if a verdict is not the one that the settings record.")
+def table_command(settings: Path, **arguments: Any) -> None:
     """Gather all results into the table and its report.
 
     The settings alone decide which runs and evaluations belong to it.
     """
-    invocation.call_with_settings("table", settings, out=out)
+    invocation.call_with_settings("table", settings, **arguments)
 
 
 @cli.verb("xkd import-weights video_teacher.pth.tar audio_teacher.pth.tar --output released")

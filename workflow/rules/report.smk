@@ -20,6 +20,12 @@ rule table:
             category="Table",
             labels={"shows": "ablation table, CSV"},
         ),
+        verdicts=report(
+            f"{SETTINGS.results}/verdicts.csv",
+            caption="../report/verdicts.rst",
+            category="Table",
+            labels={"shows": "verdicts on hypotheses, CSV"},
+        ),
         markdown=f"{SETTINGS.results}/table.md",
         paper=f"{SETTINGS.results}/paper-comparison.md",
         page=report(
@@ -39,6 +45,12 @@ rule table:
             caption="../report/differences.rst",
             category="Figures",
             labels={"shows": "differences to the baseline"},
+        ),
+        sweeps=report(
+            f"{SETTINGS.results}/figures/sweeps.png",
+            caption="../report/sweeps.rst",
+            category="Figures",
+            labels={"shows": "sweeps over settings"},
         ),
         losses=report(
             f"{SETTINGS.results}/figures/losses.png",

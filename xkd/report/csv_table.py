@@ -9,19 +9,24 @@ import pandas as pd
 
 from xkd.protocols import Column
 from xkd.report.collect import Results, Run
+from xkd.report.hypotheses import Hypothesis, judged
 from xkd.report.statistics import Comparison, compare
+from xkd.rows import spoken
 
 
 def ablation_table(results: Results) -> pd.DataFrame:
     """Returns one row per ablation in the order of the settings; cells that do not apply are empty.
 
-    Columns: ablation, settings, seeds, trainable_parameters, seconds (mean of pretraining); for every column of
-    figures, such as student.video.linear, `<column>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds)
-    and `.p`, in percent, and `.metric` where it is not top1; clips_train, clips_test; dataset and manifest of
-    pretraining; mlflow_runs; for every entry of `tasks`, such as linear, `<task>.tested_clips` and
-    `<task>.listed_clips`: test clips that were used, and those that the list of the data set names.
+    Columns: ablation, settings, sweep and value (of rows that a sweep adds; only where there are sweeps), seeds,
+    trainable_parameters, seconds (mean of pretraining); for every column of figures, such as student.video.linear,
+    `<column>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds) and `.p` (two-sided, not corrected),
+    in percent, `.metric` where it is not top1, and `.verdict` where a row has a hypothesis about it, such as "above ae:
+    supported"; clips_train, clips_test; dataset and manifest of pretraining; mlflow_runs; for every entry of `tasks`,
+    such as linear, `<task>.tested_clips` and `<task>.listed_clips`: test clips that were used, and those that the list
+    of the data set names.
     """
-    return pd.DataFrame([_row(results, ablation, runs) for ablation, runs in results.runs.items()])
+    hypotheses = judged(results)
+    return pd.DataFrame([_row(results, ablation, runs, hypotheses) for ablation, runs in results.runs.items()])
 
 
 def comparison(results: Results, ablation: str, column: Column, reference: str | None = None) -> Comparison | None:
@@ -36,11 +41,12 @@ def changed_settings(changes: dict[str, Any]) -> str:
     return "; ".join(f"{key}={_compact(value)}" for key, value in _leaves(changes))
 
 
-def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
+def _row(results: Results, ablation: str, runs: list[Run], hypotheses: list[Hypothesis]) -> dict[str, Any]:
     tracked = [run.record.tracking.run_id or "" for run in runs]
     row = {
         "ablation": ablation,
         "settings": changed_settings(results.params.ablations[ablation].changes),
+        **_sweep(results, ablation),
         "seeds": len(runs),
         "trainable_parameters": runs[0].record.metrics.trainable_parameters,
         "seconds": round(sum(run.record.times.seconds for run in runs) / len(runs), 1),
@@ -49,6 +55,9 @@ def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
         row |= {f"{column}.{name}": value for name, value in _cells(comparison(results, ablation, column)).items()}
         if (metric := results.metric(column)) != "top1":
             row[f"{column}.metric"] = metric
+        if about := [one for one in hypotheses if one.column == column]:
+            said = (f"{one.direction} {one.than}: {one.verdict.word}" for one in about if one.ablation == ablation)
+            row[f"{column}.verdict"] = "; ".join(said)
     row |= {
         "clips_train": runs[0].clips.train if runs[0].items else None,
         "clips_test": runs[0].clips.test if runs[0].items else None,
@@ -61,6 +70,13 @@ def _row(results: Results, ablation: str, runs: list[Run]) -> dict[str, Any]:
         tested, listed = scores.clips.used("test") if scores else (None, None)
         row |= {f"{task}.tested_clips": _whole(tested), f"{task}.listed_clips": _whole(listed)}
     return row
+
+
+def _sweep(results: Results, ablation: str) -> dict[str, str]:
+    if not results.params.points:
+        return {}
+    point = next((point for point in results.params.points if point.added and point.row == ablation), None)
+    return {"sweep": point.sweep if point else "", "value": ", ".join(map(spoken, point.values)) if point else ""}
 
 
 def _whole(count: int | None) -> str:

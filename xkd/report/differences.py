@@ -19,7 +19,7 @@ Panel = dict[str, Comparison]  # by ablation, in the order of the table
 def difference_plot(results: Results) -> Figure:
     """Draws the mean difference over seeds and its interval: a row per method of the students, a panel per modality.
 
-    A filled dot: the interval leaves out zero. A cross: no interval, since there is one seed, or no difference varies.
+    A cross: no interval, since there is one seed, or no difference varies.
     """
     baseline = results.params.report.baseline
     panels = {column: panel for column in results.main_columns if (panel := _panel(results, column))}
@@ -51,7 +51,8 @@ def difference_plot(results: Results) -> Figure:
         first.tick_params(labelleft=True)
         first.set_ylim(len(names) - 0.5, -0.5)
     figure.supxlabel(f"points above {baseline}, with {100 * CONFIDENCE:g} % interval", fontsize=9)
-    return described(figure, _words(panels, baseline))
+    words = f"Dots with lines, one per ablation, per task: difference to {baseline} in points and its interval."
+    return described(figure, f"{words} The table above has the same numbers.")
 
 
 def _panel(results: Results, column: Column) -> Panel:
@@ -79,27 +80,6 @@ def _draw(axis: Axes, panel: Panel, names: list[str], colour: str) -> None:
             axis.plot(one.difference, position, "x", color=colour, markersize=5)
             continue
         axis.plot(one.interval, (position, position), color=colour, linewidth=1.4)
-        face = colour if _clear(one) else "white"
-        axis.plot(one.difference, position, "o", color=colour, markerfacecolor=face, markersize=4.5)
+        axis.plot(one.difference, position, "o", color=colour, markersize=4.5)
     axis.grid(axis="x")
     axis.tick_params(axis="y", length=0)
-
-
-def _clear(one: Comparison) -> bool:
-    """Returns whether zero lies outside the interval."""
-    return one.interval is not None and not one.interval[0] <= 0 <= one.interval[1]
-
-
-def _words(panels: dict[Column, Panel], baseline: str) -> str:
-    clear = [
-        f"{str(column).removeprefix('student.')}: {name} {one.difference:+.1f}"
-        for column, panel in panels.items()
-        for name, one in panel.items()
-        if _clear(one)
-    ]
-    told = (
-        f"Intervals that leave out zero: {'; '.join(clear)}."
-        if clear
-        else "All intervals hold zero, or there are none."
-    )
-    return f"Dots with lines, one per ablation, per task: difference to {baseline} in points and its interval. {told}"

@@ -19,8 +19,11 @@ from xkd.report.agreement import SIGNIFICANCE, TIE, agreements
 from xkd.report.collect import Results, Run
 from xkd.report.counterparts import Counterparts
 from xkd.report.dataset import DataFacts
+from xkd.report.hypotheses import Hypothesis, judged
 from xkd.report.paper import CITATION, PaperResults
 from xkd.report.previews import Previews, data_uri
+from xkd.report.sweep_curves import sweep_table
+from xkd.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED
 from xkd.runs import EMBEDDINGS
 from xkd.runs.records import read_arrays
 from xkd.settings import Params
@@ -33,9 +36,11 @@ MLFLOW = "http://127.0.0.1:5000"  # where `make ui` listens
 FIGURES = {
     "ablations": "Every task and modality. Bar: mean; line: standard deviation over seeds; dots: seeds. Grey and "
     "hatched: yardsticks that are not pretrained.",
-    "differences": "Mean over seeds of the difference to the baseline, seed by seed, and its 95 % interval; right of "
-    "the line is better. Filled: the interval leaves out zero; cross: no interval, since there is one seed or "
-    "differences do not vary. They tell whether a difference holds for other seeds on these clips.",
+    "differences": "Mean over seeds of the difference to the baseline, seed by seed, and its 95 % interval, which is "
+    "not corrected for the number of rows; right of the line is better. Cross: no interval, since there is one seed or "
+    "differences do not vary.",
+    "sweeps": "Mean and 95 % interval over seeds, of the rows of each sweep. Ring, or “its own”: the setting that the "
+    "row itself has.",
     "losses": "Loss terms before their weights, mean over seeds; over steps as a running mean.",
     "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a "
     "teacher says the same of every clip.",
@@ -63,9 +68,10 @@ class Figures:
 
 def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
     """Returns what both templates show, apart from the figures."""
-    paper = PaperResults()
+    paper, sweeps, results = PaperResults(), sweep_table(results), results.main
     found, main = agreements(results, paper), text.main_table(results, paper)
     same_data = bool(Counterparts(results, paper).found)
+    hypotheses = judged(results)
     fill = {
         "params": results.params,
         "manifest": results.manifest,
@@ -86,6 +92,9 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "data": data,
         "manifest": results.manifest,
         "main": main,
+        "hypotheses": text.hypotheses_table(results, hypotheses),
+        "count": _count(hypotheses),
+        "tests": _environment().get_template("verdicts.j2").render(count=len(hypotheses), params=results.params),
         "questions": text.questions_table(results),
         "agreement": text.agreement_table(results, found, same_data),
         "agreement_note": _environment()
@@ -93,8 +102,18 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         .render(tie=TIE, level=SIGNIFICANCE, same_data=same_data),
         "no_agreement": _no_agreement(results, paper),
         "other": text.other_table(results),
+        "sweeps": sweeps,
         "notes": [line for line in _environment().get_template("notes.j2").render(fill).split("\n") if line],
     }
+
+
+def _count(hypotheses: list[Hypothesis]) -> str:
+    """Returns how many hypotheses got which verdict, as a sentence."""
+    if not hypotheses:
+        return "The settings expect nothing (`expects` of a row), so there is nothing to judge."
+    words = [one.verdict.word for one in hypotheses]
+    counts = ", ".join(f"{words.count(word)} {word}" for word in (SUPPORTED, CONTRADICTED, UNDECIDED))
+    return f"{len(words)} hypothes{'e' if len(words) > 1 else 'i'}s: {counts}."
 
 
 def _chance(results: Results) -> dict[str, str]:
@@ -141,14 +160,14 @@ def html(shown: dict[str, Any], results: Results, figures: Figures, media: Previ
     """
     examples = cross_modal.retrieved(results, media)
     more = {
-        "main": text.main_table(results, PaperResults(), intervals=True),
+        "main": text.main_table(results.main, PaperResults(), intervals=True),
         "images": {name: data_uri("image/png", (figures.folder / f"{name}.png").read_bytes()) for name in FIGURES},
         "words": figures.words,
         "captions": FIGURES,
         "verdicts": collapse.verdict_table(results),
         "rules": collapse.verdict_rules(results),
         "edge": EDGE,
-        "unaligned": [name for name in results.runs if not _aligns(results, name)],
+        "unaligned": [name for name in results.main.runs if not _aligns(results, name)],
         "examples": examples,
         "with_media": media is not None,
         "shared_space": cross_modal.shared_space_table(results),

@@ -41,6 +41,7 @@ def compare(values: Sequence[float], reference: Sequence[float] | None) -> Compa
     differences = found - np.asarray(reference, dtype=float)
     if len(found) < 2 or np.allclose(differences, differences[0], rtol=0, atol=1e-9):
         return Comparison(float(found.mean()), sd, float(differences.mean()), None)
+
     test = ttest_rel(found, reference)
     low, high = test.confidence_interval(CONFIDENCE)
     return Comparison(float(found.mean()), sd, float(differences.mean()), float(test.pvalue), (float(low), float(high)))

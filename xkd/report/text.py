@@ -12,8 +12,10 @@ from xkd.report.agreement import Agreement
 from xkd.report.collect import Results
 from xkd.report.counterparts import Counterparts
 from xkd.report.csv_table import changed_settings, comparison
+from xkd.report.hypotheses import Hypothesis
 from xkd.report.paper import TASKS, Measure, PaperResults, mirrored
 from xkd.report.statistics import Comparison
+from xkd.report.verdicts import CONTRADICTED, MOST_SEEDS, Evidence
 
 MAIN = tuple(Column("student", modality, "linear") for modality in ("video", "audio", "both"))
 EMPTY = "–"
@@ -109,6 +111,48 @@ def questions_table(results: Results) -> TextTable:
     return TextTable(["ablation", "hypothesis", "settings that differ", "paper's table", "trainable parameters"], rows)
 
 
+def hypotheses_table(results: Results, found: list[Hypothesis]) -> TextTable:
+    """Returns one line per hypothesis: what is expected, what was found, and the verdict."""
+    header = ["ablation", "expected", "column", "difference", "d_z", "p, corrected", "verdict", "seeds needed"]
+    rows = [
+        [
+            *(one.ablation, f"{one.direction} {one.than}", _column_title(results, one.column)),
+            *_found(one.verdict.evidence, results.params.report.decimals),
+            *(_corrected(one), _verdict(one), _seeds(one)),
+        ]
+        for one in found
+    ]
+    return TextTable(header, [[cell or EMPTY for cell in row] for row in rows])
+
+
+def _found(evidence: Evidence, digits: int) -> tuple[str, str]:
+    """Returns the difference with its interval, and its size in standard deviations."""
+    if evidence.difference is None:
+        return "", ""
+    effect = "" if evidence.effect is None else f"{evidence.effect:.1f}"
+    return f"{evidence.difference:+.{digits}f}{_interval(evidence, digits)}", effect
+
+
+def _corrected(one: Hypothesis) -> str:
+    """Returns the p-value of the test that decided, or of the test for the hypothesis."""
+    p = one.verdict.p_against if one.verdict.word == CONTRADICTED else one.verdict.p
+    return "" if one.verdict.evidence.reason else _p_text(p)
+
+
+def _verdict(one: Hypothesis) -> str:
+    word = f"{one.verdict.word}: {one.verdict.evidence.reason}" if one.verdict.evidence.reason else one.verdict.word
+    return f"{word} (the settings record {one.recorded})" if one.change else word
+
+
+def _seeds(one: Hypothesis) -> str:
+    needed, level = one.verdict.seeds_needed, one.verdict.level
+    return "" if level is None else f"{needed or f'over {MOST_SEEDS}'} (p {level:.2g})"
+
+
+def _column_title(results: Results, column: Column) -> str:
+    return title(results, column) if column in results.columns else str(column)
+
+
 def agreement_table(results: Results, agreements: list[Agreement], same_data: bool) -> TextTable:
     """Returns the differences here and in the paper, and whether their signs agree."""
     rows = []
@@ -142,16 +186,21 @@ def _cell(results: Results, ablation: str, column: Column, detailed: bool, inter
     text = f"{one.mean:.{digits}f}" + (f" ± {one.sd:.{digits}f}" if one.sd is not None else "")
     if not detailed or one.difference is None or ablation == results.params.report.baseline:
         return text
-    interval = (
-        " [{:+.{digits}f}, {:+.{digits}f}]".format(*one.interval, digits=digits) if intervals and one.interval else ""
-    )
-    return f"{text} ({one.difference:+.{digits}f}{interval}{_p(one)})"
+    return f"{text} ({one.difference:+.{digits}f}{_interval(one, digits) if intervals else ''})"
+
+
+def _interval(one: Comparison | Evidence, digits: int) -> str:
+    return " [{:+.{digits}f}, {:+.{digits}f}]".format(*one.interval, digits=digits) if one.interval else ""
 
 
 def _p(one: Comparison) -> str:
     if one.p is None:
         return ""
-    return ", p < 0.001" if one.p < 0.001 else f", p {one.p:.2g}" if one.p < 0.1 else f", p {one.p:.2f}"
+    return f", p {_p_text(one.p)}"
+
+
+def _p_text(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
 
 
 def title(results: Results, column: Column) -> str:

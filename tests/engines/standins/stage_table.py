@@ -5,12 +5,12 @@ from executed import note
 from xkd.params import tasks_of
 
 FIGURES = (
-    *("ablations", "differences", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
+    *("ablations", "differences", "sweeps", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
     *("embeddings", "confusion", "contact-sheet"),
 )
 
 
-def run(params, out):
+def run(params, out, strict=False):
     note("table")
     (out / "figures").mkdir(parents=True, exist_ok=True)
     texts = []
@@ -21,6 +21,7 @@ def run(params, out):
                 texts.append(f"{ablation} {seed} {task} {path.read_text()}\n")
     for name in (
         "table.csv",
+        "verdicts.csv",
         "table.md",
         "paper-comparison.md",
         "report.html",
