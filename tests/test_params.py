@@ -50,6 +50,7 @@ def _set(values, dotted, value):
         ("seeds", [1, 1], ["seeds", "once"]),
         ("seeds", "012", ["seeds"]),
         ("dataset", "miniatur", ["miniatur", "did you mean 'miniature'"]),
+        ("ablations.ae.dataset", "miniatur", ["ablations.ae.dataset", "did you mean 'miniature'"]),
         ("report.baseline", "aee", ["report.baseline", "did you mean 'ae'"]),
         ("tasks.finetune.ablations", ["xkdd"], ["xkdd", "did you mean 'xkd'"]),
         ("ablations.ae.changes", {"objectiv": {}}, ["ablations.ae.changes", "did you mean 'objective'"]),
@@ -158,6 +159,29 @@ def test_ablation_changes_lie_over_the_base(settings, load):
     settings["objective"] = {"reconstruction": 3, "alignment": 2}
     recipe = params.recipe(load(settings), "ae")
     assert (recipe.objective.reconstruction, recipe.objective.alignment, recipe.objective.distillation) == (3, 0, 0)
+
+
+def test_a_row_on_another_data_set_differs_in_nothing_else(settings, load):
+    settings["datasets"]["other"] = settings["datasets"]["miniature"] | {"test_clips": 0}
+    settings["ablations"]["ae"]["dataset"] = "other"
+    loaded = load(settings)
+    assert params.datasets_in_use(loaded) == ["miniature", "other"]
+    del settings["ablations"]["ae"]["dataset"]
+    there, here = (params.recipe(one, "ae").model_dump() for one in (loaded, load(settings)))
+    assert there.pop("dataset") == "other"
+    assert here.pop("dataset") == "miniature"
+    assert there == here
+
+
+def test_a_data_set_of_the_table_that_nothing_uses_is_refused(settings, load):
+    settings["datasets"]["other"] = settings["datasets"]["miniature"]
+    for row in settings["ablations"].values():
+        row["dataset"] = "other"
+    load(settings)
+    for task in settings["tasks"].values():
+        task["dataset"] = "other"
+    with pytest.raises(UserError, match="dataset: no row is pretrained on 'miniature', and no task"):
+        load(settings)
 
 
 def test_settings_are_frozen(settings, load):

@@ -10,32 +10,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from xkd import plugins, registry, settings_file
+from xkd import plugins, registry, rows, settings_file
 from xkd.errors import UserError
 from xkd.recipe import Recipe
 from xkd.registry import suggest
-from xkd.settings import MODALITY_NAMES, Params, Settings, Task, TrainingRequest
+from xkd.settings import MODALITY_NAMES, Ablation, Params, Settings, Task, TrainingRequest, checks
 from xkd.settings.expectations import applicable, columns_of
 from xkd.settings.explain import shown, validated
 
 CHANGEABLE = ("views", "model", "objective", "training")
-# Names in the project that are no folders of results.
-TAKEN = {
-    "data",
-    "runs",
-    "evals",
-    "features",
-    "checkpoints",
-    "logs",
-    "mlruns",
-    "mlartifacts",
-    "mlflow-unsent",
-    "mlflow.db",
-} | {*("xkd", "workflow", "docs", "tests", "benchmarks", "site", "screenshots")}
 
 
 def load(path: str | Path = "params.yaml") -> Params:
-    """Reads, merges (`extends`) and validates settings; every ablation is merged and validated too.
+    """Reads, merges (`extends`) and validates settings; every ablation, those of sweeps too, is merged and validated.
 
     Raises:
         UserError: one line naming the file, the key, what is wrong and, for a typo, the nearest key.
@@ -43,18 +30,9 @@ def load(path: str | Path = "params.yaml") -> Params:
     values = _read(Path(path))
     plugins.use(_plugins(values, path))
     params = validated(Params, values, str(path))
-    _check_results(Path(params.results), path)
+    checks.check(params, path)
+    params = rows.expanded(params, _settled, path)
     known = set(params.ablations)
-    if params.dataset not in params.datasets:
-        raise UserError(
-            f"{path}: dataset: '{params.dataset}' is not in datasets{suggest(params.dataset, params.datasets)}"
-        )
-    for name, ablation in params.ablations.items():
-        if ablation.dataset and ablation.dataset not in params.datasets:
-            raise UserError(
-                f"{path}: ablations.{name}.dataset: '{ablation.dataset}' is not in "
-                f"datasets{suggest(ablation.dataset, params.datasets)}"
-            )
     if params.report.baseline not in known:
         raise UserError(
             f"{path}: report.baseline: no ablation '{params.report.baseline}'{suggest(params.report.baseline, known)}"
@@ -63,16 +41,9 @@ def load(path: str | Path = "params.yaml") -> Params:
         for ablation in task.ablations or ():
             if ablation not in known:
                 raise UserError(f"{path}: tasks.{name}.ablations: no ablation '{ablation}'{suggest(ablation, known)}")
-        if task.dataset and task.dataset not in params.datasets:
-            raise UserError(
-                f"{path}: tasks.{name}.dataset: '{task.dataset}' is not in "
-                f"datasets{suggest(task.dataset, params.datasets)}"
-            )
         _check_processes(params, name, path)
-    _check_columns(params, path)
-    if len(set(params.seeds)) != len(params.seeds):
-        raise UserError(f"{path}: seeds: each seed may be listed once")
     columns = {name: _check_row(params, name, path) for name in params.ablations}
+    _check_dataset_is_used(params, path)
     return applicable(params, columns, _with_own_expectations(params, path), path)
 
 
@@ -103,27 +74,33 @@ def _plugins(values: dict[str, Any], path: str | Path) -> list[str]:
     return files
 
 
-def _check_columns(params: Params, path: str | Path) -> None:
-    """Refuses two tasks whose figures would share a column of the table."""
-    taken: dict[str, str] = {}
-    for name, task in params.tasks.items():
-        for method in registry.protocols[task.protocol].methods_of(name):
-            other = taken.setdefault(method, name)
-            if other != name:
-                raise UserError(f"{path}: tasks.{other} and tasks.{name} would share a column of the table; rename one")
-
-
-def _check_results(results: Path, path: str | Path) -> None:
-    """Refuses a folder of results that holds other files of the project."""
-    here, there = Path.cwd().resolve(), Path(os.path.realpath(results))
-    first = there.relative_to(here).parts[:1] if there.is_relative_to(here) else ()
-    if here.is_relative_to(there) or (first and (first[0].casefold() in TAKEN or first[0].startswith("."))):
-        raise UserError(f"{path}: results: '{results}' holds other files of the project; name a folder of its own")
+def _check_dataset_is_used(params: Params, path: str | Path) -> None:
+    """Refuses a data set of the table that no row is pretrained on and no row is judged on."""
+    rows = [
+        (dataset_of(params, name), *(task_dataset(params, task) for task in tasks_of(params, name)))
+        for name in params.ablations
+    ]
+    if rows and not any(params.dataset in used for used in rows):
+        raise UserError(f"{path}: dataset: no row is pretrained on '{params.dataset}', and no task judges one on it")
 
 
 def dataset_of(params: Params, ablation: str) -> str:
     """Returns the data set that an ablation is pretrained on."""
     return params.ablations[ablation].dataset or params.dataset
+
+
+def task_dataset(params: Params, task: str) -> str:
+    """Returns the data set that a task judges rows on."""
+    return params.tasks[task].dataset or params.dataset
+
+
+def datasets_in_use(params: Params) -> list[str]:
+    """Returns the data sets of the table, of the rows' pretraining and of the tasks, each once, the table's first."""
+    rows, tasks = (
+        (dataset_of(params, name) for name in params.ablations),
+        (task_dataset(params, name) for name in params.tasks),
+    )
+    return list(dict.fromkeys([params.dataset, *rows, *tasks]))
 
 
 def pretrain_request(params: Params, ablation: str) -> TrainingRequest:
@@ -207,13 +184,20 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
     """
     if ablation not in params.ablations:
         raise UserError(f"{path}: no ablation '{ablation}'{suggest(ablation, params.ablations)}")
-    changes = params.ablations[ablation].changes
-    where = f"{path}: ablations.{ablation}.changes"
-    for group in changes:
+    return _merged(params, ablation, params.ablations[ablation], f"{path}: ablations.{ablation}.changes")
+
+
+def _merged(params: Params, name: str, row: Ablation, where: str) -> Recipe:
+    for group in row.changes:
         if group not in CHANGEABLE:
             raise UserError(f"{where}: '{group}' cannot be changed per ablation{suggest(group, CHANGEABLE)}")
-    base = params.model_dump(include={"clips", "logmel", *CHANGEABLE}) | {"dataset": dataset_of(params, ablation)}
-    return validated(Recipe, {"ablation": ablation, **merge(base, changes)}, where)
+    base = params.model_dump(include={"clips", "logmel", *CHANGEABLE}) | {"dataset": row.dataset or params.dataset}
+    return validated(Recipe, {"ablation": name, **merge(base, row.changes)}, where)
+
+
+def _settled(params: Params, row: Ablation, where: str) -> str:
+    """Returns the settings that decide the results of a row as text: equal for rows that need one training."""
+    return canonical(decisive(_merged(params, "any", row, where)))
 
 
 def decisive(recipe: Recipe) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+from dataclasses import asdict
 from functools import cache, wraps
 from pathlib import Path
 
@@ -21,14 +22,18 @@ from xkd.fingerprint import module
 from xkd.fingerprint import stage as code_of
 from xkd.params import (
     canonical,
+    dataset_of,
+    datasets_in_use,
     decisive,
     load,
     pretrain_request,
     protocol,
     recipe,
+    task_dataset,
     tasks_of,
     with_views,
 )
+from xkd.rows import rows_of
 from xkd.runs.evaluations import folder_of as evaluations_of
 from xkd.settings import FrozenSettings
 from xkd.settings import ShardSettings
@@ -66,12 +71,17 @@ shell.prefix(f'export PATH={PROGRAMS.replace("{", "{{").replace("}", "}}")}:"$PA
 
 DATASET = SETTINGS.dataset
 MANIFEST = f"data/{DATASET}/manifest.csv"
-RUN = str(runs.RUNS / runs.name_of(DATASET, "{ablation}", "{seed}"))
+# A run lies below the data set of its pretraining, where tables of other data sets find it too; evaluations below that of the table.
+RUN = str(runs.RUNS / runs.name_of("{dataset}", "{ablation}", "{seed}"))
 FEATURES = str(
     runs.FEATURES / runs.name_of(DATASET, "{ablation}", "{seed}") / "{task}.json"
 )
 EVALUATION = str(evaluations_of(DATASET, "{ablation}", "{seed}") / "{task}")
 RUN_FILES = [*runs.FILES, runs.INDEX]
+SWEEPS = {
+    name: list(dict.fromkeys(p.row for p in SETTINGS.points if p.sweep == name))
+    for name in SETTINGS.sweeps
+}
 
 
 envvars:
@@ -163,6 +173,21 @@ def shards_of(dataset: str) -> list[str]:
     )
 
 
+def run_folder(ablation: str, seed: str) -> str:
+    """Returns the folder of a run of this table."""
+    return RUN.format(
+        dataset=dataset_of(SETTINGS, ablation), ablation=ablation, seed=seed
+    )
+
+
+def encoders_of_run(wildcards) -> str:
+    return f"{run_folder(wildcards.ablation, wildcards.seed)}/{runs.ENCODERS}"
+
+
+def index_of_run(wildcards) -> str:
+    return f"{run_folder(wildcards.ablation, wildcards.seed)}/{runs.INDEX}"
+
+
 @once_per("ablation")
 def recipe_settings(wildcards) -> str:
     return canonical(decisive(recipe(SETTINGS, wildcards.ablation, PARAMS)))
@@ -242,17 +267,16 @@ def task_features(wildcards) -> list[str]:
 
 
 def used_manifests() -> list[str]:
-    """Returns the manifests of the data set of pretraining and of all tasks."""
-    used = [DATASET, *(task.dataset for task in SETTINGS.tasks.values())]
-    return [f"data/{name}/manifest.csv" for name in dict.fromkeys(used) if name]
+    """Returns the manifests of the data sets of the table, of all rows and of all tasks."""
+    return [f"data/{name}/manifest.csv" for name in datasets_in_use(SETTINGS)]
 
 
 def task_manifest(wildcards) -> str:
-    return f"data/{SETTINGS.tasks[wildcards.task].dataset or DATASET}/manifest.csv"
+    return f"data/{task_dataset(SETTINGS, wildcards.task)}/manifest.csv"
 
 
 def task_shards(wildcards) -> list[str]:
-    return shards_of(SETTINGS.tasks[wildcards.task].dataset or DATASET)
+    return shards_of(task_dataset(SETTINGS, wildcards.task))
 
 
 def table_settings(wildcards) -> str:
@@ -265,7 +289,8 @@ def table_settings(wildcards) -> str:
         name: {"kind": entry.kind, "limit": entry.limit}
         for name, entry in SETTINGS.datasets.items()
     }
-    return canonical(settings | {"datasets": datasets})
+    points = [asdict(point) for point in SETTINGS.points]
+    return canonical(settings | {"datasets": datasets, "points": points})
 
 
 def evaluations(ablation: str) -> list[str]:

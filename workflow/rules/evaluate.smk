@@ -5,8 +5,8 @@ if SETTINGS.resources.features:
     rule features:
         input:
             manifest=task_manifest,
-            encoders=f"{RUN}/{runs.ENCODERS}",
-            index=f"{RUN}/{runs.INDEX}",
+            encoders=encoders_of_run,
+            index=index_of_run,
         output:
             FEATURES,
         log:
@@ -33,8 +33,8 @@ rule evaluate:
         features=task_features,
         manifest=task_manifest,
         shards=task_shards,
-        encoders=f"{RUN}/{runs.ENCODERS}",
-        index=f"{RUN}/{runs.INDEX}",
+        encoders=encoders_of_run,
+        index=index_of_run,
     output:
         results=f"{EVALUATION}.json",
         predictions=f"{EVALUATION}.predictions.csv",

@@ -1,12 +1,12 @@
 rule table:
     input:
         manifest=MANIFEST,
-        runs=expand(
-            f"{RUN}/{{file}}",
-            ablation=SETTINGS.ablations,
-            seed=SETTINGS.seeds,
-            file=RUN_FILES,
-        ),
+        runs=[
+            f"{run_folder(name, seed)}/{file}"
+            for name in SETTINGS.ablations
+            for seed in SETTINGS.seeds
+            for file in RUN_FILES
+        ],
         evaluations=[path for name in SETTINGS.ablations for path in evaluations(name)],
         confusions=[
             path.removesuffix("json") + "confusion.csv"
@@ -45,6 +45,12 @@ rule table:
             caption="../report/differences.rst",
             category="Figures",
             labels={"shows": "differences to the baseline"},
+        ),
+        sweeps=report(
+            f"{SETTINGS.results}/figures/sweeps.png",
+            caption="../report/sweeps.rst",
+            category="Figures",
+            labels={"shows": "sweeps over settings"},
         ),
         losses=report(
             f"{SETTINGS.results}/figures/losses.png",

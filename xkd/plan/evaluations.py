@@ -7,7 +7,7 @@ from typing import Any
 
 from xkd import registry
 from xkd.modalities import MODALITIES
-from xkd.params import protocol, tasks_of, with_views
+from xkd.params import protocol, task_dataset, tasks_of, with_views
 from xkd.plan.arithmetic import encoder_forward
 from xkd.plan.footprint import extraction_memory, finetuning_memory
 from xkd.plan.jobs import Job, Phase
@@ -31,7 +31,7 @@ def evaluation_jobs(params: Params, recipe: Recipe, counts: dict[str, ClipInvent
 
 def _job(params: Params, name: str, recipe: Recipe, counts: dict[str, ClipInventory]) -> Job:
     task, settings, recipe = params.tasks[name], protocol(params, name), with_views(recipe, params, name)
-    clips = counts[task.dataset or params.dataset]
+    clips = counts[task_dataset(params, name)]
     seen = [m for m in task.modalities if m in clips.streams and m in modalities(recipe)]
     job_of = _finetuned if isinstance(settings, Execution) else _frozen
     return job_of(params, name, recipe, clips, seen)

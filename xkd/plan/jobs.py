@@ -97,7 +97,7 @@ def pretraining(params: Params, recipe: Recipe, flops: StepFlops, steps: int, ha
     if hardware.gpus:
         asked = asked.model_copy(update={"gpus": hardware.gpus, "nodes": 1, "processes": None})
     local_views = recipe.views.local_views if recipe.has_teachers else 0
-    load = training_load(recipe, stored(params, None), modalities(recipe), local_views)
+    load = training_load(recipe, stored(params, recipe.dataset), modalities(recipe), local_views)
     phase = Phase(
         flops=(flops.total + flops.recomputed) * steps,
         clips=training.batch_size * steps,

@@ -56,7 +56,7 @@ class Load:
 
 
 def stored(params: Params, dataset: str | None) -> Stored:
-    """Returns how the clips of a data set, by default that of pretraining, lie on disk."""
+    """Returns how the clips of a data set, by default that of the table, lie on disk."""
     name = dataset or params.dataset
     clips, shards = catalogue.clips(params, name), catalogue.entry(params, name).shards
     return Stored(clips.pack or bool(shards and shards.form == "decoded"), clips.size, clips.seconds)

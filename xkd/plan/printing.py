@@ -13,7 +13,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     console, one = Console(), plan["ablation"]
     hardware = plan["hardware"]
     console.print(
-        f"{plan['dataset']}, {one['name']}: {max(one['gpus'], 1)} x {number(hardware['peak'])}FLOP/s at "
+        f"{one['dataset']}, {one['name']}: {max(one['gpus'], 1)} x {number(hardware['peak'])}FLOP/s at "
         f"{hardware['utilisation']:.0%} utilisation. A multiply-add is 2 FLOPs; matrix products only."
     )
     for name, clips in plan["clips"].items():
@@ -83,7 +83,7 @@ def _arithmetic(one: dict[str, Any]) -> Table:
 
 
 def _run(one: dict[str, Any], plan: dict[str, Any]) -> Table:
-    table, storage, clips = _table("One run", "", ""), one["storage"], plan["clips"][plan["dataset"]]
+    table, storage, clips = _table("One run", "", ""), one["storage"], plan["clips"][one["dataset"]]
     table.add_row("steps", f"{one['steps']:,} ({one['epochs']} epochs, batch {one['batch_size']})")
     table.add_row("FLOPs", number(one["flops"]))
     table.add_row("time", hours(one["hours"]))
@@ -120,9 +120,20 @@ def _ablations(plan: dict[str, Any]) -> Table:
     seeds, total = plan["seeds"], plan["total"]
     columns = ("ablation", "trainable", "FLOPs a clip", "memory", "one seed", "its evaluations")
     table = _table(f"All ablations, {seeds} seed{'s' * (seeds > 1)}", *columns)
+    table.columns[0].no_wrap = True
+    swept: dict[str, list[dict[str, Any]]] = {}
     for name, row in plan["ablations"].items():
+        if row["sweep"]:
+            swept.setdefault(row["sweep"], []).append(row)
+            continue
         figures = (number(row["trainable"]), number(row["flops_per_clip"]), f"{number(row['memory'])}B")
         table.add_row(name, *figures, hours(row["hours"]), hours(row["evaluation_hours"]))
+    if swept:
+        table.add_section()
+    for name, rows in swept.items():
+        most = {key: number(max(row[key] for row in rows)) for key in ("trainable", "flops_per_clip", "memory")}
+        times = (hours(sum(row[key] for row in rows)) for key in ("hours", "evaluation_hours"))
+        table.add_row(f"sweep {name}: {len(rows)}", most["trainable"], most["flops_per_clip"], f"{most['memory']}B", *times)
     table.add_section()
     size = number(total["clips_bytes"] + total["encoders_bytes"])
     table.add_row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xkd import registry
+from xkd.params import dataset_of
 from xkd.protocols import Column
 from xkd.report.collect import Figure, Results
 from xkd.report.counterparts import Counterpart, Counterparts, paper_probe, paper_protocol
@@ -101,7 +102,7 @@ def _differences(results: Results, one: Counterpart) -> list[str]:
         found.append(f"protocol {one.ours.column.method}, in the paper {usual}")
     if clips := deviations(results, one.ablation, task):
         found.append(f"**{verdict(results, task)}**: {'; '.join(clips)}")
-    pretraining = params.datasets[params.dataset]
+    pretraining = params.datasets[dataset_of(params, one.ablation)]
     if pretraining.limit and not results.runs[one.ablation][0].record.metrics.given:
         found.append(f"pretrained on at most {pretraining.limit} clips of each class (limit)")
     return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xkd import runs
 from xkd.errors import UserError
-from xkd.params import tasks_of
+from xkd.params import dataset_of, task_dataset, tasks_of
 from xkd.protocols import Column, headline_metrics
 from xkd.runs import evaluations, records
 from xkd.runs.records import ClipsUsed, EvaluationRecord, RunRecord
@@ -39,7 +39,8 @@ class Run:
     Attributes:
         folder, evaluations: folders of the files of pretraining, and of its evaluations.
         record: contents of the JSON files of pretraining.
-        clips: how many clips took part in the evaluation of the first task on the data of pretraining.
+        dataset: what it was pretrained on.
+        clips: how many clips took part in the evaluation of the first task on the data set of the table.
         items: per modality, distinct sources (scans, recordings) that its test clips are made of.
         figures: by column of the table.
         scores: results of the evaluation of each task.
@@ -47,6 +48,7 @@ class Run:
 
     ablation: str
     seed: int
+    dataset: str
     folder: Path
     evaluations: Path
     record: RunRecord
@@ -58,7 +60,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Results:
-    """All runs of the table, per ablation in the order of the settings and per seed in the order of `seeds`."""
+    """All runs of the table, per ablation in the order of the settings and per seed in the order of `seeds`.
+
+    Attributes:
+        manifest: hash of the data set of the table.
+    """
 
     params: Params
     manifest: str
@@ -75,6 +81,13 @@ class Results:
         """Columns of the students; all columns where every row was given teachers."""
         return [column for column in self.columns if column.owner == "student"] or self.columns
 
+    @property
+    def main(self) -> Results:
+        """The rows that are there for their own sake; those of sweeps alone have a figure and a table of their own."""
+        compared = {one.than for row in self.params.ablations.values() for one in row.expects}
+        left_out = {point.row for point in self.params.points if point.added} - compared
+        return replace(self, runs={name: runs for name, runs in self.runs.items() if name not in left_out})
+
     def figures(self, ablation: str) -> dict[Column, Figure]:
         """Returns the figures that every seed of the row has, as its first seed has them."""
         runs = self.runs[ablation]
@@ -86,7 +99,11 @@ class Results:
 
     def kind(self, task: str) -> str:
         """Returns the kind of the data set that a task is on."""
-        return self.params.datasets[self.params.tasks[task].dataset or self.params.dataset].kind
+        return self.params.datasets[task_dataset(self.params, task)].kind
+
+    def elsewhere(self, ablation: str) -> bool:
+        """Returns whether a row is pretrained on another data set than the table's."""
+        return self.runs[ablation][0].dataset != self.params.dataset
 
     def metric(self, column: Column) -> str:
         """Returns the metric of a column: top1, map, recall1, or that of a plugin's protocol."""
@@ -108,7 +125,7 @@ def collect(params: Params, root: Path = Path()) -> Results:
 
     Raises:
         UserError: the first file that is missing or unreadable and the command that makes it, or two runs that
-            were made from different data.
+            were made from different versions of a data set.
     """
     found: dict[str, list[Run]] = {name: [] for name in params.ablations}
     first: dict[str, tuple[Path, str]] = {}
@@ -123,13 +140,14 @@ def collect(params: Params, root: Path = Path()) -> Results:
 
 def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run, list[tuple[str, tuple[Path, str]]]]:
     """Reads one run; returns for each of its metrics files the data set, the file and the manifest hash in it, too."""
-    name = runs.name_of(params.dataset, ablation, seed)
+    trained_on = dataset_of(params, ablation)
+    name = runs.name_of(trained_on, ablation, seed)
     folder, evals = root / runs.RUNS / name, root / evaluations.folder_of(params.dataset, ablation, seed)
-    pretrain = _command(params, f"pretrain --ablation {ablation} --seed {seed} --out {runs.RUNS / name}")
+    pretrain = _command(params, f"pretrain --ablation {ablation} --seed {seed} --out {runs.RUNS / name}", trained_on)
     record = records.read_run(folder, pretrain)
-    scores, sources = {}, [(params.dataset, (folder / runs.METRICS, record.metrics.manifest))]
+    scores, sources = {}, [(trained_on, (folder / runs.METRICS, record.metrics.manifest))]
     for task in tasks_of(params, ablation):
-        path, dataset = evals / f"{task}.json", params.tasks[task].dataset or params.dataset
+        path, dataset = evals / f"{task}.json", task_dataset(params, task)
         evaluate = f"evaluate --run {runs.RUNS / name} --task {task} --out {path.relative_to(root)}"
         command = _command(params, evaluate, dataset)
         scores[task] = evaluations.read_results(path, folder, command)
@@ -139,6 +157,7 @@ def _read_run(params: Params, root: Path, ablation: str, seed: int) -> tuple[Run
     run = Run(
         ablation=ablation,
         seed=seed,
+        dataset=trained_on,
         folder=folder,
         evaluations=evals,
         record=record,
@@ -157,7 +176,7 @@ def _check_question(params: Params, path: Path, scores: EvaluationRecord, task: 
     for name, found, asked in (
         ("task", scores.task, task),
         ("protocol", scores.protocol, wanted.protocol),
-        ("data set", scores.dataset, wanted.dataset or params.dataset),
+        ("data set", scores.dataset, task_dataset(params, task)),
         ("folds", sorted(scores.folds), folds),
     ):
         if found != asked:
@@ -180,13 +199,13 @@ def _figures(params: Params, scores: dict[str, EvaluationRecord]) -> dict[Column
 def _same_data(params: Params, first: tuple[Path, str], source: tuple[Path, str]) -> None:
     if source[1] != first[1]:
         raise UserError(
-            f"{source[0]}: made from data manifest {source[1]}, but {first[0]} from {first[1]}; a table needs one data "
-            f"set: run snakemake --cores all {params.results}/table.csv to bring all runs up to date"
+            f"{source[0]}: made from data manifest {source[1]}, but {first[0]} from {first[1]}; a table needs one "
+            f"version of a data set: run snakemake --cores all {params.results}/table.csv to bring all runs up to date"
         )
 
 
-def _command(params: Params, verb: str, dataset: str | None = None) -> str:
+def _command(params: Params, verb: str, dataset: str) -> str:
     """Returns a stage's command line; a settings file that extends another is not the default, so it must be named."""
     stage, options = verb.split(" ", 1)
     settings = " --params SETTINGS" if params.extends else ""
-    return f"python -m xkd {stage}{settings} --manifest data/{dataset or params.dataset}/manifest.csv {options}"
+    return f"python -m xkd {stage}{settings} --manifest data/{dataset}/manifest.csv {options}"

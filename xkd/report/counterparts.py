@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from xkd import registry
-from xkd.params import recipe
+from xkd.params import dataset_of, recipe
 from xkd.protocols import Column
 from xkd.report.collect import Figure, Results
 from xkd.report.paper import Measure, PaperFigure, PaperResults
@@ -75,16 +75,16 @@ class Counterparts:
     def pretraining(self, ablation: str) -> Pretraining:
         """Returns what a row was pretrained on. Encoders that were given and trained further saw several data sets."""
         params, run = self.results.params, self.results.runs[ablation][0]
-        training = recipe(params, ablation).training
+        training, dataset = recipe(params, ablation).training, dataset_of(params, ablation)
         if training.weights:
             origins = sorted(set(run.record.metrics.given.values()))
             words = "; ".join(origins) or "given encoders of unknown origin"
             kinds = {self._kind_of(origin) for origin in origins}
             kind = kinds.pop() if len(kinds) == 1 and training.mode == "none" else None
-            return Pretraining(kind, words if training.mode == "none" else f"{words}, then `{params.dataset}`")
+            return Pretraining(kind, words if training.mode == "none" else f"{words}, then `{dataset}`")
         if training.mode != "pretrain":
             return Pretraining(None, f"nothing (mode {training.mode})")
-        return Pretraining(params.datasets[params.dataset].kind, f"`{params.dataset}`")
+        return Pretraining(params.datasets[dataset].kind, f"`{dataset}`")
 
     def task(self, name: str) -> str:
         """Returns the data set of a task of ours, in the paper's words."""

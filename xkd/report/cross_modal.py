@@ -73,6 +73,7 @@ def retrieved(results: Results, media: Previews | None) -> Examples | None:
     if shown is None:
         return None
     run, arrays = shown
+    media = None if results.elsewhere(run.ablation) else media
     arrays = arrays | {"shown": np.array(shown_ids([str(name) for name in arrays["ids"]]))}
     clips = len(arrays["ids"])
     found = []
@@ -86,9 +87,14 @@ def retrieved(results: Results, media: Previews | None) -> Examples | None:
 
 
 def shared_space_table(results: Results) -> TextTable | None:
-    """Tabulates `rates` per ablation that has heads, over both directions and all seeds, before and after training."""
+    """Tabulates `rates` per ablation that has heads, over both directions and all seeds, before and after training.
+
+    Rows that are pretrained on other data are left out: their clips are others.
+    """
     rows = []
     for name, runs in results.runs.items():
+        if results.elsewhere(name):
+            continue
         parts = [read_arrays(run.folder / "embeddings.npz") for run in runs]
         if all(f"{m}_after" in part for part in parts for m in MODALITIES):
             cells = [np.mean([rates(part, moment) for part in parts], axis=0) for moment in ("before", "after")]

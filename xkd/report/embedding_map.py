@@ -63,7 +63,8 @@ def embedding_map(results: Results) -> Figure:
 
 def _shown(results: Results) -> list[tuple[Run, Arrays]]:
     """Finds first seeds of the full method, or else any row with heads, and of a row that differs in not aligning."""
-    runs = [results.runs[name][0] for name in sorted(results.runs, key=lambda name: name != FULL_METHOD)]
+    names = sorted(results.runs, key=lambda name: (results.elsewhere(name), name != FULL_METHOD))
+    runs = [results.runs[name][0] for name in names]
     found: list[tuple[bool, Run, Arrays]] = []
     for run in runs:
         aligns = bool(recipe(results.params, run.ablation).objective.alignment)

@@ -22,6 +22,7 @@ from xkd.report.dataset import DataFacts
 from xkd.report.hypotheses import Hypothesis, judged
 from xkd.report.paper import CITATION, PaperResults
 from xkd.report.previews import Previews, data_uri
+from xkd.report.sweep_curves import sweep_table
 from xkd.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED
 from xkd.runs import EMBEDDINGS
 from xkd.runs.records import read_arrays
@@ -38,6 +39,8 @@ FIGURES = {
     "differences": "Mean over seeds of the difference to the baseline, seed by seed, and its 95 % interval, which is "
     "not corrected for the number of rows; right of the line is better. Cross: no interval, since there is one seed or "
     "differences do not vary.",
+    "sweeps": "Mean and 95 % interval over seeds, of the rows of each sweep. Ring, or “its own”: the setting that the "
+    "row itself has.",
     "losses": "Loss terms before their weights, mean over seeds; over steps as a running mean.",
     "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a "
     "teacher says the same of every clip.",
@@ -65,7 +68,7 @@ class Figures:
 
 def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
     """Returns what both templates show, apart from the figures."""
-    paper = PaperResults()
+    paper, sweeps, results = PaperResults(), sweep_table(results), results.main
     found, main = agreements(results, paper), text.main_table(results, paper)
     same_data = bool(Counterparts(results, paper).found)
     hypotheses = judged(results)
@@ -80,6 +83,7 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "metrics": {results.metric(column) for column in results.columns},
         "methods": {column.method for column in results.columns},
         "chance": _chance(results),
+        "elsewhere": _elsewhere(results),
         "shares": tested.shares(results),
         "remarks": tested.notes(results),
     }
@@ -98,6 +102,7 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         .render(tie=TIE, level=SIGNIFICANCE, same_data=same_data),
         "no_agreement": _no_agreement(results, paper),
         "other": text.other_table(results),
+        "sweeps": sweeps,
         "notes": [line for line in _environment().get_template("notes.j2").render(fill).split("\n") if line],
     }
 
@@ -119,6 +124,14 @@ def _chance(results: Results) -> dict[str, str]:
         if (value := results.chance(column)) is not None:
             found.setdefault(task, {})[f"{value:.1f} %"] = None
     return {task: " and ".join(values) for task, values in found.items()}
+
+
+def _elsewhere(results: Results) -> dict[str, list[Run]]:
+    """Returns by data set the rows, each by its first run, that are pretrained on another one than the table's."""
+    found: dict[str, list[Run]] = {}
+    for run in (runs[0] for name, runs in results.runs.items() if results.elsewhere(name)):
+        found.setdefault(run.dataset, []).append(run)
+    return found
 
 
 def _no_agreement(results: Results, paper: PaperResults) -> str:
@@ -147,14 +160,14 @@ def html(shown: dict[str, Any], results: Results, figures: Figures, media: Previ
     """
     examples = cross_modal.retrieved(results, media)
     more = {
-        "main": text.main_table(results, PaperResults(), intervals=True),
+        "main": text.main_table(results.main, PaperResults(), intervals=True),
         "images": {name: data_uri("image/png", (figures.folder / f"{name}.png").read_bytes()) for name in FIGURES},
         "words": figures.words,
         "captions": FIGURES,
         "verdicts": collapse.verdict_table(results),
         "rules": collapse.verdict_rules(results),
         "edge": EDGE,
-        "unaligned": [name for name in results.runs if not _aligns(results, name)],
+        "unaligned": [name for name in results.main.runs if not _aligns(results, name)],
         "examples": examples,
         "with_media": media is not None,
         "shared_space": cross_modal.shared_space_table(results),

@@ -38,11 +38,12 @@ def reconstructions(results: Results) -> Figure:
     for row, axis in enumerate(axes[:, 0]):
         axis.set_ylabel(f"{'log-mel' if row > 2 else 'frame'}\n{STAGES[row % 3]}")
     _bare(axes)
-    figure.suptitle(f"Held-out clips, {run.ablation} seed {run.seed}", x=0.01, ha="left", fontsize=10)
+    whose = f"Clips of {run.dataset}" if results.elsewhere(run.ablation) else "Held-out clips"
+    figure.suptitle(f"{whose}, {run.ablation} seed {run.seed}", x=0.01, ha="left", fontsize=10)
     return described(
         figure,
-        f"Grid of {clips} held-out clips of {run.ablation} seed {run.seed}, one per column: middle frame true, with "
-        "masked patches grey, and with those patches predicted; below it the log-mel in the same three stages. "
+        f"{whose}, {run.ablation} seed {run.seed}, in a grid of {clips} columns: middle frame true, with masked "
+        "patches grey, and with those patches predicted; below it the log-mel in the same three stages. "
         f"{_errors(samples)}",
     )
 

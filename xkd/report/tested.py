@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xkd.data import catalogue
-from xkd.params import tasks_of
+from xkd.params import task_dataset, tasks_of
 from xkd.report.collect import Results
 from xkd.runs.records import ClipsUsed
 
@@ -32,7 +32,7 @@ def share(counts: ClipsUsed, split: str) -> str:
 def deviations(results: Results, ablation: str, task: str) -> list[str]:
     """Returns how a task deviates from its data set's list: missing clips, folds other than the official ones."""
     params, counts = results.params, _counts(results, ablation, task)
-    dataset = params.datasets[params.tasks[task].dataset or params.dataset]
+    dataset = params.datasets[task_dataset(params, task)]
     known = catalogue.known_datasets().get(dataset.kind)
     official = "official " if _is_official(dataset.kind) else ""
     found = []

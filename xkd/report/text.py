@@ -39,17 +39,22 @@ class TextTable:
 def main_table(results: Results, paper: PaperResults, intervals: bool = False) -> TextTable:
     """Returns the students' columns with differences, seconds, and the paper's figures for the same ablation.
 
+    Where rows are pretrained on other data sets than the table's, a column says on which.
+
     Args:
         intervals: show differences in every column, not in the main ones alone, and their intervals.
     """
     columns, foreign = results.main_columns, paper_columns(results, paper)
+    pretraining = ["pretrained on"] if any(map(results.elsewhere, results.runs)) else []
     rows = []
     for name, runs in results.runs.items():
         seconds = sum(run.record.times.seconds for run in runs) / len(runs)
         cells = [_cell(results, name, column, intervals or column in MAIN, intervals) for column in columns]
-        rows.append([name, *cells, f"{seconds:.0f}", *(cells_of[name] for cells_of in foreign.values())])
-    header = ["ablation", *(title(results, one).removeprefix("student ") for one in columns), "seconds", *foreign]
-    return TextTable(header, rows, set(foreign), _best(results, columns))
+        data = [runs[0].dataset for _ in pretraining]
+        rows.append([name, *data, *cells, f"{seconds:.0f}", *(cells_of[name] for cells_of in foreign.values())])
+    titles = [title(results, one).removeprefix("student ") for one in columns]
+    header = ["ablation", *pretraining, *titles, "seconds", *foreign]
+    return TextTable(header, rows, set(foreign), _best(results, columns, first=1 + len(pretraining)))
 
 
 def paper_columns(results: Results, paper: PaperResults) -> dict[str, dict[str, str]]:
@@ -160,10 +165,10 @@ def agreement_table(results: Results, agreements: list[Agreement], same_data: bo
     return TextTable(header, rows, {paper})
 
 
-def _best(results: Results, columns: list[Column]) -> set[tuple[int, int]]:
-    """Returns the places of the highest means, ties included; `columns` are those from the second on."""
+def _best(results: Results, columns: list[Column], first: int) -> set[tuple[int, int]]:
+    """Returns the places of the highest means, ties included; `columns` are those from `first` on."""
     best = set()
-    for place, column in enumerate(columns, start=1):
+    for place, column in enumerate(columns, start=first):
         means = {
             row: sum(values) / len(values)
             for row, name in enumerate(results.runs)

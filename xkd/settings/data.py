@@ -36,7 +36,9 @@ class Dataset(Settings):
         None, description="at most this many clips per class and split, always the same ones; for a first try"
     )
     train_clips: Positive = Field(4000, description="clips to make (embedded data sets only)")
-    test_clips: Positive = Field(2000, description="clips to make (embedded data sets only)")
+    test_clips: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
+        2000, description="clips to make (embedded data sets only); none are needed where rows are only pretrained"
+    )
     seed: Seed = Field(0, description="seed of the generated clips (embedded data sets only)")
     require: Literal["both", "video", "audio", "any"] | None = Field(
         None,

@@ -216,7 +216,7 @@ def _track(params: Params, results: dict[str, Any], job: EvaluationJob[Any], run
         for column, metric in headline_metrics(protocol, metrics).items()
     }
     settings = {k: results[k] for k in ("dataset", "ablation", "seed", "task", "protocol", "manifest")}
-    settings |= params_of_protocol(params, task).model_dump(mode="json")
+    settings |= {"pretrained_on": job.recipe.dataset, **params_of_protocol(params, task).model_dump(mode="json")}
     key = f"evaluate/{runs.name_of(results['dataset'], results['ablation'], results['seed'])}/{task}"
     name = f"{results['ablation']} seed {results['seed']} {task}"
     with tracking.start(tracking.EVALUATION, key, name, settings, {}, digest=_digest(settings)) as tracked:

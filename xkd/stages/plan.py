@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from xkd.errors import UserError
+from xkd.params import datasets_in_use
 from xkd.params import recipe as recipe_of
 from xkd.plan.arithmetic import StepFlops, step_flops
 from xkd.plan.concerns import concerns, grouped, phase_rates
@@ -66,10 +67,13 @@ def make(params: Params, ablation: str | None, hardware: Hardware, clips: int | 
     """
     chosen = ablation or ("xkd" if "xkd" in params.ablations else next(iter(params.ablations)))
     recipe_of(params, chosen)
-    used = dict.fromkeys([params.dataset, *(t.dataset for t in params.tasks.values() if t.dataset)])
-    counts = {name: clip_inventory(params, name, clips if name == params.dataset else None) for name in used}
+    counts = {
+        name: clip_inventory(params, name, clips if name == params.dataset else None)
+        for name in datasets_in_use(params)
+    }
     runs = {name: _Run(params, recipe_of(params, name), counts, hardware) for name in params.ablations}
-    rows = {name: run.row() for name, run in runs.items()}
+    sweeps = {point.row: point.sweep for point in params.points if point.added}
+    rows = {name: run.row() | {"sweep": sweeps.get(name)} for name, run in runs.items()}
     factor = runs[chosen].loader_factor()
     found = {name: [c for job in run.jobs for c in concerns(job, hardware, factor)] for name, run in runs.items()}
     return {
@@ -90,7 +94,7 @@ class _Run:
 
     def __init__(self, params: Params, recipe: Recipe, counts: dict[str, ClipInventory], hardware: Hardware) -> None:
         self.recipe, self.hardware = recipe, hardware
-        self.steps, self.step = _steps(recipe, counts[params.dataset]), step_flops(recipe)
+        self.steps, self.step = _steps(recipe, counts[recipe.dataset]), step_flops(recipe)
         self.pretraining = pretraining(params, recipe, self.step, self.steps, hardware)
         self.evaluations = evaluation_jobs(params, recipe, counts)
         self.jobs = [self.pretraining, *self.evaluations]
@@ -105,6 +109,7 @@ class _Run:
         recipe, flops, batch = self.recipe, self.step, self.recipe.training.batch_size
         return {
             "name": recipe.ablation,
+            "dataset": recipe.dataset,
             "mode": recipe.training.mode,
             "precision": recipe.training.precision,
             "gpus": self.pretraining.asked.nodes * self.pretraining.gpus,

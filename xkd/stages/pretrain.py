@@ -16,7 +16,7 @@ from xkd.data import manifest as manifests
 from xkd.data.loader import eval_loader, train_loader
 from xkd.downstream.monitor import PREFIX, CollapseWatch, Probe, alarms_of, total_steps
 from xkd.errors import UserError
-from xkd.files import write_json
+from xkd.files import read_json, write_json
 from xkd.models.networks import Networks
 from xkd.params import canonical, decisive, flat
 from xkd.params import recipe as recipe_of
@@ -56,6 +56,11 @@ class PretrainJob:
     @property
     def checkpoints(self) -> Path:
         return runs.CHECKPOINTS / self.name
+
+    @property
+    def shown_split(self) -> str:
+        """The clips that figures show: held-out ones, or training clips of a data set that is only pretrained on."""
+        return "train" if self.data.split("test").rows.empty else "test"
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -137,7 +142,8 @@ def _trainer(job: PretrainJob, group: distributed.TrainingGroup) -> Trainer[Pret
 
 def _check_clips(job: PretrainJob, chosen: tuple[str, ...]) -> None:
     """Refuses data before training that would fail in it, or after it, where held-out clips are looked at."""
-    for split in ("train", "test"):
+    _check_dataset(job)
+    for split in ("train", job.shown_split):
         rows = job.data.split(split).rows
         if rows.empty:
             raise UserError(f"{job.manifest}: no usable clip in split '{split}'; look at the reasons in summary.json")
@@ -150,6 +156,20 @@ def _check_clips(job: PretrainJob, chosen: tuple[str, ...]) -> None:
                     f"datasets.{job.recipe.dataset}.require to leave such clips out, or give the row one modality "
                     "(objective.reconstruct without distillation and alignment)"
                 )
+
+
+def _check_dataset(job: PretrainJob) -> None:
+    """Refuses the clips of another data set than the row's, as far as `prepare` says whose they are."""
+    row, wanted = job.recipe.ablation, job.recipe.dataset
+    try:
+        found = read_json(job.manifest.with_name("summary.json"))["dataset"]
+    except (OSError, ValueError, KeyError):
+        return
+    if found != wanted:
+        raise UserError(
+            f"{job.manifest}: clips of '{found}', but row {row} is pretrained on '{wanted}'; name the manifest of that "
+            f"data set, or set ablations.{row}.dataset"
+        )
 
 
 def _tracked(job: PretrainJob, hypothesis: str) -> tracking.TrackedRun:
@@ -213,9 +233,9 @@ def _write(job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.Tr
     recipe, recorder = job.recipe, trainer.recorder
     recorder.write(out, [column.name for column in OWN_COLUMNS])
     chosen = modalities(recipe)
-    save_samples(trainer.learner, _held_out(recipe, job.manifest, chosen), out)
+    save_samples(trainer.learner, _shown_views(job, chosen), out)
     moments = {"before": _starting_networks(recipe, job.seed).to(trainer.device), "after": trainer.learner.networks}
-    save_embeddings(moments, held_out(recipe, job.manifest, chosen), trainer.device, out)
+    save_embeddings(moments, held_out(recipe, job.manifest, chosen, job.shown_split), trainer.device, out)
     save_encoders(trainer.learner.networks, recipe, job.seed, out)
     metrics = {"dataset": recipe.dataset, "ablation": recipe.ablation, "seed": job.seed, "manifest": job.data.hash}
     metrics |= {
@@ -247,9 +267,9 @@ def _starting_networks(recipe: Recipe, seed: int) -> Networks:
     return networks
 
 
-def _held_out(recipe: Recipe, manifest: Path, chosen: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Returns evaluation views of the first held-out clips, by modality."""
-    batch = next(iter(eval_loader(recipe, manifest, "test", SAMPLE_CLIPS, chosen)))
+def _shown_views(job: PretrainJob, chosen: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """Returns evaluation views of the first clips that figures show, by modality."""
+    batch = next(iter(eval_loader(job.recipe, job.manifest, job.shown_split, SAMPLE_CLIPS, chosen)))
     return {m: batch.views[m][0] for m in chosen}
 
 

@@ -10,7 +10,18 @@ from xkd import csv_files, made, tracking
 from xkd.errors import VerdictsChanged
 from xkd.params import canonical
 from xkd.progress import say, track
-from xkd.report import bars, beside, confusion, curves, differences, embedding_map, page, sample_figures, style
+from xkd.report import (
+    bars,
+    beside,
+    confusion,
+    curves,
+    differences,
+    embedding_map,
+    page,
+    sample_figures,
+    style,
+    sweep_curves,
+)
 from xkd.report.collect import Results, collect
 from xkd.report.csv_table import ablation_table
 from xkd.report.dataset import DataFacts, data_facts
@@ -61,7 +72,7 @@ def _make(params: Params, results: Results, data: DataFacts | None, folder: Path
     csv_files.write_csv(folder / "table.csv", ablation_table(results))
     csv_files.write_csv(folder / "verdicts.csv", verdict_table(judged(results)))
     (folder / "table.md").write_text(page.markdown(shown))
-    (folder / "paper-comparison.md").write_text(beside.paper_page(results))
+    (folder / "paper-comparison.md").write_text(beside.paper_page(results.main))
     (folder / "report.html").write_text(page.html(shown, results, figures, media))
 
 
@@ -75,16 +86,18 @@ def _track(params: Params, out: Path, tags: dict[str, str], files: list[Path]) -
 
 def _draw(results: Results, media: Previews | None, folder: Path) -> dict[str, str]:
     """Writes the figures of the page; returns their alternative texts."""
+    main = results.main
     figures = {
-        "ablations": partial(bars.ablation_bars, results),
-        "differences": partial(differences.difference_plot, results),
-        "losses": partial(curves.loss_curves, results),
-        "diagnostics": partial(curves.diagnostic_curves, results),
-        "alignment": partial(curves.alignment_curves, results),
-        "reconstructions": partial(sample_figures.reconstructions, results),
-        "refinement": partial(sample_figures.refinement, results),
-        "embeddings": partial(embedding_map.embedding_map, results),
-        "confusion": partial(confusion.confusion_matrices, results),
+        "ablations": partial(bars.ablation_bars, main),
+        "differences": partial(differences.difference_plot, main),
+        "sweeps": partial(sweep_curves.sweep_curves, results),
+        "losses": partial(curves.loss_curves, main),
+        "diagnostics": partial(curves.diagnostic_curves, main),
+        "alignment": partial(curves.alignment_curves, main),
+        "reconstructions": partial(sample_figures.reconstructions, main),
+        "refinement": partial(sample_figures.refinement, main),
+        "embeddings": partial(embedding_map.embedding_map, main),
+        "confusion": partial(confusion.confusion_matrices, main),
     }
     drawn = track(figures.items(), "figures", len(figures))
     words = {name: style.save_figure(draw(), folder / f"{name}.png") for name, draw in drawn}

@@ -31,9 +31,9 @@ class HeldOut:
     views: dict[str, Tensor]
 
 
-def held_out(recipe: Recipe, manifest: Path, modalities: tuple[str, ...]) -> Iterator[HeldOut]:
-    """Reads at most `HELD_OUT_CLIPS` clips of the split `test`, evenly picked, in batches."""
-    store, seen = open_clips(manifest, "test"), EvalViews(recipe, modalities)
+def held_out(recipe: Recipe, manifest: Path, modalities: tuple[str, ...], split: str = "test") -> Iterator[HeldOut]:
+    """Reads at most `HELD_OUT_CLIPS` clips of a split, evenly picked, in batches."""
+    store, seen = open_clips(manifest, split), EvalViews(recipe, modalities)
     picked = np.unique(np.linspace(0, len(store) - 1, min(HELD_OUT_CLIPS, len(store))).round().astype(int)).tolist()
     for first in range(0, len(picked), EMBEDDED_AT_ONCE):
         numbers = picked[first : first + EMBEDDED_AT_ONCE]
