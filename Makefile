@@ -1,7 +1,5 @@
 # make table          makes the ablation table on the embedded benchmark, from an empty clone: results/table.csv
 # make test           runs all tests
-# make spoken         makes the same table with real recordings (downloads 16 MB): results/spoken_digits/table.csv
-# make main_rows      makes the main rows over more seeds, on both benchmarks
 # make docs           builds the documentation as a site: site/index.html
 # make lint           checks the style of code and workflow; make format fixes it; make types runs mypy, strict
 # make ui             opens all runs in MLflow
@@ -16,18 +14,11 @@ SUPPORTED := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in (
 # Containers often set this variable; each of a hundred jobs would then spend ten seconds on compiling torch and MLflow.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: table test spoken main_rows ui repro docs lint format types
+.PHONY: table test ui repro docs lint format types
 .DEFAULT_GOAL := table
 
 table: $(READY)
 	$(RUN)
-
-spoken: $(READY)
-	XKD_PARAMS=workflow/presets/spoken_digits.yaml $(RUN)
-
-main_rows: $(READY)
-	XKD_PARAMS=workflow/presets/main_rows.yaml $(RUN)
-	XKD_PARAMS=workflow/presets/spoken_digits_main_rows.yaml $(RUN)
 
 repro: $(READY)
 	PATH="$(BIN):$$PATH" dvc repro

@@ -124,7 +124,7 @@ def _stand_in() -> None:
     """Writes clips by label, as a user would have them, and tiny weights in the released layout."""
     clips = listing.read_listing(Path("data/talking_digits/raw/index.csv"))
     for row in clips.head(40).itertuples():
-        target = Path("my_clips") / row.split / f"digit_{row.label}" / f"{row.Index}.mp4"
+        target = Path("my_clips") / row.split / f"digit_{row.label}" / f"{row.Index}.mov"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(Path("data/talking_digits/raw") / row.path, target)
     shutil.copy(target, "clip.mp4")

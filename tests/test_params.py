@@ -50,6 +50,7 @@ def _set(values, dotted, value):
         ("seeds", [1, 1], ["seeds", "once"]),
         ("seeds", "012", ["seeds"]),
         ("dataset", "miniatur", ["miniatur", "did you mean 'miniature'"]),
+        ("ablations.ae.dataset", "miniatur", ["ablations.ae.dataset", "did you mean 'miniature'"]),
         ("report.baseline", "aee", ["report.baseline", "did you mean 'ae'"]),
         ("tasks.finetune.ablations", ["xkdd"], ["xkdd", "did you mean 'xkd'"]),
         ("ablations.ae.changes", {"objectiv": {}}, ["ablations.ae.changes", "did you mean 'objective'"]),
@@ -160,6 +161,29 @@ def test_ablation_changes_lie_over_the_base(settings, load):
     assert (recipe.objective.reconstruction, recipe.objective.alignment, recipe.objective.distillation) == (3, 0, 0)
 
 
+def test_a_row_on_another_data_set_differs_in_nothing_else(settings, load):
+    settings["datasets"]["other"] = settings["datasets"]["miniature"] | {"test_clips": 0}
+    settings["ablations"]["ae"]["dataset"] = "other"
+    loaded = load(settings)
+    assert params.datasets_in_use(loaded) == ["miniature", "other"]
+    del settings["ablations"]["ae"]["dataset"]
+    there, here = (params.recipe(one, "ae").model_dump() for one in (loaded, load(settings)))
+    assert there.pop("dataset") == "other"
+    assert here.pop("dataset") == "miniature"
+    assert there == here
+
+
+def test_a_data_set_of_the_table_that_nothing_uses_is_refused(settings, load):
+    settings["datasets"]["other"] = settings["datasets"]["miniature"]
+    for row in settings["ablations"].values():
+        row["dataset"] = "other"
+    load(settings)
+    for task in settings["tasks"].values():
+        task["dataset"] = "other"
+    with pytest.raises(UserError, match="dataset: no row is pretrained on 'miniature', and no task"):
+        load(settings)
+
+
 def test_settings_are_frozen(settings, load):
     with pytest.raises(ValueError, match="frozen"):
         load(settings).training.epochs = 3
@@ -238,15 +262,16 @@ def test_paper_preset_is_the_released_setting():
     assert mas.objective.teacher_temperature_audio == (0.04, 0.06)
 
 
-def test_digit_presets_share_every_setting_of_a_run():
-    """Both benchmarks and all seed counts train and probe alike: nothing is tuned to one of them."""
+def test_controls_share_every_setting_of_a_run_but_the_data():
     base = params.load(ROOT / "params.yaml")
-    for name in ("spoken_digits", "main_rows", "spoken_digits_main_rows"):
-        preset = params.load(ROOT / "workflow" / "presets" / f"{name}.yaml")
-        assert preset.evaluate.linear == base.evaluate.linear
-        for row in preset.ablations:
-            recipes = (params.recipe(p, row).model_dump(exclude={"dataset"}) for p in (base, preset))
-            assert next(recipes) == next(recipes)
+    preset = params.load(ROOT / "workflow" / "presets" / "controls.yaml")
+    assert preset.evaluate.linear == base.evaluate.linear
+    for row in ("xkd", "ae"):
+        usual = params.recipe(base, row).model_dump(exclude={"ablation", "dataset"})
+        control = params.recipe(preset, f"{row}_unpaired")
+        assert control.model_dump(exclude={"ablation", "dataset"}) == usual
+        usual, other = base.datasets["talking_digits"], preset.datasets[control.dataset]
+        assert other == usual.model_copy(update={"paired": False, "test_clips": 0})
 
 
 def test_rows_get_the_tasks_that_their_encoders_can_do():

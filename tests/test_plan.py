@@ -223,7 +223,7 @@ def test_a_probe_passes_each_view_once_through_each_encoder(task, passes):
 
 
 def test_a_task_with_larger_views_costs_more():
-    larger = PICTURES.model_copy(update={"views": {"video_global": {"size": 64}}})
+    larger = PICTURES.model_copy(update={"views": {"video_global": {"size": 80}}})
     settings = SETTINGS.model_copy(update={"tasks": {"plain": PICTURES, "larger": larger}})
     told = evaluation_flops(settings, params.recipe(settings, "ae"))
     assert told["larger"] > 3 * told["plain"]
@@ -255,7 +255,8 @@ def test_clips_come_from_the_manifest_when_there_is_one(tmp_path, monkeypatch):
     counts = clip_inventory(SETTINGS, "talking_digits")
     assert (counts.splits, counts.source) == ({"train": 2, "test": 1}, "data/talking_digits/manifest.csv")
     assert counts.prepared == 3000
-    assert counts.packed == 3 * (8 * 3 * 32 * 32 + 2 * 16000)
+    clips = SETTINGS.clips
+    assert counts.packed == 3 * (8 * 3 * clips.size**2 + 2 * clips.sample_rate)
     with pytest.raises(UserError, match="batch_size: 16, but talking_digits has 2 training clips"):
         stage.make(SETTINGS, "xkd", HARDWARE)
 

@@ -217,7 +217,7 @@ def embed_command(**arguments: Any) -> None:
 
 
 @cli.verb(
-    "xkd show data/talking_digits/raw/clips/test-00000.mp4 --encoder runs/talking_digits/xkd/seed0",
+    "xkd show data/talking_digits/raw/clips/test-00000.mov --encoder runs/talking_digits/xkd/seed0",
     "xkd show my.mp4 --encoder runs/talking_digits/xkd/seed0/encoders/video_student --start 2.5",
     "xkd show my.mp4 --encoder released/video_teacher --encoder released/audio_teacher --video",
 )

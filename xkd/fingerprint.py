@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parent
 # are compared themselves; or they load plugins, which have hashes of their own.
 WATCHERS = {
     *("xkd.fingerprint", "xkd.progress", "xkd.tracking", "xkd.downstream.monitor"),
-    *("xkd.settings", "xkd.registry", "xkd.plugins"),
+    *("xkd.settings", "xkd.rows", "xkd.registry", "xkd.plugins"),
 }
 ERRORS = {"UserError", "ValueError", "TypeError"}  # not MediaError, whose text becomes a reason in the manifest
 # Calls whose texts people read, and no program.

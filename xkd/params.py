@@ -10,32 +10,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from xkd import plugins, registry, settings_file
+from xkd import plugins, registry, rows, settings_file
 from xkd.errors import UserError
 from xkd.recipe import Recipe
 from xkd.registry import suggest
-from xkd.settings import MODALITY_NAMES, Params, Settings, Task, TrainingRequest
+from xkd.settings import MODALITY_NAMES, Ablation, Params, Settings, Task, TrainingRequest, checks
 from xkd.settings.expectations import applicable, columns_of
 from xkd.settings.explain import shown, validated
 
 CHANGEABLE = ("views", "model", "objective", "training")
-# Names in the project that are no folders of results.
-TAKEN = {
-    "data",
-    "runs",
-    "evals",
-    "features",
-    "checkpoints",
-    "logs",
-    "mlruns",
-    "mlartifacts",
-    "mlflow-unsent",
-    "mlflow.db",
-} | {*("xkd", "workflow", "docs", "tests", "benchmarks", "site", "screenshots")}
 
 
 def load(path: str | Path = "params.yaml") -> Params:
-    """Reads, merges (`extends`) and validates settings; every ablation is merged and validated too.
+    """Reads, merges (`extends`) and validates settings; every ablation, those of sweeps too, is merged and validated.
 
     Raises:
         UserError: one line naming the file, the key, what is wrong and, for a typo, the nearest key.
@@ -43,17 +30,9 @@ def load(path: str | Path = "params.yaml") -> Params:
     values = _read(Path(path))
     plugins.use(_plugins(values, path))
     params = validated(Params, values, str(path))
-    _check_results(Path(params.results), path)
+    checks.check(params, path)
+    params = rows.expanded(params, _settled, path)
     known = set(params.ablations)
-    if params.dataset not in params.datasets:
-        raise UserError(
-            f"{path}: dataset: '{params.dataset}' is not in datasets{suggest(params.dataset, params.datasets)}"
-        )
-    own = {f"ablations.{name}": row.dataset for name, row in params.ablations.items()}
-    own |= {f"tasks.{name}": task.dataset for name, task in params.tasks.items()}
-    for place, name in own.items():
-        if name and name not in params.datasets:
-            raise UserError(f"{path}: {place}.dataset: '{name}' is not in datasets{suggest(name, params.datasets)}")
     if params.report.baseline not in known:
         raise UserError(
             f"{path}: report.baseline: no ablation '{params.report.baseline}'{suggest(params.report.baseline, known)}"
@@ -63,9 +42,6 @@ def load(path: str | Path = "params.yaml") -> Params:
             if ablation not in known:
                 raise UserError(f"{path}: tasks.{name}.ablations: no ablation '{ablation}'{suggest(ablation, known)}")
         _check_processes(params, name, path)
-    _check_columns(params, path)
-    if len(set(params.seeds)) != len(params.seeds):
-        raise UserError(f"{path}: seeds: each seed may be listed once")
     columns = {name: _check_row(params, name, path) for name in params.ablations}
     _check_dataset_is_used(params, path)
     return applicable(params, columns, _with_own_expectations(params, path), path)
@@ -106,24 +82,6 @@ def _check_dataset_is_used(params: Params, path: str | Path) -> None:
     ]
     if rows and not any(params.dataset in used for used in rows):
         raise UserError(f"{path}: dataset: no row is pretrained on '{params.dataset}', and no task judges one on it")
-
-
-def _check_columns(params: Params, path: str | Path) -> None:
-    """Refuses two tasks whose figures would share a column of the table."""
-    taken: dict[str, str] = {}
-    for name, task in params.tasks.items():
-        for method in registry.protocols[task.protocol].methods_of(name):
-            other = taken.setdefault(method, name)
-            if other != name:
-                raise UserError(f"{path}: tasks.{other} and tasks.{name} would share a column of the table; rename one")
-
-
-def _check_results(results: Path, path: str | Path) -> None:
-    """Refuses a folder of results that holds other files of the project."""
-    here, there = Path.cwd().resolve(), Path(os.path.realpath(results))
-    first = there.relative_to(here).parts[:1] if there.is_relative_to(here) else ()
-    if here.is_relative_to(there) or (first and (first[0].casefold() in TAKEN or first[0].startswith("."))):
-        raise UserError(f"{path}: results: '{results}' holds other files of the project; name a folder of its own")
 
 
 def dataset_of(params: Params, ablation: str) -> str:
@@ -226,13 +184,20 @@ def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> R
     """
     if ablation not in params.ablations:
         raise UserError(f"{path}: no ablation '{ablation}'{suggest(ablation, params.ablations)}")
-    changes = params.ablations[ablation].changes
-    where = f"{path}: ablations.{ablation}.changes"
-    for group in changes:
+    return _merged(params, ablation, params.ablations[ablation], f"{path}: ablations.{ablation}.changes")
+
+
+def _merged(params: Params, name: str, row: Ablation, where: str) -> Recipe:
+    for group in row.changes:
         if group not in CHANGEABLE:
             raise UserError(f"{where}: '{group}' cannot be changed per ablation{suggest(group, CHANGEABLE)}")
-    base = params.model_dump(include={"clips", "logmel", *CHANGEABLE}) | {"dataset": dataset_of(params, ablation)}
-    return validated(Recipe, {"ablation": ablation, **merge(base, changes)}, where)
+    base = params.model_dump(include={"clips", "logmel", *CHANGEABLE}) | {"dataset": row.dataset or params.dataset}
+    return validated(Recipe, {"ablation": name, **merge(base, row.changes)}, where)
+
+
+def _settled(params: Params, row: Ablation, where: str) -> str:
+    """Returns the settings that decide the results of a row as text: equal for rows that need one training."""
+    return canonical(decisive(_merged(params, "any", row, where)))
 
 
 def decisive(recipe: Recipe) -> dict[str, Any]:

@@ -107,7 +107,7 @@ augmentations: Registry[Any] = Registry("augmentation")
 layouts: Registry[Any] = Registry(
     "data set layout",
     ("ucf101", "hmdb51", "kinetics400", "kinetics_sound", "esc50", "fsd50k", "audioset", "folder", "manifest"),
-    reserved=("talking_digits", "spoken_digits"),  # generated: no files of others to lay out
+    reserved=("talking_digits",),  # generated: no files of others to lay out
 )
 
 ALL: tuple[Registry[Any], ...] = (terms, discrepancies, refinements, backbones, protocols, augmentations, layouts)

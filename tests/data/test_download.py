@@ -7,8 +7,7 @@ import zipfile
 import pytest
 from file_server import serving
 
-from xkd.data import catalogue, generate, listing
-from xkd.data.generate import SPOKEN_DIGITS_VARIABLE, archive_of_recordings
+from xkd.data import generate, listing, synthetic
 from xkd.data.sources import fetch
 from xkd.errors import UserError
 from xkd.made import Made
@@ -24,13 +23,13 @@ class Settings:
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.mp4"))}
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.mov"))}
 
 
 def test_same_files_for_any_number_of_processes(tmp_path):
     entry = Dataset(kind="talking_digits", train_clips=6, test_clips=3, seed=1)
-    one = generate.generate(entry, Made(tmp_path / "one", "download"), None, processes=1)
-    two = generate.generate(entry, Made(tmp_path / "two", "download"), None, processes=2)
+    one = generate.generate(entry, Made(tmp_path / "one", "download"), processes=1)
+    two = generate.generate(entry, Made(tmp_path / "two", "download"), processes=2)
     assert one.equals(two)
     assert len(one) == 9
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
@@ -42,9 +41,9 @@ def test_second_call_keeps_what_is_there_and_other_settings_do_not(tmp_path):
     download.run(settings, "digits", tmp_path)
     before, index = contents(tmp_path), (tmp_path / "index.csv").read_text()
     assert len(before) == 4
-    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mp4")}
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.mov")}
     (tmp_path / "index.csv").unlink()
-    lost = tmp_path / "clips" / "train-00001.mp4"
+    lost = tmp_path / "clips" / "train-00001.mov"
     lost.unlink()
     download.run(settings, "digits", tmp_path)
     assert contents(tmp_path) == before
@@ -55,62 +54,11 @@ def test_second_call_keeps_what_is_there_and_other_settings_do_not(tmp_path):
     assert all(before[name] != content for name, content in contents(tmp_path).items())
 
 
-def test_spoken_digits_from_a_local_archive(tmp_path, spoken_digits_zip, monkeypatch):
-    monkeypatch.setenv(SPOKEN_DIGITS_VARIABLE, str(spoken_digits_zip))
-    download.run(Settings(spoken={"kind": "spoken_digits", "train_clips": 2, "test_clips": 2}), "spoken", tmp_path)
-    table = listing.read_listing(tmp_path / "index.csv")
-    assert table["split"].tolist() == ["train", "train", "test", "test"]
-    assert all(int(name.split("_")[2]) < 5 for name in table["audio_source"][2:])
-
-
-def test_another_archive_makes_other_clips(tmp_path, spoken_digits_zip):
-    other = tmp_path / "other.zip"
-    with zipfile.ZipFile(spoken_digits_zip) as old, zipfile.ZipFile(other, "w") as new:
-        silence = b"\0" * 3200
-        for info in old.infolist():
-            content = old.read(info)
-            new.writestr(info.filename, content[:44] + silence if info.filename.endswith(".wav") else content)
-    found = []
-    for archive in (spoken_digits_zip, other):
-        spoken = {"kind": "spoken_digits", "train_clips": 1, "test_clips": 1, "source": str(archive)}
-        download.run(Settings(spoken=spoken), "spoken", tmp_path / "raw")
-        found.append(contents(tmp_path / "raw"))
-    assert all(found[0][name] != content for name, content in found[1].items())
-    assert len(found[1]) == 2
-
-
-def test_archives_that_are_not_the_data_set(tmp_path, monkeypatch):
-    monkeypatch.delenv(SPOKEN_DIGITS_VARIABLE, raising=False)
-    with pytest.raises(UserError, match="no such file"):
-        archive_of_recordings("spoken_digits", str(tmp_path / "gone.zip"), tmp_path)
-    (tmp_path / "bad.zip").write_bytes(b"not a zip")
-    with pytest.raises(UserError, match="not a readable zip"):
-        archive_of_recordings("spoken_digits", str(tmp_path / "bad.zip"), tmp_path)
-    with zipfile.ZipFile(tmp_path / "small.zip", "w") as archive:
-        archive.writestr("x/recordings/0_ann_0.wav", b"")
-    with pytest.raises(UserError, match="holds 1 files"):
-        archive_of_recordings("spoken_digits", str(tmp_path / "small.zip"), tmp_path)
-
-
-def test_fetches_once_and_says_what_to_do_without_a_network(tmp_path, spoken_digits_zip, monkeypatch):
-    monkeypatch.delenv(SPOKEN_DIGITS_VARIABLE, raising=False)
-    monkeypatch.setattr(fetch, "FIRST_PAUSE", 0.001)
-    (known,) = catalogue.known_datasets()["spoken_digits"].archives
-    (tmp_path / "site").mkdir()
-    with serving(tmp_path / "site") as (address, faults):
-        with pytest.raises(UserError, match=rf"404.*source.*{SPOKEN_DIGITS_VARIABLE}"):
-            archive_of_recordings("spoken_digits", address, tmp_path)
-        (tmp_path / "site" / known.file).write_text("<html>Please log in to the network</html>")
-        with pytest.raises(UserError, match=r"not a readable zip.*kept as .*\.wrong"):
-            archive_of_recordings("spoken_digits", address, tmp_path)
-        shutil.copy(spoken_digits_zip, tmp_path / "site" / known.file)
-        fetched = archive_of_recordings("spoken_digits", address, tmp_path)
-        assert fetched.read_bytes() == spoken_digits_zip.read_bytes()
-        asked = len(faults.asked)
-        assert archive_of_recordings("spoken_digits", address, tmp_path) == fetched
-        assert len(faults.asked) == asked
-    with pytest.raises(UserError, match=rf"Connection refused.*{SPOKEN_DIGITS_VARIABLE}"):
-        archive_of_recordings("spoken_digits", address, tmp_path / "elsewhere")
+def test_clips_that_this_machine_would_render_otherwise_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic, "DIGEST", "0" * 12)
+    with pytest.raises(UserError, match="renders the embedded data set otherwise"):
+        download.run(Settings(digits={"kind": "talking_digits", "train_clips": 1, "test_clips": 1}), "digits", tmp_path)
+    assert not list(tmp_path.rglob("*.mov"))
 
 
 def test_own_list_points_to_the_files_where_they_are(tmp_path):

@@ -235,7 +235,7 @@ def test_download_leaves_other_files_in_its_folder(tmp_path):
     prepare.run(Settings(seed=2, **GENERATED), mine / "index.csv", tmp_path / "out")
 
 
-@pytest.mark.parametrize("name", ["index.csv", "source.json", "clips/train-00000.mp4", "clips"])
+@pytest.mark.parametrize("name", ["index.csv", "source.json", "clips/train-00000.mov", "clips"])
 @pytest.mark.parametrize("generated", [True, False])
 def test_download_replaces_no_file_that_it_did_not_make(tmp_path, media, name, generated):
     if "clips" in name and not generated:
@@ -255,7 +255,7 @@ def test_download_replaces_no_file_that_it_did_not_make(tmp_path, media, name, g
 def test_a_generated_clip_that_was_changed_is_made_again_and_kept_aside(tmp_path):
     settings = Settings(**GENERATED)
     download.run(settings, "own", tmp_path)
-    clip = tmp_path / "clips" / "train-00000.mp4"
+    clip = tmp_path / "clips" / "train-00000.mov"
     right = clip.read_bytes()
     clip.write_bytes(b"edited")
     download.run(settings, "own", tmp_path)

@@ -52,7 +52,7 @@ class PaperProject(Project):
 def settings(preset: dict, address: str) -> dict:
     """Settings that change what costs time in paper.yaml, and take its archives from a server."""
     smaller = {name: {"size": 64} for name, entry in preset["datasets"].items() if "size" in entry}
-    rows = Project.settings(None, ROOT / "params.yaml")["ablations"]
+    rows = {*Project.settings(None, ROOT / "params.yaml")["ablations"], *preset["ablations"]}
     few = {"epochs": 2, "batch_size": 8, "warmup_epochs": 0, "workers": 0}
     return {
         "extends": str(PRESET),
@@ -62,7 +62,7 @@ def settings(preset: dict, address: str) -> dict:
         "model": MODEL,
         "training": few,
         "tasks": {name: smaller_task(task) for name, task in preset["tasks"].items() if task},
-        "ablations": dict.fromkeys(rows.keys() - set(ROWS)) | IN_PROCESS,
+        "ablations": dict.fromkeys(rows - set(ROWS)) | IN_PROCESS,
     }
 
 

@@ -27,7 +27,7 @@ def test_snakemakes_own_report_shows_table_and_figures_with_their_captions(by_sn
     assert done.returncode == 0, done.stdout + done.stderr
     page = (by_snakemake.root / "jobs.html").read_text()
     captions = [path.read_text().strip() for path in (ROOT / "workflow" / "report").glob("*.rst")]
-    assert len(captions) == 14
+    assert len(captions) == 16
     for caption in captions:
         assert caption.split(":")[0].split("`")[0].strip()[:40] in page
     for label in ("whole report, one page", "training curves", "collapse indicators", "refinement weights"):

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import yaml
 from engine_project import Project, row_of
 
 EVERYTHING = sorted(["download", "prepare", *row_of("ae"), *row_of("xkd", finetune=True), "table"])
@@ -58,8 +59,12 @@ def test_files_that_appear_change_or_vanish_in_a_folder_of_clips_are_noticed(tmp
     settings = project.settings()
     settings["datasets"]["mine"] = {"kind": "folder", "source": "mine"}
     settings["tasks"]["mine"] = {"protocol": "linear", "dataset": "mine", "ablations": ["xkd"]}
-    project.write(settings)
-    again = ["download", "evaluate xkd seed0 mine", "evaluate xkd seed1 mine", "prepare", "table"]
+    settings["ablations"]["on_mine"] = {"hypothesis": "x", "dataset": "mine"}
+    project.write(settings | {"seeds": [0]})
+    again = [
+        *("download", "evaluate on_mine seed0 linear", "evaluate xkd seed0 mine"),
+        *("prepare", "pretrain on_mine 0", "table"),
+    ]
     assert set(again) < set(project.run("dvc"))
     assert project.run("dvc") == []
     assert project.planned() == []
@@ -135,6 +140,34 @@ def test_new_ablation_runs_its_own_row(project):
     settings["ablations"]["ae_da"] = {"hypothesis": "x", "changes": {"objective": {"distillation": 0}}}
     project.write(settings)
     assert project.planned() == sorted([*row_of("ae_da"), "table"])
+
+
+def test_a_row_on_another_data_set_reruns_with_that_one_alone(project):
+    """Its run lies below its own data set, so that a table of that one finds it."""
+    settings = {
+        "extends": "params.yaml",
+        "results": "results/other",
+        "seeds": [0],
+        "datasets": {"other": project.settings()["datasets"]["miniature"] | {"test_clips": 0}},
+        "ablations": {"ae_other": {"hypothesis": "Other clips.", "dataset": "other"}},
+    }
+    path = project.root / "more.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    of_the_row = ["download", "evaluate ae_other seed0 linear", "prepare", "pretrain ae_other 0", "table"]
+    assert project.run("snakemake", XKD_PARAMS="more.yaml") == of_the_row
+    assert (project.root / "runs" / "other" / "ae_other" / "seed0" / "files.json").exists()
+    assert "miniature" in (project.root / "evals" / "miniature" / "ae_other" / "seed0" / "linear.json").read_text()
+    assert project.planned(XKD_PARAMS="more.yaml") == []
+    assert project.planned() == []
+    there = {"results": "results/there", "dataset": "other", "ablations": {"ae_other": {"dataset": None}}}
+    (project.root / "there.yaml").write_text(yaml.safe_dump({"extends": "more.yaml"} | there))
+    planned = project.planned(XKD_PARAMS="there.yaml")
+    assert "evaluate ae_other seed0 linear" in planned
+    assert "pretrain xkd 0" in planned
+    assert "pretrain ae_other 0" not in planned
+    settings["datasets"]["other"]["seed"] = 1
+    path.write_text(yaml.safe_dump(settings))
+    assert project.planned(XKD_PARAMS="more.yaml") == of_the_row
 
 
 def test_a_preset_with_more_seeds_trains_only_those(project):

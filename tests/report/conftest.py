@@ -46,7 +46,8 @@ class Project:
         return Params.model_validate(self.values)
 
     def run_folder(self, ablation: str, seed: int) -> Path:
-        return self.root / "runs" / "digits" / ablation / f"seed{seed}"
+        dataset = self.values["ablations"][ablation].get("dataset", "digits")
+        return self.root / "runs" / dataset / ablation / f"seed{seed}"
 
     def scores_file(self, ablation: str, seed: int, protocol: str = "linear") -> Path:
         return self.root / "evals" / "digits" / ablation / f"seed{seed}" / f"{protocol}.json"
@@ -81,9 +82,9 @@ class Project:
                 self.write_scores(ablation, seed)
         self.write_data()
 
-    def write_run(self, ablation: str, seed: int) -> None:
+    def write_run(self, ablation: str, seed: int, manifest: str = "abc123") -> None:
         folder = self.run_folder(ablation, seed)
-        about = {"ablation": ablation, "manifest": "abc123", "trainable_parameters": 1000}
+        about = {"ablation": ablation, "manifest": manifest, "trainable_parameters": 1000}
         write_json(folder / "metrics.json", {**about, "columns": [asdict(column) for column in OWN_COLUMNS]})
         write_json(folder / "times.json", {"seconds": 10.0 + seed, "clips_per_second": 5.0})
         write_json(folder / "mlflow.json", {"run_id": f"{ablation}-{seed}", "experiment_id": "1"})

@@ -8,6 +8,9 @@ from invented import ABLATIONS, SEEDS, VIDEO
 from run_folders import seal
 
 from xkd.errors import UserError
+from xkd.report.arrays import shown_run
+from xkd.report.collect import collect
+from xkd.report.cross_modal import shared_space_table
 from xkd.report.statistics import compare
 
 FIGURES = (
@@ -232,6 +235,41 @@ def test_runs_from_different_data_are_refused(project):
         UserError, match="no_refinement/seed2/linear.json: made from data manifest def456, but .* abc123"
     ):
         project.table()
+
+
+def test_a_row_may_be_pretrained_on_other_data(project):
+    """Of which all its runs need the same version; where it was pretrained is said beside its figures."""
+    assert set(project.table()["dataset"]) == {"digits"}
+    assert "pretrained on" not in project.markdown()
+    before = project.table()
+    project.values["datasets"]["letters"] = project.values["datasets"]["digits"]
+    project.values["ablations"]["no_refinement"]["dataset"] = "letters"
+    with pytest.raises(UserError, match="runs/letters/no_refinement/seed0.*--manifest data/letters/manifest.csv"):
+        project.table()
+    for seed in SEEDS:
+        project.write_run("no_refinement", seed, manifest="def456")
+    after = project.table()
+    assert after.loc["no_refinement", ["dataset", "manifest"]].tolist() == ["letters", "def456"]
+    assert after.loc["xkd", ["dataset", "manifest"]].tolist() == ["digits", "abc123"]
+    assert after.drop(columns=["dataset", "manifest"]).equals(before.drop(columns=["dataset", "manifest"]))
+    text = project.markdown()
+    assert "| no_refinement | letters | 31.7" in text
+    assert "Pretrained on `letters` instead (manifest `def456`), and judged on the same tasks: `no_refinement`." in text
+    project.write_run("no_refinement", 2, manifest="0ff1ce")
+    with pytest.raises(UserError, match="no_refinement/seed2/metrics.json: made from data manifest 0ff1ce"):
+        project.table()
+
+
+def test_figures_of_clips_show_rows_that_are_pretrained_on_the_data_of_the_table(project):
+    """Clips of another data set have other ids, of which this table has no images."""
+    assert shown_run(collect(project.params), "embeddings.npz", ["video_after"])[0].ablation == "xkd"
+    project.values["datasets"]["letters"] = project.values["datasets"]["digits"]
+    project.values["ablations"]["xkd"]["dataset"] = "letters"
+    for seed in SEEDS:
+        project.write_run("xkd", seed, manifest="def456")
+    results = collect(project.params)
+    assert shown_run(results, "embeddings.npz", ["video_after"])[0].ablation == "no_refinement"
+    assert [row[0] for row in shared_space_table(results).rows] == ["no_refinement"]
 
 
 def test_data_prepared_anew_since_the_runs_are_refused(project):

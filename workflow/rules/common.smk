@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+from dataclasses import asdict
 from functools import cache, wraps
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from xkd.params import (
     tasks_of,
     with_views,
 )
+from xkd.rows import rows_of
 from xkd.runs.evaluations import folder_of as evaluations_of
 from xkd.settings import FrozenSettings
 from xkd.settings import ShardSettings
@@ -76,6 +78,10 @@ FEATURES = str(
 )
 EVALUATION = str(evaluations_of(DATASET, "{ablation}", "{seed}") / "{task}")
 RUN_FILES = [*runs.FILES, runs.INDEX]
+SWEEPS = {
+    name: list(dict.fromkeys(p.row for p in SETTINGS.points if p.sweep == name))
+    for name in SETTINGS.sweeps
+}
 
 
 envvars:
@@ -283,7 +289,8 @@ def table_settings(wildcards) -> str:
         name: {"kind": entry.kind, "limit": entry.limit}
         for name, entry in SETTINGS.datasets.items()
     }
-    return canonical(settings | {"datasets": datasets})
+    points = [asdict(point) for point in SETTINGS.points]
+    return canonical(settings | {"datasets": datasets, "points": points})
 
 
 def evaluations(ablation: str) -> list[str]:

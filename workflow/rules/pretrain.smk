@@ -31,11 +31,30 @@ rule pretrain:
         "--seed {wildcards.seed:q} --out {params.run:q} > {log:q} 2>&1"
 
 
-# `snakemake ablation_xkd` makes one row of the table: pretraining and evaluations of an ablation with all seeds.
+# `snakemake ablation_xkd` makes one row of the table: pretraining and evaluations of an ablation with all seeds, on each of its
+# data sets.
 for name in SETTINGS.ablations:
 
     rule:
         name:
             f"ablation_{name}"
         input:
-            evaluations(name),
+            [path for row in rows_of(SETTINGS, name) for path in evaluations(row)],
+
+
+# `snakemake sweep_mask_video` makes all rows of a sweep. DVC orders its stages by the file.
+for name in SWEEPS:
+
+    rule:
+        name:
+            f"sweep_{name}"
+        input:
+            [path for row in SWEEPS[name] for path in evaluations(row)],
+        output:
+            f"evals/{DATASET}/sweep_{name}.sha256",
+        log:
+            f"logs/{DATASET}/sweep_{name}.txt",
+        conda:
+            "../../environment.yml"
+        shell:
+            "sha256sum {input:q} > {output:q} 2> {log:q}"

@@ -53,6 +53,12 @@ rule table:
             category="Figures",
             labels={"shows": "orderings that the paper claims"},
         ),
+        sweeps=report(
+            f"{SETTINGS.results}/figures/sweeps.png",
+            caption="../report/sweeps.rst",
+            category="Figures",
+            labels={"shows": "sweeps over settings"},
+        ),
         losses=report(
             f"{SETTINGS.results}/figures/losses.png",
             caption="../report/losses.rst",

@@ -1,4 +1,7 @@
-"""Writes training-ready media files: H.264 and AAC in MP4, the same bytes for the same input on one machine."""
+"""Writes training-ready media files: H.264 and AAC in MP4, or raw frames and PCM in QuickTime.
+
+The former are the same bytes for the same input on one machine, the latter on every machine.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,8 @@ VIDEO_OPTIONS = {
 FOR_TRAINING = VIDEO_OPTIONS | {"tune": "fastdecode", "crf": "16", "g": "8"}
 AUDIO_OPTIONS = {"aac_coder": "fast"}
 AUDIO_BIT_RATE = 96_000
+RAW_FORMAT = "rgb24"
+REPEATABLE = {"fflags": "+bitexact"}  # neither versions of libraries nor random numbers in the headers
 
 
 def write_clip(
@@ -54,6 +59,27 @@ def write_clip(
             _write_video(container, video, frames, size)
 
 
+def write_raw(path: Path, frames: np.ndarray, fps: float, samples: np.ndarray, sample_rate: int) -> None:
+    """Writes one clip without compression; the file appears whole or not at all.
+
+    Args:
+        frames: (T, H, W, 3) uint8 RGB.
+        samples: (n,) int16, mono.
+    """
+    with (
+        replacing(path) as temporary,
+        av.open(str(temporary), "w", format="mov", container_options=REPEATABLE) as container,
+    ):
+        video = container.add_stream("rawvideo", rate=Fraction(fps).limit_denominator(1001))
+        audio = container.add_stream("pcm_s16le", rate=sample_rate, layout="mono")
+        video.height, video.width = frames.shape[1:3]
+        video.pix_fmt = RAW_FORMAT
+        sound = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        sound.sample_rate, sound.pts = sample_rate, 0
+        container.mux(audio.encode(sound))
+        _write_video(container, video, frames, frames.shape[2:0:-1])
+
+
 def _add_video(
     container: OutputContainer, fps: float, size: tuple[int, int], options: dict[str, str]
 ) -> av.VideoStream:
@@ -69,7 +95,7 @@ def _write_video(
     scaler = VideoReformatter()  # one for all frames: setting up a filter costs more than scaling a small frame
     for number, pixels in enumerate(frames):
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        frame = scaler.reformat(frame, *size, format="yuv420p", interpolation="BICUBIC")
+        frame = scaler.reformat(frame, *size, format=stream.pix_fmt, interpolation="BICUBIC")
         frame.pts, frame.time_base = number, 1 / stream.codec_context.framerate
         container.mux(stream.encode(frame))
     container.mux(stream.encode(None))

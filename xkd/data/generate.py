@@ -1,77 +1,53 @@
-"""Writes the clips of the generated data sets as media files: rendered and encoded clip by clip, on all cores."""
+"""Writes the clips of the embedded data set as media files: rendered and encoded clip by clip, on all cores."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import pandas as pd
 
 from xkd import fingerprint
-from xkd.data import catalogue, encode, listing, synthetic
-from xkd.data.sources.fetch import Remote, fetch_all
-from xkd.data.sources.placing import address_of
-from xkd.data.synthetic.knobs import FPS, PICTURE, SAMPLE_RATE
-from xkd.data.synthetic.recordings import Recordings
+from xkd.data import encode, listing, synthetic
+from xkd.data.synthetic import recordings
+from xkd.data.synthetic.knobs import FPS, SAMPLE_RATE
 from xkd.data.workers import Failure, run_guarded
 from xkd.errors import UserError
+from xkd.files import sha256
 from xkd.made import Made
 from xkd.progress import track
 from xkd.settings import Dataset
 
 MOST_CLIP_SECONDS = 120.0  # far more than a clip takes
-SPOKEN_DIGITS_VARIABLE = "XKD_SPOKEN_DIGITS_ARCHIVE"
 
 
 def source_hash() -> str:
     """Returns a short hash of the code that makes a clip: another drawing is another data set."""
     sources = [*sorted(Path(synthetic.__file__).parent.glob("*.py")), Path(encode.__file__)]
-    return hashlib.sha256("".join(map(fingerprint.code_of_file, sources)).encode()).hexdigest()[:12]
+    speech = [recordings.SPEECH / name for name in (recordings.SAMPLES, recordings.LIST)]
+    parts = [*map(fingerprint.code_of_file, sources), *map(sha256, speech)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:12]
 
 
-def archive_of_recordings(kind: str, source: str | None, out: Path) -> Path | None:
-    """Returns the verified archive of recordings that a generated data set is made of; None where it needs none.
-
-    Args:
-        source: a local archive or a mirror's address; without it the environment variable, then the official place.
-        out: gets archive/.
-
-    Raises:
-        UserError: the archive is missing or another file, or cannot be fetched.
-    """
-    archives = catalogue.known_datasets()[kind].archives
-    if not archives:
-        return None
-    own = source or os.environ.get(SPOKEN_DIGITS_VARIABLE, "")
-    if own and "://" not in own:
-        Recordings(own)
-        return Path(own).resolve()
-    remote = Remote(address_of(own or None, archives[0].url, archives[0].file), archives[0].file, check=Recordings)
-    try:
-        return fetch_all([remote], out / "archive", 1)[0].resolve()
-    except UserError as error:
-        raise UserError(f"{error}, or its path in the environment variable {SPOKEN_DIGITS_VARIABLE}") from None
-
-
-def generate(entry: Dataset, files: Made, archive: Path | None, processes: int | None = None) -> pd.DataFrame:
+def generate(entry: Dataset, files: Made, processes: int | None = None) -> pd.DataFrame:
     """Writes the missing clips of a data set into the folder clips/ of `files`.
 
     Args:
-        archive: of recordings; None for the synthesised voice.
         processes: by default one per core; the clips do not depend on it.
 
     Returns:
         the list of all clips, with paths relative to clips/.
 
     Raises:
-        UserError: a clip cannot be written, or a file that xkd did not make has its name.
+        UserError: a clip cannot be written, a file that xkd did not make has its name, or this machine renders other
+            clips than all others.
     """
+    _check_arithmetic()
     folder = files.folder / "clips"
     wanted = [("train", i) for i in range(entry.train_clips)] + [("test", i) for i in range(entry.test_clips)]
-    recorded = str(archive) if archive else None
     tasks = [
-        (split, index, entry.seed, recorded, files.about([f"clips/{_name(split, index)}"])) for split, index in wanted
+        (split, index, entry.seed, entry.paired, files.about([f"clips/{_name(split, index)}"]))
+        for split, index in wanted
     ]
     made = track(run_guarded(make_clip, tasks, lambda _: MOST_CLIP_SECONDS, processes), "generate", total=len(tasks))
     rows = []
@@ -83,16 +59,24 @@ def generate(entry: Dataset, files: Made, archive: Path | None, processes: int |
     return pd.DataFrame(rows).reindex(columns=list(listing.LISTING_COLUMNS), fill_value="")
 
 
-def make_clip(split: str, index: int, seed: int, archive: str | None, files: Made) -> dict[str, str]:
+def make_clip(split: str, index: int, seed: int, paired: bool, files: Made) -> dict[str, str]:
     """Writes one clip unless it is there; returns its label and what it was made of."""
-    clip = synthetic.render(split, index, seed, archive)
+    clip = synthetic.render(split, index, seed, paired)
     path = files.folder / "clips" / _name(split, index)
     if not files.has(path):
-        size = (PICTURE.canvas, PICTURE.canvas)
         with files.writing(path) as temporary:
-            encode.write_clip(temporary, clip.frames, FPS, size, clip.waveform, SAMPLE_RATE)
+            encode.write_raw(temporary, clip.frames, FPS, clip.samples, SAMPLE_RATE)
     return {"label": clip.label, "video_source": clip.video_source, "audio_source": clip.audio_source}
 
 
+def _check_arithmetic() -> None:
+    found = synthetic.digest()
+    if found != synthetic.DIGEST:
+        raise UserError(
+            f"this machine renders the embedded data set otherwise ({found}, not {synthetic.DIGEST}), so its figures could "
+            "not be compared with those of others; install the versions of constraints.txt, or report the processor"
+        )
+
+
 def _name(split: str, index: int) -> str:
-    return f"{split}-{index:05d}.mp4"
+    return f"{split}-{index:05d}.mov"

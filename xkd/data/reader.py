@@ -104,8 +104,9 @@ class ClipReader:
                     pieces.append(decoded[0, max(first - begin, 0) : first + count - begin])
         except av.FFmpegError as error:
             raise unreadable(error, "damaged audio") from None
-        samples: np.ndarray = np.clip(finite(np.concatenate(pieces)), -1, 1) if pieces else np.empty(0, np.float32)
-        samples = np.rint(samples * 32767).astype(np.int16)
+        samples: np.ndarray = np.concatenate(pieces) if pieces else np.empty(0, np.int16)
+        if samples.dtype != np.int16:
+            samples = np.rint(np.clip(finite(samples), -1, 1) * 32767).astype(np.int16)
         return samples
 
     def _afresh(self, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
@@ -116,6 +117,7 @@ class ClipReader:
         decoder = av.CodecContext.create(stream.codec_context.codec, "r")
         assert isinstance(decoder, av.AudioCodecContext)
         decoder.extradata = stream.codec_context.extradata
+        decoder.sample_rate, decoder.layout = stream.codec_context.sample_rate, stream.codec_context.layout
         for packet in self._container.demux(stream):
             yield from decoder.decode(packet)
 
@@ -132,7 +134,8 @@ class ClipReader:
         if stream is None or stream.codec_context is None or stream.start_time != 0 or not stream.average_rate:
             return None
         codec = stream.codec_context
-        if codec.name != "h264" or codec.has_b_frames or codec.colorspace != UNSPECIFIED or not stream.time_base:
+        ours = codec.name == "rawvideo" or (codec.name == "h264" and codec.colorspace == UNSPECIFIED)
+        if not ours or codec.has_b_frames or not stream.time_base:
             return None
         return stream, stream.time_base * stream.average_rate
 

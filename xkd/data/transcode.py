@@ -28,6 +28,22 @@ UNSUPPORTED = frozenset({"av1", "vvc", "evc", "lcevc"})
 
 
 @dataclass(frozen=True)
+class Form:
+    """Describes files that `encode` writes and `ClipReader` reads exactly."""
+
+    container: str
+    video_codec: str
+    pixel_format: str
+    audio_codec: str
+
+
+READY = {
+    ".mp4": Form("mp4", "h264", "yuv420p", "aac"),
+    ".mov": Form("mov", "rawvideo", encode.RAW_FORMAT, "pcm_s16le"),
+}
+
+
+@dataclass(frozen=True)
 class Prepared:
     """Holds the manifest columns of a clip, and the decoded clip where it is to be packed."""
 
@@ -58,10 +74,15 @@ def prepare_clip(
         with faults_of(source, limits.memory_gb):
             found = decode.probe_file(source, limits)
             _check_streams(found, require)
-            target = Path(f"{out}-{_content(source)}.mp4")
+            video = Video(source, limits) if found.video_codec else None
+            ready = video is not None and _is_ready(source, video, found, clips)
+            target = Path(f"{out}-{_content(source)}{source.suffix if ready else '.mp4'}")
             if not files.has(target):
                 with files.writing(target) as temporary:
-                    _write(source, temporary, found, clips, limits)
+                    if ready:
+                        shutil.copyfile(source, temporary)
+                    else:
+                        _write(source, video, temporary, found, clips, limits)
             return _decoded(target, found, clips, limits, pack)
     except MediaError as error:
         return Prepared({"status": "unusable", "reason": str(error)})
@@ -91,11 +112,9 @@ def _content(source: Path) -> str:
         raise unreadable(error) from None
 
 
-def _write(source: Path, target: Path, found: MediaFacts, clips: Clips, limits: Limits) -> None:
-    video = Video(source, limits) if found.video_codec else None
-    if video and _is_ready(source, video, found, clips):
-        shutil.copyfile(source, target)
-        return
+def _write(
+    source: Path, video: Video | None, target: Path, found: MediaFacts, clips: Clips, limits: Limits
+) -> None:
     waveform = decode.read_audio(source, clips.sample_rate, limits) if found.audio_codec else None
     heard = found.audio_delay + len(waveform) / clips.sample_rate if waveform is not None else 0.0
     _check_complete(max(video.seconds if video else 0.0, heard), found.declared_seconds)
@@ -114,12 +133,13 @@ def _check_complete(seconds: float, declared: float | None) -> None:
 
 def _is_ready(source: Path, video: Video, found: MediaFacts, clips: Clips) -> bool:
     """Says whether the raw file already is what training reads: it is then copied."""
-    sound = (found.audio_codec, found.sample_rate, found.channels) in ((None,) * 3, ("aac", clips.sample_rate, 1))
+    form = READY.get(source.suffix)
+    if form is None or form.container not in found.container:
+        return False
+    sound = (found.audio_codec, found.sample_rate, found.channels)
     return bool(
-        sound
-        and (found.video_codec, found.pixel_format) == ("h264", "yuv420p")
-        and "mp4" in found.container
-        and source.suffix == ".mp4"
+        sound in ((None,) * 3, (form.audio_codec, clips.sample_rate, 1))
+        and (found.video_codec, found.pixel_format) == (form.video_codec, form.pixel_format)
         and min(found.size) == clips.size
         and abs(video.rate - clips.fps) < 1e-3
         and not found.rotated

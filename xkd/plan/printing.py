@@ -120,9 +120,20 @@ def _ablations(plan: dict[str, Any]) -> Table:
     seeds, total = plan["seeds"], plan["total"]
     columns = ("ablation", "trainable", "FLOPs a clip", "memory", "one seed", "its evaluations")
     table = _table(f"All ablations, {seeds} seed{'s' * (seeds > 1)}", *columns)
+    table.columns[0].no_wrap = True
+    swept: dict[str, list[dict[str, Any]]] = {}
     for name, row in plan["ablations"].items():
+        if row["sweep"]:
+            swept.setdefault(row["sweep"], []).append(row)
+            continue
         figures = (number(row["trainable"]), number(row["flops_per_clip"]), f"{number(row['memory'])}B")
         table.add_row(name, *figures, hours(row["hours"]), hours(row["evaluation_hours"]))
+    if swept:
+        table.add_section()
+    for name, rows in swept.items():
+        most = {key: number(max(row[key] for row in rows)) for key in ("trainable", "flops_per_clip", "memory")}
+        times = (hours(sum(row[key] for row in rows)) for key in ("hours", "evaluation_hours"))
+        table.add_row(f"sweep {name}: {len(rows)}", most["trainable"], most["flops_per_clip"], f"{most['memory']}B", *times)
     table.add_section()
     size = number(total["clips_bytes"] + total["encoders_bytes"])
     table.add_row(

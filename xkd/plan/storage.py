@@ -65,10 +65,11 @@ def clip_inventory(params: Params, name: str, train: int | None = None) -> ClipI
     splits, source = ({"train": train}, "--clips") if train is not None else _expected(entry, name)
     known = catalogue.known_datasets().get(entry.kind)
     seconds = known.seconds if known else OTHER_SECONDS
-    wide = 1 if known and known.generated else WIDTH_TO_HEIGHT
-    pixels = math.ceil(seconds * clips.fps) * clips.size**2 * wide
-    of_frames = pixels * BITS_PER_PIXEL / 8, 3 * pixels
-    of_samples = seconds * AUDIO_BIT_RATE / 8, seconds * clips.sample_rate * 2
+    generated = known is not None and known.generated
+    pixels = math.ceil(seconds * clips.fps) * clips.size**2 * (1 if generated else WIDTH_TO_HEIGHT)
+    decoded = 3 * pixels, seconds * clips.sample_rate * 2
+    encoded = decoded if generated else (pixels * BITS_PER_PIXEL / 8, seconds * AUDIO_BIT_RATE / 8)
+    of_frames, of_samples = zip(encoded, decoded, strict=True)
     sizes = dict(zip(MODALITIES, (of_frames, of_samples), strict=True))
     prepared, packed = (sum(splits.values()) * sum(sizes[stream][kind] for stream in streams) for kind in (0, 1))
     return ClipInventory(splits, source, streams, prepared, _copies(entry, clips, prepared, packed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from xkd import runs
@@ -80,6 +80,13 @@ class Results:
     def main_columns(self) -> list[Column]:
         """Columns of the students; all columns where every row was given teachers."""
         return [column for column in self.columns if column.owner == "student"] or self.columns
+
+    @property
+    def main(self) -> Results:
+        """The rows that are there for their own sake; those of sweeps alone have a figure and a table of their own."""
+        compared = {one.than for row in self.params.ablations.values() for one in row.expects}
+        left_out = {point.row for point in self.params.points if point.added} - compared
+        return replace(self, runs={name: runs for name, runs in self.runs.items() if name not in left_out})
 
     def figures(self, ablation: str) -> dict[Column, Figure]:
         """Returns the figures that every seed of the row has, as its first seed has them."""

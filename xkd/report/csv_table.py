@@ -11,17 +11,19 @@ from xkd.protocols import Column
 from xkd.report.collect import Results, Run
 from xkd.report.hypotheses import Hypothesis, judged
 from xkd.report.statistics import Comparison, compare
+from xkd.rows import spoken
 
 
 def ablation_table(results: Results) -> pd.DataFrame:
     """Returns one row per ablation in the order of the settings; cells that do not apply are empty.
 
-    Columns: ablation, settings, seeds, trainable_parameters, seconds (mean of pretraining); for every column of
-    figures, such as student.video.linear, `<column>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds)
-    and `.p` (two-sided, not corrected), in percent, `.metric` where it is not top1, and `.verdict` where a row has a
-    hypothesis about it, such as "above ae: supported"; clips_train, clips_test; dataset and manifest of pretraining;
-    mlflow_runs; for every entry of `tasks`, such as linear, `<task>.tested_clips` and `<task>.listed_clips`: test clips
-    that were used, and those that the list of the data set names.
+    Columns: ablation, settings, sweep and value (of rows that a sweep adds; only where there are sweeps), seeds,
+    trainable_parameters, seconds (mean of pretraining); for every column of figures, such as student.video.linear,
+    `<column>.mean`, `.sd`, `.difference` (to report.baseline, paired over seeds) and `.p` (two-sided, not corrected),
+    in percent, `.metric` where it is not top1, and `.verdict` where a row has a hypothesis about it, such as "above ae:
+    supported"; clips_train, clips_test; dataset and manifest of pretraining; mlflow_runs; for every entry of `tasks`,
+    such as linear, `<task>.tested_clips` and `<task>.listed_clips`: test clips that were used, and those that the list
+    of the data set names.
     """
     hypotheses = judged(results)
     return pd.DataFrame([_row(results, ablation, runs, hypotheses) for ablation, runs in results.runs.items()])
@@ -44,6 +46,7 @@ def _row(results: Results, ablation: str, runs: list[Run], hypotheses: list[Hypo
     row = {
         "ablation": ablation,
         "settings": changed_settings(results.params.ablations[ablation].changes),
+        **_sweep(results, ablation),
         "seeds": len(runs),
         "trainable_parameters": runs[0].record.metrics.trainable_parameters,
         "seconds": round(sum(run.record.times.seconds for run in runs) / len(runs), 1),
@@ -67,6 +70,13 @@ def _row(results: Results, ablation: str, runs: list[Run], hypotheses: list[Hypo
         tested, listed = scores.clips.used("test") if scores else (None, None)
         row |= {f"{task}.tested_clips": _whole(tested), f"{task}.listed_clips": _whole(listed)}
     return row
+
+
+def _sweep(results: Results, ablation: str) -> dict[str, str]:
+    if not results.params.points:
+        return {}
+    point = next((point for point in results.params.points if point.added and point.row == ablation), None)
+    return {"sweep": point.sweep if point else "", "value": ", ".join(map(spoken, point.values)) if point else ""}
 
 
 def _whole(count: int | None) -> str:

@@ -20,6 +20,7 @@ from xkd.report.dataset import DataFacts
 from xkd.report.hypotheses import Hypothesis, judged
 from xkd.report.paper import CITATION, PaperResults
 from xkd.report.previews import Previews, data_uri
+from xkd.report.sweep_curves import sweep_table
 from xkd.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED
 from xkd.runs import EMBEDDINGS
 from xkd.runs.records import read_arrays
@@ -38,6 +39,8 @@ FIGURES = {
     "differences do not vary.",
     "paper-agreement": "Diamonds: differences between the two rows in the paper; marks and lines: ours, mean over "
     "seeds and its 95 % interval. Band: where two rows count as alike. Grey: this table lacks such rows or columns.",
+    "sweeps": "Mean and 95 % interval over seeds, of the rows of each sweep. Ring, or “its own”: the setting that the "
+    "row itself has.",
     "losses": "Loss terms before their weights, mean over seeds; over steps as a running mean.",
     "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a "
     "teacher says the same of every clip.",
@@ -65,7 +68,7 @@ class Figures:
 
 def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
     """Returns what both templates show, apart from the figures."""
-    paper = PaperResults()
+    paper, sweeps, results = PaperResults(), sweep_table(results), results.main
     found, main = agreement.findings(results), text.main_table(results, paper)
     same_data = bool(Counterparts(results, paper).found)
     hypotheses = judged(results)
@@ -96,6 +99,7 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "agreement": agreement.table([one for one in found if one.ours], results.params.report.decimals),
         "agreement_note": agreement.note(results, found),
         "other": text.other_table(results),
+        "sweeps": sweeps,
         "notes": [line for line in _environment().get_template("notes.j2").render(fill).split("\n") if line],
     }
 
@@ -143,14 +147,14 @@ def html(shown: dict[str, Any], results: Results, figures: Figures, media: Previ
     """
     examples = cross_modal.retrieved(results, media)
     more = {
-        "main": text.main_table(results, PaperResults(), intervals=True),
+        "main": text.main_table(results.main, PaperResults(), intervals=True),
         "images": {name: data_uri("image/png", (figures.folder / f"{name}.png").read_bytes()) for name in FIGURES},
         "words": figures.words,
         "captions": FIGURES,
         "verdicts": collapse.verdict_table(results),
         "rules": collapse.verdict_rules(results),
         "edge": EDGE,
-        "unaligned": [name for name in results.runs if not _aligns(results, name)],
+        "unaligned": [name for name in results.main.runs if not _aligns(results, name)],
         "examples": examples,
         "with_media": media is not None,
         "shared_space": cross_modal.shared_space_table(results),

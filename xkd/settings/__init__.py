@@ -33,6 +33,8 @@ from xkd.settings.params import Params as Params
 from xkd.settings.params import Report as Report
 from xkd.settings.resources import Request as Request
 from xkd.settings.resources import TrainingRequest as TrainingRequest
+from xkd.settings.sweep import Point as Point
+from xkd.settings.sweep import Sweep as Sweep
 from xkd.settings.training import Execution as Execution
 from xkd.settings.training import Training as Training
 from xkd.settings.views import AudioView as AudioView

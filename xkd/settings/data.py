@@ -35,11 +35,16 @@ class Dataset(Settings):
     limit: Positive | None = Field(
         None, description="at most this many clips per class and split, always the same ones; for a first try"
     )
-    train_clips: Positive = Field(4000, description="clips to make (embedded data sets only)")
+    train_clips: Positive = Field(4000, description="clips to make (embedded data set only)")
     test_clips: Annotated[int, Field(ge=0, le=10_000_000)] = Field(
-        2000, description="clips to make (embedded data sets only); none are needed where rows are only pretrained"
+        2000, description="clips to make (embedded data set only); none are needed where rows are only pretrained"
     )
-    seed: Seed = Field(0, description="seed of the generated clips (embedded data sets only)")
+    seed: Seed = Field(0, description="seed of the generated clips (embedded data set only)")
+    paired: bool = Field(
+        True,
+        description="whether picture and sound show the same digit (embedded data set only); false: a control, whose "
+        "labels are those of the picture",
+    )
     require: Literal["both", "video", "audio", "any"] | None = Field(
         None,
         description="which streams a clip must have to be usable; others are recorded and left out. By default video "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from xkd.settings.base import Folder, Name, Place, Seed, Settings, Text
 from xkd.settings.data import Clips, Dataset, Limits, LogMel
@@ -13,6 +13,7 @@ from xkd.settings.expectations import Expectation
 from xkd.settings.model import Model
 from xkd.settings.objective import ObjectiveSettings
 from xkd.settings.resources import Resources, TrainingRequest
+from xkd.settings.sweep import Point, Sweep
 from xkd.settings.training import Training
 from xkd.settings.views import Views
 
@@ -35,6 +36,9 @@ class Ablation(Settings):
     paper_table: Text = Field("", description="the table of the paper that this row mirrors")
     dataset: Name | None = Field(
         None, description="data set that this row is pretrained on; default: that of the table, which judges every row"
+    )
+    datasets: tuple[Name, ...] = Field(
+        (), description="further data sets: each gives a row <row>_on_<data set> that is pretrained there"
     )
     changes: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ: groups model, objective, training, views"
@@ -76,3 +80,16 @@ class Params(Base):
     report: Report
     resources: Resources = Resources()
     ablations: dict[Name, Ablation]
+    sweeps: dict[Name, Sweep] = Field({}, description="settings that take several values, each as a row of its own")
+    _points: tuple[Point, ...] = PrivateAttr(())
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """All points of all sweeps; none before `xkd.rows.expanded` has made them."""
+        return self._points
+
+    def with_rows(self, ablations: dict[str, Ablation], points: tuple[Point, ...]) -> Params:
+        """Returns these settings with other rows, and with the points of sweeps that are among them."""
+        changed = self.model_copy(update={"ablations": ablations})
+        changed._points = points
+        return changed

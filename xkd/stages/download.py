@@ -14,7 +14,7 @@ import pandas as pd
 from xkd.data import catalogue, listing
 from xkd.data.sources import acquire, youtube
 from xkd.errors import UserError
-from xkd.files import read_json, sha256, write_json
+from xkd.files import read_json, write_json
 from xkd.made import Made, opened
 from xkd.settings import Dataset, Params
 
@@ -86,17 +86,20 @@ def _generate(entry: Dataset, dataset: str, out: Path, files: Made) -> None:
     """Renders the clips of a generated data set, unless all are there as this code makes them."""
     from xkd.data import generate
 
-    archive = generate.archive_of_recordings(entry.kind, entry.source, out)
-    recipe = {"dataset": dataset, "kind": entry.kind, "seed": entry.seed, "code": generate.source_hash()}
-    if archive:
-        recipe["archive"] = sha256(archive)
+    recipe = {
+        "dataset": dataset,
+        "kind": entry.kind,
+        "seed": entry.seed,
+        "paired": entry.paired,
+        "code": generate.source_hash(),
+    }
     if _recipe(out) != recipe:
         files.clear(out / "index.csv")
         files.sweep(out / "clips", keep=set())
         _note(files, out, recipe)
     elif _complete(out, entry, files):
         return
-    table = generate.generate(entry, files, archive)
+    table = generate.generate(entry, files)
     _write_index(files, out, listing.relative_to(out, table, out / "clips"))
 
 

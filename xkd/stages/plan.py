@@ -72,7 +72,8 @@ def make(params: Params, ablation: str | None, hardware: Hardware, clips: int | 
         for name in datasets_in_use(params)
     }
     runs = {name: _Run(params, recipe_of(params, name), counts, hardware) for name in params.ablations}
-    rows = {name: run.row() for name, run in runs.items()}
+    sweeps = {point.row: point.sweep for point in params.points if point.added}
+    rows = {name: run.row() | {"sweep": sweeps.get(name)} for name, run in runs.items()}
     factor = runs[chosen].loader_factor()
     found = {name: [c for job in run.jobs for c in concerns(job, hardware, factor)] for name, run in runs.items()}
     return {

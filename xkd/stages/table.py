@@ -22,6 +22,7 @@ from xkd.report import (
     page,
     sample_figures,
     style,
+    sweep_curves,
 )
 from xkd.report.collect import Results, collect
 from xkd.report.csv_table import ablation_table
@@ -74,8 +75,8 @@ def _make(params: Params, results: Results, data: DataFacts | None, folder: Path
     csv_files.write_csv(folder / "table.csv", ablation_table(results))
     csv_files.write_csv(folder / "verdicts.csv", verdict_table(judged(results)))
     (folder / "table.md").write_text(page.markdown(shown))
-    (folder / "paper-comparison.md").write_text(beside.paper_page(results))
-    csv_files.write_csv(folder / "paper-agreement.csv", agreement.frame(agreement.findings(results)))
+    (folder / "paper-comparison.md").write_text(beside.paper_page(results.main))
+    csv_files.write_csv(folder / "paper-agreement.csv", agreement.frame(agreement.findings(results.main)))
     (folder / "report.html").write_text(page.html(shown, results, figures, media))
 
 
@@ -89,17 +90,19 @@ def _track(params: Params, out: Path, tags: dict[str, str], files: list[Path]) -
 
 def _draw(results: Results, media: Previews | None, folder: Path) -> dict[str, str]:
     """Writes the figures of the page; returns their alternative texts."""
+    main = results.main
     figures = {
-        "ablations": partial(bars.ablation_bars, results),
-        "differences": partial(differences.difference_plot, results),
-        "paper-agreement": partial(agreement_plot.agreement_plot, results),
-        "losses": partial(curves.loss_curves, results),
-        "diagnostics": partial(curves.diagnostic_curves, results),
-        "alignment": partial(curves.alignment_curves, results),
-        "reconstructions": partial(sample_figures.reconstructions, results),
-        "refinement": partial(sample_figures.refinement, results),
-        "embeddings": partial(embedding_map.embedding_map, results),
-        "confusion": partial(confusion.confusion_matrices, results),
+        "ablations": partial(bars.ablation_bars, main),
+        "differences": partial(differences.difference_plot, main),
+        "paper-agreement": partial(agreement_plot.agreement_plot, main),
+        "sweeps": partial(sweep_curves.sweep_curves, results),
+        "losses": partial(curves.loss_curves, main),
+        "diagnostics": partial(curves.diagnostic_curves, main),
+        "alignment": partial(curves.alignment_curves, main),
+        "reconstructions": partial(sample_figures.reconstructions, main),
+        "refinement": partial(sample_figures.refinement, main),
+        "embeddings": partial(embedding_map.embedding_map, main),
+        "confusion": partial(confusion.confusion_matrices, main),
     }
     drawn = track(figures.items(), "figures", len(figures))
     words = {name: style.save_figure(draw(), folder / f"{name}.png") for name, draw in drawn}

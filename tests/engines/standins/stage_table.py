@@ -5,7 +5,7 @@ from executed import note
 from xkd.params import tasks_of
 
 FIGURES = (
-    *("ablations", "differences", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
+    *("ablations", "differences", "sweeps", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
     *("embeddings", "confusion", "contact-sheet", "paper-agreement"),
 )
 

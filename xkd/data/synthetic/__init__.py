@@ -1,86 +1,81 @@
-"""Renders the clips of the generated data sets `talking_digits` and `spoken_digits`.
+"""Renders the clips of the embedded data set `talking_digits`: real handwriting and real recordings.
 
-A clip depends on (split, index, seed) and the archive of recordings alone. Frames and audio share the digit and nothing
-else: each modality draws its nuisances from its own stream of random numbers.
+A clip depends on (split, index, seed) alone and is the same on every machine. Frames and sound share the digit and
+nothing else: each modality draws its nuisances from its own stream of random numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
-from scipy import fft
 
-from xkd.data.synthetic import recordings, scene, voice
-from xkd.data.synthetic.knobs import SAMPLES, SOUND, Sound
-from xkd.data.synthetic.words import DIGIT_NAMES
+from xkd.data.synthetic import recordings, scene, sound
+from xkd.data.synthetic.draws import choose, shuffled
+from xkd.data.synthetic.knobs import PICTURE, SOUND
 
-Choice = TypeVar("Choice")
 SPLIT_SEEDS = {"train": 0, "test": 1}
+DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGEST = "a8a823c604ec"  # of `digest`, on every machine
 _FRAMES, _AUDIO, _ORDER = range(3)
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """Holds one clip before encoding: frames (8, 32, 32, 3) uint8, waveform (16000,) float32 in [-1, 1]."""
+    """Holds one clip before encoding.
+
+    Attributes:
+        frames: (8, 40, 40, 3) uint8.
+        samples: (8000,) int16.
+        cover: how much of each pixel the digit covers, (8, 40, 40) in [0, 1].
+    """
 
     frames: np.ndarray
-    waveform: np.ndarray
+    samples: np.ndarray
+    cover: np.ndarray
     label: str
     video_source: str
     audio_source: str
 
 
-def render(split: str, index: int, seed: int, archive: str | None = None) -> Rendered:
+def render(split: str, index: int, seed: int, paired: bool = True) -> Rendered:
     """Renders clip `index` of a split; digits take turns, so that any number of clips is balanced.
 
     Args:
         split: train or test.
-        archive: path of the zip of the Free Spoken Digit Dataset, for recorded voices; None: a synthesised voice.
+        paired: False: the sound is that of another digit, drawn for each clip; the label is that of the picture.
     """
-    digit, turn = index % 10, index // 10
-    stream = [np.random.default_rng([seed, SPLIT_SEEDS[split], index, part]) for part in (_FRAMES, _AUDIO)]
-    scan = _take_turns(scene.scans_of(split, digit, seed).tolist(), turn)
-    frames = scene.draw_frames(scene.scans()[0][scan], stream[_FRAMES])
-    if archive:
-        opened = recordings.open_recordings(archive)
-        name = _take_turns(_shuffled(opened.names(split, digit), seed, digit), turn)
-        word, source = opened.word(name), name.rsplit("/", 1)[-1].removesuffix(".wav")
-    else:
-        speaker = _choose(voice.speakers(split, seed), stream[_AUDIO])
-        word, source = voice.speak(digit, speaker, stream[_AUDIO]), speaker.name
-    return Rendered(frames, _place(word, stream[_AUDIO]), DIGIT_NAMES[digit], f"scan{scan:04d}", source)
+    turn, digit = divmod(index, 10)
+    video, audio = (np.random.default_rng([seed, SPLIT_SEEDS[split], index, part]) for part in (_FRAMES, _AUDIO))
+    images, numbers = scene.scans()[0], scene.scans_of(split, digit, seed)
+    number = int(numbers[turn % len(numbers)])
+    others = [images[_another_scan(split, digit, seed, video)] for _ in range(PICTURE.fragments)]
+    frames, cover = scene.draw(images[number], others, video)
+    spoken = digit if paired else _another_digit(digit, audio)
+    name = _in_turn(split, spoken, seed, turn)
+    words = recordings.words()
+    pieces = [words[choose(audio, recordings.names(split, _another_digit(spoken, audio)))] for _ in range(SOUND.fragments)]
+    return Rendered(
+        frames, sound.mix(words[name], pieces, audio), cover, DIGIT_NAMES[digit], f"scan{number:04d}", name
+    )
 
 
-def _place(word: np.ndarray, rng: np.random.Generator, knobs: Sound = SOUND) -> np.ndarray:
-    """Places the word at a drawn level and moment of the second, over background noise."""
-    level = 10 ** (rng.uniform(*knobs.loudness_db) / 20)
-    word = word * (level / (np.sqrt(np.mean(np.square(word))) + 1e-9))
-    start = round((SAMPLES - len(word)) * (0.5 + knobs.timing * rng.uniform(-0.5, 0.5)))
-    waveform = _noise(rng, knobs) * (level * 10 ** (rng.uniform(*knobs.noise_db) / 20))
-    waveform[start : start + len(word)] += word
-    return np.clip(waveform, -1, 1).astype(np.float32)
+def digest() -> str:
+    """Returns a short hash of some clips as this machine renders them: `DIGEST`, unless its arithmetic differs."""
+    clips = [render(split, index, seed=0) for split in SPLIT_SEEDS for index in range(20)]
+    content = b"".join(clip.frames.tobytes() + clip.samples.tobytes() for clip in clips)
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
-def _noise(rng: np.random.Generator, knobs: Sound) -> np.ndarray:
-    """Draws noise of unit level whose spectrum falls with frequency, (samples,)."""
-    spectrum = fft.rfft(rng.standard_normal(SAMPLES, dtype=np.float32))
-    spectrum *= np.arange(1, len(spectrum) + 1, dtype=np.float32) ** (-rng.uniform(*knobs.noise_tilt) / 2)
-    noise: np.ndarray = fft.irfft(spectrum, SAMPLES)
-    noise /= noise.std()
-    return noise
+def _another_digit(digit: int, rng: np.random.Generator) -> int:
+    return (digit + int(rng.integers(1, 10))) % 10
 
 
-def _shuffled(names: list[str], seed: int, digit: int) -> list[str]:
-    order = np.random.default_rng([seed, _ORDER, digit]).permutation(len(names))
-    return [names[i] for i in order]
+def _another_scan(split: str, digit: int, seed: int, rng: np.random.Generator) -> int:
+    return int(choose(rng, scene.scans_of(split, _another_digit(digit, rng), seed)))
 
 
-def _take_turns(items: Sequence[Choice], turn: int) -> Choice:
-    return items[turn % len(items)]
-
-
-def _choose(items: Sequence[Choice], rng: np.random.Generator) -> Choice:
-    return items[int(rng.integers(len(items)))]
+def _in_turn(split: str, digit: int, seed: int, turn: int) -> str:
+    names = shuffled(np.random.default_rng([seed, _ORDER, digit]), recordings.names(split, digit))
+    return names[turn % len(names)]

@@ -1,10 +1,10 @@
-"""Holds every constant of the generated clips. Changing one changes the data set."""
+"""Holds every constant of the embedded clips. Changing one changes the data set."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-SAMPLE_RATE = 16000
+SAMPLE_RATE = 8000
 FPS = 8
 FRAMES = 8
 SAMPLES = SAMPLE_RATE  # one second
@@ -14,47 +14,32 @@ SAMPLES = SAMPLE_RATE  # one second
 class Picture:
     """Describes the drawn scene. Lengths in pixels, colours and contrasts in 0 to 1."""
 
-    canvas: int = 32
-    digit: tuple[float, float] = (24.0, 26.0)  # width and height of the scan, uniform
-    margin: float = 1.5  # between the scan and the edge of the frame: strokes may swell that far
-    drift: float = 2.0  # farthest way along each axis in one clip
+    canvas: int = 40
+    digit: tuple[float, float] = (20.0, 23.0)  # width and height of the scan, uniform
+    margin: float = 1.0  # between the scan and the edge of the frame: strokes may swell that far
+    drift: float = 3.0  # farthest way along each axis in one clip
     contrast: tuple[float, float] = (0.50, 0.65)  # luminance of ink minus background
-    dark_ink: float = 0.0  # probability that the ink is the darker one
     saturation: float = 0.08  # spread of hue around the luminance, ink and background
-    clutter: float = 0.04  # amplitude of the smooth coloured background
-    clutter_cells: int = 6  # its coarse grid
-    spots: int = 2  # small soft discs on the background
-    spot_contrast: float = 0.12
-    grain: float = 0.01  # pixel noise, new in each frame
+    clutter: float = 0.07  # half the range of the smooth coloured background
+    clutter_cells: int = 7  # its coarse grid
+    fragments: int = 3  # pieces of other scans
+    fragment_cells: int = 4  # width and height of a piece, of the 8 of a scan
+    fragment_contrast: tuple[float, float] = (0.25, 0.55)
+    grain: int = 4  # largest change of a pixel of 0 to 255, new in each frame
 
 
 @dataclass(frozen=True)
 class Sound:
-    """Describes how a spoken word, synthesised or recorded, becomes the audio of a clip."""
+    """Describes how a recorded word becomes the sound of a clip. Levels are amplitudes (RMS)."""
 
-    loudness_db: tuple[float, float] = (-18.5, -17.0)  # level of the word in dB below full scale
-    noise_db: tuple[float, float] = (-45.0, -32.0)  # background relative to the word
+    level: tuple[float, float] = (0.11, 0.14)  # of the word; full scale is 1
+    noise: tuple[float, float] = (0.4, 1.25)  # relative to the word: -8 to 2 dB
     timing: float = 0.3  # part of the free time around the middle in which the word may lie
-    noise_tilt: tuple[float, float] = (0.0, 1.0)  # exponent of 1 / f
-
-
-@dataclass(frozen=True)
-class Voice:
-    """Describes the synthesised speakers and how much their utterances vary."""
-
-    train_speakers: int = 28
-    test_speakers: int = 12
-    pitch_hz: tuple[float, float] = (90.0, 240.0)
-    tract: tuple[float, float] = (0.88, 1.14)  # formant scale; high voices tend to short tracts
-    tempo: tuple[float, float] = (0.7, 0.88)  # seconds of the average word
-    formant_spread: float = 0.05  # of a speaker, per formant
-    utterance_spread: float = 0.04  # of a target, per formant and utterance
-    duration_spread: float = 0.15  # of a segment
-    pitch_fall: tuple[float, float] = (0.12, 0.35)
-    jitter: float = 0.015
-    breath: tuple[float, float] = (0.01, 0.06)
+    colour: float = 1.0  # largest part of the noise's amplitude that is low-pass filtered
+    fragments: int = 0  # pieces of other words
+    fragment_samples: int = 960
+    fragment_level: tuple[float, float] = (0.5, 1.0)  # relative to the word
 
 
 PICTURE = Picture()
 SOUND = Sound()
-VOICE = Voice()

@@ -1,4 +1,8 @@
-"""Draws the frames of both digit data sets: a handwritten digit drifts over coloured clutter."""
+"""Draws the frames of a clip: a handwritten digit drifts over coloured clutter, among pieces of other digits.
+
+Only elementwise arithmetic in a fixed order is used: neither sums of arrays, products of matrices nor functions such
+as exp, whose last digit depends on the processor.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,12 @@ from functools import cache, lru_cache
 import numpy as np
 from sklearn.datasets import load_digits
 
+from xkd.data.synthetic.draws import arrays_between, between
 from xkd.data.synthetic.knobs import FRAMES, PICTURE, Picture
 
 TRAIN_SCANS_PER_DIGIT = 130
-LUMINANCE = np.array([0.299, 0.587, 0.114])
+LUMINANCE = (0.299, 0.587, 0.114)
+CELLS = 8  # along each side of a scan
 
 
 @lru_cache(maxsize=1)
@@ -28,62 +34,79 @@ def scans_of(split: str, digit: int, seed: int) -> np.ndarray:
     return numbers[:TRAIN_SCANS_PER_DIGIT] if split == "train" else numbers[TRAIN_SCANS_PER_DIGIT:]
 
 
-def draw_frames(scan: np.ndarray, rng: np.random.Generator, knobs: Picture = PICTURE) -> np.ndarray:
-    """Draws frames (8, canvas, canvas, 3) uint8 of a scan (8, 8) in [0, 1]; all else is drawn from `rng`."""
-    ink, ground = _colours(rng, knobs)
-    background = _background(ground, rng, knobs)
-    cover = _cover(scan, rng, knobs)[..., None]
-    frames = (background + (ink - background) * cover).astype(np.float32)
-    frames += rng.standard_normal(frames.shape, dtype=np.float32) * knobs.grain
-    pixels: np.ndarray = np.rint(np.clip(frames, 0, 1) * 255).astype(np.uint8)
-    return pixels
+def draw(
+    scan: np.ndarray, others: list[np.ndarray], rng: np.random.Generator, knobs: Picture = PICTURE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws a scan (8, 8) in [0, 1]; all else is drawn from `rng`.
+
+    Args:
+        others: scans, a piece of each of which lies somewhere.
+
+    Returns:
+        frames (8, canvas, canvas, 3) uint8, and how much of each pixel the digit covers, (8, canvas, canvas) in [0, 1].
+    """
+    darker = between(rng, 0.1, 0.9 - knobs.contrast[1])
+    ground = _tinted(darker, rng, knobs)
+    frames = np.broadcast_to(ground + _clutter(rng, knobs), (FRAMES, knobs.canvas, knobs.canvas, 3))
+    for other in others:
+        contrast = between(rng, *knobs.fragment_contrast)
+        frames = _inked(frames, _tinted(darker + contrast, rng, knobs), _cover(_piece(other, rng, knobs), rng, knobs))
+    cover = _cover(scan, rng, knobs)
+    frames = _inked(frames, _tinted(darker + between(rng, *knobs.contrast), rng, knobs), cover)
+    grain = rng.integers(-knobs.grain, knobs.grain + 1, frames.shape)
+    pixels: np.ndarray = np.clip(np.rint(frames * 255) + grain, 0, 255).astype(np.uint8)
+    return pixels, cover
+
+
+def _inked(frames: np.ndarray, ink: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    blended: np.ndarray = frames + (ink - frames) * cover[..., None]
+    return blended
+
+
+def _piece(scan: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
+    """Returns a scan of which all but a square of cells is blank."""
+    row, column = rng.integers(CELLS - knobs.fragment_cells + 1, size=2)
+    inside = np.zeros_like(scan)
+    inside[row : row + knobs.fragment_cells, column : column + knobs.fragment_cells] = 1
+    return scan * inside
 
 
 def _cover(scan: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
     """Computes how much ink covers each pixel, (T, canvas, canvas): the scan moves evenly along a straight line."""
-    size = rng.uniform(*knobs.digit)
+    size = between(rng, *knobs.digit)
     room = knobs.canvas - 2 * knobs.margin - size
-    way = rng.uniform(-1, 1, 2) * min(knobs.drift, room)
-    start = knobs.margin + np.maximum(-way, 0) + rng.uniform(0, 1, 2) * (room - np.abs(way))
-    corner = start + np.linspace(0, 1, FRAMES)[:, None] * way
-    pixels = (np.arange(knobs.canvas) + 0.5 - corner[..., None]) * (scan.shape[0] / size) - 0.5
-    weights = _cubic(pixels[..., None] - np.arange(scan.shape[0]))
-    values = weights[:, 0] @ scan @ weights[:, 1].transpose(0, 2, 1)
-    return _smoothstep(values, 0.15, 0.75)
+    way = arrays_between(rng, -1, 1, (2,)) * min(knobs.drift, room)
+    start = knobs.margin + np.maximum(-way, 0) + rng.random(2) * (room - np.abs(way))
+    corner = start + (np.arange(FRAMES) / (FRAMES - 1))[:, None] * way
+    places = (np.arange(knobs.canvas) + 0.5 - corner[..., None]) * (CELLS / size) - 0.5
+    return _smoothstep(_enlarged(scan[..., None], places[:, 0], places[:, 1])[..., 0], 0.15, 0.75)
 
 
-def _colours(rng: np.random.Generator, knobs: Picture) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the colours of ink and ground; their luminances differ by a drawn contrast."""
-    contrast = rng.uniform(*knobs.contrast)
-    darker = rng.uniform(0.1, 0.9 - contrast)
-    levels = (darker, darker + contrast) if rng.random() < knobs.dark_ink else (darker + contrast, darker)
-    return _tinted(levels[0], rng, knobs), _tinted(levels[1], rng, knobs)
+def _enlarged(cells: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Interpolates cells (y, x, k) at rows (T, Y) and columns (T, X), cubically: (T, Y, X, k)."""
+    down = _sum(_cubic(rows - y)[..., None, None] * cells[y] for y in range(cells.shape[0]))
+    return _sum(_cubic(columns - x)[:, None, :, None] * down[:, :, x, None] for x in range(cells.shape[1]))
+
+
+def _sum(terms) -> np.ndarray:
+    """Adds arrays one after the other."""
+    total = next(terms)
+    for term in terms:
+        total = total + term
+    return total
 
 
 def _tinted(level: float, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
-    tint = rng.uniform(-knobs.saturation, knobs.saturation, 3)
-    tinted: np.ndarray = np.clip(level + tint - tint @ LUMINANCE, 0, 1)
-    return tinted
+    red, green, blue = arrays_between(rng, -knobs.saturation, knobs.saturation, (3,)).tolist()
+    grey = LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
+    return np.clip([level + tint - grey for tint in (red, green, blue)], 0, 1)
 
 
-def _background(ground: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
-    """Draws a smooth coloured field with soft spots, (canvas, canvas, 3); the same in every frame."""
-    cells = rng.normal(0, knobs.clutter, (knobs.clutter_cells, knobs.clutter_cells, 3))
-    smooth = _enlarging(knobs.clutter_cells, knobs.canvas)
-    field: np.ndarray = ground + np.einsum("yi,ijc,xj->yxc", smooth, cells, smooth, optimize=True)
-    centres = rng.uniform(0, knobs.canvas, (knobs.spots, 2))
-    radii = rng.uniform(1.5, 5.0, (knobs.spots, 1))
-    colours = rng.uniform(-knobs.spot_contrast, knobs.spot_contrast, (knobs.spots, 3))
-    pixels = np.arange(knobs.canvas) + 0.5
-    rows, columns = (np.exp(-(((pixels - centres[:, axis, None]) / radii) ** 2)) for axis in (0, 1))
-    field += np.einsum("sy,sx,sc->yxc", rows, columns, colours, optimize=True)
-    return field
-
-
-@lru_cache(maxsize=4)
-def _enlarging(cells: int, pixels: int) -> np.ndarray:
-    places = np.linspace(0, cells - 1, pixels)
-    return _cubic(places[:, None] - np.arange(cells))
+def _clutter(rng: np.random.Generator, knobs: Picture) -> np.ndarray:
+    """Draws a smooth coloured field, (canvas, canvas, 3)."""
+    cells = arrays_between(rng, -knobs.clutter, knobs.clutter, (knobs.clutter_cells, knobs.clutter_cells, 3))
+    places = np.arange(knobs.canvas)[None] * ((knobs.clutter_cells - 1) / (knobs.canvas - 1))
+    return _enlarged(cells, places, places)[0]
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:
