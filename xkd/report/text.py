@@ -146,7 +146,7 @@ def _verdict(one: Hypothesis) -> str:
 
 def _seeds(one: Hypothesis) -> str:
     needed, level = one.verdict.seeds_needed, one.verdict.level
-    return "" if level is None else f"{needed or f'over {MOST_SEEDS}'} (p {level:.2g})"
+    return "" if level is None else f"{needed or f'over {MOST_SEEDS}'} (p ≤ {level:.2g})"
 
 
 def _column_title(results: Results, column: Column) -> str:

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from xkd import csv_files, made, tracking
-from xkd.errors import VerdictsChanged
 from xkd.params import canonical
 from xkd.progress import say, track
 from xkd.report import (
@@ -38,14 +37,16 @@ REPORT_FILES = (
 )
 
 
-def run(params: Params, out: Path, strict: bool = False) -> None:
+def run(params: Params, out: Path) -> list[str]:
     """Reads runs/ and evals/ below the working folder and writes the report of the settings' data set into `out`.
 
     Which runs the table needs follows from `params` alone. All files are made before the first is replaced, and only
     files that this stage wrote are.
 
+    Returns:
+        a line for each verdict that is not the one that the settings record.
+
     Raises:
-        VerdictsChanged: `strict`, and verdicts differ from those that the settings record. All files are written.
         UserError: a run is missing or unreadable, or runs were made from different data. Earlier results stay.
     """
     results = collect(params)
@@ -61,8 +62,7 @@ def run(params: Params, out: Path, strict: bool = False) -> None:
     say(f"{out / 'table.csv'} has {len(results.runs)} rows; open {out / 'report.html'}")
     verdicts = {f"verdict.{one.name}": one.verdict.word for one in hypotheses}
     _track(params, out, {"manifest": results.manifest, **verdicts}, [path for path in targets if path.is_file()])
-    if strict and (changes := [one.change for one in hypotheses if one.change]):
-        raise VerdictsChanged(changes)
+    return [one.change for one in hypotheses if one.change]
 
 
 def _make(params: Params, results: Results, data: DataFacts | None, folder: Path) -> None:

@@ -10,7 +10,7 @@ FIGURES = (
 )
 
 
-def run(params, out, strict=False):
+def run(params, out):
     note("table")
     (out / "figures").mkdir(parents=True, exist_ok=True)
     texts = []
