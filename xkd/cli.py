@@ -178,12 +178,17 @@ def evaluate_command(settings: Path, **arguments: Any) -> None:
     "--out", type=options.PATH, required=True, help="Folder for table.csv, table.md, report.html and figures."
 )
 @click.option("--strict", is_flag=True, help="Exit with 3 if a verdict is not the one that the settings record.")
-def table_command(settings: Path, **arguments: Any) -> None:
+@click.pass_context
+def table_command(context: click.Context, settings: Path, out: Path, strict: bool) -> None:
     """Gather all results into the table and its report.
 
     The settings alone decide which runs and evaluations belong to it.
     """
-    invocation.call_with_settings("table", settings, **arguments)
+    changes = invocation.call_with_settings("table", settings, out=out)
+    if strict and changes:
+        for change in changes:
+            click.echo(f"xkd: {change}", err=True)
+        context.exit(3)
 
 
 @cli.verb("xkd import-weights video_teacher.pth.tar audio_teacher.pth.tar --output released")

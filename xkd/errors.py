@@ -1,4 +1,4 @@
-"""The exceptions that are no defects: what a user can mend, and a finding that is not the one on record."""
+"""The one exception that reaches users as a single line and exit code 2."""
 
 
 class UserError(Exception):
@@ -6,11 +6,3 @@ class UserError(Exception):
 
     The message is one line: what is wrong, where, and what to do about it.
     """
-
-
-class VerdictsChanged(Exception):
-    """Verdicts of the table are not those that the settings record: exit code 3, one line for each."""
-
-    def __init__(self, changes: list[str]) -> None:
-        super().__init__("; ".join(changes))
-        self.changes = changes

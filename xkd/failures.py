@@ -1,7 +1,4 @@
-"""Turns an exception into a line for the user and an exit code.
-
-1: a defect; 2: what the user can mend; 3: verdicts that differ from those on record.
-"""
+"""Turns an exception into one line for the user and an exit code: 1 for a defect, 2 for what the user can mend."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import traceback
 import click
 
 from xkd.command import DEBUG
-from xkd.errors import UserError, VerdictsChanged
+from xkd.errors import UserError
 
 MENDABLE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO),
@@ -25,10 +22,6 @@ NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def fail(error: Exception) -> None:
     """Prints one line on what is wrong and what to do, preceded by the traceback with --debug, and exits."""
-    if isinstance(error, VerdictsChanged):
-        for change in error.changes:
-            click.echo(f"xkd: {change}", err=True)
-        sys.exit(3)
     mendable = _mendable(error)
     debug = os.environ.get(DEBUG, "0")
     with_traceback = debug != "0" and (debug != "defects" or mendable is None)

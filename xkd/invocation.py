@@ -13,8 +13,8 @@ from xkd.errors import UserError
 LISTED_FILES = 12
 
 
-def call_with_settings(stage: str, settings: Path, **arguments: Any) -> None:
-    """Calls a stage that takes settings.
+def call_with_settings(stage: str, settings: Path, **arguments: Any) -> Any:
+    """Calls a stage that takes settings, and returns what it returns.
 
     Args:
         stage: name of a module of `xkd.stages`.
@@ -29,11 +29,11 @@ def call_with_settings(stage: str, settings: Path, **arguments: Any) -> None:
     out = arguments.get("out")
     if out and out.exists() and settings.exists() and out.samefile(settings):
         raise UserError(f"--out {out}: is the settings file, which is never replaced; give another name")
-    call_stage(stage, params=params.load(settings), **arguments)
+    return call_stage(stage, params=params.load(settings), **arguments)
 
 
-def call_stage(stage: str, **arguments: Any) -> None:
-    """Imports a stage and calls it.
+def call_stage(stage: str, **arguments: Any) -> Any:
+    """Imports a stage and calls it, and returns what it returns.
 
     Raises:
         UserError: torch, torchvision and torchaudio do not fit together.
@@ -42,7 +42,7 @@ def call_stage(stage: str, **arguments: Any) -> None:
     try:
         run = importlib.import_module(f"xkd.stages.{stage}").run
         loaded = time.perf_counter()
-        run(**arguments)
+        returned = run(**arguments)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         problem = torch_fit.explain()
         if problem:
@@ -51,6 +51,7 @@ def call_stage(stage: str, **arguments: Any) -> None:
     progress.detail(f"{stage}: {loaded - started:.1f} s to load, {time.perf_counter() - loaded:.1f} s to run")
     for out in filter(None, (arguments.get("out"), arguments.get("output"))):
         _list_written(out, began)
+    return returned
 
 
 def _list_written(out: Path, since: float) -> None:

@@ -14,6 +14,7 @@ rule table:
             for path in evaluations(name)
         ],
     output:
+        **sweep_figure(),
         csv=report(
             f"{SETTINGS.results}/table.csv",
             caption="../report/table.rst",
@@ -52,12 +53,6 @@ rule table:
             caption="../report/paper-agreement.rst",
             category="Figures",
             labels={"shows": "orderings that the paper claims"},
-        ),
-        sweeps=report(
-            f"{SETTINGS.results}/figures/sweeps.png",
-            caption="../report/sweeps.rst",
-            category="Figures",
-            labels={"shows": "sweeps over settings"},
         ),
         losses=report(
             f"{SETTINGS.results}/figures/losses.png",

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 from xkd import csv_files, made, tracking
-from xkd.errors import VerdictsChanged
 from xkd.params import canonical
 from xkd.progress import say, track
 from xkd.report import (
@@ -38,33 +37,35 @@ REPORT_FILES = (
     "paper-comparison.md",
     "paper-agreement.csv",
     "report.html",
-    *(f"figures/{name}.png" for name in page.FIGURES),
 )
 
 
-def run(params: Params, out: Path, strict: bool = False) -> None:
+def run(params: Params, out: Path) -> list[str]:
     """Reads runs/ and evals/ below the working folder and writes the report of the settings' data set into `out`.
 
     Which runs the table needs follows from `params` alone. All files are made before the first is replaced, and only
     files that this stage wrote are.
 
+    Returns:
+        a line for each verdict that is not the one that the settings record.
+
     Raises:
-        VerdictsChanged: `strict`, and verdicts differ from those that the settings record. All files are written.
         UserError: a run is missing or unreadable, or runs were made from different data. Earlier results stay.
     """
     results = collect(params)
     data = data_facts(Path("data") / params.dataset, results.manifest)
-    targets = [out / name for name in REPORT_FILES]
+    targets = [out / name for name in (*REPORT_FILES, *(f"figures/{name}.png" for name in page.captions(params)))]
     with made.opened(out, "table") as files:
         files.check_free(*targets)
         with files.writing_folder(out) as folder:
             _make(params, results, data, folder)
+        for name in page.SWEEPS if not params.sweeps else ():  # of earlier settings
+            files.remove(out / "figures" / f"{name}.png")
     hypotheses = judged(results)
     say(f"{out / 'table.csv'} has {len(results.runs)} rows; open {out / 'report.html'}")
     verdicts = {f"verdict.{one.name}": one.verdict.word for one in hypotheses}
     _track(params, out, {"manifest": results.manifest, **verdicts}, [path for path in targets if path.is_file()])
-    if strict and (changes := [one.change for one in hypotheses if one.change]):
-        raise VerdictsChanged(changes)
+    return [one.change for one in hypotheses if one.change]
 
 
 def _make(params: Params, results: Results, data: DataFacts | None, folder: Path) -> None:
@@ -95,7 +96,6 @@ def _draw(results: Results, media: Previews | None, folder: Path) -> dict[str, s
         "ablations": partial(bars.ablation_bars, main),
         "differences": partial(differences.difference_plot, main),
         "paper-agreement": partial(agreement_plot.agreement_plot, main),
-        "sweeps": partial(sweep_curves.sweep_curves, results),
         "losses": partial(curves.loss_curves, main),
         "diagnostics": partial(curves.diagnostic_curves, main),
         "alignment": partial(curves.alignment_curves, main),
@@ -104,6 +104,8 @@ def _draw(results: Results, media: Previews | None, folder: Path) -> dict[str, s
         "embeddings": partial(embedding_map.embedding_map, main),
         "confusion": partial(confusion.confusion_matrices, main),
     }
+    if results.params.sweeps:
+        figures["sweeps"] = partial(sweep_curves.sweep_curves, results)
     drawn = track(figures.items(), "figures", len(figures))
     words = {name: style.save_figure(draw(), folder / f"{name}.png") for name, draw in drawn}
     return words | {"contact-sheet": contact_sheet(media, folder / "contact-sheet.png")}

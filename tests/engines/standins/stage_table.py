@@ -5,12 +5,12 @@ from executed import note
 from xkd.params import tasks_of
 
 FIGURES = (
-    *("ablations", "differences", "sweeps", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
+    *("ablations", "differences", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
     *("embeddings", "confusion", "contact-sheet", "paper-agreement"),
 )
 
 
-def run(params, out, strict=False):
+def run(params, out):
     note("table")
     (out / "figures").mkdir(parents=True, exist_ok=True)
     texts = []
@@ -26,6 +26,6 @@ def run(params, out, strict=False):
         "paper-comparison.md",
         "paper-agreement.csv",
         "report.html",
-        *(f"figures/{figure}.png" for figure in FIGURES),
+        *(f"figures/{figure}.png" for figure in (*FIGURES, *(["sweeps"] if params.sweeps else []))),
     ):
         (out / name).write_text("".join(texts))
