@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from xkd import csv_files, made, tracking
 from xkd.params import canonical
 from xkd.progress import say, track
 from xkd.report import bars, beside, confusion, curves, differences, embedding_map, page, sample_figures, style
-from xkd.report.collect import Results, collect
+from xkd.report.collect import Results, Run, collect
 from xkd.report.csv_table import ablation_table
 from xkd.report.dataset import DataFacts, data_facts
 from xkd.report.previews import Previews, contact_sheet, previews_at_hand
+from xkd.runs import name_of
+from xkd.runs.records import RunTracking
 from xkd.settings import Params
 
 REPORT_FILES = (
@@ -34,7 +37,7 @@ def run(params: Params, out: Path) -> None:
     Raises:
         UserError: a run is missing or unreadable, or runs were made from different data. Earlier results stay.
     """
-    results = collect(params)
+    results = _with_links(collect(params))
     data = data_facts(Path("data") / params.dataset, results.manifest)
     targets = [out / name for name in REPORT_FILES]
     with made.opened(out, "table") as files:
@@ -43,6 +46,19 @@ def run(params: Params, out: Path) -> None:
             _make(params, results, data, folder)
     say(f"{out / 'table.csv'} has {len(results.runs)} rows; open {out / 'report.html'}")
     _track(params, out, results.manifest, [path for path in targets if path.is_file()])
+
+
+def _with_links(results: Results) -> Results:
+    """Returns the results with MLflow's ids of runs that were not in MLflow yet when they ended."""
+    known = tracking.run_ids(tracking.PRETRAINING)
+
+    def linked(run: Run) -> Run:
+        ids = known.get(f"pretrain/{name_of(results.params.dataset, run.ablation, run.seed)}")
+        if run.record.tracking.run_id or not ids:
+            return run
+        return replace(run, record=replace(run.record, tracking=RunTracking(run_id=ids[0], experiment_id=ids[1])))
+
+    return replace(results, runs={name: [linked(run) for run in runs] for name, runs in results.runs.items()})
 
 
 def _make(params: Params, results: Results, data: DataFacts | None, folder: Path) -> None:
