@@ -37,7 +37,7 @@ def run(params: Params, out: Path) -> None:
     Raises:
         UserError: a run is missing or unreadable, or runs were made from different data. Earlier results stay.
     """
-    results = _with_links(collect(params))
+    results = with_links(collect(params))
     data = data_facts(Path("data") / params.dataset, results.manifest)
     targets = [out / name for name in REPORT_FILES]
     with made.opened(out, "table") as files:
@@ -48,7 +48,7 @@ def run(params: Params, out: Path) -> None:
     _track(params, out, results.manifest, [path for path in targets if path.is_file()])
 
 
-def _with_links(results: Results) -> Results:
+def with_links(results: Results) -> Results:
     """Returns the results with MLflow's ids of runs that were not in MLflow yet when they ended."""
     known = tracking.run_ids(tracking.PRETRAINING)
 
