@@ -96,7 +96,7 @@ class TrackedRun:
         if self._spool:
             self._spool.close()
         with self._guarded():
-            if not self.off and server.address() not in _quiet_until:
+            if status != "KILLED" and not self.off and server.address() not in _quiet_until:
                 send_overdue()
 
     def log_steps(self, rows: list[dict[str, Any]], key: str = "step") -> None:
