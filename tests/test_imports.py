@@ -69,3 +69,17 @@ def test_the_science_needs_no_engine_no_decoder_and_no_settings():
         "import xkd.models.networks, xkd.training.objective, xkd.training.step"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_jobs_load_no_library_that_they_do_not_use():
+    """A table consists of a hundred jobs, and each of these libraries takes a second or more to load."""
+    code = (
+        "import sys, torch, xkd.stages.pretrain, xkd.tracking; from xkd.training.optimiser import make_optimiser;"
+        "model = torch.nn.Linear(2, 2); optimiser = make_optimiser(model, 0.1, (0.9, 0.95), 0.0);"
+        "model(torch.ones(1, 2)).sum().backward(); optimiser.step(); optimiser.zero_grad(); optimiser.state_dict();"
+        "heavy = {'mlflow', 'torchvision', 'torch._dynamo', 'sklearn', 'scipy', 'matplotlib'};"
+        "print('pretrain', sorted(heavy & set(sys.modules)));"
+        "import xkd.stages.evaluate; print('evaluate', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["pretrain []", "evaluate ['scipy', 'sklearn']"]

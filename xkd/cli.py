@@ -263,7 +263,7 @@ def ui_command(port: int) -> None:
 def sync_command() -> None:
     """Send MLflow what it missed.
 
-    Events that MLflow did not accept are kept in mlflow-unsent/ until this verb sends them.
+    Entries wait in mlflow-unsent/ while a job is young or MLflow does not answer (docs/mlflow.md).
     """
     invocation.call_stage("sync")
 

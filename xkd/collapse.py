@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from xkd.logged import CollapseSign, LoggedColumn, Threshold, unit_value
@@ -101,16 +102,22 @@ def _reading(steps: pd.DataFrame, column: LoggedColumn, logits: int) -> Reading 
 
 def _alarms(steps: Sequence[Mapping[str, float]], column: LoggedColumn, logits: int, total: int) -> Iterable[Alarm]:
     sign, window = column.sign, _window(total)
-    rows = [row for row in steps if sign and math.isfinite(row.get(column.name, math.nan))]
-    values = pd.Series([row[column.name] for row in rows], [row["step"] + 1 for row in rows], dtype=float)
-    if sign is None or len(values) < window:
+    if sign is None:
         return
-    unit = unit_value(sign.unit, logits, float(values.head(window).mean()))
-    now = values.rolling(window).mean().loc[SETTLED * total :] / (unit or math.nan)
+    known = [(row["step"] + 1, row[column.name]) for row in steps if math.isfinite(row.get(column.name, math.nan))]
+    if len(known) < window:
+        return
+    done, values = np.array(known, dtype=float).T
+    unit = unit_value(sign.unit, logits, float(values[:window].mean()))
+    now, done = (
+        np.lib.stride_tricks.sliding_window_view(values, window).mean(1) / (unit or math.nan),
+        done[window - 1 :],
+    )
     for threshold in sign.thresholds:
-        crossed = now[threshold.crossed(now)].loc[: threshold.within * total]
+        judged = (done >= SETTLED * total) & (done <= threshold.within * total)
+        crossed = np.flatnonzero(judged & threshold.crossed(now))
         if threshold.verdict != "suspect" and len(crossed):
-            yield Alarm(int(crossed.index[0]), sign, threshold, float(crossed.iloc[0]))
+            yield Alarm(int(done[crossed[0]]), sign, threshold, float(now[crossed[0]]))
 
 
 def _window(steps: int) -> int:

@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parent
 # These, and the modules in them, cannot change a stage's results. They watch it; or they define settings, whose values
 # are compared themselves; or they load plugins, which have hashes of their own.
 WATCHERS = {
-    *("xkd.fingerprint", "xkd.progress", "xkd.tracking", "xkd.downstream.monitor"),
+    *("xkd.fingerprint", "xkd.progress", "xkd.spent", "xkd.tracking", "xkd.downstream.monitor"),
     *("xkd.settings", "xkd.rows", "xkd.registry", "xkd.plugins"),
 }
 ERRORS = {"UserError", "ValueError", "TypeError"}  # not MediaError, whose text becomes a reason in the manifest

@@ -1,14 +1,10 @@
 """Stage download: generated files, reuse, archives, users' own lists."""
 
 import os
-import shutil
-import zipfile
 
 import pytest
-from file_server import serving
 
 from xkd.data import generate, listing, synthetic
-from xkd.data.sources import fetch
 from xkd.errors import UserError
 from xkd.made import Made
 from xkd.settings import Dataset

@@ -112,9 +112,7 @@ def _content(source: Path) -> str:
         raise unreadable(error) from None
 
 
-def _write(
-    source: Path, video: Video | None, target: Path, found: MediaFacts, clips: Clips, limits: Limits
-) -> None:
+def _write(source: Path, video: Video | None, target: Path, found: MediaFacts, clips: Clips, limits: Limits) -> None:
     waveform = decode.read_audio(source, clips.sample_rate, limits) if found.audio_codec else None
     heard = found.audio_delay + len(waveform) / clips.sample_rate if waveform is not None else 0.0
     _check_complete(max(video.seconds if video else 0.0, heard), found.declared_seconds)

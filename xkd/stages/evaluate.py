@@ -34,6 +34,7 @@ from xkd.protocols import headline_metrics
 from xkd.recipe import Recipe
 from xkd.runs import evaluations, records
 from xkd.settings import FrozenSettings, Params, Task
+from xkd.spent import Spent
 from xkd.training import checkpoint, distributed
 from xkd.training.export import load_encoders, load_heads, load_recipe, weights_files
 
@@ -62,7 +63,7 @@ def run(
             split, a clip that cannot be read, or a checkpoint of other settings. Earlier results stay as they are.
         SystemExit, KeyboardInterrupt: SIGTERM or SIGINT came; finetuning is saved up to that step.
     """
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), Spent()
     protocol = registry.protocols[params.tasks[task].protocol] if task in params.tasks else None
     with distributed.joined() as group:
         if not (protocol and protocol.shares_batches):
@@ -73,7 +74,8 @@ def run(
             job = replace(open_job(params, manifest, run, task), resume=resume, group=group)
             identity = {"dataset": job.dataset, "ablation": job.recipe.ablation, "seed": job.seed, "task": task}
             evaluations.check_free(out, [manifest, *files_in(run)], identity, force)
-        judged = _judged(job, task)
+        with spent.working():
+            judged = _judged(job, task)
     if group.first:
         results = {
             **identity,
@@ -83,7 +85,8 @@ def run(
             **results_of(job, judged),
         }
         _write(params, job, judged, results, run, out)
-        write_json(out.with_suffix(evaluations.TIMES), {"seconds": round(time.perf_counter() - started, 2)})
+        seconds = round(time.perf_counter() - started, 2)
+        write_json(out.with_suffix(evaluations.TIMES), {"seconds": seconds, **spent.times()})
 
 
 def _write(

@@ -24,6 +24,7 @@ from xkd.progress import counter, say
 from xkd.recipe import Recipe
 from xkd.runs import CONFIG, ENCODERS, HISTORY, METRICS, PICTURE, SAMPLES, STEPS, TIMES, TRACKING, VERSIONS
 from xkd.settings import Params
+from xkd.spent import Spent
 from xkd.training import checkpoint, distributed
 from xkd.training.build import build_networks, modalities, modality_shapes, trainable_parameters
 from xkd.training.embeddings import held_out, save_embeddings
@@ -92,7 +93,7 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
             holds something else.
         SystemExit, KeyboardInterrupt: SIGTERM or SIGINT came; the run is saved up to that step.
     """
-    recipe = recipe_of(params, ablation)
+    recipe, spent = recipe_of(params, ablation), Spent()
     with distributed.joined() as group, ExitStack() as stack:
         if recipe.training.mode == "none":  # nothing to share
             if not group.first:
@@ -113,9 +114,10 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
         if group.first:
             _announce(job, trainer, goes_on=state is not None)
         del state
-        _train(job, trainer, tracked)
+        with spent.working():
+            _train(job, trainer, tracked)
         if tracked and folder:
-            _finish(job, trainer, tracked, folder)
+            _finish(job, trainer, tracked, folder, spent)
             checkpoint.remove(job.checkpoints)
 
 
@@ -213,11 +215,12 @@ def _train(job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.Tr
 
 
 def _finish(
-    job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.TrackedRun, folder: runs.RunFolder
+    job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.TrackedRun, folder: runs.RunFolder, spent: Spent
 ) -> None:
     try:
         with folder.writing() as out:
             _write(job, trainer, tracked, out)
+            write_json(out / TIMES, trainer.times() | spent.times())
     except OSError as error:
         kept = f"the checkpoint in {job.checkpoints} is kept, and" if trainer.step else "nothing is lost:"
         raise UserError(
@@ -249,7 +252,6 @@ def _write(job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.Tr
         "columns": [asdict(column) for column in trainer.learner.objective.columns],
     }
     write_json(out / METRICS, metrics)
-    write_json(out / TIMES, trainer.times())
     write_json(out / VERSIONS, versions())
     write_json(out / TRACKING, {"run_id": tracked.id, "experiment_id": tracked.experiment_id})
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from xkd import csv_files, made, tracking
-from xkd.params import canonical
+from xkd.params import canonical, dataset_of
 from xkd.progress import say, track
 from xkd.report import (
     agreement,
@@ -23,11 +24,13 @@ from xkd.report import (
     style,
     sweep_curves,
 )
-from xkd.report.collect import Results, collect
+from xkd.report.collect import Results, Run, collect
 from xkd.report.csv_table import ablation_table
 from xkd.report.dataset import DataFacts, data_facts
 from xkd.report.hypotheses import judged, verdict_table
 from xkd.report.previews import Previews, contact_sheet, previews_at_hand
+from xkd.runs import name_of
+from xkd.runs.records import RunTracking
 from xkd.settings import Params
 
 REPORT_FILES = (
@@ -52,7 +55,7 @@ def run(params: Params, out: Path) -> list[str]:
     Raises:
         UserError: a run is missing or unreadable, or runs were made from different data. Earlier results stay.
     """
-    results = collect(params)
+    results = with_links(collect(params))
     data = data_facts(Path("data") / params.dataset, results.manifest)
     targets = [out / name for name in (*REPORT_FILES, *(f"figures/{name}.png" for name in page.captions(params)))]
     with made.opened(out, "table") as files:
@@ -66,6 +69,19 @@ def run(params: Params, out: Path) -> list[str]:
     verdicts = {f"verdict.{one.name}": one.verdict.word for one in hypotheses}
     _track(params, out, {"manifest": results.manifest, **verdicts}, [path for path in targets if path.is_file()])
     return [one.change for one in hypotheses if one.change]
+
+
+def with_links(results: Results) -> Results:
+    """Returns the results with MLflow's ids of runs that were not in MLflow yet when they ended."""
+    known = tracking.run_ids(tracking.PRETRAINING)
+
+    def linked(run: Run) -> Run:
+        ids = known.get(f"pretrain/{name_of(dataset_of(results.params, run.ablation), run.ablation, run.seed)}")
+        if run.record.tracking.run_id or not ids:
+            return run
+        return replace(run, record=replace(run.record, tracking=RunTracking(run_id=ids[0], experiment_id=ids[1])))
+
+    return replace(results, runs={name: [linked(run) for run in runs] for name, runs in results.runs.items()})
 
 
 def _make(params: Params, results: Results, data: DataFacts | None, folder: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 
 from xkd.errors import UserError
 from xkd.tracking import server
+from xkd.tracking.delivery import send_waiting
 
 HOST = "127.0.0.1"  # MLflow has no users and no passwords: nobody else should reach it
 # MLflow would otherwise start ten processes for a product that is not used here.
@@ -23,7 +24,7 @@ MOST_COLUMNS, COLUMN_PIXELS = 40, 165  # names such as student.video.linear are 
 
 
 def run(port: int) -> None:
-    """Prints the link and becomes `mlflow ui`; if MLFLOW_TRACKING_URI is a server, only prints the link into it.
+    """Sends what waits, prints the link and becomes `mlflow ui`; a server that MLFLOW_TRACKING_URI names runs already.
 
     Args:
         port: port on the loopback address.
@@ -34,6 +35,8 @@ def run(port: int) -> None:
     if not server.is_server():
         _check_port(port)
     try:
+        server.check()
+        send_waiting()
         link = _save_view()
     except Exception as error:  # MLflow raises its own errors and those of SQLAlchemy, the file system and the network.
         raise UserError(f"MLflow at {server.shown_address()} does not answer: {server.reason(error)}") from error

@@ -1,11 +1,10 @@
-"""A run as stages write it: events are sent at once while MLflow answers, and kept on disk while it does not."""
+"""A run as stages write it: events are sent, or kept on disk while the run is young or MLflow does not answer."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
-import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from xkd.files import sha256
 from xkd.tracking import process, server
+from xkd.tracking.delivery import send_overdue
 from xkd.tracking.sender import NoSuchRun, Sender
 from xkd.tracking.spool import UNSENT, Spool, path_of
 
@@ -73,7 +73,7 @@ class TrackedRun:
     def __init__(self, opening: dict[str, Any]) -> None:
         self.id: str | None = opening.get("run_id")
         self.experiment_id: str | None = None
-        self.off = os.environ.get("XKD_TRACKING", "on").lower() in ("off", "0", "false", "no")
+        self.off = server.off()
         self._opening = opening
         self._unsent: list[dict[str, Any]] = []
         self._sender = Sender()
@@ -95,6 +95,9 @@ class TrackedRun:
             self._log({"event": "end", "status": status})
         if self._spool:
             self._spool.close()
+        with self._guarded():
+            if status != "KILLED" and not self.off and server.address() not in _quiet_until:
+                send_overdue()
 
     def log_steps(self, rows: list[dict[str, Any]], key: str = "step") -> None:
         """Logs curves: each row's numbers at step `row[key]`, thinned evenly to a few rows per call.
@@ -108,7 +111,7 @@ class TrackedRun:
             self._log({"event": "metrics", "curve": True, "points": points})
 
     def log_metrics(self, values: dict[str, Any]) -> None:
-        """Logs numbers; entries that are not numbers are left out."""
+        """Logs numbers; entries that are not numbers are left out. Call it without any now and then: time may be up."""
         with self._guarded():
             self._log({"event": "metrics", "curve": False, "points": _points(values, step=0)})
 
@@ -127,15 +130,19 @@ class TrackedRun:
             yield
         except Exception as error:  # noqa: BLE001
             self.off = True
-            _warn(f"warning: MLflow tracking failed, continuing without it: {server.reason(error)}")
+            server.warn(f"warning: MLflow tracking failed, continuing without it: {server.reason(error)}")
 
     def _log(self, event: dict[str, Any]) -> None:
         if self.off:
             return
         event["time"] = _now()
-        self._unsent.append(event)
+        if event.get("points") != []:
+            self._unsent.append(event)
         opens = self._spool is not None or event is self._opening
-        if not self._send():
+        if not (opens or self._unsent):
+            return
+        age = (event["time"] - self._opening["time"]) / 1000
+        if not (server.worth_loading(age) and self._send()):
             self._keep()
         elif opens and self.id and event["event"] != "end":
             self._start_monitor(self.id)
@@ -155,7 +162,7 @@ class TrackedRun:
         except Exception as error:  # noqa: BLE001
             now = time.monotonic()
             if address not in _quiet_until:
-                _warn(
+                server.warn(
                     f"warning: MLflow at {server.shown_address()} fails, continuing without it; runs are kept in "
                     f"{UNSENT}/, and `python -m xkd sync` sends them later: {server.reason(error)}"
                 )
@@ -172,7 +179,8 @@ class TrackedRun:
         if self._spool:
             self._sender.send_all(self._spool)
             self._spool = None
-            _warn("MLflow answers again; the kept events have been sent")
+            if server.address() in _quiet_until:
+                server.warn("MLflow answers again; the kept events have been sent")
         elif self._opening in self._unsent and earlier.exists():
             with closing(Spool(earlier, wait=self._opening["event"] == "start")) as spool:
                 Sender().send_all(spool)
@@ -199,7 +207,7 @@ class TrackedRun:
             self._monitor = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=server.address())
             self._monitor.start()
         except Exception as error:  # noqa: BLE001
-            _warn(f"warning: no system metrics: {server.reason(error)}")
+            server.warn(f"warning: no system metrics: {server.reason(error)}")
 
     def _stop_monitor(self) -> None:
         if self._monitor:
@@ -234,7 +242,3 @@ def _clean(name: str) -> str:
 
 def _now() -> int:
     return int(time.time() * 1000)
-
-
-def _warn(line: str) -> None:
-    print(f"xkd: {line}", file=sys.stderr, flush=True)

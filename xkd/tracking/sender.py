@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 KEY, DIGEST, STARTS, PROJECT, SUPERSEDED = "xkd.key", "xkd.digest", "xkd.starts", "xkd.project", "xkd.superseded"
 COPIED_BYTES = 10_000_000  # larger files stay where they are, and REFERENCES says where that is
 REFERENCES = "references.json"
+MOST = 50_000  # runs that one search may return, the limit of MLflow
 
 
 class NoSuchRun(LookupError):
@@ -65,6 +66,12 @@ class Sender:
             {"metrics": self._metrics, "files": self._files, "end": self._end}[event["event"]](self.run_id, event)
         elif not self._superseded:
             raise NoSuchRun("results came before their run was opened")
+
+    def runs_of_project(self, experiment: str) -> list[Run]:
+        """Returns the visible runs of this project in an experiment, the oldest first."""
+        with server.first_access():
+            named = self._client.get_experiment_by_name(experiment)
+        return self._search(_has({PROJECT: server.project()}), named.experiment_id)[::-1] if named else []
 
     def _start(self, event: dict[str, Any]) -> None:
         from mlflow.entities import Param, RunTag, ViewType
@@ -151,7 +158,7 @@ class Sender:
         """Returns the matching runs of one or all of our experiments, the newest first."""
         found = self._client.search_experiments(filter_string="name LIKE 'xkd-%'") if experiment is None else []
         ids = [experiment] if experiment else [one.experiment_id for one in found]
-        return list(self._client.search_runs(ids, query, order_by=["start_time DESC"])) if ids else []
+        return list(self._client.search_runs(ids, query, order_by=["start_time DESC"], max_results=MOST)) if ids else []
 
     def _ends_of_curves(self, run: Run) -> dict[str, int]:
         names = list(run.data.metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 PRETRAINING, EVALUATION, TABLE = "xkd-pretrain", "xkd-evaluate", "xkd-table"
 DATABASE = "mlflow.db"
+LIVE_SECONDS = 300.0  # a run that is younger waits on disk, unless a server is named: loading MLflow takes seconds
 # MLflow's own defaults wait for minutes for a server that does not answer.
 QUIET_AND_IMPATIENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -25,6 +27,11 @@ QUIET_AND_IMPATIENT = {
 }
 # MLflow would repeat our warning of a lost server several times per minute.
 QUIETER = {"mlflow": logging.WARNING, "mlflow.system_metrics": logging.ERROR, "alembic": logging.WARNING}
+
+
+def off() -> bool:
+    """Returns True if nothing is to be logged."""
+    return os.environ.get("XKD_TRACKING", "on").lower() in ("off", "0", "false", "no")
 
 
 def address() -> str:
@@ -42,6 +49,14 @@ def reason(error: Exception) -> str:
     return _without_password(" ".join(str(error).split()))[:200] or type(error).__name__
 
 
+def worth_loading(seconds: float) -> bool:
+    """Returns True if a run that began so many seconds ago appears in MLflow now, False if it waits on disk.
+
+    It waits for another job to load MLflow for all, unless MLFLOW_TRACKING_URI names a place that others look at.
+    """
+    return seconds >= LIVE_SECONDS or "mlflow" in sys.modules or bool(os.environ.get("MLFLOW_TRACKING_URI"))
+
+
 def is_server() -> bool:
     """Returns True if the address is that of a tracking server, False if it is that of a database."""
     return address().startswith(("http://", "https://"))
@@ -57,6 +72,12 @@ def import_mlflow() -> None:
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 (the client would import it)
     for name, level in QUIETER.items():
         logging.getLogger(name).setLevel(level)
+
+
+def check() -> None:
+    """Raises what MLflow raises if it does not answer."""
+    with first_access():
+        client().search_experiments(max_results=1)
 
 
 def client() -> MlflowClient:
@@ -86,3 +107,8 @@ def experiment(known: MlflowClient, name: str) -> str:
 
 def _without_password(text: str) -> str:
     return re.sub(r"//[^/@\s]*@", "//", text)
+
+
+def warn(line: str) -> None:
+    """Prints a line that nothing hides."""
+    print(f"xkd: {line}", file=sys.stderr, flush=True)

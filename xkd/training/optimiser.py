@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from inspect import unwrap
 
 import torch
 from torch import Tensor, nn
+
+
+class _AdamW(torch.optim.AdamW):
+    """PyTorch's AdamW without the wrappers that keep its compiler out: they load the compiler, which takes a second."""
+
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = unwrap(torch.optim.AdamW.load_state_dict)
 
 
 def make_optimiser(
@@ -16,7 +27,7 @@ def make_optimiser(
     decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("bias")]
     others = [p for name, p in named if p.ndim < 2 or name.endswith("bias")]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=True)
+    return _AdamW(groups, lr=learning_rate, betas=betas, fused=True)
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torchvision.utils import make_grid, save_image
 
 from xkd.encoders.images import reconstructed_images, relative_weights
 from xkd.files import replacing
@@ -19,7 +19,7 @@ from xkd.training.forward import run_teachers
 from xkd.training.pretraining import Pretraining
 
 SAMPLE_CLIPS = 8
-SHEET_COLUMN = 128  # pixels of samples.png per clip
+SHEET_COLUMN, EDGE = 128, 4  # pixels of samples.png: width of a clip, and the frame around it
 
 
 @torch.no_grad()
@@ -55,7 +55,9 @@ def save_samples(learner: Pretraining, views: dict[str, Tensor], out: Path) -> N
         arrays if networks.decoders else {f"{m}_true": MODALITIES[m].images(v).float().cpu() for m, v in views.items()}
     )
     with replacing(out / PICTURE) as path:
-        save_image(_sheet(shown, tuple(networks.decoders) or tuple(views)), path, format="png")
+        sheet = _sheet(shown, tuple(networks.decoders) or tuple(views))
+        pixels = (255 * sheet + 0.5).clamp(0, 255).byte().permute(1, 2, 0)
+        Image.fromarray(pixels.numpy()).save(path, format="png")
 
 
 def _sheet(arrays: dict[str, Tensor], modalities: tuple[str, ...]) -> Tensor:
@@ -66,5 +68,6 @@ def _sheet(arrays: dict[str, Tensor], modalities: tuple[str, ...]) -> Tensor:
         for kind in [k for k in ("true", "masked", "predicted") if f"{modality}_{k}" in arrays]:
             stills = MODALITIES[modality].stills(arrays[f"{modality}_{kind}"], true)
             height = round(SHEET_COLUMN * stills.shape[2] / stills.shape[3])
-            rows.append(make_grid(F.interpolate(stills, (height, SHEET_COLUMN)), nrow=len(stills), padding=4))
+            scaled = F.pad(F.interpolate(stills, (height, SHEET_COLUMN)), (EDGE, 0, EDGE, EDGE))
+            rows.append(F.pad(torch.cat(list(scaled), 2), (0, EDGE)))
     return torch.cat(rows, 1)

@@ -55,10 +55,10 @@ def render(split: str, index: int, seed: int, paired: bool = True) -> Rendered:
     spoken = digit if paired else _another_digit(digit, audio)
     name = _in_turn(split, spoken, seed, turn)
     words = recordings.words()
-    pieces = [words[choose(audio, recordings.names(split, _another_digit(spoken, audio)))] for _ in range(SOUND.fragments)]
-    return Rendered(
-        frames, sound.mix(words[name], pieces, audio), cover, DIGIT_NAMES[digit], f"scan{number:04d}", name
-    )
+    pieces = [
+        words[choose(audio, recordings.names(split, _another_digit(spoken, audio)))] for _ in range(SOUND.fragments)
+    ]
+    return Rendered(frames, sound.mix(words[name], pieces, audio), cover, DIGIT_NAMES[digit], f"scan{number:04d}", name)
 
 
 def digest() -> str:

@@ -1,0 +1,130 @@
+"""Where the time of `make table` goes: wall and processor seconds of its parts, from what the jobs recorded.
+
+    python -m benchmarks.table                                     # reads the records of the last `make table`
+    python -m benchmarks.table --run                               # calls Snakemake first, and measures all of it
+    python -m benchmarks.table --params workflow/presets/miniature.yaml
+
+Trainings and evaluations count their own processor time (`xkd.spent`). Of the other jobs Snakemake takes samples, at
+first two a second, later two a minute, so that their processor time is a lower bound. What Snakemake itself and the
+shells of its jobs take is known with `--run` alone.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from xkd import params, runs
+from xkd.files import read_json
+from xkd.runs import evaluations
+from xkd.settings import Params
+
+LOGS = Path("logs")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one job of Snakemake took, in seconds.
+
+    Attributes:
+        wall: from its start to its end.
+        processor: of all its processes; None where nothing says so.
+        work: of these, for what the job is for.
+    """
+
+    wall: float
+    processor: float | None
+    work: float | None = None
+
+
+@click.command()
+@click.option("--params", "settings", default=Path("params.yaml"), type=click.Path(path_type=Path), show_default=True)
+@click.option("--run", is_flag=True, help="Call `snakemake` first; run it on an empty checkout to measure everything.")
+@click.option("--cores", default="all", show_default=True, help="Of Snakemake.")
+def main(settings: Path, run: bool, cores: str) -> None:
+    """Prints jobs, wall seconds and processor seconds of each part."""
+    whole = _run(settings, cores) if run else None
+    parts = jobs_of(params.load(settings))
+    table = Table("part", "jobs", "wall s", "processor s", title=str(settings))
+    for name, jobs in parts.items():
+        if name in ("trainings", "evaluations"):
+            table.add_row(name, str(len(jobs)), "", _sum(job.work for job in jobs))
+        else:
+            table.add_row(name, str(len(jobs)), *_taken(jobs))
+    started = [*parts["trainings"], *parts["evaluations"]]
+    ends = [None if job.work is None else (job.processor or 0) - job.work for job in started]
+    table.add_row("start and end of both", str(len(started)), "", _sum(ends))
+    table.add_row("both, whole", str(len(started)), *_taken(started))
+    every = [job for jobs in parts.values() for job in jobs]
+    table.add_row("all jobs", str(len(every)), *_taken(every), end_section=True)
+    if whole:
+        engine = whole.processor - sum(job.processor or 0 for job in every)
+        table.add_row("Snakemake, shells, what samples miss", "", "", f"{engine:.0f}")
+        table.add_row("from start to end", "", f"{whole.wall:.0f}", f"{whole.processor:.0f}")
+    Console().print(table)
+
+
+def jobs_of(settings: Params) -> dict[str, list[Job]]:
+    """Returns the jobs of each part of a table, as far as they were run here."""
+    logs, trained, judged = LOGS / settings.dataset, [], []
+    for ablation in settings.ablations:
+        for seed in settings.seeds:
+            name = runs.name_of(settings.dataset, ablation, seed)
+            trained.append(_job(LOGS / name / "pretrain", runs.RUNS / name / runs.TIMES))
+            folder = evaluations.folder_of(settings.dataset, ablation, seed)
+            for task in params.tasks_of(settings, ablation):
+                judged.append(_job(LOGS / name / task, folder / f"{task}{evaluations.TIMES}"))
+    data = [_job(logs / stage) for stage in ("download", "prepare", "pack")]
+    parts = {"data": data, "trainings": trained, "evaluations": judged, "table": [_job(logs / "table")]}
+    return {name: [job for job in jobs if job] for name, jobs in parts.items()}
+
+
+def _job(log: Path, times: Path | None = None) -> Job | None:
+    """Reads the records of a job; None where it was not run.
+
+    Args:
+        log: of the job, without its ending.
+        times: what the job itself recorded.
+    """
+    benchmark = log.with_name(f"{log.name}.benchmark.tsv")
+    if not benchmark.exists():
+        return None
+    sampled = pd.read_csv(benchmark, sep="\t", na_values=["-"]).iloc[-1]
+    own = read_json(times) if times and times.exists() else {}
+    processor = None if pd.isna(sampled["cpu_time"]) else float(sampled["cpu_time"])
+    return Job(float(sampled["s"]), own.get("processor_seconds", processor), own.get("work_processor_seconds"))
+
+
+def _run(settings: Path, cores: str) -> Job:
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    command = [sys.executable, "-m", "snakemake", "--cores", cores, "--quiet", "all"]
+    subprocess.run(command, check=True, env=os.environ | {"XKD_PARAMS": str(settings)})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Job(time.monotonic() - started, processor)
+
+
+def _taken(jobs: list[Job]) -> tuple[str, str]:
+    return f"{sum(job.wall for job in jobs):.0f}", _sum(job.processor for job in jobs)
+
+
+def _sum(seconds: Iterable[float | None]) -> str:
+    """Adds seconds, and tells how many are not known."""
+    every = list(seconds)
+    known = [one for one in every if one is not None]
+    return f"{sum(known):.0f}" + (f", {len(every) - len(known)} unknown" if len(known) < len(every) else "")
+
+
+if __name__ == "__main__":
+    main()

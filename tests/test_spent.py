@@ -1,0 +1,26 @@
+import subprocess
+import sys
+import time
+
+from xkd.spent import Spent
+
+
+def burn(seconds):
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+def test_work_counts_what_happens_inside_and_in_processes_that_ended():
+    spent = Spent()
+    burn(0.1)
+    with spent.working():
+        burn(0.05)
+        code = "import time\nwhile time.process_time() < 0.1: pass"
+        subprocess.run([sys.executable, "-c", code], check=True)
+    work = spent.times()["work_processor_seconds"]
+    assert work >= 0.14
+    burn(0.05)
+    after = spent.times()
+    assert after["work_processor_seconds"] == work
+    assert after["processor_seconds"] >= work + 0.1
