@@ -150,7 +150,7 @@ RERUNS = {
     "data.labels": RUNS + " table",
     "data.loader": RUNS,
     "data.manifest": "prepare pretrain evaluate table",
-    "data.opening": "prepare pretrain evaluate table",
+    "data.opening": "download prepare pretrain evaluate table",
     "data.order": RUNS,
     "data.packed": "prepare pretrain evaluate table",
     "data.queue": RUNS,

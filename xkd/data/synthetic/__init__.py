@@ -53,11 +53,8 @@ def render(split: str, index: int, seed: int, paired: bool = True) -> Rendered:
     others = [images[_another_scan(split, digit, seed, video)] for _ in range(PICTURE.fragments)]
     frames, cover = scene.draw(images[number], others, video)
     spoken = digit if paired else _another_digit(digit, audio)
-    name = _in_turn(split, spoken, seed, turn)
-    words = recordings.words()
-    pieces = [
-        words[choose(audio, recordings.names(split, _another_digit(spoken, audio)))] for _ in range(SOUND.fragments)
-    ]
+    name, words = _in_turn(split, spoken, seed, turn), recordings.words()
+    pieces = [words[_another_word(split, spoken, audio)] for _ in range(SOUND.fragments)]
     return Rendered(frames, sound.mix(words[name], pieces, audio), cover, DIGIT_NAMES[digit], f"scan{number:04d}", name)
 
 
@@ -73,7 +70,11 @@ def _another_digit(digit: int, rng: np.random.Generator) -> int:
 
 
 def _another_scan(split: str, digit: int, seed: int, rng: np.random.Generator) -> int:
-    return int(choose(rng, scene.scans_of(split, _another_digit(digit, rng), seed)))
+    return choose(rng, scene.scans_of(split, _another_digit(digit, rng), seed).tolist())
+
+
+def _another_word(split: str, digit: int, rng: np.random.Generator) -> str:
+    return choose(rng, recordings.names(split, _another_digit(digit, rng)))
 
 
 def _in_turn(split: str, digit: int, seed: int, turn: int) -> str:

@@ -6,7 +6,7 @@ as exp, whose last digit depends on the processor.
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -84,29 +84,26 @@ def _cover(scan: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.nda
 
 def _enlarged(cells: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Interpolates cells (y, x, k) at rows (T, Y) and columns (T, X), cubically: (T, Y, X, k)."""
-    down = _sum(_cubic(rows - y)[..., None, None] * cells[y] for y in range(cells.shape[0]))
-    return _sum(_cubic(columns - x)[:, None, :, None] * down[:, :, x, None] for x in range(cells.shape[1]))
-
-
-def _sum(terms) -> np.ndarray:
-    """Adds arrays one after the other."""
-    total = next(terms)
-    for term in terms:
-        total = total + term
-    return total
+    down = [_cubic(rows - y)[..., None, None] * cells[y] for y in range(cells.shape[0])]
+    summed = reduce(np.add, down)
+    across = [_cubic(columns - x)[:, None, :, None] * summed[:, :, x, None] for x in range(cells.shape[1])]
+    enlarged: np.ndarray = reduce(np.add, across)
+    return enlarged
 
 
 def _tinted(level: float, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
     red, green, blue = arrays_between(rng, -knobs.saturation, knobs.saturation, (3,)).tolist()
     grey = LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
-    return np.clip([level + tint - grey for tint in (red, green, blue)], 0, 1)
+    tinted: np.ndarray = np.clip([level + tint - grey for tint in (red, green, blue)], 0, 1)
+    return tinted
 
 
 def _clutter(rng: np.random.Generator, knobs: Picture) -> np.ndarray:
     """Draws a smooth coloured field, (canvas, canvas, 3)."""
     cells = arrays_between(rng, -knobs.clutter, knobs.clutter, (knobs.clutter_cells, knobs.clutter_cells, 3))
     places = np.arange(knobs.canvas)[None] * ((knobs.clutter_cells - 1) / (knobs.canvas - 1))
-    return _enlarged(cells, places, places)[0]
+    field: np.ndarray = _enlarged(cells, places, places)[0]
+    return field
 
 
 def _cubic(distance: np.ndarray) -> np.ndarray:
