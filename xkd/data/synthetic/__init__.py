@@ -70,7 +70,8 @@ def _another_digit(digit: int, rng: np.random.Generator) -> int:
 
 
 def _another_scan(split: str, digit: int, seed: int, rng: np.random.Generator) -> int:
-    return choose(rng, scene.scans_of(split, _another_digit(digit, rng), seed).tolist())
+    others: list[int] = scene.scans_of(split, _another_digit(digit, rng), seed).tolist()
+    return choose(rng, others)
 
 
 def _another_word(split: str, digit: int, rng: np.random.Generator) -> str:

@@ -68,7 +68,8 @@ def _piece(scan: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.nda
     row, column = rng.integers(CELLS - knobs.fragment_cells + 1, size=2)
     inside = np.zeros_like(scan)
     inside[row : row + knobs.fragment_cells, column : column + knobs.fragment_cells] = 1
-    return scan * inside
+    piece: np.ndarray = scan * inside
+    return piece
 
 
 def _cover(scan: np.ndarray, rng: np.random.Generator, knobs: Picture) -> np.ndarray:
