@@ -74,7 +74,8 @@ def _check_arithmetic() -> None:
     if found != synthetic.DIGEST:
         raise UserError(
             f"this machine renders the embedded data set otherwise ({found}, not {synthetic.DIGEST}), and "
-            "its figures would not compare with those of others; install the versions of constraints.txt, or report the processor"
+            "its figures would not compare with those of others; install the versions of constraints.txt, or report "
+            "the processor"
         )
 
 
