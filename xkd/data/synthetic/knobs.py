@@ -16,7 +16,7 @@ class Picture:
 
     canvas: int = 32
     digit: tuple[float, float] = (19.0, 21.0)  # width and height of the scan, uniform
-    margin: float = 1.0  # between the scan and the edge of the frame: strokes may swell that far
+    margin: float = 1.5  # between the scan and the edge of the frame: strokes may swell that far
     drift: float = 3.0  # farthest way along each axis in one clip
     contrast: tuple[float, float] = (0.50, 0.65)  # luminance of ink minus background
     saturation: float = 0.08  # spread of hue around the luminance, ink and background
