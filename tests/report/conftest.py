@@ -46,7 +46,7 @@ class Project:
         return Params.model_validate(self.values)
 
     def run_folder(self, ablation: str, seed: int) -> Path:
-        dataset = self.values["ablations"][ablation].get("dataset", "digits")
+        dataset = self.values["ablations"].get(ablation, {}).get("dataset", "digits")
         return self.root / "runs" / dataset / ablation / f"seed{seed}"
 
     def scores_file(self, ablation: str, seed: int, protocol: str = "linear") -> Path:

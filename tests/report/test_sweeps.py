@@ -99,6 +99,9 @@ def test_the_stage_writes_the_figure_and_the_section(swept, project):
     assert "How much?" in html
     with (project.root / "results" / "table.csv").open() as file:
         assert {row["sweep"] for row in csv.DictReader(file)} == {"", "mask", "both"}
+    project.values["sweeps"] = {}
+    project.write_report()
+    assert not (project.root / "results" / "figures" / "sweeps.png").exists(), "it goes with the sweeps"
 
 
 def test_a_table_without_sweeps_has_no_section(report):

@@ -301,3 +301,17 @@ def evaluations(ablation: str) -> list[str]:
         seed=SETTINGS.seeds,
         task=tasks_of(SETTINGS, ablation),
     )
+
+
+def sweep_figure() -> dict:
+    """Returns the figure of sweeps as an output of the table, where there are sweeps."""
+    if not SETTINGS.sweeps:
+        return {}
+    return {
+        "sweeps": report(
+            f"{SETTINGS.results}/figures/sweeps.png",
+            caption="../report/sweeps.rst",
+            category="Figures",
+            labels={"shows": "sweeps over settings"},
+        )
+    }

@@ -14,6 +14,7 @@ rule table:
             for path in evaluations(name)
         ],
     output:
+        **sweep_figure(),
         csv=report(
             f"{SETTINGS.results}/table.csv",
             caption="../report/table.rst",
@@ -45,12 +46,6 @@ rule table:
             caption="../report/differences.rst",
             category="Figures",
             labels={"shows": "differences to the baseline"},
-        ),
-        sweeps=report(
-            f"{SETTINGS.results}/figures/sweeps.png",
-            caption="../report/sweeps.rst",
-            category="Figures",
-            labels={"shows": "sweeps over settings"},
         ),
         losses=report(
             f"{SETTINGS.results}/figures/losses.png",

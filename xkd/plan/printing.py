@@ -131,9 +131,9 @@ def _ablations(plan: dict[str, Any]) -> Table:
     if swept:
         table.add_section()
     for name, rows in swept.items():
-        most = {key: number(max(row[key] for row in rows)) for key in ("trainable", "flops_per_clip", "memory")}
-        times = (hours(sum(row[key] for row in rows)) for key in ("hours", "evaluation_hours"))
-        table.add_row(f"sweep {name}: {len(rows)}", most["trainable"], most["flops_per_clip"], f"{most['memory']}B", *times)
+        most = [number(max(row[key] for row in rows)) for key in ("trainable", "flops_per_clip", "memory")]
+        times = [hours(sum(row[key] for row in rows)) for key in ("hours", "evaluation_hours")]
+        table.add_row(f"sweep {name}: {len(rows)}", *most[:2], f"{most[2]}B", *times)
     table.add_section()
     size = number(total["clips_bytes"] + total["encoders_bytes"])
     table.add_row(

@@ -39,8 +39,6 @@ FIGURES = {
     "differences": "Mean over seeds of the difference to the baseline, seed by seed, and its 95 % interval, which is "
     "not corrected for the number of rows; right of the line is better. Cross: no interval, since there is one seed or "
     "differences do not vary.",
-    "sweeps": "Mean and 95 % interval over seeds, of the rows of each sweep. Ring, or “its own”: the setting that the "
-    "row itself has.",
     "losses": "Loss terms before their weights, mean over seeds; over steps as a running mean.",
     "diagnostics": "Running mean over steps, mean over seeds. Dotted: entropy log K and centre norm √K, where a "
     "teacher says the same of every clip.",
@@ -58,12 +56,23 @@ FIGURES = {
 }
 
 
+SWEEPS = {  # where the settings hold sweeps
+    "sweeps": "Mean and 95 % interval over seeds, of the rows of each sweep. Ring, or “its own”: the setting that the "
+    "row itself has."
+}
+
+
 @dataclass(frozen=True)
 class Figures:
     """Drawn figures: PNG files `<name>.png` in `folder`, and their alternative texts by name."""
 
     folder: Path
     words: dict[str, str]
+
+
+def captions(params: Params) -> dict[str, str]:
+    """Returns the captions of the figures that a report of these settings has, by name."""
+    return FIGURES | (SWEEPS if params.sweeps else {})
 
 
 def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
@@ -155,15 +164,17 @@ def html(shown: dict[str, Any], results: Results, figures: Figures, media: Previ
     Args:
         shown: of `context`.
         results: what the figures were drawn from.
-        figures: all of `FIGURES`.
+        figures: all of `captions`.
         media: images and audio of the data set's clips; None where they are not at hand.
     """
-    examples = cross_modal.retrieved(results, media)
+    examples, shown_figures = cross_modal.retrieved(results, media), captions(results.params)
     more = {
         "main": text.main_table(results.main, PaperResults(), intervals=True),
-        "images": {name: data_uri("image/png", (figures.folder / f"{name}.png").read_bytes()) for name in FIGURES},
+        "images": {
+            name: data_uri("image/png", (figures.folder / f"{name}.png").read_bytes()) for name in shown_figures
+        },
         "words": figures.words,
-        "captions": FIGURES,
+        "captions": shown_figures,
         "verdicts": collapse.verdict_table(results),
         "rules": collapse.verdict_rules(results),
         "edge": EDGE,

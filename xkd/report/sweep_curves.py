@@ -43,8 +43,8 @@ def sweep_curves(results: Results) -> Figure:
     Line: mean over seeds with its confidence interval. Ring: the setting that the row itself has.
     """
     sweeps, columns = results.params.sweeps, sweep_columns(results)
-    if not sweeps or not columns:
-        return message("The settings hold no sweep." if not sweeps else "No task judges the rows of a sweep.")
+    if not columns:
+        return message("No task judges the rows of a sweep.")
     rows = [(name, of) for name, sweep in sweeps.items() for of in (sweep.of if sweep.grid else ("",))]
     size = (0.6 + WIDTH_INCHES * len(columns), 0.5 + ROW_INCHES * len(rows))
     figure, axes = plt.subplots(len(rows), len(columns), figsize=size, squeeze=False)
@@ -133,7 +133,7 @@ def _curves(axis: Axes, results: Results, column: Column, name: str, styles: dic
 
 
 def _places(values: tuple[Any, ...]) -> tuple[list[float], str]:
-    """Returns where values stand on an axis, and its scale: numbers where they are, unless too close to be told apart."""
+    """Returns where values stand on an axis, and its scale: numbers at their place, unless too close to tell apart."""
     order = [float(number) for number in range(len(values))]
     if len(values) < 2 or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         return order, "linear"

@@ -34,7 +34,6 @@ REPORT_FILES = (
     "table.md",
     "paper-comparison.md",
     "report.html",
-    *(f"figures/{name}.png" for name in page.FIGURES),
 )
 
 
@@ -52,11 +51,13 @@ def run(params: Params, out: Path) -> list[str]:
     """
     results = collect(params)
     data = data_facts(Path("data") / params.dataset, results.manifest)
-    targets = [out / name for name in REPORT_FILES]
+    targets = [out / name for name in (*REPORT_FILES, *(f"figures/{name}.png" for name in page.captions(params)))]
     with made.opened(out, "table") as files:
         files.check_free(*targets)
         with files.writing_folder(out) as folder:
             _make(params, results, data, folder)
+        for name in page.SWEEPS if not params.sweeps else ():  # of earlier settings
+            files.remove(out / "figures" / f"{name}.png")
     hypotheses = judged(results)
     say(f"{out / 'table.csv'} has {len(results.runs)} rows; open {out / 'report.html'}")
     verdicts = {f"verdict.{one.name}": one.verdict.word for one in hypotheses}
@@ -90,7 +91,6 @@ def _draw(results: Results, media: Previews | None, folder: Path) -> dict[str, s
     figures = {
         "ablations": partial(bars.ablation_bars, main),
         "differences": partial(differences.difference_plot, main),
-        "sweeps": partial(sweep_curves.sweep_curves, results),
         "losses": partial(curves.loss_curves, main),
         "diagnostics": partial(curves.diagnostic_curves, main),
         "alignment": partial(curves.alignment_curves, main),
@@ -99,6 +99,8 @@ def _draw(results: Results, media: Previews | None, folder: Path) -> dict[str, s
         "embeddings": partial(embedding_map.embedding_map, main),
         "confusion": partial(confusion.confusion_matrices, main),
     }
+    if results.params.sweeps:
+        figures["sweeps"] = partial(sweep_curves.sweep_curves, results)
     drawn = track(figures.items(), "figures", len(figures))
     words = {name: style.save_figure(draw(), folder / f"{name}.png") for name, draw in drawn}
     return words | {"contact-sheet": contact_sheet(media, folder / "contact-sheet.png")}

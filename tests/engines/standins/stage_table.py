@@ -5,7 +5,7 @@ from executed import note
 from xkd.params import tasks_of
 
 FIGURES = (
-    *("ablations", "differences", "sweeps", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
+    *("ablations", "differences", "losses", "diagnostics", "alignment", "reconstructions", "refinement"),
     *("embeddings", "confusion", "contact-sheet"),
 )
 
@@ -25,6 +25,6 @@ def run(params, out):
         "table.md",
         "paper-comparison.md",
         "report.html",
-        *(f"figures/{figure}.png" for figure in FIGURES),
+        *(f"figures/{figure}.png" for figure in (*FIGURES, *(["sweeps"] if params.sweeps else []))),
     ):
         (out / name).write_text("".join(texts))
