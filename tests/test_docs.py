@@ -39,7 +39,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 PAGES = [page for page in PAGES if page.name not in ELSEWHERE]
 BLOCKS = {page.relative_to(ROOT).as_posix(): blocks_of(page, ROOT) for page in PAGES}
 XKD = (("python", "-m", "xkd"), ("xkd",))
-DOWNLOADED = ("esc50", "my_clips", "spoken_digits", "ucf101")
+DOWNLOADED = ("esc50", "my_clips", "ucf101")
 LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?(?:https?:)?//[^>]*>")
 
 

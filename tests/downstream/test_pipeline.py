@@ -26,7 +26,10 @@ from xkd.training.export import load_encoders, load_heads, save_encoders, weight
 CHANGES = {
     "dataset": "talking_digits",
     "datasets": {"talking_digits": {"kind": "talking_digits", "train_clips": 40, "test_clips": 20}},
-    "evaluate": {"finetune": {"epochs": 1, "batch_size": 16}, "linear": {"C": [0.1, 1.0]}},
+    "evaluate": {
+        "finetune": {"epochs": 1, "batch_size": 16},
+        "linear": {"C": [0.1, 1.0], "encoders": ["student", "teacher"]},
+    },
     "tasks": {
         "several_views": {"protocol": "svm", "clips": 3, "crops": 3, "train_clips": 2, "changes": {"C": [0.01]}},
         "layer": {"protocol": "layer", "changes": {"epochs": 3}},

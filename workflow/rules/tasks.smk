@@ -1,6 +1,5 @@
 """Functions of the rules that evaluate runs and make the table."""
 
-
 @once_per("task")
 def task_settings(wildcards) -> str:
     """Returns the settings of a task, without its list of ablations, which decides what runs but not the results."""

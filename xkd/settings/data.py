@@ -30,7 +30,7 @@ class Dataset(Settings):
     source: Place | None = Field(
         None,
         description="folder: the folder; manifest: the CSV; audioset: a folder of clips; else a local copy "
-        "(spoken_digits: the archive) or the address of a mirror, instead of the official place",
+        "or the address of a mirror, instead of the official place",
     )
     limit: Positive | None = Field(
         None, description="at most this many clips per class and split, always the same ones; for a first try"
