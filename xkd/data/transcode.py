@@ -74,16 +74,9 @@ def prepare_clip(
         with faults_of(source, limits.memory_gb):
             found = decode.probe_file(source, limits)
             _check_streams(found, require)
-            video = Video(source, limits) if found.video_codec else None
-            ready = video is not None and _is_ready(source, video, found, clips)
-            target = Path(f"{out}-{_content(source)}{source.suffix if ready else '.mp4'}")
-            if not files.has(target):
-                with files.writing(target) as temporary:
-                    if ready:
-                        shutil.copyfile(source, temporary)
-                    else:
-                        _write(source, video, temporary, found, clips, limits)
-            return _decoded(target, found, clips, limits, pack)
+            name = f"{out}-{_content(source)}"
+            made = next((path for path in (Path(name + suffix) for suffix in READY) if files.has(path)), None)
+            return _decoded(made or _make(source, name, files, found, clips, limits), found, clips, limits, pack)
     except MediaError as error:
         return Prepared({"status": "unusable", "reason": str(error)})
 
@@ -110,6 +103,19 @@ def _content(source: Path) -> str:
         return sha256(source)[:16]
     except OSError as error:
         raise unreadable(error) from None
+
+
+def _make(source: Path, name: str, files: Made, found: MediaFacts, clips: Clips, limits: Limits) -> Path:
+    """Copies or transcodes a file; returns the clip, whose name without its end is `name`."""
+    video = Video(source, limits) if found.video_codec else None
+    ready = video is not None and _is_ready(source, video, found, clips)
+    target = Path(name + (source.suffix if ready else ".mp4"))
+    with files.writing(target) as temporary:
+        if ready:
+            shutil.copyfile(source, temporary)
+        else:
+            _write(source, video, temporary, found, clips, limits)
+    return target
 
 
 def _write(source: Path, video: Video | None, target: Path, found: MediaFacts, clips: Clips, limits: Limits) -> None:

@@ -1,6 +1,6 @@
 """Renders the clips of the embedded data set `talking_digits`: real handwriting and real recordings.
 
-A clip depends on (split, index, seed) alone and is the same on every machine. Frames and sound share the digit and
+A clip depends on (split, index, seed, paired) alone and is the same on every machine. Frames and sound share the digit and
 nothing else: each modality draws its nuisances from its own stream of random numbers.
 """
 
