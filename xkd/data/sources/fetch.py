@@ -38,13 +38,11 @@ class Remote:
         name: its name here, which may hold folders.
         checksum: published, as "md5:..." or "sha256:..."; without one, the SHA-256 of the first download is recorded
             and must come again.
-        check: reads the file, and raises a UserError where it is another one than expected.
     """
 
     url: str
     name: str
     checksum: str = ""
-    check: Callable[[Path], object] | None = None
 
 
 def fetch_all(remotes: Sequence[Remote], folder: Path, connections: int, factor: float = 1.0) -> list[Path]:
@@ -113,10 +111,8 @@ def verify(path: Path, remote: Remote, known: dict[str, Any] | None) -> dict[str
     """Returns address, size and SHA-256 of a file, if it is the expected one.
 
     Raises:
-        UserError: it differs from the published checksum or from the one of the first download, or its check fails.
+        UserError: it differs from the published checksum or from the one of the first download.
     """
-    if remote.check:
-        remote.check(path)
     digests = {kind: hashlib.new(kind) for kind in {"sha256", remote.checksum.partition(":")[0] or "sha256"}}
     with path.open("rb") as file:
         while block := file.read(BLOCK):

@@ -1,7 +1,7 @@
 """Renders the clips of the embedded data set `talking_digits`: real handwriting and real recordings.
 
-A clip depends on (split, index, seed, paired) alone and is the same on every machine. Frames and sound share the digit and
-nothing else: each modality draws its nuisances from its own stream of random numbers.
+A clip depends on (split, index, seed, paired) alone and is the same on every machine. Frames and sound share the digit,
+if they are paired, and nothing else: each modality draws its nuisances from its own stream of random numbers.
 """
 
 from __future__ import annotations
