@@ -13,6 +13,7 @@ from xkd.protocols import Column
 from xkd.report.collect import Results
 from xkd.report.counterparts import PAPER_NAMES, Counterparts, paper_protocol
 from xkd.report.paper import KINETICS, LITTLE, Claim, Measure, PaperResults
+from xkd.report.statistics import rounded, significant
 from xkd.report.text import EMPTY, TextTable
 from xkd.report.verdicts import CONTRADICTED, ERROR_RATE, SUPPORTED, UNDECIDED, Evidence, Verdict, decide, judge
 
@@ -239,17 +240,13 @@ def _our_record(one: Finding) -> dict[str, Any]:
         "our_than": one.ours.than,
         "our_column": str(one.ours.column),
         "seeds": str(one.evidence.seeds),
-        "difference": _rounded(one.evidence.difference),
-        "low": _rounded(low),
-        "high": _rounded(high),
-        "p": float(f"{one.verdict.p:.4g}"),
-        "p_against": float(f"{one.verdict.p_against:.4g}"),
+        "difference": rounded(one.evidence.difference),
+        "low": rounded(low),
+        "high": rounded(high),
+        "p": significant(one.verdict.p),
+        "p_against": significant(one.verdict.p_against),
         "seeds_needed": str(needed) if needed else None,
     }
-
-
-def _rounded(points: float | None) -> float | None:
-    return None if points is None else round(points, 4)
 
 
 def _here(one: Finding, digits: int) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from xkd.protocols import Column
 from xkd.report.collect import Results, Run
 from xkd.report.hypotheses import Hypothesis, judged
-from xkd.report.statistics import Comparison, compare
+from xkd.report.statistics import Comparison, compare, rounded, significant
 from xkd.rows import spoken
 
 
@@ -85,14 +85,13 @@ def _whole(count: int | None) -> str:
 
 
 def _cells(result: Comparison | None) -> dict[str, float | None]:
-    """Rounds percent to four decimals and p to four digits: more than the clips can tell, equal on all machines."""
     if result is None:
         return dict.fromkeys(("mean", "sd", "difference", "p"))
     return {
-        "mean": round(result.mean, 4),
-        "sd": None if result.sd is None else round(result.sd, 4),
-        "difference": None if result.difference is None else round(result.difference, 4),
-        "p": None if result.p is None else float(f"{result.p:.4g}"),
+        "mean": rounded(result.mean),
+        "sd": rounded(result.sd),
+        "difference": rounded(result.difference),
+        "p": significant(result.p),
     }
 
 

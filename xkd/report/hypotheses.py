@@ -8,6 +8,7 @@ import pandas as pd
 
 from xkd.protocols import Column
 from xkd.report.collect import Results
+from xkd.report.statistics import rounded, significant
 from xkd.report.verdicts import Evidence, Verdict, decide, judge, region_of
 
 
@@ -81,7 +82,6 @@ def _evidence(results: Results, row: str, than: str, column: Column, direction: 
 
 
 def _line(one: Hypothesis) -> dict[str, object]:
-    """Rounds points to four decimals, and all other numbers to four digits, so that they are equal on all machines."""
     evidence, verdict = one.verdict.evidence, one.verdict
     low, high = evidence.interval or (None, None)
     points = {"difference": evidence.difference, "sd": evidence.sd, "low": low, "high": high}
@@ -94,7 +94,7 @@ def _line(one: Hypothesis) -> dict[str, object]:
     return {
         **{"ablation": one.ablation, "than": one.than, "column": str(one.column), "direction": one.direction},
         **{"verdict": verdict.word, "recorded": one.recorded, "reason": evidence.reason, "seeds": evidence.seeds},
-        **{name: None if value is None else round(value, 4) for name, value in points.items()},
-        **{name: None if value is None else float(f"{value:.4g}") for name, value in shares.items()},
+        **{name: rounded(value) for name, value in points.items()},
+        **{name: significant(value) for name, value in shares.items()},
         "seeds_needed": "" if verdict.seeds_needed is None else str(verdict.seeds_needed),
     }

@@ -45,3 +45,13 @@ def compare(values: Sequence[float], reference: Sequence[float] | None) -> Compa
     test = ttest_rel(found, reference)
     low, high = test.confidence_interval(CONFIDENCE)
     return Comparison(float(found.mean()), sd, float(differences.mean()), float(test.pvalue), (float(low), float(high)))
+
+
+def rounded(points: float | None) -> float | None:
+    """Rounds points to four decimals: more than the clips can tell, and equal on all machines."""
+    return None if points is None else round(points, 4)
+
+
+def significant(value: float | None) -> float | None:
+    """Rounds p-values and the like to four digits, for the same reason."""
+    return None if value is None else float(f"{value:.4g}")
