@@ -165,10 +165,11 @@ def test_pictures_and_tables_of_somebody_else_stay(monkeypatch, tmp_path, stage)
     theirs = out / ("table.md" if stage == "table" else "histograms.png")
     theirs.write_text("theirs")
     if stage == "table":
-        monkeypatch.setattr(module, "collect", lambda params: SimpleNamespace(manifest="x", runs=[]))
+        monkeypatch.setattr(module, "collect", lambda params: SimpleNamespace(manifest="x"))
+        monkeypatch.setattr(module, "with_links", lambda results: results)
         monkeypatch.setattr(module, "data_facts", lambda *_: None)
         with pytest.raises(UserError, match=theirs.name):
-            module.run(SimpleNamespace(dataset="x"), out)
+            module.run(SimpleNamespace(dataset="x", sweeps={}), out)
     else:
         with made.opened(out, stage) as files, pytest.raises(UserError, match=theirs.name):
             files.check_free(theirs)

@@ -3,6 +3,7 @@
 import pytest
 
 from xkd.tracking import run as runs
+from xkd.tracking.spool import waiting
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +24,10 @@ def tracked(tmp_path, monkeypatch):
 
 @pytest.fixture
 def client(folder, tracked, monkeypatch):
-    """Returns a client of that database, in whose folder the test runs."""
+    """Returns a client of that database, in whose folder the test runs; what earlier tests left unsent is gone."""
     from mlflow import MlflowClient
 
     monkeypatch.chdir(folder)
+    for path in waiting():
+        path.unlink()
     return MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")

@@ -29,9 +29,7 @@ def loading(client, monkeypatch):
     """Says whether loading MLflow is worth while: first it is not, though these tests have loaded it."""
     worth = {"now": False}
     monkeypatch.setattr(server, "worth_loading", lambda _seconds: worth["now"])
-    yield worth
-    for path in waiting():
-        path.unlink()
+    return worth
 
 
 def start(key):
