@@ -39,7 +39,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 PAGES = [page for page in PAGES if page.name not in ELSEWHERE]
 BLOCKS = {page.relative_to(ROOT).as_posix(): blocks_of(page, ROOT) for page in PAGES}
 XKD = (("python", "-m", "xkd"), ("xkd",))
-DOWNLOADED = ("esc50", "my_clips", "ucf101")
+DOWNLOADED = ("esc50", "labelled_digits", "my_clips", "ucf101")
 LOADED = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)=\"?(?:https?:)?//[^>]*>")
 
 
@@ -83,9 +83,9 @@ def project(tmp_path_factory):
         "dataset": "talking_digits",
         "results": "results",
         "seeds": [0],
-        "datasets": usual | {"talking_digits": miniature},
+        "datasets": usual | {"talking_digits": miniature, "labelled_digits": miniature},
         "tasks": {
-            "linear": {"protocol": "linear"},
+            "linear": {"protocol": "linear", "dataset": "labelled_digits"},
             "ucf101": {"protocol": "linear", "dataset": "ucf101", "ablations": ["xkd"]},
         },
     }
@@ -110,7 +110,7 @@ def _train() -> None:
     for name in ("ae", "xkd"):
         at = run.format(name)
         _call("pretrain", "--manifest", f"{data}/manifest.csv", "--ablation", name, "--seed", "0", "--out", at)
-        _evaluate(at, "linear", "talking_digits")
+        _evaluate(at, "linear", "labelled_digits")
     _evaluate(at, "ucf101", "ucf101")
     shutil.copytree("runs/talking_digits", "runs/kinetics400")
 

@@ -28,7 +28,10 @@ ROOT = Path(__file__).parents[1]
 PAPER, MINIATURE = ROOT / "workflow" / "presets" / "paper.yaml", ROOT / "workflow" / "presets" / "miniature.yaml"
 SETTINGS = params.load(ROOT / "params.yaml")
 PICTURES = SETTINGS.tasks["linear"].model_copy(update={"modalities": ("video",)})
-CLIPS = {"talking_digits": ClipInventory({"train": 500, "test": 500}, "", ("video", "audio"), 0, 0)}
+CLIPS = dict.fromkeys(
+    ("talking_digits", "labelled_digits"),
+    ClipInventory({"train": 500, "test": 500}, "", ("video", "audio"), 0, 0),
+)
 HARDWARE = Hardware.of(312e12, 0.4, gpus=8)
 ROWS = ["xkd", "xkd_mas", "xkd_mats", "ae", "recon_audio", "ae_kd", "ae_da", "xkd_no_refinement", "xkd_teacher_local"]
 
@@ -257,7 +260,7 @@ def test_clips_come_from_the_manifest_when_there_is_one(tmp_path, monkeypatch):
     assert counts.prepared == 3000
     clips = SETTINGS.clips
     assert counts.packed == 3 * (8 * 3 * clips.size**2 + 2 * clips.sample_rate)
-    with pytest.raises(UserError, match="batch_size: 16, but talking_digits has 2 training clips"):
+    with pytest.raises(UserError, match="batch_size: 32, but talking_digits has 2 training clips"):
         stage.make(SETTINGS, "xkd", HARDWARE)
 
 

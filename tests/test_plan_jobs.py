@@ -19,7 +19,10 @@ from xkd.stages import plan as stage
 ROOT = Path(__file__).parents[1]
 PRESETS = ROOT / "workflow" / "presets"
 SETTINGS = params.load(ROOT / "params.yaml")
-CLIPS = {"talking_digits": ClipInventory({"train": 512, "test": 500}, "", ("video", "audio"), 0, 0)}
+CLIPS = dict.fromkeys(
+    ("talking_digits", "labelled_digits"),
+    ClipInventory({"train": 512, "test": 500}, "", ("video", "audio"), 0, 0),
+)
 A100 = Hardware.of(312e12, 0.4)
 # Nothing is wrong with these jobs, whatever the machine is asked to do in the tests below.
 AMPLE = {"gpus": 1, "cpus": 400, "memory_gb": 1000, "runtime": 100_000}

@@ -31,6 +31,8 @@ CHANGES = {
         "linear": {"C": [0.1, 1.0], "encoders": ["student", "teacher"]},
     },
     "tasks": {
+        "linear": {"dataset": None},
+        "finetune": {"dataset": None},
         "several_views": {"protocol": "svm", "clips": 3, "crops": 3, "train_clips": 2, "changes": {"C": [0.01]}},
         "layer": {"protocol": "layer", "changes": {"epochs": 3}},
         "svm": {"protocol": "svm", "changes": {"C": [0.01]}},

@@ -23,7 +23,7 @@ from xkd.report.previews import Previews, data_uri
 from xkd.report.sweep_curves import sweep_table
 from xkd.report.verdicts import CONTRADICTED, SUPPORTED, UNDECIDED
 from xkd.runs import EMBEDDINGS
-from xkd.runs.records import read_arrays
+from xkd.runs.records import EvaluationRecord, read_arrays
 from xkd.settings import Params
 
 SETTINGS = (
@@ -92,6 +92,7 @@ def context(results: Results, data: DataFacts | None) -> dict[str, Any]:
         "metrics": {results.metric(column) for column in results.columns},
         "methods": {column.method for column in results.columns},
         "chance": _chance(results),
+        "scores": _first_scores(results),
         "elsewhere": _elsewhere(results),
         "shares": tested.shares(results),
         "remarks": tested.notes(results),
@@ -120,6 +121,12 @@ def _count(hypotheses: list[Hypothesis]) -> str:
     words = [one.verdict.word for one in hypotheses]
     counts = ", ".join(f"{words.count(word)} {word}" for word in (SUPPORTED, CONTRADICTED, UNDECIDED))
     return f"{len(words)} hypothes{'e' if len(words) > 1 else 'i'}s: {counts}."
+
+
+def _first_scores(results: Results) -> dict[str, EvaluationRecord]:
+    """Returns the first evaluation of each task."""
+    runs = [run for found in reversed(results.runs.values()) for run in reversed(found)]
+    return {task: scores for run in runs for task, scores in run.scores.items()}
 
 
 def _chance(results: Results) -> dict[str, str]:
