@@ -139,6 +139,20 @@ def test_the_same_measure_is_compared_with_that_of_the_paper_alone(project):
     assert found(project)["xkd above ae, audio"].word == "not measured", "the paper has no sound of Kinetics400"
 
 
+def test_a_task_on_other_clips_of_the_tables_kind_judges_claims(project):
+    planted(project)
+    before = {name: one.word for name, one in found(project).items()}
+    kind = project.values["datasets"]["digits"]["kind"]
+    project.values["datasets"]["labelled"] = {"kind": kind}
+    for name in project.values["tasks"]:
+        project.values["tasks"][name]["dataset"] = "labelled"
+    for path in (project.root / "evals").rglob("*.json"):
+        scores = json.loads(path.read_text())
+        if "dataset" in scores:
+            path.write_text(json.dumps(scores | {"dataset": "labelled", "manifest": "of-labelled"}))
+    assert {name: one.word for name, one in found(project).items()} == before
+
+
 def test_own_clips_judge_no_claim(project):
     project.values["datasets"]["digits"] = {"kind": "folder", "source": "mine"}
     assert {one.word for one in found(project).values()} == {"not measured"}

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from xkd.data.catalogue import is_own
-from xkd.params import recipe, task_dataset
+from xkd.params import recipe
 from xkd.protocols import Column
 from xkd.report.collect import Results
 from xkd.report.counterparts import PAPER_NAMES, Counterparts, paper_protocol
@@ -140,9 +140,8 @@ def _comparable(counterparts: Counterparts, row: str, than: str) -> bool:
 
 def _columns(results: Results, ablation: str) -> set[Column]:
     """Returns the columns of a row that are about the table's data set, or another one of its kind."""
-    params, figures = results.params, results.figures(ablation).items()
-    kinds = {figure.task: params.datasets[task_dataset(params, figure.task)].kind for _, figure in figures}
-    return {column for column, figure in figures if kinds[figure.task] == params.datasets[params.dataset].kind}
+    kind = results.params.datasets[results.params.dataset].kind
+    return {column for column, figure in results.figures(ablation).items() if results.kind(figure.task) == kind}
 
 
 def _of_protocol(sizes: dict[Measure, float], protocol: str) -> dict[Measure, float]:
