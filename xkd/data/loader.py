@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
@@ -24,13 +24,11 @@ from xkd.data.order import Order, Permutation, among_all, among_windows
 from xkd.data.queue import SHARED_MEMORY, Queue, clip_bytes, fitted
 from xkd.data.shards import places_of
 from xkd.data.staging import stage
-from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
+from xkd.data.views import ClipViews, EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.modalities.base import clip_generator
 from xkd.recipe import Recipe
-
-Sample = tuple[str, int | Tensor, ClipViews | Cuts]  # id, label or labels, views or cuts of a clip
 
 
 @dataclass(frozen=True)
@@ -213,15 +211,11 @@ def _shuffled(store: ClipStore, recipe: Recipe) -> Permutation:
     return among_windows(places_of(store.manifest.column("digest")), window) if window else among_all(len(store))
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stacks single clips into a batch, in a worker straight into shared memory."""
+def collate(samples: Sequence[tuple[str, int, ClipViews]]) -> Batch:
+    """Stacks ids, labels and views of single clips into a batch."""
     ids, labels, clips = zip(*samples, strict=True)
-    views = [clip.views if isinstance(clip, Cuts) else clip for clip in clips]
-    stacked = {
-        m: [default_collate(list(of)) for of in zip(*(view[m] for view in views), strict=True)] for m in views[0]
-    }
-    draws = torch.stack([clip.draws for clip in clips]) if isinstance(clips[0], Cuts) else None
-    return Batch(list(ids), default_collate(list(labels)), stacked, draws)
+    views = {m: [torch.stack(list(of)) for of in zip(*(clip[m] for clip in clips), strict=True)] for m in clips[0]}
+    return Batch(list(ids), torch.tensor(labels), views)
 
 
 def _of_the_machine(message: str) -> str | None:

@@ -43,7 +43,9 @@ class Draw(NamedTuple, Generic[Number]):
     @classmethod
     def split(cls, numbers: Sequence[Number]) -> Draw[Number]:
         """Names the columns of a row of `draw_table`, or those (B,) of the rows of several clips."""
-        return cls(*numbers[:10], numbers[10:14], numbers[14:18], numbers[18:])
+        time, row, column, height, width, flip, volume, grey, blur, sigma = numbers[:10]
+        lists = (numbers[10:14], numbers[14:18], numbers[18:])
+        return cls(time, row, column, height, width, flip, volume, grey, blur, sigma, *lists)
 
 
 def clip_generator(seed: int, epoch: int, clip_id: str) -> torch.Generator:
@@ -125,6 +127,7 @@ class Cutter(ABC):
     def local_start(self, seconds: float, number: int, draw: Draw[float]) -> float:
         """Returns the second at which view `number` of a clip of `seconds` begins, from a random draw."""
 
+    @abstractmethod
     def begin(self, clips: Sequence[ClipSource]) -> None:
         """Computes what cutting these clips takes, where that is faster for several at once."""
 
