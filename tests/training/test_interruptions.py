@@ -6,6 +6,7 @@ Most kills hit forks of this process; a few hit `python -m xkd pretrain` as user
 import os
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch._dynamo
 import yaml
 from forks import code_of, fork
 
-from xkd import cli, fingerprint, params
-from xkd.stages import download, prepare
-from xkd.stages import pretrain as _pretrain
+from xkd import cli
 from xkd.training import checkpoint
 from xkd.training.loop import Trainer
 from xkd.training.recorder import STEP_TIMES
@@ -29,8 +27,6 @@ ROOT = Path(__file__).parents[2]
 MINIATURE = ROOT / "workflow" / "presets" / "miniature.yaml"
 KILLS, REAL = 20, 2  # REAL of them hit real commands
 STEPS = 120
-# Imported once, for all forks: the optimiser's first step takes seconds to import the one, `cli` the other.
-IMPORTED = torch._dynamo, _pretrain
 ARGUMENTS = ["--manifest", "data/manifest.csv", "--ablation", "xkd", "--seed", "0", "--out"]
 
 
@@ -43,16 +39,14 @@ def settings(root: Path, name: str, **training) -> Path:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory, miniature):
     """Prepared clips, and a run that was left in peace."""
     root = tmp_path_factory.mktemp("interruptions")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        chosen = params.load(settings(root, "peace"))
-        download.run(chosen, "miniature", Path("data/raw"))
-        prepare.run(chosen, Path("data/raw/index.csv"), Path("data"))
-        fingerprint.stage("pretrain")  # once, for all forks
-        assert code_of(fork(pretrain("peace", "peace"), root / "peace.txt")) == 0, (root / "peace.txt").read_text()
+        shutil.copytree(miniature, "data")
+        settings(root, "peace")
+        cli.cli.main(command("peace", "peace"), standalone_mode=False)  # imports once what all forks need
     assert not list((root / "checkpoints").rglob("*.pt"))
     return root
 
