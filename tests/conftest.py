@@ -12,6 +12,7 @@ for name in ("XKD_PARAMS", "XKD_RESUME"):
     os.environ.pop(name, None)
 
 MINIATURE = Path(__file__).parents[1] / "workflow" / "presets" / "miniature.yaml"
+LONG = ("test_all_stages", "test_reruns", "test_interruptions", "test_docs", "test_paper_preset", "test_sweeps")
 # Their functions run in processes of xkd.data.workers.
 GUARDED = ["xkd.data.generate", "xkd.data.sharding", "xkd.data.transcode", "xkd.data.windows", "xkd.show.moment"]
 
@@ -27,17 +28,35 @@ def _imported_once():
     forkserver.ensure_running()
 
 
+def pytest_collection_modifyitems(items):
+    """Puts the files that take longest first, so that the processes of pytest-xdist end at the same time."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session")
-def miniature(tmp_path_factory):
-    """Returns the folder of the miniature's prepared clips, made once for all processes of pytest-xdist: copy it."""
+def made_once(tmp_path_factory):
+    """Returns a function that makes a folder once for all processes of pytest-xdist. Nobody writes to it: copy it."""
+    session = tmp_path_factory.getbasetemp()
+    session = session.parent if "PYTEST_XDIST_WORKER" in os.environ else session
+
+    def made(name, make):
+        with FileLock(session / f"{name}.lock"):
+            if not (session / f"{name}.made").exists():
+                make(session / name)
+                (session / f"{name}.made").touch()
+        return session / name
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def miniature(made_once):
+    """Returns the folder of the miniature's prepared clips."""
     from xkd import params
     from xkd.stages import download, prepare
 
-    session = tmp_path_factory.getbasetemp()
-    session = session.parent if "PYTEST_XDIST_WORKER" in os.environ else session
-    made = session / "miniature"
-    with FileLock(session / "miniature.lock"):
-        if not (made / "manifest.csv").exists():
-            download.run(params.load(MINIATURE), "miniature", made / "raw")
-            prepare.run(params.load(MINIATURE), made / "raw" / "index.csv", made)
-    return made
+    def make(folder):
+        download.run(params.load(MINIATURE), "miniature", folder / "raw")
+        prepare.run(params.load(MINIATURE), folder / "raw" / "index.csv", folder)
+
+    return made_once("miniature", make)
