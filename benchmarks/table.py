@@ -77,14 +77,18 @@ def main(settings: Path, run: bool, cores: str) -> None:
 
 def jobs_of(settings: Params) -> dict[str, list[Job]]:
     """Returns the jobs of each part of a table, as far as they were run here."""
-    logs, trained, judged = LOGS / settings.dataset, [], []
+    trained, judged = [], []
     for ablation in settings.ablations:
         for seed in settings.seeds:
             trained.append(_timed(runs.RUNS / runs.name_of(settings.dataset, ablation, seed) / runs.TIMES))
             folder = evaluations.folder_of(settings.dataset, ablation, seed)
             judged += [_timed(folder / f"{task}{evaluations.TIMES}") for task in params.tasks_of(settings, ablation)]
-    data = [_sampled(logs / f"{stage}.benchmark.tsv") for stage in ("download", "prepare", "pack")]
-    table = [_sampled(logs / "table.benchmark.tsv")]
+    data = [
+        _sampled(LOGS / dataset / f"{stage}.benchmark.tsv")
+        for dataset in params.datasets_in_use(settings)
+        for stage in ("download", "prepare", "pack")
+    ]
+    table = [_sampled(LOGS / settings.dataset / "table.benchmark.tsv")]
     parts = {"data": data, "trainings": trained, "evaluations": judged, "table": table}
     return {name: [job for job in jobs if job] for name, jobs in parts.items()}
 

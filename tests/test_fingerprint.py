@@ -112,7 +112,9 @@ def test_words_for_people_rerun_nothing(package, file, old, new, stages):
 
 
 def test_what_was_kept_of_a_module_counts_only_for_the_same_module(package, monkeypatch):
+    monkeypatch.setattr(fingerprint, "_code", READ)
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(sys, "pycache_prefix", None)
     folder = package / "models" / "__pycache__"
     folder.mkdir()
     first = fingerprint.stage("train")

@@ -43,8 +43,9 @@ def call_stage(stage: str, **arguments: Any) -> Any:
     try:
         run = importlib.import_module(f"xkd.stages.{stage}").run
         loaded = time.perf_counter()
-        gc.freeze()
-        gc.enable()
+        if not gc.isenabled():  # `xkd.cli.main` switched it off until now
+            gc.freeze()
+            gc.enable()
         returned = run(**arguments)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         problem = torch_fit.explain()
