@@ -9,8 +9,9 @@ The baseline is `benchmarks.plain`. Both start from the same weights and see the
 the first update are compared. Steps then alternate, ours and the plain one; the ratio of each pair is taken and the
 median of those is reported with the quartiles. Times are processor time: what else runs on the machine does not count,
 and nor does waiting, so keep to one thread where it is busy. "products" is what the step's matrix products alone would
-take at the rate of a large one, measured between the steps: no implementation is faster than that. With --gpu our step alone is measured on a GPU: wall-clock
-time of a step, model FLOP utilisation (arithmetic as `xkd plan` counts it) and peak memory for each batch.
+take at the rate of a large one, measured between the steps: no implementation is faster than that. With --gpu our step
+alone is measured on a GPU: wall-clock time of a step, model FLOP utilisation (arithmetic as `xkd plan` counts it) and
+peak memory for each batch.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from xkd.models.vit import POSITION_STD, init_linear, initial_positions, transfo
 
 
 class PatchDecoder(Stack):
-    """Predicts the patch vectors of the global view that the encoder does not see from the tokens of those that it does.
+    """Predicts the patches of the global view that the encoder does not see from the tokens of those that it does.
 
     Args:
         grid: patches along each axis of the global view.
@@ -49,11 +49,11 @@ class PatchDecoder(Stack):
             visible_BSD: encoder output for CLS and the K kept patches (B, 1 + K, D).
             keep_BK, hidden_BM: the places of kept and hidden patches among the N.
         """
-        x_BSE, places_1NE = self.project(visible_BSD), self.positions[:, 1:]
-        # Attention does not depend on the order of tokens: the visible ones stay in front.
-        visible_BSE = x_BSE + torch.cat((self.positions[:, :1].expand(len(x_BSE), -1, -1), rows_at(places_1NE, keep_BK)), 1)
+        x_BSE, cls_11E, places_1NE = self.project(visible_BSD), self.positions[:, :1], self.positions[:, 1:]
+        positions_BSE = torch.cat((cls_11E.expand(len(x_BSE), -1, -1), rows_at(places_1NE, keep_BK)), 1)
         hidden_BME = self.mask_token + rows_at(places_1NE, hidden_BM)
-        x_BNE = torch.cat((visible_BSE, hidden_BME), 1)
+        # Attention does not depend on the order of tokens: the visible ones stay in front.
+        x_BNE = torch.cat((x_BSE + positions_BSE, hidden_BME), 1)
         batch, x_TE = x_BNE.shape[:2], x_BNE.flatten(0, 1)
         for block in self.blocks:
             x_TE, _ = self.run(block, x_TE, [batch])

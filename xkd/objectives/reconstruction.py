@@ -60,9 +60,6 @@ class Reconstruction(Term):
     needs_decoders = True
 
     def forward(self, outputs: Outputs) -> Values:
-        return Values(
-            {
-                f"reconstruction_{m}": reconstruction_loss(predicted, take(outputs.patches_BNP[m], outputs.hidden_BM[m]))
-                for m, predicted in outputs.predicted_BMP.items()
-            }
-        )
+        hidden_BMP = {m: take(outputs.patches_BNP[m], hidden_BM) for m, hidden_BM in outputs.hidden_BM.items()}
+        losses = {m: reconstruction_loss(of, hidden_BMP[m]) for m, of in outputs.predicted_BMP.items()}
+        return Values({f"reconstruction_{m}": loss for m, loss in losses.items()})

@@ -48,7 +48,9 @@ def encoder_run(
     model = backbone(recipe.model)
     blueprint = (_encoder, modality_shapes(recipe)[modality], replace(model, depth=0))
     ours = model.arch in registry.backbones.own  # the blocks of a plugin may differ from each other
-    return NetworkRun(blueprint, model.depth, view_shapes(recipe)[modality][view], kept, cls_attention=cls_attention, alike=ours)
+    return NetworkRun(
+        blueprint, model.depth, view_shapes(recipe)[modality][view], kept, cls_attention=cls_attention, alike=ours
+    )
 
 
 def teacher_run(recipe: Recipe, modality: str) -> NetworkRun:
