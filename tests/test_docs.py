@@ -11,12 +11,11 @@ All pages share one small project. It has the settings of the miniature under th
 - the miniature stands in for data sets and weights that would have to be downloaded.
 """
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 from docs_blocks import FENCES, UNKNOWN, Block, blocks_of, commands_of
+from forks import code_of, fork
 
 from xkd import params
 from xkd.cli import cli
@@ -183,7 +183,7 @@ def test_verbs_run(page, project, monkeypatch):
 
 def test_snakemake_plans_what_the_pages_ask_for(project, monkeypatch):
     """Plans once per settings file, for all targets together: a plan takes seconds. Presets are loaded, not planned."""
-    from snakemake.cli import get_argument_parser
+    from snakemake.cli import get_argument_parser, main
 
     monkeypatch.chdir(project)
     targets: dict[str, set[str]] = {}
@@ -197,10 +197,9 @@ def test_snakemake_plans_what_the_pages_ask_for(project, monkeypatch):
         else:
             targets.setdefault(settings, set()).update(options.targets or ["all"])
     for settings, names in targets.items():
-        environment = os.environ | {"XKD_PARAMS": settings, "PYTHONPATH": str(ROOT)}
-        words = [sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--quiet", "all", "--", *sorted(names)]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{settings}: {' '.join(names)}: {done.stdout}{done.stderr}"
+        words = ["--cores", "1", "--dry-run", "--quiet", "all", "--", *sorted(names)]
+        code = code_of(fork(partial(main, words), Path("planned.txt"), {"XKD_PARAMS": settings}))
+        assert code == 0, f"{settings}: {' '.join(names)}: {Path('planned.txt').read_text()}"
 
 
 def test_make_has_what_the_pages_ask_for():

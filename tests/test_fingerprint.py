@@ -2,6 +2,7 @@
 
 import ast
 import shutil
+import sys
 
 import pytest
 
@@ -29,6 +30,7 @@ FILES = {
     "data/facts.yaml": "clips: 3  # of the official list\n",
     "data/unread.txt": "1",
 }
+READ, CODE = fingerprint._code.__wrapped__, {}
 
 
 @pytest.fixture
@@ -43,9 +45,21 @@ def package(tmp_path, monkeypatch):
     _forget()
 
 
+@pytest.fixture(autouse=True)
+def _read_once(monkeypatch):
+    """Remembers by their text what modules contain, which takes most of the time: a test edits one module of many."""
+
+    def code(path):
+        text = path.read_text()
+        if text not in CODE:
+            CODE[text] = READ(path)
+        return CODE[text]
+
+    monkeypatch.setattr(fingerprint, "_code", code)
+
+
 def _forget():
-    for function in (fingerprint.module, fingerprint._code):
-        function.cache_clear()
+    fingerprint.module.cache_clear()
 
 
 def _changed(package, file, text) -> set[str]:
@@ -95,6 +109,21 @@ def test_words_for_people_rerun_nothing(package, file, old, new, stages):
     text = FILES[file]
     assert old in text
     assert _changed(package, file, text.replace(old, new)) == stages
+
+
+def test_what_was_kept_of_a_module_counts_only_for_the_same_module(package, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    folder = package / "models" / "__pycache__"
+    folder.mkdir()
+    first = fingerprint.stage("train")
+    kept = [*folder.iterdir()]
+    assert len(kept) == 3  # of each module of the folder
+    assert _changed(package, "models/layers.py", "def g():\n    return 2\n") == {"train"}
+    (package / "models/layers.py").write_text(FILES["models/layers.py"])
+    for file in kept:  # another process is writing it
+        file.write_text(file.read_text()[:-9])
+    _forget()
+    assert fingerprint.stage("train") == first
 
 
 def test_a_docstring_that_is_used_as_a_value_counts(package):
@@ -262,6 +291,12 @@ class _OtherWords(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
+@pytest.fixture(scope="module")
+def hashes():
+    """Returns the hash of each stage of the package as it is."""
+    return {name: fingerprint.stage(name) for name in STAGES}
+
+
 @pytest.fixture
 def copy_of_the_package(tmp_path, monkeypatch):
     shutil.copytree(fingerprint.PACKAGE, tmp_path / "xkd", ignore=shutil.ignore_patterns("__pycache__"))
@@ -271,15 +306,14 @@ def copy_of_the_package(tmp_path, monkeypatch):
     _forget()
 
 
-def test_other_words_comments_and_layout_in_every_module_rerun_nothing(copy_of_the_package):
-    before = {name: fingerprint.stage(name) for name in STAGES}
+def test_other_words_comments_and_layout_in_every_module_rerun_nothing(hashes, copy_of_the_package):
     for path in copy_of_the_package.rglob("*.py"):
         tree = _OtherWords().visit(ast.parse(path.read_text()))
         path.write_text(f"# another comment\n{ast.unparse(ast.fix_missing_locations(tree))}\n")
     for path in copy_of_the_package.rglob("*.yaml"):
         path.write_text("# another comment\n" + path.read_text())
     _forget()
-    assert {name: fingerprint.stage(name) for name in STAGES} == before
+    assert {name: fingerprint.stage(name) for name in STAGES} == hashes
 
 
 def test_an_edit_of_any_module_reruns_the_stages_that_it_can_change_and_no_others():
@@ -290,9 +324,8 @@ def test_an_edit_of_any_module_reruns_the_stages_that_it_can_change_and_no_other
 
 
 @pytest.mark.parametrize("module", EDITED)
-def test_what_a_stage_reaches_is_in_its_hash(copy_of_the_package, module):
-    before = {name: fingerprint.stage(name) for name in STAGES}
+def test_what_a_stage_reaches_is_in_its_hash(hashes, copy_of_the_package, module):
     path = fingerprint._source(f"xkd.{module}")
     path.write_text(path.read_text() + "\nEDITED = 1\n")
     _forget()
-    assert " ".join(name for name in STAGES if fingerprint.stage(name) != before[name]) == EDITED[module]
+    assert " ".join(name for name in STAGES if fingerprint.stage(name) != hashes[name]) == EDITED[module]

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ RULES = [
 ]
 
 
+@cache
+def functions(file):
+    return {node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)}
+
+
 @pytest.mark.parametrize("line", RULES)
 def test_each_rule_names_a_test_that_exists(line):
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", line)
     assert named, "name the test as `tests/file.py::test_name`"
     for file, test in named:
-        functions = {
-            node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)
-        }
-        assert test in functions
+        assert test in functions(file)

@@ -1,5 +1,6 @@
 """Finetuning has what the engine has: interruptions, folds that are kept, processes, parts, precisions."""
 
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from xkd.data import manifest as manifests
 from xkd.errors import UserError
 from xkd.models.encoder import Stack
 from xkd.settings import Finetune
-from xkd.stages import download, evaluate, prepare
+from xkd.stages import evaluate
 from xkd.training import distributed
 from xkd.training.build import build_networks
 from xkd.training.distributed import ALONE
@@ -32,13 +33,11 @@ ALL = Finetune(epochs=3, learning_rate=0.01, mixup=0.3, dropout=0.2)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(tmp_path_factory, miniature):
     """Prepared clips in two folds, and a run of random encoders."""
     folder = tmp_path_factory.mktemp("project")
-    params = changed()
-    download.run(params, "miniature", folder / "raw")
-    prepare.run(params, folder / "raw" / "index.csv", folder)
-    recipe = settings_of.recipe(params, "xkd")
+    shutil.copytree(miniature, folder, dirs_exist_ok=True)
+    recipe = settings_of.recipe(changed(), "xkd")
     save_encoders(build_networks(recipe, 0), recipe, 0, folder / "run")
     seal(folder / "run")
     whole = manifests.read_manifest(folder / "manifest.csv").rows

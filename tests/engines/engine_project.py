@@ -15,6 +15,7 @@ from snakemake import cli
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+SNAKEMAKE = ("snakemake", "--cores", "2", "--show-failed-logs")
 PARTS = ("Snakefile", "workflow", "dvc.yaml", ".dvcignore", "environment.yml", "xkd")
 
 
@@ -61,19 +62,21 @@ class Project:
         )
 
     def snakemake(self, *arguments: str, **env: str) -> subprocess.CompletedProcess:
-        return self.call("snakemake", "--cores", "2", "--show-failed-logs", *arguments, **env)
+        """Calls Snakemake in a fork of this process, which has imported it; the project's own code is imported anew."""
+        out, err = (self.root.with_name(f"snakemake.{stream}") for stream in ("out", "err"))
+        for log in (out, err):
+            log.write_text("")
+        words = [*SNAKEMAKE[1:], *arguments]
+        code = code_of(fork(partial(_snakemake, self.root, words, err), out, self.env | env))
+        return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
 
     def planned(self, **env: str) -> list[str]:
-        """The jobs that Snakemake would run now, named as the stand-ins note them.
-
-        In a fork of this process, which has imported libraries for seconds; the project's own code is imported anew.
-        """
-        log = self.root.with_name("planned.txt")
-        log.unlink(missing_ok=True)
-        code = code_of(fork(partial(_plan, self.root), log, self.env | env))
-        assert code == 0, log.read_text()
+        """The jobs that Snakemake would run now, named as the stand-ins note them."""
+        done = self.snakemake("--dry-run", **env)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said
         jobs = set()
-        for rule, details in re.findall(r"rule (\w+):\n((?:    .*\n)+)", log.read_text()):
+        for rule, details in re.findall(r"rule (\w+):\n((?:    .*\n)+)", said):
             found = dict(re.findall(r"\b(ablation|seed|task)=(\w+)", details.partition("wildcards:")[2]))
             if rule == "evaluate":
                 found["seed"] = f"seed{found['seed']}"
@@ -92,12 +95,14 @@ class Project:
         return sorted(executed.read_text().splitlines()) if executed.exists() else []
 
 
-def _plan(root: Path) -> None:
+def _snakemake(root: Path, words: list[str], err: Path) -> None:
+    os.dup2(os.open(err, os.O_WRONLY | os.O_APPEND), 2)
+    sys.stderr = os.fdopen(os.dup(2), "w")
     os.chdir(root)
     sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
     for name in [name for name in sys.modules if name.partition(".")[0] == "xkd"]:
         del sys.modules[name]
-    cli.main(["--cores", "2", "--dry-run"])
+    cli.main(words)
 
 
 def one_seed(root: Path) -> Project:

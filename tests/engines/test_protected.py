@@ -4,7 +4,7 @@ import os
 import shutil
 
 import pytest
-from engine_project import Project
+from engine_project import SNAKEMAKE, Project
 
 # The system lets root write everything, unless it is told not to.
 AS_A_USER = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
@@ -14,6 +14,9 @@ ROW = ["evaluate xkd seed0 linear", "table"]
 class OfAUser(Project):
     def call(self, *command, **env):
         return super().call(*AS_A_USER, *command, **env)
+
+    def snakemake(self, *arguments, **env):
+        return self.call(*SNAKEMAKE, *arguments, **env)
 
 
 @pytest.mark.skipif(bool(AS_A_USER) and not shutil.which("setpriv"), reason="root may write everything")

@@ -1,6 +1,7 @@
 """Backbones other than the default through all stages: `rope`, and one that a plugin registers."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from xkd.errors import UserError
 from xkd.plan.arithmetic import encoder_forward
 from xkd.plan.footprint import memory
 from xkd.settings import Finetune
-from xkd.stages import download, embed, evaluate, prepare, pretrain
+from xkd.stages import embed, evaluate, pretrain
 from xkd.training.build import build_networks
 from xkd.training.export import load_encoders
 
@@ -47,13 +48,12 @@ def settings(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, settings):
+def root(tmp_path_factory, settings, miniature):
     """Prepared clips and a trained run of each row."""
     root = tmp_path_factory.mktemp("backbones")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        download.run(settings, "miniature", Path("raw"))
-        prepare.run(settings, Path("raw/index.csv"), Path("data"))
+        shutil.copytree(miniature, "data")
         for row in ROWS:
             pretrain.run(settings, Path("data/manifest.csv"), row, 0, Path(row))
     return root
@@ -113,7 +113,7 @@ def test_layers_learn_at_rates_that_fall_from_the_head_down(row):
 
 @pytest.mark.parametrize("row", ["rope", "averages"])
 def test_clips_of_files_and_of_other_lengths_are_embedded(row):
-    embed.run(Path(row, "encoders/video_student"), (Path("raw/clips"),), Path(f"{row}.parquet"), 16)
+    embed.run(Path(row, "encoders/video_student"), (Path("data/raw/clips"),), Path(f"{row}.parquet"), 16)
     table = pd.read_parquet(f"{row}.parquet")
     assert len(table) >= 80
     assert np.isfinite(np.stack(table["vector"])).all()

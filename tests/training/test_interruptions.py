@@ -6,6 +6,7 @@ Most kills hit forks of this process; a few hit `python -m xkd pretrain` as user
 import os
 import random
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch._dynamo
 import yaml
-from forks import code_of, fork
+from forks import code_of, fork, group
 
-from xkd import cli, fingerprint, params
-from xkd.stages import download, prepare
-from xkd.stages import pretrain as _pretrain
+from xkd import cli
 from xkd.training import checkpoint
 from xkd.training.loop import Trainer
 from xkd.training.recorder import STEP_TIMES
@@ -29,8 +27,6 @@ ROOT = Path(__file__).parents[2]
 MINIATURE = ROOT / "workflow" / "presets" / "miniature.yaml"
 KILLS, REAL = 20, 2  # REAL of them hit real commands
 STEPS = 120
-# Imported once, for all forks: the optimiser's first step takes seconds to import the one, `cli` the other.
-IMPORTED = torch._dynamo, _pretrain
 ARGUMENTS = ["--manifest", "data/manifest.csv", "--ablation", "xkd", "--seed", "0", "--out"]
 
 
@@ -43,16 +39,14 @@ def settings(root: Path, name: str, **training) -> Path:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory, miniature):
     """Prepared clips, and a run that was left in peace."""
     root = tmp_path_factory.mktemp("interruptions")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        chosen = params.load(settings(root, "peace"))
-        download.run(chosen, "miniature", Path("data/raw"))
-        prepare.run(chosen, Path("data/raw/index.csv"), Path("data"))
-        fingerprint.stage("pretrain")  # once, for all forks
-        assert code_of(fork(pretrain("peace", "peace"), root / "peace.txt")) == 0, (root / "peace.txt").read_text()
+        shutil.copytree(miniature, "data")
+        settings(root, "peace")
+        cli.cli.main(command("peace", "peace"), standalone_mode=False)  # imports once what all forks need
     assert not list((root / "checkpoints").rglob("*.pt"))
     return root
 
@@ -195,30 +189,31 @@ def test_starting_anew_keeps_the_old_checkpoint_aside(root):
 
 
 def test_torchrun_trains_in_two_processes_and_one_writes(root):
-    """Float32, so nearly the weights of one process; a wrong number of processes is one line."""
+    """Float32, so nearly the weights of one process."""
     settings(root, "two", epochs=2)
     settings(root, "one", epochs=2)
     assert code_of(fork(pretrain("one", "one"), root / "one.txt")) == 0
 
-    def torchrun(processes: int) -> subprocess.CompletedProcess:
-        starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            [*starter, "-m", "xkd", *command("two", "two")],
-            env=environment,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-
-    done = torchrun(2)
+    starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "xkd"]
+    done = subprocess.run(
+        [*starter, *command("two", "two")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("epoch 1:") == 1
     one, two = (pd.read_csv(f"{run}/steps.csv") for run in ("one", "two"))
     assert len(two) == 12
     for name in ("loss", "feature_spread_video", "centre_norm_audio"):
         assert two[name].tolist() == pytest.approx(one[name].tolist(), rel=1e-3), name
-    done = torchrun(3)
-    assert done.returncode != 0
-    assert done.stderr.count("xkd: error: training.batch_size: 10 clips cannot be shared equally by 3 processes") == 1
+
+
+def test_a_batch_that_three_processes_cannot_share_is_one_line(root, tmp_path):
+    settings(root, "three")
+    children = group(pretrain("three", "three"), tmp_path, size=3)
+    assert [code_of(child) for child in children] == [2, 2, 2]
+    said = "".join((tmp_path / f"rank{rank}.txt").read_text() for rank in range(3))
+    assert said == "xkd: error: training.batch_size: 10 clips cannot be shared equally by 3 processes\n"

@@ -1,6 +1,7 @@
 """torchrun is killed: its processes end, and the run goes on from a checkpoint as if nothing had been."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,8 +12,7 @@ import pytest
 import yaml
 from forks import code_of, group
 
-from xkd import cli, fingerprint, params
-from xkd.stages import download, prepare
+from xkd import cli, fingerprint
 from xkd.stages import pretrain as _pretrain
 from xkd.training import checkpoint
 
@@ -23,14 +23,15 @@ CHECKPOINT = Path("checkpoints/miniature/xkd/seed0/last.pt")
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory, miniature):
     root = tmp_path_factory.mktemp("launcher")
-    settings = {"epochs": 40, "workers": 1, "checkpoint_minutes": 1e-6}
-    (root / "params.yaml").write_text(yaml.safe_dump({"extends": str(MINIATURE), "training": settings}))
+    usual = {"extends": str(MINIATURE), "training": {"epochs": 40}}
+    saving = {"extends": "params.yaml", "training": {"workers": 1, "checkpoint_minutes": 1e-6}}
+    for name, settings in (("params", usual), ("saving", saving)):
+        (root / f"{name}.yaml").write_text(yaml.safe_dump(settings))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        download.run(params.load(), "miniature", Path("data/raw"))
-        prepare.run(params.load(), Path("data/raw/index.csv"), Path("data"))
+        shutil.copytree(miniature, "data")
         fingerprint.stage("pretrain")
     return root
 
@@ -61,7 +62,7 @@ def wait_until(true, seconds: float = 120.0) -> None:
 def test_processes_end_when_their_torchrun_is_killed(root, monkeypatch):
     monkeypatch.chdir(root)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XKD_PARAMS": "saving.yaml"}
     starter = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "xkd"]
     with open("torchrun.txt", "w") as log:
         torchrun = subprocess.Popen([*starter, *command("killed")], env=environment, stdout=log, stderr=log)

@@ -1,5 +1,6 @@
 """Watching a run: its kNN probe, the encoders of the moment and signs of collapse, none of which changes the run."""
 
+import shutil
 import signal
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from xkd.data import manifest as manifests
 from xkd.data.loader import eval_loader
 from xkd.downstream import monitor
 from xkd.params import recipe
-from xkd.stages import download, prepare, pretrain
+from xkd.stages import pretrain
 from xkd.training.loop import Trainer
 
 MINIATURE = Path(__file__).parents[2] / "workflow" / "presets" / "miniature.yaml"
@@ -29,13 +30,12 @@ WATCHED = {"probe_epochs": 2, "keep_encoders": True}
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
+def root(tmp_path_factory, miniature):
     """Prepared clips of the miniature."""
     root = tmp_path_factory.mktemp("watched")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        download.run(settings(), "miniature", Path("data/raw"))
-        prepare.run(settings(), Path("data/raw/index.csv"), Path("data"))
+        shutil.copytree(miniature, "data")
     return root
 
 

@@ -15,7 +15,7 @@ from xkd import cli, fingerprint, params, runs
 from xkd.encoders import folder as encoder_folder
 from xkd.errors import UserError
 from xkd.show.models import gather
-from xkd.stages import download, evaluate, prepare
+from xkd.stages import evaluate
 from xkd.stages import pretrain as stage
 
 MINIATURE = Path(__file__).parents[2] / "workflow" / "presets" / "miniature.yaml"
@@ -157,16 +157,14 @@ def test_another_run_in_the_folder_is_kept(run):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(tmp_path_factory, miniature):
     """Prepared clips and a short run of the miniature in `run`."""
     root = tmp_path_factory.mktemp("project")
     settings = {"extends": str(MINIATURE), "training": {"epochs": 1}}
     (root / "params.yaml").write_text(yaml.safe_dump(settings))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        chosen = params.load(Path("params.yaml"))
-        download.run(chosen, "miniature", Path("data/raw"))
-        prepare.run(chosen, Path("data/raw/index.csv"), Path("data"))
+        shutil.copytree(miniature, "data")
         fingerprint.stage("pretrain")  # once, for all forks
         assert code_of(fork(pretrain(), root / "first.txt")) == 0, (root / "first.txt").read_text()
     return root
