@@ -3,7 +3,8 @@
     python -m benchmarks.loader --manifest data/talking_digits/manifest.csv
 
 The baseline decodes each media file and does nothing else. A loader that falls below the clips
-per second of a training step (column `clips_per_second` of history.csv) holds training up.
+per second of a training step (column `clips_per_second` of history.csv) holds training up. Without loader processes,
+the processor time of a batch adds to that of a step.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from xkd import params
 from xkd.data.clips import open_clips
-from xkd.data.loader import train_loader
+from xkd.data.loader import eval_loader, train_loader
 from xkd.recipe import Recipe
 
 
@@ -39,13 +40,15 @@ def main(settings: Path, manifest: Path, ablation: str, clips: int) -> None:
             "loader on media files, 0 workers": lambda: _batches(recipe, media_only, 0),
             "loader on media files, 2 workers": lambda: _batches(recipe, media_only, 2),
             "loader as prepared, 0 workers": lambda: _batches(recipe, manifest, 0),
+            "  second epoch": lambda: _batches(recipe, manifest, 0, epoch=1),
+            "  evaluation": lambda: map(len, eval_loader(recipe, manifest, None, recipe.training.batch_size)),
             "loader as prepared, 2 workers": lambda: _batches(recipe, manifest, 2),
             "  video only": lambda: _batches(recipe, manifest, 0, modalities=("video",)),
             "  audio only": lambda: _batches(recipe, manifest, 0, modalities=("audio",)),
             "  without local views": lambda: _batches(recipe, manifest, 0, local_views=False),
         }
         rates = {name: _rate(case(), clips) for name, case in cases.items()}
-    _show(rates)
+    _show(rates, recipe.training.batch_size)
 
 
 def _without_packed(manifest: Path, folder: Path) -> Path:
@@ -64,30 +67,38 @@ def _read(manifest: Path, clips: int) -> Iterable[int]:
         yield 1
 
 
-def _batches(recipe: Recipe, manifest: Path, workers: int, **choice) -> Iterable[int]:
+def _batches(recipe: Recipe, manifest: Path, workers: int, epoch: int = 0, **choice) -> Iterable[int]:
     training = recipe.training.model_copy(update={"workers": workers})
     loader = train_loader(recipe.model_copy(update={"training": training}), manifest, seed=0, **choice)
+    for number in range(epoch):
+        loader.set_epoch(number)
+        for _ in loader:
+            pass
+    loader.set_epoch(epoch)
     for batch in loader:
         yield len(batch)
 
 
-def _rate(counts: Iterable[int], clips: int) -> float:
-    """Clips per second after the first item, which also pays for opening files and starting workers."""
+def _rate(counts: Iterable[int], clips: int) -> tuple[float, float]:
+    """Clips per second, and of processor time of this process.
+
+    The first item does not count, since it also pays for opening files, starting workers and earlier epochs.
+    """
     counts = iter(counts)
     next(counts)
-    start, done = time.perf_counter(), 0
+    start, processor, done = time.perf_counter(), time.process_time(), 0
     for count in counts:
         done += count
         if done >= clips:
             break
-    return done / (time.perf_counter() - start)
+    return done / (time.perf_counter() - start), done / (time.process_time() - processor)
 
 
-def _show(rates: dict[str, float]) -> None:
-    baseline = next(iter(rates.values()))
-    table = Table("", "clips/s", "ratio")
-    for name, rate in rates.items():
-        table.add_row(name, f"{rate:.0f}", f"{rate / baseline:.2f}")
+def _show(rates: dict[str, tuple[float, float]], batch: int) -> None:
+    baseline, _ = next(iter(rates.values()))
+    table = Table("", "clips/s", "ratio", f"ms of this process for {batch} clips")
+    for name, (rate, own) in rates.items():
+        table.add_row(name, f"{rate:.0f}", f"{rate / baseline:.2f}", f"{1e3 * batch / own:.1f}")
     Console().print(table)
 
 

@@ -114,11 +114,15 @@ def _augment(views: TrainViews, recipe: Recipe) -> None:
     clips = recipe.training.batch_size
     cuts = {
         "video": [
-            torch.empty(clips, v.frames, 3, v.size, v.size, dtype=torch.uint8) for v in views.settings.get("video", [])
+            torch.empty(clips, v.frames, 3, v.size, v.size, dtype=torch.uint8, device="cuda")
+            for v in views.settings.get("video", [])
         ],
-        "audio": [torch.empty(clips, 1, recipe.logmel.n_mels, v.frames) for v in views.settings.get("audio", [])],
+        "audio": [
+            torch.empty(clips, 1, recipe.logmel.n_mels, v.frames, device="cuda")
+            for v in views.settings.get("audio", [])
+        ],
     }
-    views.finish(cuts, torch.empty(clips, max(map(len, cuts.values())), len(cuts), DRAWS))
+    views.finish(cuts, torch.empty(clips, max(map(len, cuts.values())), len(cuts), DRAWS, device="cuda"))
 
 
 @click.command()

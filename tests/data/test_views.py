@@ -131,6 +131,46 @@ def test_remembered_audio_is_the_same_in_the_next_epoch():
         assert all(torch.equal(a, b) for a, b in zip(fresh, again, strict=True))
 
 
+class Uneven(FakeClips):
+    """Clips that are shorter than nominal, nominal, a little longer, and long."""
+
+    lengths = (0.8, 1.0, 1.2, 3.0)
+
+    def __init__(self):
+        super().__init__(len(self.lengths), seconds=3)
+
+    def seconds(self, index):
+        return self.lengths[index]
+
+    def video(self, index, start_seconds=0.0, seconds=9.0):
+        return super().video(index, start_seconds, min(seconds, self.lengths[index] - start_seconds))
+
+    def audio(self, index, start_seconds=0.0, seconds=9.0):
+        return super().audio(index, start_seconds, min(seconds, self.lengths[index] - start_seconds))
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_clips_of_any_length_get_in_a_batch_what_they_get_alone(pack):
+    clips = Clips(seconds=1, fps=FPS, size=40, sample_rate=RATE, pack=pack)
+    settings = recipe({"jitter": (0.4, 0.4, 0.4, 0.2)}, audio_global={"volume": 0.2}, clips=clips)
+    store, everyone = Uneven(), [3, 0, 2, 1, 0]
+    train, evaluation = TrainViews(settings), EvalViews(settings, clips=2, crops=2)
+    for epoch in range(2):
+        draws = [clip_generator(0, epoch, str(place)) for place in range(len(everyone))]
+        together = train.finish(*train.cut(train.open(store, everyone), draws))
+        seen = evaluation.batch(evaluation.open(store, everyone))
+        for place, clip in enumerate(everyone):
+            alone = TrainViews(settings)(store, clip, clip_generator(0, epoch, str(place)))
+            assert_equal(alone, {m: [view[place] for view in of] for m, of in together.items()})
+            alone = EvalViews(settings, clips=2, crops=2)(store, clip)
+            assert_equal(alone, {m: [view[place] for view in of] for m, of in seen.items()})
+
+
+def assert_equal(one, other):
+    assert [*one] == [*other] == ["video", "audio"]
+    assert all(torch.equal(a, b) for m in one for a, b in zip(one[m], other[m], strict=True))
+
+
 def test_released_view_takes_every_sample_of_a_clip_of_four_seconds():
     settings = recipe(
         {"frames": 32},

@@ -53,8 +53,8 @@ class Pack:
             self._video, self._audio = _mapped(folder / VIDEO, np.uint8), _mapped(folder / AUDIO, np.int16)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{folder}: packed clips cannot be read ({error}); run prepare again") from None
-        self._video_bounds = np.cumsum([0, *self._shapes.prod(axis=1)])
-        self._audio_bounds = np.cumsum([0, *samples])
+        self._video_bounds = _bounds(self._shapes.prod(axis=1))
+        self._audio_bounds = _bounds(samples)
         if (self._video_bounds[-1], self._audio_bounds[-1]) != (len(self._video), len(self._audio)):
             raise UserError(f"{folder}: packed clips are incomplete; run prepare again")
         self.number = {clip_id: number for number, clip_id in enumerate(ids)}
@@ -69,6 +69,11 @@ class Pack:
         """Returns samples (n,) int16, a view of the file."""
         first, end = self._audio_bounds[number : number + 2]
         return self._audio[first:end]
+
+
+def _bounds(lengths: np.ndarray) -> np.ndarray:
+    """Returns where each of several stretches begins, and where the last one ends."""
+    return np.insert(np.cumsum(lengths), 0, 0)
 
 
 def _mapped(path: Path, dtype: type) -> np.ndarray:

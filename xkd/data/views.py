@@ -54,8 +54,9 @@ class _Views:
         self._moment_frames = recipe.views.video_global.frames
 
     def _begin(self, clips: Sequence[Clip]) -> None:
-        for cutter in self.cutters.values():
-            cutter.begin(clips)
+        if self.clips.pack:  # else each clip is read as a whole before the next: its file is opened once
+            for cutter in self.cutters.values():
+                cutter.begin(clips)
 
     def open(self, store: ClipStore, indices: Sequence[int]) -> list[Clip]:
         """Opens clips of a store, to be cut once."""

@@ -86,6 +86,8 @@ class AudioCutter(Cutter):
         if not clip.nominal:
             part = clip.part(Audio.name, rate, round(start * rate), self._samples(view))
             return self.logmel.power(self._padded(part, self._samples(view)))[..., : view.frames]
+        if clip.id not in self._powers:
+            self.begin([clip])
         power = self._powers[clip.id]
         first = min(round(start * rate / self.logmel.settings.hop), power.shape[-1] - view.frames)
         return power[..., first : first + view.frames]

@@ -129,14 +129,11 @@ class Cutter(ABC):
 
     @abstractmethod
     def begin(self, clips: Sequence[ClipSource]) -> None:
-        """Computes what cutting these clips takes, where that is faster for several at once."""
+        """Computes for several clips what cutting them takes, where that is faster than for one after the other."""
 
     @abstractmethod
     def cut(self, clip: ClipSource, number: int, start: float, draw: Draw[float]) -> Tensor:
         """Cuts what `finish` makes view `number` of: small, and without any operation that a GPU does better.
-
-        Args:
-            clip: one of those of the last call of `begin`.
 
         Raises:
             UserError: the clip is too small for the view.

@@ -43,7 +43,7 @@ class VideoCutter(Cutter):
         return self.start(seconds, self.views[number].frames, draw.time)
 
     def begin(self, clips: Sequence[ClipSource]) -> None:
-        """Prepares nothing: frames of one clip at a time are in memory."""
+        """Does nothing: only the frames of one clip are in memory."""
 
     def cut(self, clip: ClipSource, number: int, start: float, draw: Draw[float]) -> Tensor:
         view = self.views[number]
