@@ -15,10 +15,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import chdir, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -27,6 +28,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
+from torch.utils.data import default_collate
 from torchaudio.transforms import MelSpectrogram
 from torchvision.transforms.v2 import functional as tv
 
@@ -36,10 +38,10 @@ from xkd.data import decode, manifest
 from xkd.data.allocator import keep_freed_memory
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
-from xkd.data.loader import collate
-from xkd.data.views import TrainViews
+from xkd.data.views import Cuts, TrainViews
 from xkd.files import sha256
 from xkd.modalities import audio, colours, video
+from xkd.modalities.audio import AudioCutter
 from xkd.modalities.base import Draw, clip_generator, draw_table
 from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.recipe import Recipe
@@ -76,15 +78,20 @@ def main(films: int, clips: int, rounds: int, folder: Path | None) -> None:
         stores = {form: open_clips(Path(place) / "data" / form / "manifest.csv") for form in KEPT.values()}
         raw = {path.stem: path for path in (Path(place) / "raw").glob("*-*.mp4")}
         views, plain = TrainViews(recipe), Plain(recipe, [raw[Path(name).stem] for name in stores["files"].ids])
+        cut = partial(_cut, views)
+
+        def made(*batch: Any) -> object:
+            return views.finish(*cut(*batch))
+
         cases: dict[str, Callable[[], None]] = {
             "the plain way, from the videos": lambda: _batches(plain, stores["files"], clips),
         }
         for name, form in KEPT.items():
-            cases[name] = partial(_batches, views, stores[form], clips)
-            cases[f"{name}, training.augment: device"] = partial(_batches, views.cut, stores[form], clips)
+            cases[name] = partial(_batches, made, stores[form], clips)
+            cases[f"{name}, training.augment: device"] = partial(_batches, cut, stores[form], clips)
         seconds = _alternate(cases, rounds)
         _show(seconds, clips)
-        for title, make, form in (("prepared files", views, "files"), ("decoded shards, device", views.cut, "decoded")):
+        for title, make, form in (("prepared files", made, "files"), ("decoded shards, device", cut, "decoded")):
             spent = _parts(partial(_batches, make, stores[form], 2 * clips))
             _show_parts(title, spent, 2 * clips)
 
@@ -99,7 +106,10 @@ class Plain:
             rate, mel.n_fft, hop_length=mel.hop, n_mels=mel.n_mels, f_max=mel.f_max, norm="slaney", mel_scale="slaney"
         )
 
-    def __call__(self, store: ClipStore, index: int, generator: torch.Generator) -> dict[str, list[Tensor]]:
+    def __call__(self, store: ClipStore, indices: Iterable[int], generators: Iterable[torch.Generator]) -> object:
+        return default_collate([self._clip(*clip) for clip in zip(indices, generators, strict=True)])
+
+    def _clip(self, index: int, generator: torch.Generator) -> dict[str, list[Tensor]]:
         rows, path = draw_table(2, generator).tolist(), self.paths[index]
         together = Draw.split(rows[0][0]).time
         views = {}
@@ -172,15 +182,16 @@ def _make_different(path: Path) -> None:
     manifest.write_manifest(path, table)
 
 
-def _batches(make: Callable, store: ClipStore, clips: int) -> None:
+def _batches(make: Callable[..., object], store: ClipStore, clips: int) -> None:
     """Does the work of a worker of the loader."""
-    items = []
-    for number in range(clips):
-        index = number % len(store)
-        items.append((store.ids[index], 0, make(store, index, clip_generator(0, number, store.ids[index]))))
-        if len(items) == BATCH:
-            collate(items)
-            items = []
+    for first in range(0, clips, BATCH):
+        numbers = range(first, first + BATCH)
+        indices = [number % len(store) for number in numbers]
+        make(store, indices, [clip_generator(0, n, store.ids[i]) for n, i in zip(numbers, indices, strict=True)])
+
+
+def _cut(views: TrainViews, store: ClipStore, indices: list[int], generators: Iterable[torch.Generator]) -> Cuts:
+    return views.cut(views.open(store, indices), generators)
 
 
 def _alternate(cases: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
@@ -209,19 +220,16 @@ def _parts(case: Callable[[], None]) -> dict[str, float]:
 
         return wrapper
 
-    jitter = tuple(timed(f"  {change.__name__}", change) for change in colours.JITTER)
     watched = [(ClipStore, "video", "read video"), (ClipStore, "audio", "read sound")]
-    watched += [(video, "crop", "crop, resize, flip"), (video, "augment_frames", "to float, colours, normalise")]
-    watched += [(colours, "grey", "  grey"), (colours, "blur", "  blur")]
-    watched += [(audio, "augment_power", "volume, logarithm, resized crop of log-mel")]
+    watched += [(video, "crop", "crop, resize, flip"), (video, "normalised", "to float, colours, normalise")]
+    watched += [(colours, "_blend", "  brightness, contrast, saturation"), (colours, "hue", "  hue")]
+    watched += [(colours, "convolve", "  blur")]
+    watched += [(AudioCutter, "finish", "volume, logarithm, resized crop of log-mel")]
     watched.append((LogMelSpectrogram, "power", "mel power"))
-    originals = [(where, name, getattr(where, name)) for where, name, _ in watched] + [
-        (colours, "JITTER", colours.JITTER)
-    ]
+    originals = [(where, name, getattr(where, name)) for where, name, _ in watched]
     try:
         for where, name, title in watched:
             setattr(where, name, timed(title, getattr(where, name)))
-        colours.JITTER = jitter
         started = time.process_time()
         case()
         spent["all"] = time.process_time() - started

@@ -8,7 +8,8 @@ r"""The training step against a plain implementation of the same formulas, as ra
 The baseline is `benchmarks.plain`. Both start from the same weights and see the same random views; their losses before
 the first update are compared. Steps then alternate, ours and the plain one; the ratio of each pair is taken and the
 median of those is reported with the quartiles. Times are processor time: what else runs on the machine does not count,
-and nor does waiting, so keep to one thread where it is busy. With --gpu our step alone is measured on a GPU: wall-clock
+and nor does waiting, so keep to one thread where it is busy. "products" is what the step's matrix products alone would
+take at the rate of a large one, measured between the steps: no implementation is faster than that. With --gpu our step alone is measured on a GPU: wall-clock
 time of a step, model FLOP utilisation (arithmetic as `xkd plan` counts it) and peak memory for each batch.
 """
 
@@ -29,6 +30,7 @@ from torch import Tensor
 from benchmarks.plain import PlainStep
 from xkd import params
 from xkd.models.networks import Networks
+from xkd.plan.arithmetic import step_flops
 from xkd.plan.shapes import patch_counts, view_shapes
 from xkd.recipe import Recipe
 from xkd.training.build import build_networks
@@ -36,9 +38,10 @@ from xkd.training.distributed import ALONE, TrainingGroup
 from xkd.training.objective import run_objective
 from xkd.training.optimiser import make_optimiser
 from xkd.training.sharing import Inputs, SharedObjective
-from xkd.training.step import Step
+from xkd.training.step import AUTOCAST, Step
 
 ROUNDING = {"float32": 1e-4, "bfloat16": 1e-2}
+PRODUCT = 1024  # rows and columns of a product that reaches the processor's rate
 
 
 class OurStep:
@@ -93,7 +96,10 @@ def main(settings, ablation, batches, precisions, pairs, threads, gpu, peak_tflo
     Console(width=140).print(table)
 
 
-COLUMNS = ("precision", "batch", "loss, ours", "loss, plain", "s, ours", "s, plain", "ratio", "quartiles", "pairs")
+COLUMNS = (
+    *("precision", "batch", "loss, ours", "loss, plain"),
+    *("s, ours", "s, plain", "s, products", "ratio", "quartiles", "pairs"),
+)
 GPU_COLUMNS = ("precision", "batch", "s per step", "clips/s", "MFU", "peak GB")
 
 
@@ -115,17 +121,18 @@ def _beside_plain(recipe: Recipe, pairs: int) -> list[str]:
     precision = recipe.training.precision
     if abs(losses[0] - losses[1]) > ROUNDING[precision] * abs(losses[0]):
         raise click.ClickException(f"{precision}: the losses differ: plain {losses[0]}, ours {losses[1]}")
-    seconds = np.array([[_seconds(step, batch) for step in steps] for _ in range(pairs)])
+    product = _product(precision)
+    seconds = np.array([[*(_seconds(step, batch) for step in steps), _seconds(product, ())] for _ in range(pairs)])
     ratios = seconds[:, 0] / seconds[:, 1]
     low, middle, high = np.quantile(ratios, (0.25, 0.5, 0.75))
-    plain, ours = (f"{s:.3g}" for s in np.median(seconds, axis=0))
-    shown = [f"{losses[1]:.5f}", f"{losses[0]:.5f}", ours, plain, f"{middle:.2f}", f"{low:.2f} to {high:.2f}"]
+    seconds[:, 2] *= step_flops(recipe).total / (2 * PRODUCT**3)
+    plain, ours, products = (f"{s:.3g}" for s in np.median(seconds, axis=0))
+    shown = [f"{losses[1]:.5f}", f"{losses[0]:.5f}", ours, plain, products]
+    shown += [f"{middle:.2f}", f"{low:.2f} to {high:.2f}"]
     return [precision, str(recipe.training.batch_size), *shown, str(pairs)]
 
 
 def _on_gpu(recipe: Recipe, steps: int, peak_tflops: float) -> list[str]:
-    from xkd.plan.arithmetic import step_flops
-
     if not torch.cuda.is_available():
         raise click.ClickException("--gpu: torch sees no CUDA device here")
     torch.cuda.empty_cache()
@@ -147,7 +154,7 @@ def _on_gpu(recipe: Recipe, steps: int, peak_tflops: float) -> list[str]:
 
 def _seconds(step: Callable, batch: tuple) -> float:
     """Processor time on the CPU, wall-clock time on a GPU."""
-    if batch[0]["video"][0].is_cuda:
+    if batch and batch[0]["video"][0].is_cuda:
         torch.cuda.synchronize()
         started = time.perf_counter()
         step(*batch)
@@ -156,6 +163,12 @@ def _seconds(step: Callable, batch: tuple) -> float:
     started = time.process_time()
     step(*batch)
     return time.process_time() - started
+
+
+def _product(precision: str) -> Callable[[], Tensor]:
+    """A large matrix product."""
+    one, other = torch.randn(2, PRODUCT, PRODUCT).to(AUTOCAST.get(precision, torch.float32))
+    return lambda: one @ other
 
 
 def _machine(gpu: bool) -> str:

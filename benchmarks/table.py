@@ -4,9 +4,9 @@
     python -m benchmarks.table --run                               # calls Snakemake first, and measures all of it
     python -m benchmarks.table --params workflow/presets/miniature.yaml
 
-Trainings and evaluations count their own processor time (`xkd.spent`). Of the other jobs Snakemake takes samples, at
-first two a second, later two a minute, so that their processor time is a lower bound. What Snakemake itself and the
-shells of its jobs take is known with `--run` alone.
+Trainings and evaluations count their own time (`xkd.spent`). Of the other jobs Snakemake takes samples, at first two a
+second, later two a minute, so that their processor time is a lower bound. What Snakemake itself and the shells of its
+jobs take is known with `--run` alone.
 """
 
 from __future__ import annotations
@@ -80,30 +80,28 @@ def jobs_of(settings: Params) -> dict[str, list[Job]]:
     logs, trained, judged = LOGS / settings.dataset, [], []
     for ablation in settings.ablations:
         for seed in settings.seeds:
-            name = runs.name_of(settings.dataset, ablation, seed)
-            trained.append(_job(LOGS / name / "pretrain", runs.RUNS / name / runs.TIMES))
+            trained.append(_timed(runs.RUNS / runs.name_of(settings.dataset, ablation, seed) / runs.TIMES))
             folder = evaluations.folder_of(settings.dataset, ablation, seed)
-            for task in params.tasks_of(settings, ablation):
-                judged.append(_job(LOGS / name / task, folder / f"{task}{evaluations.TIMES}"))
-    data = [_job(logs / stage) for stage in ("download", "prepare", "pack")]
-    parts = {"data": data, "trainings": trained, "evaluations": judged, "table": [_job(logs / "table")]}
+            judged += [_timed(folder / f"{task}{evaluations.TIMES}") for task in params.tasks_of(settings, ablation)]
+    data = [_sampled(logs / f"{stage}.benchmark.tsv") for stage in ("download", "prepare", "pack")]
+    table = [_sampled(logs / "table.benchmark.tsv")]
+    parts = {"data": data, "trainings": trained, "evaluations": judged, "table": table}
     return {name: [job for job in jobs if job] for name, jobs in parts.items()}
 
 
-def _job(log: Path, times: Path | None = None) -> Job | None:
-    """Reads the records of a job; None where it was not run.
+def _timed(times: Path) -> Job | None:
+    """Reads what a job recorded; None where it was not run, or by a version that did not record it."""
+    found = read_json(times) if times.exists() else {}
+    names = ("wall_seconds", "processor_seconds", "work_processor_seconds")
+    return Job(*(found[name] for name in names)) if set(names) <= set(found) else None
 
-    Args:
-        log: of the job, without its ending.
-        times: what the job itself recorded.
-    """
-    benchmark = log.with_name(f"{log.name}.benchmark.tsv")
-    if not benchmark.exists():
+
+def _sampled(samples: Path) -> Job | None:
+    """Reads Snakemake's samples of a job; None where it was not run."""
+    if not samples.exists():
         return None
-    sampled = pd.read_csv(benchmark, sep="\t", na_values=["-"]).iloc[-1]
-    own = read_json(times) if times and times.exists() else {}
-    processor = None if pd.isna(sampled["cpu_time"]) else float(sampled["cpu_time"])
-    return Job(float(sampled["s"]), own.get("processor_seconds", processor), own.get("work_processor_seconds"))
+    last = pd.read_csv(samples, sep="\t", na_values=["-"]).iloc[-1]
+    return Job(float(last["s"]), None if pd.isna(last["cpu_time"]) else float(last["cpu_time"]))
 
 
 def _run(settings: Path, cores: str) -> Job:

@@ -2,6 +2,7 @@
 
 import ast
 import shutil
+import sys
 
 import pytest
 
@@ -108,6 +109,21 @@ def test_words_for_people_rerun_nothing(package, file, old, new, stages):
     text = FILES[file]
     assert old in text
     assert _changed(package, file, text.replace(old, new)) == stages
+
+
+def test_what_was_kept_of_a_module_counts_only_for_the_same_module(package, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    folder = package / "models" / "__pycache__"
+    folder.mkdir()
+    first = fingerprint.stage("train")
+    kept = [*folder.iterdir()]
+    assert len(kept) == 3  # of each module of the folder
+    assert _changed(package, "models/layers.py", "def g():\n    return 2\n") == {"train"}
+    (package / "models/layers.py").write_text(FILES["models/layers.py"])
+    for file in kept:  # another process is writing it
+        file.write_text(file.read_text()[:-9])
+    _forget()
+    assert fingerprint.stage("train") == first
 
 
 def test_a_docstring_that_is_used_as_a_value_counts(package):

@@ -24,3 +24,5 @@ def test_work_counts_what_happens_inside_and_in_processes_that_ended():
     after = spent.times()
     assert after["work_processor_seconds"] == work
     assert after["processor_seconds"] >= work + 0.1
+    assert after["wall_seconds"] >= 0.2
+    assert after["peak_memory_mb"] > 5

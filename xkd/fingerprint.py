@@ -3,7 +3,8 @@
 The hash covers every module of this package that the stage imports, directly or through others, and the data files
 that those modules name. What cannot change a result does not count: comments, layout, docstrings, the descriptions of
 settings, type annotations of functions, the texts of errors and of progress. Imports by a computed name, and versions
-of libraries, are not seen.
+of libraries, are not seen. What is found in a module is kept beside its compiled form in `__pycache__`, for the next
+process.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,10 +35,10 @@ SPOKEN = {"UserError", "say", "detail", "track", "counter", "print", "warn"}
 
 
 class _Code(NamedTuple):
-    """What a module imports (levels above it, dotted name), the texts in it, and what of it can change a result."""
+    """What a module imports (levels above it, dotted name), the texts in it, and a hash of what can change a result."""
 
-    imported: tuple[tuple[int, str], ...]
-    texts: frozenset[str]
+    imported: list[tuple[int, str]]
+    texts: list[str]
     decisive: str
 
 
@@ -69,7 +73,7 @@ def code_of_file(path: Path) -> str:
     Raises:
         OSError, ValueError, SyntaxError: it cannot be read as Python.
     """
-    return hashlib.sha256(ast.dump(_Decisive().visit(ast.parse(path.read_bytes()))).encode()).hexdigest()[:16]
+    return _hash_of(ast.parse(path.read_bytes()))
 
 
 def _reachable(first: str) -> set[str]:
@@ -117,7 +121,7 @@ def _data_files(modules: set[str]) -> Iterator[Path]:
     packages = {_source(module).parent for module in modules}
     named = {text for module in modules for text in _code(_source(module)).texts}
     for path in PACKAGE.rglob("*"):
-        if path.is_file() and path.suffix not in (".py", ".pyc"):
+        if path.suffix not in (".py", ".pyc") and path.parent.name != "__pycache__" and path.is_file():
             inside = path.parent.parent in packages - {PACKAGE} and not (path.parent / "__init__.py").exists()
             if path.name in named or inside:
                 yield path
@@ -132,8 +136,23 @@ def _content(path: Path) -> bytes:
 
 @cache
 def _code(path: Path) -> _Code:
-    """Reads a module once for all stages that reach it: most of the time goes into walking its syntax tree."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    """Returns what was kept of a module, or reads it now: most of the time goes into walking its syntax tree."""
+    source = path.read_bytes()
+    state = hashlib.sha256(Path(__file__).read_bytes() + source).hexdigest()
+    kept = Path(cache_from_source(str(path))).with_suffix(".json")
+    with suppress(OSError, ValueError):  # there is none, or another process is writing it
+        earlier, *found = json.loads(kept.read_text())
+        if earlier == state:
+            return _Code(*found)
+    code = _read(source)
+    if not sys.dont_write_bytecode:
+        with suppress(OSError):
+            kept.write_text(json.dumps([state, *code]))
+    return code
+
+
+def _read(source: bytes) -> _Code:
+    tree = ast.parse(source)
     imported, texts = [], set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -143,7 +162,12 @@ def _code(path: Path) -> _Code:
             imported += [(node.level, f"{origin}{alias.name}") for alias in node.names]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             texts.add(node.value)
-    return _Code(tuple(imported), frozenset(texts), ast.dump(_Decisive().visit(tree)))
+    return _Code(imported, sorted(texts), _hash_of(tree))
+
+
+def _hash_of(tree: ast.Module) -> str:
+    """Hash of what can change a result."""
+    return hashlib.sha256(ast.dump(_Decisive().visit(tree)).encode()).hexdigest()[:16]
 
 
 class _Decisive(ast.NodeTransformer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import time
 from pathlib import Path
@@ -42,6 +43,8 @@ def call_stage(stage: str, **arguments: Any) -> Any:
     try:
         run = importlib.import_module(f"xkd.stages.{stage}").run
         loaded = time.perf_counter()
+        gc.freeze()
+        gc.enable()
         returned = run(**arguments)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         problem = torch_fit.explain()

@@ -1,10 +1,15 @@
-"""Processor time that a job has taken, for `benchmarks/table.py` to say where the time of a table goes."""
+"""Time and memory that a job has taken, for `benchmarks/table.py` to say where the time of a table goes."""
 
 from __future__ import annotations
 
 import os
+import resource
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import psutil
 
 
 class Spent:
@@ -27,10 +32,13 @@ class Spent:
             self.work += _processor_seconds() - before
 
     def times(self) -> dict[str, float]:
-        """Returns the seconds from the start of the process until now, and of them those of work."""
+        """Returns the seconds from the start of the process until now, those of work, and the most memory at once."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kilobytes, on macOS bytes
         return {
+            "wall_seconds": round(time.time() - psutil.Process().create_time(), 2),
             "processor_seconds": round(_processor_seconds(), 2),
             "work_processor_seconds": round(self.work, 2),
+            "peak_memory_mb": peak // (1_000_000 if sys.platform == "darwin" else 1000),
         }
 
 

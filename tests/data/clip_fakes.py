@@ -29,12 +29,19 @@ def recipe(video_global=None, video_local=None, audio_global=None, audio_local=N
     return Recipe(ablation="test", dataset="test", **{**defaults, **groups})
 
 
+class Texts(list[str]):
+    """A column of text, as `xkd.data.columns.Column`."""
+
+    def take(self, numbers) -> list[str]:
+        return [self[number] for number in numbers]
+
+
 class FakeClips:
     """Clips in which red counts columns, green rows and blue frames, and a tone fades frame by frame."""
 
     def __init__(self, count: int = 8, seconds: float = 1.0, rows: int = 40, columns: int = 40):
-        self.ids = [f"clip{number}" for number in range(count)]
-        self.labels = [str(number % 3) for number in range(count)]
+        self.ids = Texts(f"clip{number}" for number in range(count))
+        self.labels = Texts(str(number % 3) for number in range(count))
         frames, samples = round(seconds * FPS), round(seconds * RATE)
         video = torch.zeros(frames, 3, rows, columns, dtype=torch.uint8)
         video[:, 0] = torch.arange(columns)

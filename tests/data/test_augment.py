@@ -7,7 +7,7 @@ import torch.nn.functional as nnf
 from scipy.ndimage import gaussian_filter
 from torchvision.transforms.v2 import functional as tv
 
-from xkd.modalities import audio, video
+from xkd.modalities import audio, colours, video
 from xkd.modalities.base import Draw, draw_table
 from xkd.settings import AudioView, VideoView
 
@@ -21,8 +21,13 @@ def view(**changes) -> VideoView:
     return VideoView(**{"frames": 2, "size": 32, "crop_area": (0, 0), "flip": 0, "jitter": (0, 0, 0, 0), **changes})
 
 
+def recolouring(settings: VideoView, chosen: list[Draw]) -> colours.Recolouring:
+    rows = [[*draw[:10], *draw.jitter, *draw.order, *draw.attempts] for draw in chosen]
+    return colours.Recolouring(settings, Draw.split(torch.tensor(rows, dtype=torch.float64).unbind(1)))
+
+
 def normalised(frames: torch.Tensor, settings: VideoView, draw: Draw) -> torch.Tensor:
-    return video.augment_frames(video.crop(frames, settings, draw), settings, draw)
+    return video.normalised(video.crop(frames, settings, draw)[None], recolouring(settings, [draw]))[0]
 
 
 def augmented(frames: torch.Tensor, settings: VideoView, draw: Draw) -> torch.Tensor:
@@ -191,28 +196,31 @@ def test_released_views_are_those_of_plain_torchvision(settings):
         torch.testing.assert_close(view, plain(frames, settings, draw), atol=1e-4, rtol=0)
 
 
-def test_default_jitter_is_bit_equal_to_torchvision():
+def test_default_jitter_is_that_of_torchvision_but_for_rounding():
     settings = view(jitter=(0.2, 0.2, 0, 0))
     for draw in draws(20):
         frame = noise(8).float() / 255
         for kind in sorted((0, 1), key=draw.order.__getitem__):
             operation = (tv.adjust_brightness, tv.adjust_contrast)[kind]
             frame = operation(frame, 1 + (-0.2 + draw.jitter[kind] * 0.4))
-        assert torch.equal(normalised(noise(8), settings, draw), video.normalise(frame))
+        expected = tv.normalize(frame, video.IMAGENET_MEAN, video.IMAGENET_STD).transpose(0, 1)
+        torch.testing.assert_close(normalised(noise(8), settings, draw), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(
     "jitter", [(0.4, 0.4, 0.4, 0.2), (0.2, 0.2, 0, 0), (0, 0, 0.4, 0), (0.3, 0, 0, 0.1), (0, 0, 0, 0.2), (0, 0, 0, 0)]
 )
-def test_a_batch_gets_for_each_clip_what_it_would_get_alone(jitter, monkeypatch):
+@pytest.mark.parametrize("values", [2**26, 8 * 3 * 3 * 32 * 32, 3 * 32 * 32], ids=["all", "some clips", "one frame"])
+@pytest.mark.parametrize("masks", [False, True], ids=["processor", "GPU"])
+def test_a_batch_gets_for_each_clip_what_it_would_get_alone(jitter, values, masks, monkeypatch):
+    """To the last bit, however many clips and frames are changed at once, and by the masks of a GPU, too."""
     settings = view(size=32, jitter=jitter, grey=0.3, blur=0.5)
     clips, chosen = torch.stack([noise(3), noise(3).flip(0), noise(3).flip(-1), noise(3).flip(-2)] * 10), draws(40)
-    columns = Draw.split(draw_table(40, torch.Generator().manual_seed(0))[:, 0].double().unbind(1))
-    for values in (2**26, 40 * 3 * 32 * 32):  # all frames at once, one frame at a time
-        monkeypatch.setattr(video, "DEVICE_VALUES", values)
-        together = video.augment_batch(clips, settings, columns)
-        for clip, draw, result in zip(clips, chosen, together, strict=True):
-            torch.testing.assert_close(result, video.augment_frames(clip, settings, draw), atol=1e-5, rtol=0)
+    alone = [normalised(clip, settings, draw) for clip, draw in zip(clips, chosen, strict=True)]
+    monkeypatch.setattr(video, "CACHE_VALUES", values)
+    if masks:
+        monkeypatch.setattr(colours, "_any", lambda chosen: True)
+    assert torch.equal(video.normalised(clips, recolouring(settings, chosen)), torch.stack(alone))
 
 
 def test_volume_gain_is_uniform_within_its_bounds():

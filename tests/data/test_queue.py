@@ -7,7 +7,7 @@ import pytest
 from clip_fakes import FakeClips, recipe
 
 from xkd.data import loader, queue
-from xkd.data.views import EvalViews, TrainViews
+from xkd.data.views import ClipViews, EvalViews, TrainViews
 from xkd.modalities.base import clip_generator
 from xkd.settings import Training
 
@@ -49,19 +49,20 @@ def test_a_queue_never_exceeds_its_memory_and_wastes_no_worker():
 def test_the_bytes_of_training_clips_are_known_in_advance(augment, modalities):
     asked = recipe(audio_local={"resized_crop": True}, training=training(0, augment=augment))
     views = TrainViews(asked, modalities)
-    samples = [("a", 0, (views.cut if views.on_device else views)(FakeClips(1), 0, clip_generator(0, 0, "a")))]
-    assert queue.clip_bytes(views, asked.logmel) == bytes_of(loader.collate(samples))
+    cuts = views.cut(views.open(FakeClips(1), [0]), [clip_generator(0, 0, "a")])
+    made = cuts.views if views.on_device else views.finish(*cuts)
+    assert queue.clip_bytes(views, asked.logmel) == bytes_of(made)
 
 
 def test_the_bytes_of_several_clips_and_crops_are_known_in_advance():
     views = EvalViews(recipe({"frames": 4}, audio_global={"frames": 48}), clips=3, crops=2)
-    batch = loader.collate([("a", 0, views(FakeClips(1, columns=60), 0))])
-    assert [len(batch.views[m]) for m in ("video", "audio")] == [6, 3]
-    assert queue.clip_bytes(views, recipe().logmel) == bytes_of(batch)
+    made = views.batch(views.open(FakeClips(1, columns=60), [0]))
+    assert [len(made[m]) for m in ("video", "audio")] == [6, 3]
+    assert queue.clip_bytes(views, recipe().logmel) == bytes_of(made)
 
 
-def bytes_of(batch: loader.Batch) -> int:
-    return sum(view.nbytes for views in batch.views.values() for view in views)
+def bytes_of(made: ClipViews) -> int:
+    return sum(view.nbytes for views in made.values() for view in views)
 
 
 def test_fewer_loader_processes_start_where_their_batches_do_not_fit(shared_memory, monkeypatch, capfd):

@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -281,10 +280,9 @@ def test_augmenting_on_a_gpu_waits_for_nothing_and_copies_the_draws_once():
     local = {"grey": 0.4, "blur": 0.6, **jitter}
     settings = recipe(jitter, local, {"volume": 0.1}, {"resized_crop": True}, training=Training(augment="device"))
     views, generator = TrainViews(settings), clip_generator(0, 0, "clip0")
-    cuts = views.cut(FakeClips(), 0, generator)
+    cuts = views.cut(views.open(FakeClips(), [0]), [generator])
     with FakeTensorMode(allow_non_fake_inputs=True), Waits() as waits:
-        batch = Batch(["clip0"], torch.zeros(1), {m: [cut[None] for cut in of] for m, of in cuts.views.items()})
-        batch = replace(batch, draws=cuts.draws[None]).to("cuda")
+        batch = Batch(["clip0"], torch.zeros(1), *cuts).to("cuda")
         copies = waits.copied
         finished = views.finish(batch.views, batch.draws)
     assert copies == 6  # labels, draws, four views

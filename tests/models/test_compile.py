@@ -42,4 +42,6 @@ def test_a_rotary_transformer_is_one_graph():
 def test_a_decoder_is_one_graph():
     decoder = PatchDecoder((2, 3, 3), 96, 24, 16, 1, 2)
     visible_BSD = torch.randn(2, 4, 24)
-    torch.testing.assert_close(compiled(decoder)(visible_BSD, KEEP_BK), decoder(visible_BSD, KEEP_BK))
+    hidden_BM = torch.stack([torch.tensor([n for n in range(18) if n not in keep]) for keep in KEEP_BK.tolist()])
+    predicted_BMP = decoder(visible_BSD, KEEP_BK, hidden_BM)
+    torch.testing.assert_close(compiled(decoder)(visible_BSD, KEEP_BK, hidden_BM), predicted_BMP)

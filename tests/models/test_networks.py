@@ -86,11 +86,20 @@ def test_kept_patches_are_encoded_as_if_the_others_did_not_exist():
 def test_decoder_puts_each_visible_token_at_its_own_place():
     decoder = make().decoders["video"]
     visible, keep = torch.randn(2, 3, 12), torch.tensor([[1, 4], [0, 17]])
-    out = decoder(visible, keep)
-    assert out.shape == (2, 18, 2 * 4 * 4 * 3)
+    hidden = torch.tensor([[n for n in range(18) if n not in row] for row in keep.tolist()])
+    out = decoder(visible, keep, hidden)
+    assert out.shape == (2, 16, 2 * 4 * 4 * 3)
     swapped = visible[:, [0, 2, 1]]
-    torch.testing.assert_close(decoder(swapped, keep.flip(1)), out)
-    assert not torch.allclose(decoder(swapped, keep), out)
+    torch.testing.assert_close(decoder(swapped, keep.flip(1), hidden), out)
+    assert not torch.allclose(decoder(swapped, keep, hidden), out)
+
+
+def test_decoder_predicts_each_hidden_patch_in_the_order_asked_for():
+    decoder = make().decoders["video"]
+    visible, keep = torch.randn(1, 3, 12), torch.tensor([[1, 4]])
+    hidden = torch.tensor([[n for n in range(18) if n not in (1, 4)]])
+    torch.testing.assert_close(decoder(visible, keep, hidden.flip(1)), decoder(visible, keep, hidden).flip(1))
+    assert not torch.allclose(decoder(visible, keep, hidden)[0, 0], decoder(visible, keep, hidden)[0, 1])
 
 
 def test_cls_attention_leaves_out_cls_and_belongs_to_the_last_block():

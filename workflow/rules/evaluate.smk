@@ -43,8 +43,6 @@ rule evaluate:
         times=f"{EVALUATION}.times.json",
     log:
         f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}.txt",
-    benchmark:
-        f"logs/{DATASET}/{{ablation}}/seed{{seed}}/{{task}}.benchmark.tsv"
     conda:
         "../../environment.yml"
     threads: lambda wildcards: task_request(wildcards).cpus

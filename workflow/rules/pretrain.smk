@@ -9,8 +9,6 @@ rule pretrain:
         encoders=kept(directory(f"{RUN}/{runs.ENCODERS}")),
     log:
         "logs/{dataset}/{ablation}/seed{seed}/pretrain.txt",
-    benchmark:
-        "logs/{dataset}/{ablation}/seed{seed}/pretrain.benchmark.tsv"
     # Long jobs start first, so that the short evaluations fill the last minutes and no processor waits for one long job.
     priority: 1
     conda:

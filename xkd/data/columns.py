@@ -40,6 +40,11 @@ class Column(Sequence[str]):
             return list(self._values[self._rows[index]])
         return str(self._values[self._rows[index]])
 
+    def take(self, numbers: Sequence[int]) -> list[str]:
+        """Returns the values of several rows, faster than one after the other."""
+        values: list[str] = self._values.take(np.take(self._rows, numbers)).tolist()
+        return values
+
 
 def read(csv: Path, about: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     """Returns the table kept beside a CSV file, and what was noted with it; None if there is none.

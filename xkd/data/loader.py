@@ -8,11 +8,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
@@ -23,13 +24,11 @@ from xkd.data.order import Order, Permutation, among_all, among_windows
 from xkd.data.queue import SHARED_MEMORY, Queue, clip_bytes, fitted
 from xkd.data.shards import places_of
 from xkd.data.staging import stage
-from xkd.data.views import ClipViews, Cuts, EvalViews, TrainViews
+from xkd.data.views import ClipViews, EvalViews, TrainViews
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.modalities.base import clip_generator
 from xkd.recipe import Recipe
-
-Sample = tuple[str, int | Tensor, ClipViews | Cuts]  # id, label or labels, views or cuts of a clip
 
 
 @dataclass(frozen=True)
@@ -83,12 +82,12 @@ class Loader:
         self._views, self._order = dataset.views, order
         self._loader = DataLoader(
             dataset,
-            batch_sampler=order,
+            sampler=order,
+            batch_size=None,  # the data set makes batches itself
             num_workers=queue.workers,
             worker_init_fn=_obey_parent_alone,
             persistent_workers=queue.workers > 0,
             prefetch_factor=queue.ahead or None,
-            collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -212,15 +211,11 @@ def _shuffled(store: ClipStore, recipe: Recipe) -> Permutation:
     return among_windows(places_of(store.manifest.column("digest")), window) if window else among_all(len(store))
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stacks single clips into a batch, in a worker straight into shared memory."""
+def collate(samples: Sequence[tuple[str, int, ClipViews]]) -> Batch:
+    """Stacks ids, labels and views of single clips into a batch."""
     ids, labels, clips = zip(*samples, strict=True)
-    views = [clip.views if isinstance(clip, Cuts) else clip for clip in clips]
-    stacked = {
-        m: [default_collate(list(of)) for of in zip(*(view[m] for view in views), strict=True)] for m in views[0]
-    }
-    draws = torch.stack([clip.draws for clip in clips]) if isinstance(clips[0], Cuts) else None
-    return Batch(list(ids), default_collate(list(labels)), stacked, draws)
+    views = {m: [torch.stack(list(of)) for of in zip(*(clip[m] for clip in clips), strict=True)] for m in clips[0]}
+    return Batch(list(ids), torch.tensor(labels), views)
 
 
 def _of_the_machine(message: str) -> str | None:
@@ -254,8 +249,8 @@ def _obey_parent_alone(_worker: int) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-class _ClipViews(Dataset[Sample]):
-    """Samples for keys (epoch, index); a worker gets the rows that were read. `seed` is that of training views."""
+class _ClipViews(Dataset[Batch]):
+    """Batches for keys (epoch, index); a worker gets the rows that were read. `seed` is that of training views."""
 
     def __init__(
         self,
@@ -275,20 +270,24 @@ class _ClipViews(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        epoch, index = key
+    def __getitem__(self, keys: list[tuple[int, int]]) -> Batch:
         if get_worker_info() is not None:
             keep_freed_memory()
-        return self.ids[index], self._target(index), self._seen(epoch, index)
-
-    def _target(self, index: int) -> int | Tensor:
-        numbers = numbers_of(self.store.labels[index], self._numbers)
-        if not self.several:
-            return numbers[0]
-        return torch.zeros(len(self.classes)).index_fill_(0, torch.tensor(numbers), 1.0)
-
-    def _seen(self, epoch: int, index: int) -> ClipViews | Cuts:
+        epochs, indices = zip(*keys, strict=True)
+        clips = self.views.open(self.store, indices)
+        ids, labels = [clip.id for clip in clips], self._labels(self.store.labels.take(indices))
         if isinstance(self.views, EvalViews):
-            return self.views(self.store, index)
-        generator = clip_generator(self.seed, epoch, self.ids[index])
-        return (self.views.cut if self.views.on_device else self.views)(self.store, index, generator)
+            return Batch(ids, labels, self.views.batch(clips))
+        cuts = self.views.cut(clips, map(partial(clip_generator, self.seed), epochs, ids))
+        if self.views.on_device:
+            return Batch(ids, labels, *cuts)
+        return Batch(ids, labels, self.views.finish(*cuts))
+
+    def _labels(self, labels: Sequence[str]) -> Tensor:
+        numbers = [numbers_of(label, self._numbers) for label in labels]
+        if not self.several:
+            return torch.tensor(numbers)[:, 0]
+        targets = torch.zeros(len(numbers), len(self.classes))
+        for target, of in zip(targets, numbers, strict=True):
+            target[of] = 1
+        return targets

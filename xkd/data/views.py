@@ -6,11 +6,12 @@ per modality (paper section A.2). The modality cuts, pads and augments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from xkd import registry
 from xkd.errors import UserError
@@ -28,7 +29,7 @@ ClipViews = dict[str, list[Tensor]]  # per modality, global view first
 
 
 class Cuts(NamedTuple):
-    """Holds what a clip's views are made of, see `TrainViews.cut`."""
+    """Holds what the views of B clips are made of, see `TrainViews.cut`."""
 
     views: ClipViews
     draws: Tensor
@@ -52,19 +53,27 @@ class _Views:
         self._moments = VideoCutter(recipe, [recipe.views.video_global])
         self._moment_frames = recipe.views.video_global.frames
 
+    def _begin(self, clips: Sequence[Clip]) -> None:
+        for cutter in self.cutters.values():
+            cutter.begin(clips)
+
+    def open(self, store: ClipStore, indices: Sequence[int]) -> list[Clip]:
+        """Opens clips of a store, to be cut once."""
+        return [Clip(store, i, name, self.clips) for i, name in zip(indices, store.ids.take(indices), strict=True)]
+
     def _moment(self, seconds: float, uniform: float) -> float:
         """Maps a draw to the second at which the global views of a clip begin."""
         return self._moments.start(seconds, self._moment_frames, uniform)
 
 
 class TrainViews(_Views):
-    """Makes augmented views of a clip: `views(store, index, generator)`.
+    """Makes augmented views of a clip: `views(store, index, generator)`; of several clips: `cut`, then `finish`.
 
     Returns {"video": [global, local, ...], "audio": [global, local, ...]}: normalised float
     tensors, video (3, T, H, W) and audio (1, n_mels, frames). Only `modalities` are read and
     keyed; without `local_views` only the global view is made. A global view is the same
-    whether or not other views are made beside it. Where `training.augment` is `device` (attribute `on_device`), a
-    loader takes the two halves of the work apart: `cut` in a worker, `finish` for a whole batch where the model is.
+    whether or not other views are made beside it. A worker of a loader does both halves of the work; where
+    `training.augment` is `device` (attribute `on_device`), it only cuts, and `finish` runs where the model is.
 
     Raises:
         UserError: a view is longer than the clips of the recipe, or a plain crop larger than a clip.
@@ -78,34 +87,35 @@ class TrainViews(_Views):
         self._plugged = max(sum(one.draws for one, _ in _plugged(view)) for view in every)
 
     def __call__(self, store: ClipStore, index: int, generator: torch.Generator) -> ClipViews:
-        cuts, table = self.cut(store, index, generator)
-        named = [_named(row) for row in table]
-        views = {
-            m: [self.cutters[m].finish(cut, i, named[i][m]) for i, cut in enumerate(parts)] for m, parts in cuts.items()
-        }
-        if self._plugged:
-            plugged = self._with_plugins({m: [view[None] for view in of] for m, of in views.items()}, table[None])
-            views = {m: [view[0] for view in of] for m, of in plugged.items()}
-        return views
+        clip = Clip(store, index, store.ids[index], self.clips)
+        return _alone(self.finish(*self.cut([clip], [generator])))
 
-    def cut(self, store: ClipStore, index: int, generator: torch.Generator) -> Cuts:
+    def cut(self, clips: Sequence[Clip], generators: Iterable[torch.Generator]) -> Cuts:
         """Cuts what `finish` makes the views of: small, and without any operation that a GPU does better.
 
-        Returns uint8 frames (T, 3, size, size) or mel power (1, n_mels, frames) per view, and the draws
-        (views, modalities, columns), see `draw_table`.
+        Returns uint8 frames (B, T, 3, size, size) or mel power (B, 1, n_mels, frames) per view, and the draws
+        (B, views, modalities, columns), see `draw_table`.
         """
-        table = draw_table(max(map(len, self.settings.values())), generator, self._plugged)
-        named = [_named(row) for row in table]
-        clip = _Clip(store, index, self.clips)
-        together = self._moment(clip.seconds, next(iter(named[0].values())).time)
+        count = max(map(len, self.settings.values()))
+        draws = torch.stack([draw_table(count, generator, self._plugged) for generator in generators])
+        self._begin(clips)
+        cuts = map(self._cut, clips, draws[..., :DRAWS].tolist())
+        # Cuts that another process finishes are stacked in shared memory.
+        return Cuts(_stacked(cuts, default_collate if self.on_device else torch.stack), draws)
+
+    def _cut(self, clip: Clip, numbers: list[list[list[float]]]) -> ClipViews:
+        draws = [[Draw.split(columns) for columns in row] for row in numbers]
+        together = self._moment(clip.seconds, draws[0][0].time)
         views: ClipViews = {}
-        for modality, cutter in self.cutters.items():
-            draws = [draw[modality] for draw in named[: len(self.settings[modality])]]
-            starts = [cutter.local_start(clip.seconds, i, draw) if i else together for i, draw in enumerate(draws)]
-            views[modality] = [
-                cutter.cut(clip, i, start, draw) for i, (start, draw) in enumerate(zip(starts, draws, strict=True))
-            ]
-        return Cuts(views, table)
+        for place, modality in enumerate(MODALITIES):
+            if modality in self.cutters:
+                cutter, views[modality] = self.cutters[modality], []
+                for i in range(len(self.settings[modality])):
+                    draw = draws[i][place]
+                    start = cutter.local_start(clip.seconds, i, draw) if i else together
+                    views[modality].append(cutter.cut(clip, i, start, draw))
+        clip.close()
+        return views
 
     def finish(self, cuts: ClipViews, draws: Tensor) -> ClipViews:
         """Makes views of clips (B, ...) from their stacked cuts and the draws (B, views, modalities, columns) of `cut`.
@@ -115,7 +125,7 @@ class TrainViews(_Views):
         columns = draws[..., :DRAWS].double()  # decisions are those of Python numbers
         views: ClipViews = {}
         for modality, parts in cuts.items():
-            place, finish = list(MODALITIES).index(modality), self.cutters[modality].finish_batch
+            place, finish = list(MODALITIES).index(modality), self.cutters[modality].finish
             views[modality] = [
                 finish(cut, i, Draw.split(columns[:, i, place].unbind(1))) for i, cut in enumerate(parts)
             ]
@@ -130,7 +140,7 @@ class TrainViews(_Views):
 
 
 class EvalViews(_Views):
-    """Makes deterministic views of a clip, of the global size: `views(store, index)`.
+    """Makes deterministic views of a clip, of the global size: `views(store, index)`; of several clips: `batch`.
 
     By default one: middle of the clip, same seconds for all modalities; middle of the frame, enlarged
     only if it is smaller than the view; no augmentation. Otherwise `clips` times, evenly spaced from the first moment
@@ -145,22 +155,36 @@ class EvalViews(_Views):
         self.moments, self.places = _evenly(clips), _evenly(crops)
 
     def __call__(self, store: ClipStore, index: int) -> ClipViews:
-        clip = _Clip(store, index, self.clips)
+        return _alone(self.batch([Clip(store, index, store.ids[index], self.clips)]))
+
+    def batch(self, clips: Sequence[Clip]) -> ClipViews:
+        """Makes the same views of B clips, each (B, ...)."""
+        self._begin(clips)
+        cuts = _stacked(map(self._cut, clips), torch.stack)
+        return {m: [self.cutters[m].finish(cut, 0, None) for cut in of] for m, of in cuts.items()}
+
+    def _cut(self, clip: Clip) -> ClipViews:
         starts = [self._moment(clip.seconds, moment) for moment in self.moments]
-        return {
+        views = {
             modality: [view for start in starts for view in cutter.plain(clip, start, self.places)]
             for modality, cutter in self.cutters.items()
         }
+        clip.close()
+        return views
 
 
-class _Clip:
+class Clip:
     """One clip of a store, as `ClipSource`: one of nominal length is read once, a longer one part by part."""
 
-    def __init__(self, store: ClipStore, index: int, clips: Clips):
-        self.store, self.index = store, index
-        self.id, self.seconds = store.ids[index], store.seconds(index)
+    def __init__(self, store: ClipStore, index: int, name: str, clips: Clips):
+        self.store, self.index, self.id = store, index, name
+        self.seconds = store.seconds(index)
         self.nominal = self.seconds < clips.seconds + 2 / clips.fps
         self._held: dict[str, tuple[int, Tensor]] = {}
+
+    def close(self) -> None:
+        """Frees what was read."""
+        self._held.clear()
 
     def whole(self, modality: str) -> Tensor:
         if modality not in self._held:
@@ -212,9 +236,15 @@ def _evenly(count: int) -> list[float]:
     return [0.5] if count == 1 else [number / (count - 1) for number in range(count)]
 
 
-def _named(row: Tensor) -> Mapping[str, Draw[float]]:
-    """Names the draws of one view, a row of `draw_table`, by modality."""
-    return {m: Draw.split(numbers) for m, numbers in zip(MODALITIES, row[:, :DRAWS].tolist(), strict=True)}
+def _stacked(clips: Iterable[ClipViews], stack: Callable[[list[Tensor]], Tensor]) -> ClipViews:
+    """Stacks each view of several clips."""
+    every = list(clips)
+    return {m: [stack(list(views)) for views in zip(*(of[m] for of in every), strict=True)] for m in every[0]}
+
+
+def _alone(views: ClipViews) -> ClipViews:
+    """Takes the views of a single clip out of a batch."""
+    return {modality: [view[0] for view in of] for modality, of in views.items()}
 
 
 def _plugged(view: View) -> list[tuple[type[Augmentation], object]]:

@@ -30,7 +30,10 @@ def reconstructed_images(
     hidden_BN1 = masked(keep_BK, patches_BNP.shape[1]).unsqueeze(-1)
     # The network predicts normalised patches; the true mean and deviation of each undo that.
     deviation = (patches_BNP.var(-1, keepdim=True) + VARIANCE_FLOOR).sqrt()
-    predicted_BNP = decoder(encoder(view, keep_BK), keep_BK) * deviation + patches_BNP.mean(-1, keepdim=True)
+    hidden_BM = hidden_BN1.squeeze(-1).nonzero()[:, 1].view(len(keep_BK), -1)
+    predicted_BMP = decoder(encoder(view, keep_BK), keep_BK, hidden_BM)
+    predicted_BNP = torch.zeros_like(patches_BNP).masked_scatter(hidden_BN1, predicted_BMP)
+    predicted_BNP = predicted_BNP * deviation + patches_BNP.mean(-1, keepdim=True)
     kinds = {
         "true": patches_BNP,
         "masked": torch.where(hidden_BN1, own.blank(patches_BNP), patches_BNP),

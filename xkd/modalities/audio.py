@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 TIME_CANVAS = 1.5  # length of the virtual canvas around a log-mel; it is as high as the log-mel
 CROP_SCALE = (0.6, 1.5)
 CUBIC = -0.75  # of the bicubic kernel, as in torch
+CACHE_SAMPLES = 2**16  # their spectra fit in the second-level cache of a core, about
 
 
 class AudioCutter(Cutter):
@@ -44,19 +45,32 @@ class AudioCutter(Cutter):
     def local_start(self, seconds: float, number: int, draw: Draw[float]) -> float:
         return draw.time * max(seconds - self._samples(self.views[number]) / self.clips.sample_rate, 0.0)
 
+    def begin(self, clips: Sequence[ClipSource]) -> None:
+        """Computes the mel power of clips of nominal length, of which each view is some columns."""
+        if not self._remember:
+            self._powers.clear()
+        samples: dict[int, dict[str, Tensor]] = {}  # by their number
+        for clip in clips:
+            if clip.nominal and clip.id not in self._powers:
+                padded = self._padded(clip.whole(Audio.name), self._nominal)
+                samples.setdefault(len(padded), {})[clip.id] = padded
+        for length, of in samples.items():
+            powers = map(self.logmel.power, torch.stack(list(of.values())).split(max(CACHE_SAMPLES // length, 1)))
+            self._powers.update(zip(of, torch.cat(list(powers)), strict=True))
+
     def cut(self, clip: ClipSource, number: int, start: float, draw: Draw[float]) -> Tensor:
         return self._power(clip, start, self.views[number])
 
-    def finish(self, cut: Tensor, number: int, draw: Draw[float]) -> Tensor:
-        return augment_power(cut, self.views[number], draw, self.logmel)
-
-    def finish_batch(self, cuts: Tensor, number: int, draw: Draw[Tensor]) -> Tensor:
+    def finish(self, cuts: Tensor, number: int, draw: Draw[Tensor] | None) -> Tensor:
+        if draw is None:
+            return self.logmel.scaled(cuts)
         view = self.views[number]
         scaled = self.logmel.scaled(cuts * per_clip(volume_gain(view, draw) ** 2, cuts))
-        return resized_crop_logmel(scaled, torch.stack(_box(draw), 1)) if view.resized_crop else scaled
+        box = torch.stack([draw.height, draw.width, draw.row, draw.column], 1)
+        return resized_crop_logmel(scaled, box) if view.resized_crop else scaled
 
     def plain(self, clip: ClipSource, start: float, places: Sequence[float]) -> list[Tensor]:
-        return [self.logmel.scaled(self._power(clip, start, self.views[0]))]
+        return [self._power(clip, start, self.views[0])]
 
     def _samples(self, view: AudioView) -> int:
         """Counts the samples that give the columns of a view; never more than a clip of nominal length holds."""
@@ -67,25 +81,17 @@ class AudioCutter(Cutter):
         return round(self.clips.seconds * self.clips.sample_rate)
 
     def _power(self, clip: ClipSource, start: float, view: AudioView) -> Tensor:
-        """Computes the mel power (1, n_mels, frames) from `start` seconds on.
-
-        A clip of nominal length is transformed once and each view is some of its columns; of a longer clip only the cut
-        is read.
-        """
+        """Returns the mel power (1, n_mels, frames) from `start` seconds on; of a long clip only the cut is read."""
         rate = self.clips.sample_rate
         if not clip.nominal:
             part = clip.part(Audio.name, rate, round(start * rate), self._samples(view))
-            return self._power_of(part, self._samples(view))[..., : view.frames]
-        if clip.id not in self._powers:
-            if not self._remember:
-                self._powers.clear()
-            self._powers[clip.id] = self._power_of(clip.whole(Audio.name), self._nominal)
+            return self.logmel.power(self._padded(part, self._samples(view)))[..., : view.frames]
         power = self._powers[clip.id]
         first = min(round(start * rate / self.logmel.settings.hop), power.shape[-1] - view.frames)
         return power[..., first : first + view.frames]
 
-    def _power_of(self, samples: Tensor, length: int) -> Tensor:
-        return self.logmel.power(torch.from_numpy(Audio().padded(samples.numpy(), length, self.clips.pad)))
+    def _padded(self, samples: Tensor, length: int) -> Tensor:
+        return torch.from_numpy(Audio().padded(samples.numpy(), length, self.clips.pad))
 
 
 class AudioFeeder(Feeder):
@@ -139,14 +145,6 @@ class Audio(Modality):
         return ((grey - low) / (high - low)).clamp(0, 1)
 
 
-def augment_power(power: Tensor, view: AudioView, draw: Draw[float], logmel: LogMelSpectrogram) -> Tensor:
-    """Augments a clip's mel power (1, mels, frames): a normalised log-mel view of the same shape."""
-    scaled = logmel.scaled(power * volume_gain(view, draw) ** 2)
-    if not view.resized_crop:
-        return scaled
-    return resized_crop_logmel(scaled[None], torch.tensor([_box(draw)], dtype=torch.float64))[0]
-
-
 def volume_gain(view: AudioView, draw: Draw[Number]) -> Number:
     """Draws the factor on the waveform, uniform in 1 - volume to 1 + volume."""
     return between(draw.volume, (1 - view.volume, 1 + view.volume))
@@ -169,10 +167,6 @@ def resized_crop_logmel(logmel: Tensor, box_B4: Tensor) -> Tensor:
     left = (column_draw * (length - width + 1)).floor() - (length - steps) // 2
     rows, columns = _resizing(bands, top, height, logmel), _resizing(steps, left, width, logmel)
     return rows @ logmel @ columns.transpose(-1, -2)
-
-
-def _box(draw: Draw[Number]) -> list[Number]:
-    return [draw.height, draw.width, draw.row, draw.column]
 
 
 def _extent(uniform_B: Tensor, size: int, most: int) -> Tensor:

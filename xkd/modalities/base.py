@@ -36,15 +36,15 @@ class Draw(NamedTuple, Generic[Number]):
     grey: Number
     blur: Number
     sigma: Number
-    jitter: list[Number]
-    order: list[Number]
-    attempts: list[Number]
+    jitter: Sequence[Number]
+    order: Sequence[Number]
+    attempts: Sequence[Number]
 
     @classmethod
     def split(cls, numbers: Sequence[Number]) -> Draw[Number]:
         """Names the columns of a row of `draw_table`, or those (B,) of the rows of several clips."""
         time, row, column, height, width, flip, volume, grey, blur, sigma = numbers[:10]
-        lists = (list(numbers[10:14]), list(numbers[14:18]), list(numbers[18:]))
+        lists = (numbers[10:14], numbers[14:18], numbers[18:])
         return cls(time, row, column, height, width, flip, volume, grey, blur, sigma, *lists)
 
 
@@ -128,24 +128,33 @@ class Cutter(ABC):
         """Returns the second at which view `number` of a clip of `seconds` begins, from a random draw."""
 
     @abstractmethod
+    def begin(self, clips: Sequence[ClipSource]) -> None:
+        """Computes what cutting these clips takes, where that is faster for several at once."""
+
+    @abstractmethod
     def cut(self, clip: ClipSource, number: int, start: float, draw: Draw[float]) -> Tensor:
         """Cuts what `finish` makes view `number` of: small, and without any operation that a GPU does better.
+
+        Args:
+            clip: one of those of the last call of `begin`.
 
         Raises:
             UserError: the clip is too small for the view.
         """
 
     @abstractmethod
-    def finish(self, cut: Tensor, number: int, draw: Draw[float]) -> Tensor:
-        """Augments the cut of view `number` and normalises it, in a worker."""
+    def finish(self, cuts: Tensor, number: int, draw: Draw[Tensor] | None) -> Tensor:
+        """Augments the stacked cuts (B, ...) of view `number` and normalises them, on their device.
 
-    @abstractmethod
-    def finish_batch(self, cuts: Tensor, number: int, draw: Draw[Tensor]) -> Tensor:
-        """Does the same for the stacked cuts (B, ...) of a batch, on their device, which is not waited for."""
+        A GPU is not waited for. On a processor, the view of a clip does not depend on the other clips.
+
+        Args:
+            draw: None: no augmentation.
+        """
 
     @abstractmethod
     def plain(self, clip: ClipSource, start: float, places: Sequence[float]) -> list[Tensor]:
-        """Makes global views that begin at `start`, without augmentation.
+        """Cuts what `finish` makes global views without augmentation of; they begin at `start`.
 
         Args:
             places: from 0 to 1 along the longer side, one view for each; ignored by modalities that are not `cropped`.

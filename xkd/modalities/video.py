@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from xkd.errors import UserError
-from xkd.modalities import colours, recolour
 from xkd.modalities.base import ClipSource, Cutter, Draw, Feeder, Modality, between, position
+from xkd.modalities.colours import Recolouring
 
 if TYPE_CHECKING:
     from xkd.settings import VideoView
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CROP_ASPECT = (3 / 4, 4 / 3)
-CACHE_VALUES = 2**18  # about the second-level cache of a core
+CACHE_VALUES = 2**20  # 4 MB: fewer values cost more calls, more values leave a processor's cache
 DEVICE_VALUES = 2**26
 
 _MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1, 1)
@@ -42,6 +42,9 @@ class VideoCutter(Cutter):
     def local_start(self, seconds: float, number: int, draw: Draw[float]) -> float:
         return self.start(seconds, self.views[number].frames, draw.time)
 
+    def begin(self, clips: Sequence[ClipSource]) -> None:
+        """Prepares nothing: frames of one clip at a time are in memory."""
+
     def cut(self, clip: ClipSource, number: int, start: float, draw: Draw[float]) -> Tensor:
         view = self.views[number]
         frames = self._frames(clip, start, view)
@@ -52,15 +55,12 @@ class VideoCutter(Cutter):
             )
         return crop(frames, view, draw)
 
-    def finish(self, cut: Tensor, number: int, draw: Draw[float]) -> Tensor:
-        return augment_frames(cut, self.views[number], draw)
-
-    def finish_batch(self, cuts: Tensor, number: int, draw: Draw[Tensor]) -> Tensor:
-        return augment_batch(cuts, self.views[number], draw)
+    def finish(self, cuts: Tensor, number: int, draw: Draw[Tensor] | None) -> Tensor:
+        return normalised(cuts, draw and Recolouring(self.views[number], draw))
 
     def plain(self, clip: ClipSource, start: float, places: Sequence[float]) -> list[Tensor]:
         frames, size = self._frames(clip, start, self.views[0]), self.views[0].size
-        return [normalise(_square(frames, size, place).to(torch.float32).div_(255)) for place in places]
+        return [_square(frames, size, place) for place in places]
 
     def _frames(self, clip: ClipSource, start: float, view: VideoView) -> Tensor:
         """Reads the frames of a view. A clip of nominal length is read once, a longer one view by view."""
@@ -71,6 +71,8 @@ class VideoCutter(Cutter):
             frames = whole[first : first + view.frames]
         else:
             frames = clip.part(name, self.clips.fps, first, view.frames)
+        if len(frames) >= view.frames:
+            return frames
         return torch.from_numpy(Video().padded(frames.numpy(), view.frames, self.clips.pad))
 
 
@@ -135,43 +137,30 @@ def crop(frames: Tensor, view: VideoView, draw: Draw[float]) -> Tensor:
     return cropped.flip(-1) if draw.flip < view.flip else cropped
 
 
-def augment_frames(cropped: Tensor, view: VideoView, draw: Draw[float]) -> Tensor:
-    """Augments the colours of a clip's cropped frames (T, 3, size, size), uint8: normalised (3, T, size, size).
+def normalised(cropped: Tensor, recolour: Recolouring | None = None) -> Tensor:
+    """Converts uint8 frames (B, T, 3, size, size) to normalised views (B, 3, T, size, size).
 
-    A few frames at a time, so that they stay in a processor's cache.
-    """
-    frames, *image = cropped.shape
-    video = torch.empty(3, frames, *image[1:])
-    at_once = max(CACHE_VALUES // math.prod(image), 1)
-    for first in range(0, frames, at_once):
-        part = video[:, first : first + at_once]
-        part.copy_(cropped[first : first + at_once].transpose(0, 1))
-        _recolour(part.div_(255), view, draw)
-        part.sub_(_MEAN).div_(_STD)
-    return video
+    A few clips or frames at a time, so that they stay in a processor's cache, and do not fill a GPU.
 
-
-def augment_batch(cropped: Tensor, view: VideoView, draw: Draw[Tensor]) -> Tensor:
-    """Augments the frames of B clips (B, T, 3, size, size), uint8: normalised (B, 3, T, size, size).
-
-    Gives each clip what `augment_frames` gives it, but decides on the device. A few frames at a time, so that a batch
-    does not fill a GPU: one draw serves all frames of a clip.
+    Args:
+        recolour: changes their colours.
     """
     clips, frames, *image = cropped.shape
     videos = torch.empty(clips, 3, frames, *image[1:], device=cropped.device)
-    at_once = max(DEVICE_VALUES // (clips * math.prod(image)), 1)
-    for first in range(0, frames, at_once):
-        part = videos[:, :, first : first + at_once]
-        part.copy_(cropped[:, first : first + at_once].transpose(1, 2))
-        recolour.recolour(part.div_(255), view, draw)
-        for channel, mean, std in zip(part.unbind(1), IMAGENET_MEAN, IMAGENET_STD, strict=True):
-            channel.sub_(mean).div_(std)
+    images = max((CACHE_VALUES if cropped.device.type == "cpu" else DEVICE_VALUES) // math.prod(image), 1)
+    for some in _slices(clips, max(images // frames, 1)):
+        for shown in _slices(frames, images):
+            part = videos[some, :, shown]
+            part.copy_(cropped[some, shown].transpose(1, 2)).div_(255)
+            if recolour:
+                recolour(part, some)
+            for channel, mean, std in zip(part.unbind(1), IMAGENET_MEAN, IMAGENET_STD, strict=True):
+                channel.sub_(mean).div_(std)
     return videos
 
 
-def normalise(frames: Tensor) -> Tensor:
-    """Normalises frames (T, 3, H, W) in [0, 1] with ImageNet's mean and standard deviation: (3, T, H, W)."""
-    return frames.transpose(0, 1).contiguous().sub(_MEAN).div_(_STD)
+def _slices(length: int, step: int) -> list[slice]:
+    return [slice(first, first + step) for first in range(0, length, step)]
 
 
 def resized(frames: Tensor, size: list[int]) -> Tensor:
@@ -193,7 +182,7 @@ def _square(frames: Tensor, size: int, place: float) -> Tensor:
     return frames[..., top : top + size, left : left + size]
 
 
-def _crop_size(rows: int, columns: int, area: tuple[float, float], attempts: list[float]) -> tuple[int, int]:
+def _crop_size(rows: int, columns: int, area: tuple[float, float], attempts: Sequence[float]) -> tuple[int, int]:
     """Draws height and width of a box with uniform area and log-uniform aspect; the first candidate that fits."""
     low, high = math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1])
     for area_draw, aspect_draw in zip(attempts[::2], attempts[1::2], strict=True):
@@ -203,14 +192,3 @@ def _crop_size(rows: int, columns: int, area: tuple[float, float], attempts: lis
         if 0 < height <= rows and 0 < width <= columns:
             return height, width
     return min(rows, round(columns / CROP_ASPECT[0])), min(columns, round(rows * CROP_ASPECT[1]))
-
-
-def _recolour(video: Tensor, view: VideoView, draw: Draw[float]) -> None:
-    """Jitters, greys and blurs a video (3, T, H, W) in [0, 1], in place; jitter of strength 0 is left out."""
-    for kind in sorted(range(len(colours.JITTER)), key=draw.order.__getitem__):
-        if strength := view.jitter[kind]:
-            colours.JITTER[kind](video, between(draw.jitter[kind], (-strength, strength)))
-    if draw.grey < view.grey:
-        colours.grey(video)
-    if draw.blur < view.blur:
-        colours.blur(video, between(draw.sigma, colours.BLUR_SIGMA))

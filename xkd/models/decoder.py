@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from xkd.models.encoder import Stack
+from xkd.models.encoder import Stack, rows_at
 from xkd.models.vit import POSITION_STD, init_linear, initial_positions, transformer_blocks
 
 
 class PatchDecoder(Stack):
-    """Predicts every patch vector of the global view from the encoder's visible tokens.
+    """Predicts the patch vectors of the global view that the encoder does not see from the tokens of those that it does.
 
     Args:
         grid: patches along each axis of the global view.
@@ -42,21 +42,20 @@ class PatchDecoder(Stack):
         nn.init.trunc_normal_(self.mask_token, std=POSITION_STD)
         self.apply(init_linear)
 
-    def forward(self, visible_BSD: Tensor, keep_BK: Tensor) -> Tensor:
-        """Returns predicted patches (B, N, P).
+    def forward(self, visible_BSD: Tensor, keep_BK: Tensor, hidden_BM: Tensor) -> Tensor:
+        """Returns the predicted hidden patches (B, M, P).
 
         Args:
             visible_BSD: encoder output for CLS and the K kept patches (B, 1 + K, D).
-            keep_BK: the kept patches' places among the N.
+            keep_BK, hidden_BM: the places of kept and hidden patches among the N.
         """
-        x_BSE = self.project(visible_BSD)
-        width = x_BSE.shape[-1]
-        # Under autocast the projection is in low precision while the parameter is not.
-        filled_BNE = self.mask_token.to(x_BSE.dtype).expand(len(x_BSE), self.tokens, width)
-        filled_BNE = filled_BNE.scatter(1, keep_BK.unsqueeze(-1).expand(-1, -1, width), x_BSE[:, 1:])
-        x_BSE = torch.cat((x_BSE[:, :1], filled_BNE), 1) + self.positions
-        batch, x_TE = x_BSE.shape[:2], x_BSE.flatten(0, 1)
+        x_BSE, places_1NE = self.project(visible_BSD), self.positions[:, 1:]
+        # Attention does not depend on the order of tokens: the visible ones stay in front.
+        visible_BSE = x_BSE + torch.cat((self.positions[:, :1].expand(len(x_BSE), -1, -1), rows_at(places_1NE, keep_BK)), 1)
+        hidden_BME = self.mask_token + rows_at(places_1NE, hidden_BM)
+        x_BNE = torch.cat((visible_BSE, hidden_BME), 1)
+        batch, x_TE = x_BNE.shape[:2], x_BNE.flatten(0, 1)
         for block in self.blocks:
             x_TE, _ = self.run(block, x_TE, [batch])
-        predicted_BNP: Tensor = self.predict(x_TE.unflatten(0, batch)[:, 1:])
-        return predicted_BNP
+        predicted_BMP: Tensor = self.predict(x_TE.unflatten(0, batch)[:, visible_BSD.shape[1] :])
+        return predicted_BMP

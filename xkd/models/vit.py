@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xkd import registry
-from xkd.models.encoder import Backbone, Encoded, Encoder, ModalityShape, Patches, take
+from xkd.models.encoder import Backbone, Encoded, Encoder, ModalityShape, Patches, rows_at, take
 
 Batches = Sequence[tuple[int, int]]  # B and S of each batch of sequences among the T tokens
 
@@ -115,8 +115,7 @@ class VisionTransformer(Encoder):
         values_BNP, positions_BND = patches.values, self.positions_for(patches.grid)
         if keep_BK is not None:
             # Embedding is per patch, so dropping before it gives the same tokens for less work.
-            values_BNP = take(values_BNP, keep_BK)
-            positions_BND = take(positions_BND.expand(len(keep_BK), -1, -1), keep_BK)
+            values_BNP, positions_BND = take(values_BNP, keep_BK), rows_at(positions_BND, keep_BK)
         tokens_BND = self.embed(values_BNP) + positions_BND
         cls_B1D = (self.cls_token + self.positions[:, :1]).expand(len(tokens_BND), -1, -1)
         return torch.cat((cls_B1D, tokens_BND), 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 from xkd import registry
 from xkd.logged import LoggedColumn, each
 from xkd.modalities import MODALITIES
+from xkd.models.encoder import take
 from xkd.objectives.term import Outputs, Term, Values
 
 VARIANCE_FLOOR = 1e-6
@@ -46,14 +47,9 @@ def normalised_targets(patches_BNP: Tensor) -> Tensor:
     return F.layer_norm(patches_BNP, (values,), eps=VARIANCE_FLOOR * biased) * scale
 
 
-def reconstruction_loss(predicted_BNP: Tensor, patches_BNP: Tensor, hidden_BM: Tensor) -> Tensor:
-    """Returns the mean squared error of the hidden patches against per-patch normalised targets; a scalar.
-
-    Args:
-        hidden_BM: as `split_patches` gives them; indices, since a GPU would have to be waited for to count booleans.
-    """
-    index_BMP = hidden_BM.unsqueeze(-1).expand(-1, -1, predicted_BNP.shape[-1])
-    return F.mse_loss(predicted_BNP.gather(1, index_BMP), normalised_targets(patches_BNP.gather(1, index_BMP)))
+def reconstruction_loss(predicted_BMP: Tensor, hidden_BMP: Tensor) -> Tensor:
+    """Returns the mean squared error of predictions of the hidden patches against normalised ones; a scalar."""
+    return F.mse_loss(predicted_BMP, normalised_targets(hidden_BMP))
 
 
 @registry.terms.register("reconstruction")
@@ -66,7 +62,7 @@ class Reconstruction(Term):
     def forward(self, outputs: Outputs) -> Values:
         return Values(
             {
-                f"reconstruction_{m}": reconstruction_loss(predicted, outputs.patches_BNP[m], outputs.hidden_BM[m])
-                for m, predicted in outputs.predicted_BNP.items()
+                f"reconstruction_{m}": reconstruction_loss(predicted, take(outputs.patches_BNP[m], outputs.hidden_BM[m]))
+                for m, predicted in outputs.predicted_BMP.items()
             }
         )

@@ -36,8 +36,8 @@ class Outputs:
     """The networks' outputs for a batch, which terms are computed from; per modality, in float32.
 
     Attributes:
-        patches_BNP, predicted_BNP, hidden_BM: the global view's patches, the decoder's prediction of all of them, and
-            the indices of those that the encoder did not see; where there are decoders.
+        patches_BNP, hidden_BM, predicted_BMP: the global view's patches, the indices of those that the encoder did not
+            see, and the decoder's prediction of these; where there are decoders.
         features_BD: the student's mean patch token of the global view.
         student_RK: logits of the student's head, one block of B rows per view, the global view first.
         teacher_BK: logits of the teacher's head, without gradient.
@@ -46,8 +46,8 @@ class Outputs:
     """
 
     patches_BNP: dict[str, Tensor] = field(default_factory=dict)
-    predicted_BNP: dict[str, Tensor] = field(default_factory=dict)
     hidden_BM: dict[str, Tensor] = field(default_factory=dict)
+    predicted_BMP: dict[str, Tensor] = field(default_factory=dict)
     features_BD: dict[str, Tensor] = field(default_factory=dict)
     student_RK: dict[str, Tensor] = field(default_factory=dict)
     teacher_BK: dict[str, Tensor] = field(default_factory=dict)

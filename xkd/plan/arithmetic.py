@@ -126,8 +126,8 @@ def _outputs_without_memory(recipe: Recipe) -> Outputs:
         outputs.features_BD[modality] = torch.zeros(clips, recipe.model.width, requires_grad=True)
         if modality in recipe.reconstructed:
             outputs.patches_BNP[modality] = patches_BNP
-            outputs.predicted_BNP[modality] = torch.zeros_like(patches_BNP, requires_grad=True)
             outputs.hidden_BM[modality] = torch.zeros(clips, counts[0] - kept, dtype=torch.long)
+            outputs.predicted_BMP[modality] = torch.zeros_like(patches_BNP[:, kept:], requires_grad=True)
         if recipe.has_teachers:
             logits = recipe.model.head.out
             outputs.student_RK[modality] = torch.zeros(len(counts) * clips, logits, requires_grad=True)

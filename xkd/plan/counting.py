@@ -29,6 +29,7 @@ class NetworkRun:
         depth: number of blocks.
         shape: of the input.
         kept: number of visible patches, for networks that are told which ones are.
+        hidden: number of the others, for networks that are told those too.
         cls_attention: whether an encoder is asked for the attention of CLS.
         alike: whether every block costs what the others do.
     """
@@ -37,6 +38,7 @@ class NetworkRun:
     depth: int
     shape: tuple[int, ...]
     kept: int | None = None
+    hidden: int | None = None
     cls_attention: bool = False
     alike: bool = True
 
@@ -46,10 +48,10 @@ class NetworkRun:
 
     def __call__(self, network: Any, clips: int) -> Tensor:
         x = torch.empty(clips, *self.shape, requires_grad=not isinstance(network, Encoder))
-        keep_BK = () if self.kept is None else (torch.zeros(clips, self.kept, dtype=torch.long),)
+        told = [torch.zeros(clips, n, dtype=torch.long) for n in (self.kept, self.hidden) if n is not None]
         if self.cls_attention:
-            return network.encode(x, *keep_BK, with_cls_attention=True).tokens  # type: ignore[no-any-return]
-        return network(x, *keep_BK)  # type: ignore[no-any-return]
+            return network.encode(x, *told, with_cls_attention=True).tokens  # type: ignore[no-any-return]
+        return network(x, *told)  # type: ignore[no-any-return]
 
 
 def operations(run: NetworkRun, trained: bool) -> tuple[int, int]:

@@ -148,7 +148,7 @@ def _activations(recipe: Recipe, modality: str) -> float:
     if modality in recipe.reconstructed:
         shape, kept = modality_shapes(recipe)[modality], kept_count(recipe, modality)
         runs.append(decoder_run(recipe, modality))
-        total += FLOAT * shape.patch_values * (shape.tokens + RECONSTRUCTION_COPIES * (shape.tokens - kept))
+        total += FLOAT * shape.patch_values * RECONSTRUCTION_COPIES * (shape.tokens - kept)
     if recipe.has_teachers:
         total += len(views) * (kept_bytes(head_run(recipe), precision) + FLOAT * LOGIT_COPIES * recipe.model.head.out)
     recompute = recipe.training.checkpoint_activations
@@ -159,12 +159,12 @@ def _activations(recipe: Recipe, modality: str) -> float:
 def _working(recipe: Recipe, modality: str) -> float:
     """Estimates what one clip needs for a moment: in an encoder's block, or where the backward pass begins.
 
-    There the gradients of the selected and of all predicted patches are held beside a block of the decoder.
+    There the gradients of the predicted patches are held beside a block of the decoder.
     """
     precision, shape = AUTOCAST.get(recipe.training.precision), modality_shapes(recipe)[modality]
     run = teacher_run(recipe, modality) if recipe.has_teachers else encoder_run(recipe, modality, 0)
     working = [block_bytes(run, precision)]
     if modality in recipe.reconstructed:
-        gradients = 2 * FLOAT * shape.tokens * shape.patch_values
+        gradients = FLOAT * (shape.tokens - kept_count(recipe, modality)) * shape.patch_values
         working.append(gradients + block_bytes(decoder_run(recipe, modality), precision))
     return max(working)

@@ -48,7 +48,7 @@ def encoder_run(
     model = backbone(recipe.model)
     blueprint = (_encoder, modality_shapes(recipe)[modality], replace(model, depth=0))
     ours = model.arch in registry.backbones.own  # the blocks of a plugin may differ from each other
-    return NetworkRun(blueprint, model.depth, view_shapes(recipe)[modality][view], kept, cls_attention, alike=ours)
+    return NetworkRun(blueprint, model.depth, view_shapes(recipe)[modality][view], kept, cls_attention=cls_attention, alike=ours)
 
 
 def teacher_run(recipe: Recipe, modality: str) -> NetworkRun:
@@ -62,7 +62,7 @@ def decoder_run(recipe: Recipe, modality: str) -> NetworkRun:
     shape, width, kept = modality_shapes(recipe)[modality], recipe.model.width, kept_count(recipe, modality)
     own_width, depth, heads = network_sizes(recipe.model).decoder
     blueprint = (_decoder, shape.grid, shape.patch_values, width, own_width, heads)
-    return NetworkRun(blueprint, depth, (1 + kept, width), kept)
+    return NetworkRun(blueprint, depth, (1 + kept, width), kept, shape.tokens - kept)
 
 
 def head_run(recipe: Recipe) -> NetworkRun:

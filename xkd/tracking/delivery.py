@@ -28,10 +28,10 @@ def send_overdue() -> None:
     with suppress(OSError):  # another job sends it at this moment
         overdue = any(now - path.stat().st_mtime > server.LIVE_SECONDS for path in UNSENT.glob("*.jsonl"))
     if overdue:
-        send_waiting()
-        for path in waiting():
+        for path in waiting():  # before the first is sent: jobs that end meanwhile need not load MLflow too
             with suppress(OSError):
                 os.utime(path)
+        send_waiting()
 
 
 def run_ids(experiment: str) -> dict[str, tuple[str, str]]:

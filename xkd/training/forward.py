@@ -46,20 +46,20 @@ def run_networks(
     # Student, teacher and reconstruction target read the same global view: cut it once.
     cut = {m: [encoder.cut(view) for view in views[m]] for m, encoder in networks.students.items()}
     for modality, encoder in networks.students.items():
-        keep_BK = None
+        keep_BK = hidden_BM = None
         if ranks:
-            keep_BK, outputs.hidden_BM[modality] = split_patches(ranks[modality], getattr(settings, f"mask_{modality}"))
+            keep_BK, hidden_BM = split_patches(ranks[modality], getattr(settings, f"mask_{modality}"))
         local = cut[modality][1:] if modality in networks.student_heads else []
         visible_BSD, *others = student_tokens(encoder, cut[modality][0], keep_BK, local)
-        mean_BD = visible_BSD[:, 1:].mean(1)
-        outputs.features_BD[modality] = full_precision(mean_BD)
-        if reconstruct and keep_BK is not None and modality in networks.decoders:
-            outputs.patches_BNP[modality] = cut[modality][0].values
-            outputs.predicted_BNP[modality] = full_precision(networks.decoders[modality](visible_BSD, keep_BK))
+        seen = [cls_and_mean(tokens_BSD) for tokens_BSD in (visible_BSD, *others)]
+        outputs.features_BD[modality] = full_precision(seen[0][1])
+        if reconstruct and hidden_BM is not None and modality in networks.decoders:
+            predicted_BMP = networks.decoders[modality](visible_BSD, keep_BK, hidden_BM)
+            outputs.predicted_BMP[modality] = full_precision(predicted_BMP)
+            outputs.patches_BNP[modality], outputs.hidden_BM[modality] = cut[modality][0].values, hidden_BM
         if modality in networks.student_heads:
-            seen = [head_input(networks.head_input, visible_BSD[:, 0], mean_BD)]
-            seen += [head_input(networks.head_input, view_BSD[:, 0], view_BSD[:, 1:].mean(1)) for view_BSD in others]
-            outputs.student_RK[modality] = full_precision(networks.student_heads[modality](torch.cat(seen)))
+            seen_RD = torch.cat([head_input(networks.head_input, *of) for of in seen])
+            outputs.student_RK[modality] = full_precision(networks.student_heads[modality](seen_RD))
     outputs.teacher_BK = teacher_logits(networks, settings, cut) if teacher_BK is None else teacher_BK
     return outputs
 
@@ -67,18 +67,20 @@ def run_networks(
 def student_tokens(
     encoder: Encoder, whole: Patches, keep_BK: Tensor | None, local: Sequence[Patches]
 ) -> Sequence[Tensor]:
-    """Returns a student's tokens of the global view (B, S, D), then those of the local views, B rows for each.
+    """Returns a student's tokens of the global view (B, S, D), then those of all local views, B rows for each.
 
-    In low precision or on a GPU all views pass through the encoder together, which takes half as many operations. Their
-    weights' gradients are then sums in another order; in float32 on a CPU results stay what they were.
+    All pass through the encoder together, which takes half as many operations.
     """
-    device = whole.values.device.type
-    if not local or (device == "cpu" and not torch.is_autocast_enabled(device)):
-        # The global view first: in MAS and MATS, this order decides in which one gradients of shared blocks are added.
-        views = [(whole, keep_BK), *((patches, None) for patches in local)]
-        return [encoder.encode_patches(patches, kept).tokens for patches, kept in views]
-    together = Patches(torch.cat([patches.values for patches in local]), local[0].grid)
-    return encoder.encode_views([(whole, keep_BK), (together, None)])
+    if not local:
+        return [encoder.encode_patches(whole, keep_BK).tokens]
+    together = local[0].values if len(local) == 1 else torch.cat([patches.values for patches in local])
+    return encoder.encode_views([(whole, keep_BK), (Patches(together, local[0].grid), None)])
+
+
+def cls_and_mean(tokens_BSD: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the CLS token and the mean patch token, (B, D) each."""
+    cls_B1D, patches_BND = tokens_BSD.split([1, tokens_BSD.shape[1] - 1], 1)
+    return cls_B1D.squeeze(1), patches_BND.mean(1)
 
 
 @torch.no_grad()

@@ -169,7 +169,7 @@ class SharedObjective(Learner):
     def faulty_clips(self, inputs: Inputs) -> Tensor:
         """Finds clips that hold or give values that are not finite: (B,) booleans."""
         outputs = objective_outputs(self.objective, inputs)
-        computed = (outputs.predicted_BNP, outputs.features_BD, outputs.student_RK, outputs.teacher_BK)
+        computed = (outputs.predicted_BMP, outputs.features_BD, outputs.student_RK, outputs.teacher_BK)
         return faulty_rows(
             [view for of in inputs.views.values() for view in of], [x for of in computed for x in of.values()]
         )

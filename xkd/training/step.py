@@ -64,6 +64,7 @@ class Step:
 
                 self._part.register_comm_hook(None, bf16_compress_hook)
         self._clipped = list(learner.clipped_parameters())
+        self._buffers = list(learner.buffers())
         clipped = set(self._clipped)
         self._others = [p for p in learner.parameters() if p.requires_grad and p not in clipped]
 
@@ -78,7 +79,7 @@ class Step:
             before clipping, NaN where nothing was changed; booleans `SKIPPED`: nothing was changed, and `FAULTY`: for
             no reason that belongs to float16, whose scale finds its place by overflows.
         """
-        kept = {name: buffer.clone() for name, buffer in self.learner.named_buffers()}
+        kept = [buffer.clone() for buffer in self._buffers]
         with self._compiled, self._half_weights:
             logged = self._backward(inputs.parts(self.accumulate))
         self.scaler.unscale_(self.optimiser)
@@ -89,8 +90,8 @@ class Step:
         finite = finite_gradients(norm, self._others) & finite_loss
         self._update(finite)
         self.learner.follow(inputs, finite)
-        for name, buffer in self.learner.named_buffers():
-            buffer.copy_(torch.where(finite, buffer, kept[name]))
+        for buffer, before in zip(self._buffers, kept, strict=True):
+            buffer.copy_(torch.where(finite, buffer, before))
         faulty = ~finite & ~(finite_loss & self._may_overflow(finite))
         self.scaler.update()
         return {**logged, "gradient_norm": torch.where(finite, norm, torch.nan), SKIPPED: ~finite, FAULTY: faulty}
