@@ -216,4 +216,7 @@ def test_a_batch_that_three_processes_cannot_share_is_one_line(root, tmp_path):
     children = group(pretrain("three", "three"), tmp_path, size=3)
     assert [code_of(child) for child in children] == [2, 2, 2]
     said = "".join((tmp_path / f"rank{rank}.txt").read_text() for rank in range(3))
-    assert said == "xkd: error: training.batch_size: 10 clips cannot be shared equally by 3 processes\n"
+    assert said == (
+        "xkd: error: training.batch_size: 10 clips cannot be shared equally by 3 processes; "
+        "change it, or start another number of them\n"
+    )
