@@ -3,14 +3,17 @@
     python -m benchmarks.table                                     # reads the records of the last `make table`
     python -m benchmarks.table --run                               # calls Snakemake first, and measures all of it
     python -m benchmarks.table --params workflow/presets/miniature.yaml
+    python -m benchmarks.table --estimate 16 --estimate 64         # the same jobs on more cores
 
 Trainings and evaluations count their own time (`xkd.spent`). Of the other jobs Snakemake takes samples, at first two a
 second, later two a minute, so that their processor time is a lower bound. What Snakemake itself and the shells of its
-jobs take is known with `--run` alone.
+jobs take is known with `--run` alone. An estimate for other cores schedules the recorded jobs as Snakemake would,
+trainings first and evaluations once their run is there; it assumes cores that are as fast, and one for each job.
 """
 
 from __future__ import annotations
 
+import heapq
 import os
 import resource
 import subprocess
@@ -52,7 +55,8 @@ class Job:
 @click.option("--params", "settings", default=Path("params.yaml"), type=click.Path(path_type=Path), show_default=True)
 @click.option("--run", is_flag=True, help="Call `snakemake` first; run it on an empty checkout to measure everything.")
 @click.option("--cores", default="all", show_default=True, help="Of Snakemake.")
-def main(settings: Path, run: bool, cores: str) -> None:
+@click.option("--estimate", "others", type=int, multiple=True, help="Also estimate the wall time on that many cores.")
+def main(settings: Path, run: bool, cores: str, others: tuple[int, ...]) -> None:
     """Prints jobs, wall seconds and processor seconds of each part."""
     whole = _run(settings, cores) if run else None
     parts = jobs_of(params.load(settings))
@@ -72,25 +76,50 @@ def main(settings: Path, run: bool, cores: str) -> None:
         engine = whole.processor - sum(job.processor or 0 for job in every)
         table.add_row("Snakemake, shells, what samples miss", "", "", f"{engine:.0f}")
         table.add_row("from start to end", "", f"{whole.wall:.0f}", f"{whole.processor:.0f}")
+    for count in others:
+        before_and_after = sum(job.wall for job in (*parts["data"], *parts["table"]))
+        seconds = before_and_after + scheduled(runs_of(params.load(settings)), count)
+        table.add_row(f"estimate for {count} cores", "", f"{seconds:.0f}", "")
     Console().print(table)
+
+
+def runs_of(settings: Params) -> list[tuple[Job, list[Job]]]:
+    """Returns each training that was run here, in the order of the settings, and the evaluations of its run."""
+    found = []
+    for ablation in settings.ablations:
+        for seed in settings.seeds:
+            trained = _timed(runs.RUNS / runs.name_of(settings.dataset, ablation, seed) / runs.TIMES)
+            folder = evaluations.folder_of(settings.dataset, ablation, seed)
+            judged = [_timed(folder / f"{task}{evaluations.TIMES}") for task in params.tasks_of(settings, ablation)]
+            if trained:
+                found.append((trained, [job for job in judged if job]))
+    return found
+
+
+def scheduled(trainings: list[tuple[Job, list[Job]]], cores: int) -> float:
+    """Returns the wall seconds of trainings and evaluations, with a core for each job and trainings first."""
+    free, ready = [0.0] * cores, []
+    for training, judged in trainings:
+        end = heapq.heappop(free) + training.wall
+        heapq.heappush(free, end)
+        ready += [(end, job.wall) for job in judged]
+    for since, wall in sorted(ready):
+        heapq.heappush(free, max(heapq.heappop(free), since) + wall)
+    return max(free)
 
 
 def jobs_of(settings: Params) -> dict[str, list[Job]]:
     """Returns the jobs of each part of a table, as far as they were run here."""
-    trained, judged = [], []
-    for ablation in settings.ablations:
-        for seed in settings.seeds:
-            trained.append(_timed(runs.RUNS / runs.name_of(settings.dataset, ablation, seed) / runs.TIMES))
-            folder = evaluations.folder_of(settings.dataset, ablation, seed)
-            judged += [_timed(folder / f"{task}{evaluations.TIMES}") for task in params.tasks_of(settings, ablation)]
+    done = runs_of(settings)
+    trained, judged = [training for training, _ in done], [job for _, jobs in done for job in jobs]
     data = [
         _sampled(LOGS / dataset / f"{stage}.benchmark.tsv")
         for dataset in params.datasets_in_use(settings)
         for stage in ("download", "prepare", "pack")
     ]
     table = [_sampled(LOGS / settings.dataset / "table.benchmark.tsv")]
-    parts = {"data": data, "trainings": trained, "evaluations": judged, "table": table}
-    return {name: [job for job in jobs if job] for name, jobs in parts.items()}
+    known = {name: [job for job in jobs if job] for name, jobs in (("data", data), ("table", table))}
+    return {"data": known["data"], "trainings": trained, "evaluations": judged, "table": known["table"]}
 
 
 def _timed(times: Path) -> Job | None:
