@@ -24,7 +24,6 @@ from torchvision.transforms.functional import center_crop
 from xkd import params
 from xkd.data import synthetic
 from xkd.data.clips import open_clips
-from xkd.data.loader import collate
 from xkd.data.views import EvalViews
 from xkd.models.encoder import Encoder
 from xkd.objectives.refinement import patch_weights
@@ -57,8 +56,8 @@ def batches(manifest: Path, split: str, clips: int, recipe: Recipe) -> Iterator[
     store, seen = open_clips(manifest, split), EvalViews(recipe)
     picked = np.unique(np.linspace(0, len(store) - 1, clips).round().astype(int)).tolist()
     for first in range(0, len(picked), AT_ONCE):
-        batch = collate([(store.ids[i], 0, seen(store, i)) for i in picked[first : first + AT_ONCE]])
-        yield batch.ids, {modality: views[0] for modality, views in batch.views.items()}
+        clips = seen.open(store, picked[first : first + AT_ONCE])
+        yield [clip.id for clip in clips], {modality: views[0] for modality, views in seen.batch(clips).items()}
 
 
 @torch.no_grad()

@@ -9,12 +9,17 @@ from xkd.training.build import build_networks
 CLIPS = 40
 
 
+class Texts(list):
+    def take(self, numbers):
+        return [self[number] for number in numbers]
+
+
 class Store:
     """Clips that can be told apart: clip i is as bright and as loud as its number says."""
 
     def __init__(self, clips):
-        self.ids = [f"clip{number}" for number in range(clips)]
-        self.labels = [str(number % 3) for number in range(clips)]
+        self.ids = Texts(f"clip{number}" for number in range(clips))
+        self.labels = Texts(str(number % 3) for number in range(clips))
 
     def __len__(self):
         return len(self.ids)

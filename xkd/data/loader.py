@@ -211,13 +211,6 @@ def _shuffled(store: ClipStore, recipe: Recipe) -> Permutation:
     return among_windows(places_of(store.manifest.column("digest")), window) if window else among_all(len(store))
 
 
-def collate(samples: Sequence[tuple[str, int, ClipViews]]) -> Batch:
-    """Stacks ids, labels and views of single clips into a batch."""
-    ids, labels, clips = zip(*samples, strict=True)
-    views = {m: [torch.stack(list(of)) for of in zip(*(clip[m] for clip in clips), strict=True)] for m in clips[0]}
-    return Batch(list(ids), torch.tensor(labels), views)
-
-
 def _of_the_machine(message: str) -> str | None:
     """Returns what the user can do where loader processes ran out of memory; None for any other error."""
     if (

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from xkd.data.clips import open_clips
-from xkd.data.loader import collate
 from xkd.data.views import EvalViews
 from xkd.files import replacing
 from xkd.models.head import head_input
@@ -38,8 +37,8 @@ def held_out(recipe: Recipe, manifest: Path, modalities: tuple[str, ...], split:
     picked = np.unique(np.linspace(0, len(store) - 1, min(HELD_OUT_CLIPS, len(store))).round().astype(int)).tolist()
     for first in range(0, len(picked), EMBEDDED_AT_ONCE):
         numbers = picked[first : first + EMBEDDED_AT_ONCE]
-        batch = collate([(store.ids[i], 0, seen(store, i)) for i in numbers])
-        yield HeldOut(batch.ids, [store.labels[i] for i in numbers], {m: batch.views[m][0] for m in modalities})
+        clips, labels = seen.open(store, numbers), store.labels.take(numbers)
+        yield HeldOut([clip.id for clip in clips], labels, {m: of[0] for m, of in seen.batch(clips).items()})
 
 
 @torch.no_grad()
