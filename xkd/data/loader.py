@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from xkd.data import manifest
 from xkd.data.allocator import keep_freed_memory
@@ -264,8 +264,7 @@ class _ClipViews(Dataset[Batch]):
         return len(self.ids)
 
     def __getitem__(self, keys: list[tuple[int, int]]) -> Batch:
-        if get_worker_info() is not None:
-            keep_freed_memory()
+        keep_freed_memory()
         epochs, indices = zip(*keys, strict=True)
         clips = self.views.open(self.store, indices)
         ids, labels = [clip.id for clip in clips], self._labels(self.store.labels.take(indices))
