@@ -133,6 +133,9 @@ class EncoderConfig(Settings):
     origin: str = Field(min_length=1, description="which run or file the weights come from")
     licence: str = Field(min_length=1, description="of the weights")
     decoder: DecoderConfig | None = Field(None, description="of decoder.safetensors, where that file is")
+    sha256: dict[str, str] = Field(
+        default_factory=dict, description="hash of each file of weights; earlier versions wrote none"
+    )
 
     @model_validator(mode="after")
     def _fed_as_its_modality(self) -> EncoderConfig:

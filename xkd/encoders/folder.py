@@ -1,6 +1,7 @@
 """Reads and writes an encoder's folder: model.safetensors, config.json and README.md, the model card.
 
 Where its training had them, head.safetensors holds the projection head and decoder.safetensors a student's decoder.
+The config has the SHA-256 of each of these files, which loading compares.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from xkd import registry, runs
 from xkd.encoders.config import EncoderConfig
 from xkd.errors import UserError
-from xkd.files import replacing, write_json
+from xkd.files import replacing, sha256, write_json
 from xkd.models.backbones import build_encoder
 from xkd.models.decoder import PatchDecoder
 from xkd.models.encoder import Backbone, Encoder, ModalityShape
@@ -96,6 +97,7 @@ def save(
         decoder: the one that `config.decoder` describes, if any.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    hashes = {}
     for name, network in ((WEIGHTS, encoder), (HEAD, head), (DECODER, decoder)):
         if network is None:
             (folder / name).unlink(missing_ok=True)
@@ -103,9 +105,10 @@ def save(
             tensors = {key: value.detach().cpu().clone().contiguous() for key, value in network.state_dict().items()}
             with replacing(folder / name) as path:
                 _save(tensors, path)
+                hashes[name] = sha256(path)
     with replacing(folder / CARD) as path:
         path.write_text(_card(config))
-    write_json(folder / CONFIG, config.model_dump(mode="json"))
+    write_json(folder / CONFIG, config.model_copy(update={"sha256": hashes}).model_dump(mode="json"))
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
@@ -123,29 +126,28 @@ def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
     """Loads the encoder of a folder, in evaluation mode, and its config.
 
     Raises:
-        UserError: no encoder there, an unknown config or backbone, or weights that do not fit it; within a run, files
-            that are not those that the run wrote.
+        UserError: no encoder there, an unknown config or backbone, or weights that do not fit it; files that are not
+            those that were written with the config or, within a run, by the run.
     """
-    runs.check_encoder(folder)
-    config = read_config(folder)
-    return _filled(build(config), folder / WEIGHTS), config
+    config, hashes = _opened(folder)
+    return _filled(build(config), _tensors(folder / WEIGHTS, hashes), folder / WEIGHTS), config
 
 
 def load_head(folder: Path) -> ProjectionHead | None:
     """Loads the projection head beside an encoder, in evaluation mode; None where its training had none.
 
     Raises:
-        UserError: a damaged file, or not the tensors of a head.
+        UserError: as of `load`, or not the tensors of a head.
     """
-    path = folder / HEAD
-    if not path.is_file():
+    path, (config, hashes) = folder / HEAD, _opened(folder)
+    if not path.is_file() and HEAD not in config.sha256:
         return None
-    tensors = _tensors(path)
+    tensors = _tensors(path, hashes)
     try:
         (hidden, width), (out, bottleneck) = (tensors[name].shape for name in ("layer1.weight", "directions"))
     except (KeyError, ValueError):
         raise UserError(f"{path}: not a projection head") from None
-    return _filled(ProjectionHead(width, hidden, bottleneck, out), path)
+    return _filled(ProjectionHead(width, hidden, bottleneck, out), tensors, path)
 
 
 def load_decoder(folder: Path, config: EncoderConfig) -> PatchDecoder | None:
@@ -155,16 +157,27 @@ def load_decoder(folder: Path, config: EncoderConfig) -> PatchDecoder | None:
         UserError: the file is missing, damaged, or does not fit the config.
     """
     decoder = build_decoder(config)
-    return None if decoder is None else _filled(decoder, folder / DECODER)
+    if decoder is None:
+        return None
+    return _filled(decoder, _tensors(folder / DECODER, _opened(folder)[1]), folder / DECODER)
 
 
-def _filled(network: Filled, path: Path) -> Filled:
-    load_strictly(network, _tensors(path), path)
+def _filled(network: Filled, tensors: dict[str, Tensor], path: Path) -> Filled:
+    load_strictly(network, tensors, path)
     return network.requires_grad_(False).eval()
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _opened(folder: Path) -> tuple[EncoderConfig, runs.Hashes]:
+    """Reads a config, and the hashes that are left to compare: none within a run, whose index has been compared."""
+    listed = runs.check_encoder(folder)
+    config = read_config(folder)
+    return config, {} if listed else config.sha256
+
+
+def _tensors(path: Path, hashes: runs.Hashes) -> dict[str, Tensor]:
     try:
+        if hashes and sha256(path) != hashes.get(path.name):
+            raise UserError(f"{path}: not the file that {CONFIG} was written with (SHA-256); copy the folder again")
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: missing or damaged ({error})") from None

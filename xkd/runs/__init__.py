@@ -125,8 +125,8 @@ def check(run: Path, again: str = "", weights: bool = True) -> Hashes:
     return index.files
 
 
-def check_encoder(folder: Path) -> None:
-    """Checks the files of one encoder's folder, where that is part of a run.
+def check_encoder(folder: Path) -> bool:
+    """Checks the files of one encoder's folder, and returns true, where that is part of a run; else returns false.
 
     Raises:
         UserError: as of `check`.
@@ -134,12 +134,13 @@ def check_encoder(folder: Path) -> None:
     place = folder.resolve()
     run = place.parent.parent
     if place.parent.name != ENCODERS or not is_run(run):
-        return
+        return False
     own = {name: h for name, h in _complete(run).files.items() if name.startswith(f"{ENCODERS}/{place.name}/")}
     if not own:
         raise UserError(f"{folder}: no encoder of the run in {run} (its {INDEX} lists none of this name)")
     for name, digest in own.items():
         _compare(run, name, digest)
+    return True
 
 
 def encoder_folders(run: Path) -> list[Path]:
