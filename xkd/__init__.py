@@ -4,14 +4,17 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from xkd.encoders.pair import load_pair
     from xkd.encoders.pretrained import load_encoder
+    from xkd.encoders.transformer import XKDFeatures
 
 __version__ = "0.1.0"
-__all__ = ["load_encoder"]
+__all__ = ["XKDFeatures", "load_encoder", "load_pair"]
+_MODULES = {"XKDFeatures": "transformer", "load_encoder": "pretrained", "load_pair": "pair"}
 
 
 def __getattr__(name: str) -> object:
     # Imported when asked for, and by name: `--help` does not wait for torch, and no stage's code depends on it.
-    if name == "load_encoder":
-        return getattr(importlib.import_module("xkd.encoders.pretrained"), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"xkd.encoders.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from xkd import load_encoder
 from xkd.data import windows
 from xkd.data.decode import Video, read_audio
 from xkd.data.workers import Failure
-from xkd.encoders import folder
+from xkd.encoders import folder, reading
 from xkd.encoders.config import AudioInput, EncoderConfig, VideoInput
 from xkd.errors import UserError
 from xkd.settings import LogMel
@@ -98,7 +98,7 @@ def test_a_file_that_fails_on_the_way_gets_no_rows(encoders, media, tmp_path, mo
     longer = tmp_path / "c.mp4"
     write_media(longer, seconds=2.4)
     monkeypatch.setattr(windows.AudioTrack, "seconds_at_once", 1.0)
-    monkeypatch.setattr(embed, "run_guarded", _second_part_fails(longer))
+    monkeypatch.setattr(reading, "run_guarded", _second_part_fails(longer))
     table = embedded(encoders / "audio", longer, media, output=tmp_path / "out.parquet", batch_size=2)
     assert table["file"].tolist() == ["a.mp4"] * 3 + ["b.mp4"]
     assert "c.mp4: decoder crashed" in capsys.readouterr().err
@@ -195,7 +195,7 @@ def test_clips_without_finite_features_are_listed_and_get_no_rows(encoders, tmp_
         clips = read(file, cut, first, count)
         return [clip * np.nan if "b" in file and first + i == 1 else clip for i, clip in enumerate(clips)]
 
-    monkeypatch.setattr(embed, "run_guarded", lambda function, tasks, *_, **__: [
+    monkeypatch.setattr(reading, "run_guarded", lambda function, tasks, *_, **__: [
         with_an_odd_clip(*task) if function is read else function(*task) for task in tasks
     ])  # fmt: skip
     table = embedded(encoders / "audio", tmp_path / "media", output=tmp_path / "out.parquet")

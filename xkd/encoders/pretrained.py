@@ -13,22 +13,26 @@ from xkd.encoders.config import EncoderConfig
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.models.encoder import Encoder
+from xkd.models.head import ProjectionHead
 
 
 class PretrainedEncoder(nn.Module):
-    """A frozen encoder and the preprocessing that it was trained with.
+    """An encoder and the preprocessing that it was trained with, for use as it is or as a part of another network.
+
+    It is frozen until `requires_grad_()`. Preprocessing is float32 under autocast, too.
 
     Attributes:
         config: what it is and what it was trained on.
         encoder: the network, (B, 3, T, H, W) or (B, 1, bands, columns) to tokens.
+        head: the projection head that it was trained with, if it was loaded.
     """
 
-    def __init__(self, encoder: Encoder, config: EncoderConfig) -> None:
+    def __init__(self, encoder: Encoder, config: EncoderConfig, head: ProjectionHead | None = None) -> None:
         super().__init__()
         self.encoder, self.config, self.modality = encoder, config, MODALITIES[config.modality]
+        self.head = head
         self.feeder = self.modality.feeder(config.input, self._whole_patches)
 
-    @torch.inference_mode()
     def forward(self, clip: Tensor | np.ndarray, sample_rate: int | None = None) -> Tensor:
         """Computes features of one clip, or of a batch of clips of one length.
 
@@ -41,21 +45,35 @@ class PretrainedEncoder(nn.Module):
             sample_rate: audio only: samples per second of `clip`; it is resampled where needed.
 
         Returns:
-            (D,) or (B, D) float32: mean of the patch tokens after the final norm (method section 4).
+            (D,) or (B, D) float32: mean of the patch tokens after the final norm (method section 4). They have
+            gradients where parameters or samples require them.
 
         Raises:
-            UserError: other shape or type, no sample rate, less than one patch in time, or features not finite.
+            UserError: other shape or type, no sample rate, less than one patch in time, or features not finite
+                (not looked for in training mode and where there are gradients, since a GPU would be waited for).
         """
         clip = torch.as_tensor(clip)
-        single = clip.ndim == self.modality.clip_axes
-        features = self.encoder.features(self.view(clip[None] if single else clip, sample_rate))
-        odd = (~features.isfinite().all(1)).nonzero().flatten().tolist()
-        if odd:
-            raise UserError(
-                f"the {self.modality.name} encoder makes features that are not finite of clip {odd[0]} of "
-                f"{len(features)}: such values in the clip, or weights that overflow"
-            )
-        return features[0] if single else features
+        features = self._finite(self.encoder.features(self._view_of(clip, sample_rate)))
+        return features[0] if clip.ndim == self.modality.clip_axes else features
+
+    def tokens(self, clip: Tensor | np.ndarray, sample_rate: int | None = None) -> Tensor:
+        """Computes the tokens after the final norm, (B, 1 + N, D), CLS first; a single clip is a batch of one.
+
+        Patches are in the order of `config.patch`, their last axis changing fastest. For arguments and errors see
+        `forward`.
+        """
+        tokens_BSD: Tensor = self.encoder(self._view_of(torch.as_tensor(clip), sample_rate))
+        return self._finite(tokens_BSD)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Returns features of tokens, as `forward` does, or logits where a head was loaded: (B, D) or (B, out).
+
+        Args:
+            x: tokens (B, 1 + N, D), or features (B, D).
+            pre_logits: features even where a head was loaded.
+        """
+        features = self.encoder.pooled(x) if x.ndim == 3 else x
+        return features if self.head is None or pre_logits else self.head(features)
 
     def view(self, batch: Tensor, sample_rate: int | None = None) -> Tensor:
         """Converts frames (B, T, H, W, 3) or samples (B, S) to the network's input.
@@ -65,8 +83,24 @@ class PretrainedEncoder(nn.Module):
         Raises:
             UserError: another shape or type, no sample rate, or less than one patch in time.
         """
-        view: Tensor = self.feeder(batch, next(self.encoder.parameters()).device, sample_rate)
+        device = next(self.encoder.parameters()).device
+        with torch.autocast(device.type, enabled=False):
+            view: Tensor = self.feeder(batch, device, sample_rate)
         return view
+
+    def _view_of(self, clip: Tensor, sample_rate: int | None) -> Tensor:
+        return self.view(clip[None] if clip.ndim == self.modality.clip_axes else clip, sample_rate)
+
+    def _finite(self, outputs: Tensor) -> Tensor:
+        if self.training or outputs.requires_grad:
+            return outputs
+        odd = (~outputs.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+        if odd:
+            raise UserError(
+                f"the {self.modality.name} encoder makes features that are not finite of clip {odd[0]} of "
+                f"{len(outputs)}: such values in the clip, or weights that overflow"
+            )
+        return outputs
 
     def _whole_patches(self, length: int) -> int:
         patch = self.config.patch[self.modality.time_axis]
@@ -75,10 +109,18 @@ class PretrainedEncoder(nn.Module):
         return length - length % patch
 
 
-def load_encoder(path: str | Path) -> PretrainedEncoder:
+def load_encoder(path: str | Path, head: bool = False) -> PretrainedEncoder:
     """Loads the encoder in a folder that `pretrain` or `import-weights` wrote; on the CPU, move it with `.to`.
 
+    Args:
+        head: with the projection head that it was trained with.
+
     Raises:
-        UserError: no encoder there, or files that do not fit together.
+        UserError: no encoder or head there, or files that do not fit together.
     """
-    return PretrainedEncoder(*folder.load(Path(path))).eval()
+    place = Path(path)
+    encoder, config = folder.load(place)
+    projection = folder.load_head(place) if head else None
+    if head and projection is None:
+        raise UserError(f"{place}: no {folder.HEAD} there; load this encoder without its head")
+    return PretrainedEncoder(encoder, config, projection).eval()

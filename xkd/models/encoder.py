@@ -171,7 +171,11 @@ class Encoder(Stack, ABC):
 
     def features(self, x: Tensor) -> Tensor:
         """Returns the representation for downstream tasks: the mean patch token after the final norm, (B, D)."""
-        tokens_BSD: Tensor = self(x)
+        return self.pooled(self(x))
+
+    @staticmethod
+    def pooled(tokens_BSD: Tensor) -> Tensor:
+        """Returns the mean patch token, (B, D)."""
         return tokens_BSD[:, 1:].mean(1)
 
 

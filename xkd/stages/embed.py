@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from torch import Tensor
 
-from xkd.data import listing, windows
-from xkd.data.windows import TRACKS, Survey, Window
-from xkd.data.workers import Failure, cores, run_guarded, seconds_allowed
+from xkd.data import listing
+from xkd.data.windows import Survey, Window
 from xkd.downstream.features import device
-from xkd.encoders.pretrained import PretrainedEncoder, load_encoder
+from xkd.encoders import reading
+from xkd.encoders.pretrained import load_encoder
 from xkd.errors import UserError
 from xkd.files import check_output, files_in, replacing
-from xkd.progress import say, track
+from xkd.progress import say
 
-Readable = TypeVar("Readable")
 EMBED_COLUMNS = pa.schema(
     [("file", pa.string()), ("start", pa.float64()), ("end", pa.float64()), ("vector", pa.list_(pa.float32()))]
 )
@@ -53,16 +47,12 @@ def run(encoder: Path, sources: tuple[Path, ...], output: Path, batch_size: int,
     model = load_encoder(encoder).to(device())
     if not files:
         raise UserError(f"{', '.join(map(str, sources))}: no files there")
-    fed = model.config.input
-    window = Window(model.config.modality, fed.length, fed.rate, model.config.pad)
-    found = track(run_guarded(windows.survey, [(f, window) for f in files], seconds_allowed), "files", len(files))
-    surveys = {file: _plain(result) for file, result in zip(files, found, strict=True)}
-    faults = {file: result for file, result in surveys.items() if isinstance(result, str)}
-    good = {file: result for file, result in surveys.items() if isinstance(result, Survey)}
+    window = reading.window_of(model.config)
+    good, faults = reading.surveyed(files, window)
     written, odd = 0, {}
     try:
         with replacing(output) as path, pq.ParquetWriter(path, EMBED_COLUMNS) as writer:
-            for file, vectors in _vectors(model, good, window, batch_size, faults):
+            for file, vectors in reading.vectors_of(model, good, window, batch_size, faults):
                 rows, finite = _rows(file, vectors, good[file], window), np.isfinite(vectors).all(axis=1)
                 if not finite.all():
                     odd[file] = _not_finite(rows.filter(pa.array(~finite)), len(vectors))
@@ -88,48 +78,6 @@ def _files(source: Path) -> list[Path]:
     return listing.paths(source)
 
 
-def _vectors(
-    model: PretrainedEncoder, good: dict[str, Survey], window: Window, batch_size: int, faults: dict[str, str]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Computes each file's features (clips, D), once its last clip is done; a file that fails goes to `faults`."""
-    done: dict[str, list[np.ndarray]] = {}
-    for batch in _batches(_views(model, good, window, faults), batch_size):
-        with torch.inference_mode():
-            vectors = model.encoder.features(torch.cat([view for _, view in batch])).float().cpu().numpy()
-        for (file, _), vector in zip(batch, vectors, strict=True):
-            done.setdefault(file, []).append(vector)
-        # Files come one after the other: all but the last of the batch are complete, or have failed.
-        for file in [file for file in done if file in faults or len(done[file]) == good[file].clips]:
-            complete = done.pop(file)
-            if file not in faults:
-                yield file, np.stack(complete)
-
-
-def _views(
-    model: PretrainedEncoder, good: dict[str, Survey], window: Window, faults: dict[str, str]
-) -> Iterator[tuple[str, Tensor]]:
-    """Reads each clip's file and its view, in order; a file that cannot be read further is added to `faults`."""
-    step = max(round(TRACKS[window.modality].seconds_at_once * window.rate / window.length), 1)
-    tasks = [(f, window, i, min(step, s.clips - i)) for f, s in good.items() for i in range(0, s.clips, step)]
-    results = track(run_guarded(windows.read_clips, tasks, seconds_allowed, spare=2 * cores()), "clips", len(tasks))
-    for (file, *_), result in zip(tasks, results, strict=True):
-        clips = _plain(result)
-        if isinstance(clips, str):
-            faults[file] = clips
-        elif file not in faults:
-            yield from ((file, _view(model, clip, window)) for clip in clips)
-
-
-def _batches(views: Iterator[tuple[str, Tensor]], size: int) -> Iterator[list[tuple[str, Tensor]]]:
-    while batch := list(itertools.islice(views, size)):
-        yield batch
-
-
-def _view(model: PretrainedEncoder, clip: np.ndarray, window: Window) -> Tensor:
-    """Converts one clip to the network's input; done at once, since raw frames are large."""
-    return model.view(torch.from_numpy(clip)[None], round(window.rate))
-
-
 def _rows(file: str, vectors: np.ndarray, survey: Survey, window: Window) -> pa.Table:
     starts = np.arange(len(vectors)) * window.length / window.rate
     ends = np.minimum(starts + window.length / window.rate, max(survey.seconds, 1 / window.rate))
@@ -144,10 +92,6 @@ def _not_finite(rows: pa.Table, clips: int) -> str:
         f"{rows.num_rows} of {clips} clips ({times}{more}): features that are not finite, "
         "from such values in the file or weights that overflow"
     )
-
-
-def _plain(result: Readable | str | Failure) -> Readable | str:
-    return result.reason if isinstance(result, Failure) else result
 
 
 def _first(faults: dict[str, str]) -> str:

@@ -1,0 +1,66 @@
+"""`XKDFeatures`: media files to vectors as a step of a scikit-learn pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+
+from xkd.encoders import reading
+from xkd.encoders.pretrained import load_encoder
+from xkd.errors import UserError
+
+
+class XKDFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Reads media files as `xkd embed` does and returns a vector for each, the mean over its clips.
+
+    There is nothing to fit. Other processes decode: a script that uses it begins with `if __name__ == "__main__":`.
+
+    Args:
+        encoder: folder of an encoder.
+        batch_size: clips per forward pass, which runs on the GPU if there is one.
+    """
+
+    def __init__(self, encoder: str | Path, batch_size: int = 16) -> None:
+        self.encoder = encoder
+        self.batch_size = batch_size
+
+    def fit(self, X: Iterable[str | Path], y: Any = None) -> XKDFeatures:
+        """Returns itself."""
+        return self
+
+    def transform(self, X: Iterable[str | Path]) -> np.ndarray:
+        """Computes the features of files, (files, D) float32.
+
+        Args:
+            X: their paths.
+
+        Raises:
+            UserError: no encoder, no files, or a file that cannot be read or has no finite features.
+        """
+        files = [] if isinstance(X, str) else [str(path) for path in X]
+        if not files:
+            raise UserError("XKDFeatures takes a list of paths of media files, at least one")
+        model = load_encoder(self.encoder).to("cuda" if torch.cuda.is_available() else "cpu")
+        window = reading.window_of(model.config)
+        good, faults = reading.surveyed(list(dict.fromkeys(files)), window)
+        _refuse(faults)
+        means = {f: v.mean(0) for f, v in reading.vectors_of(model, good, window, self.batch_size, faults)}
+        odd = {file: "features that are not finite" for file, mean in means.items() if not np.isfinite(mean).all()}
+        _refuse(faults | odd)
+        return np.stack([means[file] for file in files])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit, tags.input_tags.two_d_array, tags.input_tags.string = False, False, True
+        return tags
+
+
+def _refuse(faults: dict[str, str]) -> None:
+    for file, reason in faults.items():
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise UserError(f"{file}: {reason}{more}; leave it out")
