@@ -30,10 +30,9 @@ def tones(tmp_path_factory):
 
 
 def test_a_classifier_of_files_in_three_lines(encoder, tones):
-    labels = ["low"] * 4 + ["high"] * 4
-    pipeline = make_pipeline(XKDFeatures(encoder=encoder), LogisticRegression(C=1e4))
-    pipeline.fit(tones[1:-1], labels[1:-1])
-    assert pipeline.predict([tones[0], tones[-1]]).tolist() == ["low", "high"]
+    pipeline = make_pipeline(XKDFeatures(encoder=encoder), LogisticRegression())
+    pipeline.fit([tones[i] for i in (0, 2, 3, 4, 5, 7)], ["low"] * 3 + ["high"] * 3)
+    assert pipeline.predict([tones[1], tones[6]]).tolist() == ["low", "high"]
 
 
 def test_rows_are_means_of_those_that_embed_writes(encoder, tones, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from xkd.errors import UserError
 class XKDFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Reads media files as `xkd embed` does and returns a vector for each, the mean over its clips.
 
-    There is nothing to fit. Other processes decode: a script that uses it begins with `if __name__ == "__main__":`.
+    There is nothing to fit. Other processes decode: a script calls it below `if __name__ == "__main__":`.
 
     Args:
         encoder: folder of an encoder.
@@ -45,14 +46,23 @@ class XKDFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         files = [] if isinstance(X, str) else [str(path) for path in X]
         if not files:
             raise UserError("XKDFeatures takes a list of paths of media files, at least one")
+        try:
+            means = self._means(list(dict.fromkeys(files)))
+        except BrokenProcessPool:
+            raise UserError(
+                "no process could be started to decode; a script calls XKDFeatures below `if __name__ == '__main__':`"
+            ) from None
+        return np.stack([means[file] for file in files])
+
+    def _means(self, files: list[str]) -> dict[str, np.ndarray]:
         model = load_encoder(self.encoder).to("cuda" if torch.cuda.is_available() else "cpu")
         window = reading.window_of(model.config)
-        good, faults = reading.surveyed(list(dict.fromkeys(files)), window)
+        good, faults = reading.surveyed(files, window)
         _refuse(faults)
         means = {f: v.mean(0) for f, v in reading.vectors_of(model, good, window, self.batch_size, faults)}
         odd = {file: "features that are not finite" for file, mean in means.items() if not np.isfinite(mean).all()}
         _refuse(faults | odd)
-        return np.stack([means[file] for file in files])
+        return means
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
