@@ -273,7 +273,7 @@ def test_own_files_must_be_prepared_or_counted(tmp_path, monkeypatch):
     own = params.load(tmp_path / "own.yaml")
     with pytest.raises(UserError, match="data/own/manifest.csv is not there yet.*--clips"):
         stage.make(own, None, HARDWARE)
-    assert stage.make(own, None, HARDWARE, clips=1600)["ablation"]["steps"] == 6 * 50
+    assert stage.make(own, None, HARDWARE, clips=1600)["ablation"]["steps"] == 5 * 50
 
 
 def test_a_limit_caps_the_clips_of_a_known_data_set():
