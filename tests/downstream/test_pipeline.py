@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 import yaml
 from run_folders import seal
@@ -36,6 +37,7 @@ CHANGES = {
         "several_views": {"protocol": "svm", "clips": 3, "crops": 3, "train_clips": 2, "changes": {"C": [0.01]}},
         "layer": {"protocol": "layer", "changes": {"epochs": 3}},
         "svm": {"protocol": "svm", "changes": {"C": [0.01]}},
+        "few_shot": {"protocol": "few_shot", "changes": {"shots": [1, 3], "draws": 3}},
         "retrieval": {"protocol": "retrieval"},
         "same_label": {"protocol": "retrieval", "clips": 2, "changes": {"relevant": "label", "encoders": ["student"]}},
         "enlarged": {
@@ -407,6 +409,22 @@ def test_figures_of_one_label_come_from_the_scores_in_the_file(project, params, 
     results = json.loads((tmp_path / "retrieval.json").read_text())
     for method, part in pd.read_parquet(tmp_path / "retrieval.scores.parquet").groupby("method"):
         assert results["metrics"][f"{method}.recall5"] == pytest.approx(100 * (part["rank"] <= 5).mean(), abs=1e-3)
+
+
+def test_figures_of_few_shots_are_means_over_draws_and_come_from_the_votes_in_the_file(project, params, tmp_path):
+    evaluate.run(params, project / "manifest.csv", project / "run", "few_shot", tmp_path / "out.json")
+    results = json.loads((tmp_path / "out.json").read_text())
+    pairs = [(o, m) for o in ("student", "teacher") for m in ("video", "audio", "both")]
+    assert set(results["metrics"]) == {f"{o}.{m}.{k}_shot.top1" for o, m in pairs for k in (1, 3)}
+    for method, part in pd.read_parquet(tmp_path / "out.scores.parquet").groupby("method"):
+        draws, key = results["draws"][method], f"{method}.top1"
+        votes = [row[f"score.{row['label']}"] for _, row in part.iterrows()]
+        assert results["metrics"][key] == pytest.approx(100 * np.mean(votes), abs=1e-3)
+        assert results["metrics"][key] == pytest.approx(np.mean(draws), abs=1e-3)
+        bounds = scipy.stats.t.interval(0.95, 2, np.mean(draws), scipy.stats.sem(draws)) if np.ptp(draws) else draws[:2]
+        assert results["intervals"][key] == pytest.approx(bounds, abs=1e-3)
+        of_classes = part.groupby("label").size() @ pd.Series(results["per_class"][method]) / len(part)
+        assert results["metrics"][key] == pytest.approx(of_classes, abs=1e-3)
 
 
 def test_unknown_fold_names_the_known_ones(folded, params, tmp_path):

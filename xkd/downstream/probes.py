@@ -33,6 +33,7 @@ class ProbeInput:
         test: (test clips * views, D) features.
         test_labels: (test clips * views,) labels, which nothing is fitted on.
         clips: number of test clips.
+        repeats: examples of each training clip, one after the other.
     """
 
     owner: str
@@ -43,6 +44,7 @@ class ProbeInput:
     test: np.ndarray
     test_labels: np.ndarray
     clips: int
+    repeats: int = 1
 
     def column(self, method: str) -> Column:
         """Returns the name of a method's figures."""
@@ -120,6 +122,7 @@ def _examples(owner: str, modality: str, keys: list[Key], train: ClipOutputs, te
         test=test_features.reshape(-1, width),
         test_labels=np.repeat(test.labels, views),
         clips=clips,
+        repeats=repeats,
     )
 
 

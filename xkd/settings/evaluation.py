@@ -23,6 +23,8 @@ from xkd.settings.base import (
 )
 from xkd.settings.training import Execution
 
+MOST_SHOTS = 100
+
 
 class FrozenSettings(Settings):
     """Base of the settings of protocols on frozen features."""
@@ -48,6 +50,21 @@ class Linear(FittedSettings):
         (0.01, 0.1, 1.0, 10.0), description="inverse regularisation; chosen on held-out training clips"
     )
     neighbours: Positive = 20
+
+
+class FewShot(FrozenSettings):
+    """Logistic regression of frozen features with few labels, drawn several times."""
+
+    shots: tuple[Annotated[int, Field(ge=1, le=MOST_SHOTS)], ...] = Field(
+        (1, 5, 10), min_length=1, max_length=MOST_SHOTS, description="training clips of each class; a column for each"
+    )
+    draws: int = Field(
+        20,
+        ge=2,
+        le=1000,
+        description="draws of these clips, the same for all rows and seeds; figures are means over draws",
+    )
+    C: float = Field(1.0, gt=0, le=1e12, description="inverse regularisation; too few clips to choose it")
 
 
 class Svm(FittedSettings):
@@ -129,6 +146,7 @@ class Evaluate(Open):
         description="of frozen encoders, under autocast; where it is not float32, features are kept as float16",
     )
     linear: Linear = Linear()
+    few_shot: FewShot = FewShot()
     svm: Svm = Svm()
     layer: Layer = Layer()
     retrieval: Retrieval = Retrieval()
