@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 from xkd import registry
-from xkd.settings import MODALITY_NAMES, FewShot, Finetune, Layer, Linear, Retrieval, Svm
+from xkd.settings import MODALITY_NAMES, Attentive, FewShot, Finetune, Layer, Linear, Retrieval, Svm
 from xkd.settings import Settings as Group
 from xkd.settings.evaluation import MOST_SHOTS
 
@@ -28,6 +28,7 @@ class Protocol:
         metrics: title of each metric that the table may show; the first that a result has is shown.
         learns_labels: it trains on labels, so training clips must have two or more.
         needs_pairs: it needs the encoders of both modalities of an owner.
+        reads_tokens: it reads all patch tokens of frozen encoders, and not their mean.
         shares_batches: several processes may run it together; `Settings` then has `batch_size`.
         paper: what the paper calls it; None for a protocol that the paper does not have.
         run: takes a `xkd.downstream.job.EvaluationJob` and yields a `xkd.downstream.scores.Judged` for each fold.
@@ -38,6 +39,7 @@ class Protocol:
     metrics: ClassVar[Mapping[str, str]] = {"top1": "", "map": "mAP"}
     learns_labels: ClassVar[bool] = True
     needs_pairs: ClassVar[bool] = False
+    reads_tokens: ClassVar[bool] = False
     shares_batches: ClassVar[bool] = False
     paper: ClassVar[str | None] = None
     run: ClassVar[Callable[[Any], Iterator[Any]]]  # Any: types of xkd.downstream would count as code of the report
@@ -92,6 +94,15 @@ class LayerProbe(Protocol):
     Settings = Layer
     methods: ClassVar = {"layer": "layer"}
     paper = "linear"
+
+
+@registry.protocols.register("attentive")
+class AttentiveProbe(Protocol):
+    """Attention over frozen patch tokens, and a linear layer."""
+
+    Settings = Attentive
+    methods: ClassVar = {"attentive": "attentive"}
+    reads_tokens = True
 
 
 @registry.protocols.register("retrieval")

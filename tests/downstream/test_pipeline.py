@@ -36,6 +36,14 @@ CHANGES = {
         "finetune": {"dataset": None},
         "several_views": {"protocol": "svm", "clips": 3, "crops": 3, "train_clips": 2, "changes": {"C": [0.01]}},
         "layer": {"protocol": "layer", "changes": {"epochs": 3}},
+        "attentive": {"protocol": "attentive", "changes": {"epochs": 2}},
+        "tokens_of_views": {
+            "protocol": "attentive",
+            "clips": 3,
+            "crops": 3,
+            "train_clips": 2,
+            "changes": {"epochs": 2},
+        },
         "svm": {"protocol": "svm", "changes": {"C": [0.01]}},
         "few_shot": {"protocol": "few_shot", "changes": {"shots": [1, 3], "draws": 3}},
         "retrieval": {"protocol": "retrieval"},
@@ -80,7 +88,7 @@ def features_folder(project, monkeypatch):
     return project / "features"
 
 
-@pytest.mark.parametrize("protocol", ["linear", "layer", "finetune"])
+@pytest.mark.parametrize("protocol", ["linear", "layer", "attentive", "finetune"])
 def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol):
     written = []
     for attempt in ("first", "second"):
@@ -377,7 +385,7 @@ def joined(project, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("task", ["linear", "layer", "finetune"])
+@pytest.mark.parametrize("task", ["linear", "layer", "attentive", "finetune"])
 def test_figures_of_several_labels_come_from_the_scores_in_the_file(joined, params, task, tmp_path):
     from sklearn.metrics import average_precision_score
 
@@ -459,6 +467,20 @@ def test_several_views_are_averaged_as_scores(project, params, tmp_path, monkeyp
     mean = np.mean([model.decision_function(scaler.transform(test[:, v].astype(float))) for v in range(9)], axis=0)
     predictions = pd.read_csv(tmp_path / "out.predictions.csv", dtype=str)["student.video.svm"]
     assert (predictions == model.classes_[mean.argmax(1)]).mean() > 0.9  # examples come in another order
+
+
+def test_tokens_of_all_views_are_kept_and_their_mean_is_the_feature(project, params, monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "FEATURES", tmp_path / "features")
+    for task in ("several_views", "tokens_of_views"):
+        evaluate.run(params, project / "manifest.csv", project / "run", task, tmp_path / f"{task}.json")
+    for name, shape in {"student_video": (20, 9, 32, 64), "teacher_audio": (20, 3, 48, 64)}.items():
+        (of_means,) = (tmp_path / "features").rglob(f"*-test-*/{name}.f32")
+        (of_tokens,) = (tmp_path / "features").rglob(f"*-test-*-tokens/{name}.f16")
+        tokens = np.fromfile(of_tokens, np.float16).reshape(shape).astype(np.float32)
+        means = np.fromfile(of_means, np.float32).reshape(*shape[:2], shape[3])
+        np.testing.assert_allclose(tokens.mean(2), means, atol=1e-3)
+    metrics = json.loads((tmp_path / "tokens_of_views.json").read_text())["metrics"]
+    assert {f"student.{m}.attentive.top1" for m in ("video", "audio", "both")} < metrics.keys()
 
 
 def test_shuffled_labels_give_chance(project, params, tmp_path, monkeypatch):

@@ -90,6 +90,22 @@ class Layer(FrozenSettings):
     dropout: Fraction = Field(0.0, description="of the feature (paper: 0.3 on FSD50K)")
 
 
+class Attentive(FrozenSettings):
+    """Attentive probe: learned queries attend to frozen patch tokens, and a linear layer classifies what they gather.
+
+    Tokens are extracted once and kept on disk as float16: patches * width * 2 bytes for each view of a clip and encoder
+    (2.4 MB of a video for ViT-B with 1568 patches, 10 KB for the default networks); each epoch reads them all.
+    """
+
+    queries: int = Field(1, ge=1, le=64, description="for each modality, side by side before the linear layer")
+    epochs: Positive = Field(60, description="of several augmented clips (train_clips) each epoch takes the next one")
+    batch_size: Positive = 32
+    learning_rate: Rate = 1e-3
+    schedule: Literal["cosine", "fixed"] = "cosine"
+    warmup: Fraction = Field(0.1, description="share of the steps with a rising learning rate, before the cosine")
+    weight_decay: Strength = 0.01
+
+
 class Retrieval(FrozenSettings):
     """Search from one modality to the other, by cosine similarity of the projection heads' outputs.
 
@@ -149,6 +165,7 @@ class Evaluate(Open):
     few_shot: FewShot = FewShot()
     svm: Svm = Svm()
     layer: Layer = Layer()
+    attentive: Attentive = Attentive()
     retrieval: Retrieval = Retrieval()
     finetune: Finetune = Finetune()
 
