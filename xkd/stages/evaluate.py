@@ -15,7 +15,9 @@ import pandas as pd
 
 from xkd import registry, runs, tracking
 from xkd.data import manifest as manifests
-from xkd.downstream import finetune as _finetune  # noqa: F401  these modules attach what our own protocols run
+from xkd.downstream import attentive as _attentive  # noqa: F401  these modules attach what our own protocols run
+from xkd.downstream import few_shot as _few_shot  # noqa: F401
+from xkd.downstream import finetune as _finetune  # noqa: F401
 from xkd.downstream import layer as _layer  # noqa: F401
 from xkd.downstream import linear as _linear  # noqa: F401
 from xkd.downstream import search as _search  # noqa: F401
