@@ -16,7 +16,7 @@ RATE = 0.95  # 29.97 frames stand for 30, but 25 do not
 SHORT = 0.5  # of a view: more than half of what the network sees would be filled in
 APART, APART_SECONDS = 0.1, 0.5  # difference between the lengths of sound and frames: headers and encoders round
 MEAN, STD = 0.25, 0.2  # statistics: mean off by more than that of a std, std by more than that of itself
-SURE = 2.0  # standard errors that statistics must be off beyond the above: few clips vary by chance
+SURE = 3.0  # standard errors that statistics must be off beyond the above: few clips vary by chance
 BLUE = 0.04  # blue above red: by half of what ImageNet's mean has red above blue
 BLUE_CLIPS, BLUE_SHARE = 5, 0.75  # of fewer clips nothing can be said; one blue clip among many says nothing
 READ_AS = ((44.1, 16), (48, 16), (22.05, 16), (44.1, 22.05), (16, 8), (44.1, 8), (48, 8))  # kHz
@@ -64,7 +64,7 @@ def _heard(clips: Iterable[Clip]) -> list[tuple[Clip, Moments]]:
 def statistics(clips: Sequence[Clip], expected: Expected) -> list[Finding]:
     """Finds a mean or standard deviation of the log-mel that is not the one by which it will be normalised.
 
-    Clips differ: only what is beyond the differences of so many clips, by two standard errors, is a finding.
+    Clips differ: only what is beyond the differences of so many clips, by three standard errors, is a finding.
     """
     heard, settings, whole = _heard(clips), expected.logmel, total(clips)
     if settings is None or len(heard) < 2:

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from xkd.data.measure import Measured, Sight, Sound
+from xkd.data.transcode import SILENT
 from xkd.settings import LogMel
 
 NAMED = 3
-# Peak below -60 dBFS: 30 steps of 16-bit sound, below the noise of any room.
-SILENT = 10 ** (-60 / 20)
-# Of 255: what encoding alone changes in a picture that stays.
+# Of 255: what encoding alone changes in the cells of a picture that stays.
 STILL = 2
 
 
@@ -70,7 +69,7 @@ class Expected:
     seconds: float | None = None
     logmel: LogMel | None = None
     needs: tuple[str, ...] = ()
-    mend_statistics: str = "put the lines below into params.yaml"
+    mend_statistics: str = "put the lines above into params.yaml"
 
 
 @dataclass(frozen=True)

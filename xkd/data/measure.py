@@ -24,10 +24,10 @@ from xkd.settings import LogMel
 
 FRAMES = 8  # of a clip that are looked at, evenly spaced
 CELLS = 8  # the signature of a frame is its brightness in 8 x 8 cells
+FINE = 16  # motion is judged in 16 x 16 cells, of which an encoder's noise moves the mean little
 BLOCK_SECONDS = 60.0  # of sound at a time, so that hours of it fit in memory
 FULL_SCALE = 0.99996  # just below the largest 16-bit sample, 32767 / 32768
 RUN = 3  # samples at full scale in a row: a tone that just reaches it does so for one, or two
-STILL_SHARE = 0.999  # of the pixels by which motion is judged: an encoder's noise moves single ones
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Sight:
 
     Attributes:
         size: width and height as shown.
-        motion: by how much of 255 pixels differ between the frames looked at; all but one in a thousand by no more.
+        motion: by how much of 255 the brightness of a cell differs between the frames looked at, at most.
         colours: mean red, green and blue, 0 to 1.
         signature: (FRAMES, CELLS, CELLS) uint8, brightness; the same for a mirrored clip.
     """
@@ -175,22 +175,20 @@ def places(length: int) -> np.ndarray:
 
 def sight_of(frames: np.ndarray, seconds: float, fps: float) -> Sight:
     """Measures frames (FRAMES, H, W, 3) uint8."""
-    apart = (frames.max(axis=0) - frames.min(axis=0)).max(axis=-1)
-    red, green, blue = (frames.mean(axis=(0, 1, 2)) / 255).tolist()
-    height, width = frames.shape[1:3]
+    grey = torch.from_numpy(np.ascontiguousarray(frames)).float().mean(-1)
+    fine = torch.nn.functional.adaptive_avg_pool2d(grey, FINE)
+    cells = torch.nn.functional.avg_pool2d(fine, FINE // CELLS).numpy()
+    # Of the frames and their mirror image, those that are brighter on the left.
+    if (cells * (np.arange(CELLS) - (CELLS - 1) / 2)).sum() > 0:
+        cells = cells[..., ::-1]
     return Sight(
-        seconds, fps, (width, height), float(np.quantile(apart, STILL_SHARE)), (red, green, blue), _signature(frames)
+        seconds,
+        fps,
+        (frames.shape[2], frames.shape[1]),
+        motion=float((fine.amax(0) - fine.amin(0)).max()),
+        colours=tuple((frames.mean(axis=(0, 1, 2)) / 255).tolist()),
+        signature=np.rint(cells).astype(np.uint8),
     )
-
-
-def _signature(frames: np.ndarray) -> np.ndarray:
-    grey = torch.from_numpy(frames).float().mean(-1)[:, None]
-    cells = torch.nn.functional.adaptive_avg_pool2d(grey, CELLS)[:, 0].numpy()
-    mirrored = cells[..., ::-1]
-    # Of the two, the one that is brighter on the left.
-    weights = np.arange(CELLS) - (CELLS - 1) / 2
-    chosen = cells if (cells * weights).sum() <= (mirrored * weights).sum() else mirrored
-    return np.rint(chosen).astype(np.uint8)
 
 
 def sound_of(pieces: Callable[[int], Iterable[np.ndarray]], rate: int, spectrum: Spectrum | None) -> Sound:

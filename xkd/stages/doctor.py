@@ -187,12 +187,7 @@ def _facts(clips: Sequence[Clip]) -> dict[str, Any]:
     labels = Counter(label for c in clips if c.label for label in c.label.split(listing.LABEL_SEPARATOR))
     return {
         "clips": len(clips),
-        "seconds": {
-            "least": seconds[0],
-            "median": seconds[len(seconds) // 2],
-            "most": seconds[-1],
-            "all": sum(seconds),
-        },
+        "seconds": dict(zip(("least", "median", "most", "all"), spread, strict=True)),
         "video": len(videos),
         "fps": _counted(f"{video.fps:.4g}" for video in videos),
         "sizes": _counted(f"{video.size[0]} x {video.size[1]}" for video in videos),
