@@ -72,8 +72,8 @@ class Clips(Settings):
     )
     silent: Literal["keep", "drop"] = Field(
         "keep",
-        description="what becomes of clips whose sound is silent: no sample above -60 dBFS; drop: they are left out, with "
-        "the reason, unless the data set requires video only",
+        description="what becomes of clips whose sound is silent, with no sample above -60 dBFS; drop: they are left "
+        "out, with the reason, unless the data set requires video only",
     )
     pad: Literal["hold", "loop"] = Field(
         "hold",
