@@ -31,7 +31,7 @@ def in_this_process(monkeypatch):
 
 
 def clean(seed):
-    """Returns frames, samples, frame rate and sample rate of eight clips: moving, reddish, with noise of some volume."""
+    """Returns frames, samples, frame and sample rate of eight clips: moving, reddish, with noise."""
     random, clips = np.random.default_rng(seed), {}
     for name in NAMES:
         scene = np.kron(random.integers(0, 180, (4, 4, 3)), np.ones((8, 8, 1))) + np.array([40, 20, 0])
