@@ -161,7 +161,7 @@ def _summary(manifest: Path) -> dict[str, Any]:
 
 def _check_settings(prepared: dict[str, Any], path: Path, recipe: Recipe, task: Task) -> None:
     """Refuses clips cut, scaled or sampled otherwise than those of training; larger views may have larger clips."""
-    free = {"pack", "shortest", "pad"} | ({"size"} if "size" in task.views.get("video_global", {}) else set())
+    free = {"pack", "shortest", "silent", "pad"} | ({"size"} if "size" in task.views.get("video_global", {}) else set())
     for key, trained in recipe.clips.model_dump(mode="json", exclude=free).items():
         if prepared.get(key) != trained:
             raise UserError(
