@@ -14,7 +14,14 @@ for name in ("XKD_PARAMS", "XKD_RESUME"):
 MINIATURE = Path(__file__).parents[1] / "workflow" / "presets" / "miniature.yaml"
 LONG = ("test_all_stages", "test_reruns", "test_interruptions", "test_docs", "test_paper_preset", "test_sweeps")
 # Their functions run in processes of xkd.data.workers.
-GUARDED = ["xkd.data.generate", "xkd.data.sharding", "xkd.data.transcode", "xkd.data.windows", "xkd.show.moment"]
+GUARDED = [
+    "xkd.data.generate",
+    "xkd.data.measure",
+    "xkd.data.sharding",
+    "xkd.data.transcode",
+    "xkd.data.windows",
+    "xkd.show.moment",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)

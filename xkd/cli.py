@@ -1,8 +1,8 @@
 """Defines one verb per stage: its arguments and its help.
 
 Stages are imported when their verb runs, so that `--help` answers at once. Exit codes: 0 done, 1 a defect, 2 something
-the user can mend (one line says what), 3 verdicts that differ from those on record (`table --strict`), 130
-interrupted.
+the user can mend (one line says what), 3 something was found: verdicts that differ from those on record
+(`table --strict`), clips that do not fit (`doctor`); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -80,6 +80,31 @@ def inspect_command(settings: Path, **arguments: Any) -> None:
     Prints counts and faults; draws a contact sheet and histograms.
     """
     invocation.call_with_settings("inspect", settings, **arguments)
+
+
+@cli.verb(
+    "xkd doctor talking_digits",
+    "xkd doctor my_clips --json doctor.json",
+    "xkd doctor my_clips --encoder runs/talking_digits/xkd/seed0/encoders/audio_student",
+)
+@click.argument("source", metavar="MEDIA_OR_DATASET", shell_complete=names_of("datasets"))
+@options.params
+@click.option("--encoder", type=options.PATH, help="Folder of an encoder that the clips are for, not the settings.")
+@click.option("--json", "out", type=options.PATH, help="JSON file of facts and findings.")
+@options.force
+@click.pass_context
+def doctor_command(context: click.Context, settings: Path, **arguments: Any) -> None:
+    """Find what is wrong with clips before training.
+
+    MEDIA_OR_DATASET is a media file, a folder of them, a CSV file with a column path, a manifest, or the name of a
+    prepared data set. Prints what is in the clips and a line for each finding; exits with 3 if there is one.
+    """
+    if arguments["encoder"]:
+        found = invocation.call_stage("doctor", params=None, **arguments)
+    else:
+        found = invocation.call_with_settings("doctor", settings, **arguments)
+    if found:
+        context.exit(3)
 
 
 @cli.verb("xkd plan", "XKD_PARAMS=workflow/presets/paper.yaml xkd plan --ablation xkd_mas --gpus 8")

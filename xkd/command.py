@@ -14,7 +14,7 @@ from xkd.errors import UserError
 
 # Table of contents of `xkd --help`, in the order of use.
 SECTIONS = {
-    "Data": ("download", "prepare", "pack", "inspect"),
+    "Data": ("download", "prepare", "pack", "inspect", "doctor"),
     "Training": ("plan", "pretrain"),
     "Evaluation": ("features", "evaluate", "table"),
     "Encoders": ("embed", "import-weights"),

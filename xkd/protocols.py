@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 from xkd import registry
-from xkd.settings import MODALITY_NAMES, Finetune, Layer, Linear, Retrieval, Svm
+from xkd.settings import MODALITY_NAMES, Attentive, FewShot, Finetune, Layer, Linear, Retrieval, Svm
 from xkd.settings import Settings as Group
+from xkd.settings.evaluation import MOST_SHOTS
 
 Runner = TypeVar("Runner", bound=Callable[[Any], Iterator[Any]])
 
@@ -23,10 +24,11 @@ class Protocol:
     Attributes:
         Settings: what `evaluate.<name>` and `tasks.<task>.changes` may say; with `encoders` (see `FrozenSettings`) for
             protocols on frozen features.
-        methods: title of each method whose figures it yields. The first is the protocol's own name.
+        methods: title of each method whose figures it may yield.
         metrics: title of each metric that the table may show; the first that a result has is shown.
         learns_labels: it trains on labels, so training clips must have two or more.
         needs_pairs: it needs the encoders of both modalities of an owner.
+        reads_tokens: it reads all patch tokens of frozen encoders, and not their mean.
         shares_batches: several processes may run it together; `Settings` then has `batch_size`.
         paper: what the paper calls it; None for a protocol that the paper does not have.
         run: takes a `xkd.downstream.job.EvaluationJob` and yields a `xkd.downstream.scores.Judged` for each fold.
@@ -37,6 +39,7 @@ class Protocol:
     metrics: ClassVar[Mapping[str, str]] = {"top1": "", "map": "mAP"}
     learns_labels: ClassVar[bool] = True
     needs_pairs: ClassVar[bool] = False
+    reads_tokens: ClassVar[bool] = False
     shares_batches: ClassVar[bool] = False
     paper: ClassVar[str | None] = None
     run: ClassVar[Callable[[Any], Iterator[Any]]]  # Any: types of xkd.downstream would count as code of the report
@@ -48,10 +51,9 @@ class Protocol:
         return function
 
     @classmethod
-    def methods_of(cls, task: str) -> list[str]:
-        """Returns what the table calls its methods where a task uses it."""
-        own = next(iter(cls.methods))
-        return [Column("", "", method).of_task(task, own).method for method in cls.methods]
+    def methods_of(cls, task: str, protocol: str) -> list[str]:
+        """Returns what the table calls its methods where a task uses it; `protocol` is its name."""
+        return [Column("", "", method).of_task(task, protocol).method for method in cls.methods]
 
     @classmethod
     def epochs(cls, settings: Any) -> int:
@@ -66,6 +68,14 @@ class LinearProbe(Protocol):
     Settings = Linear
     methods: ClassVar = {"linear": "linear probe", "knn": "kNN"}
     paper = "linear"
+
+
+@registry.protocols.register("few_shot")
+class FewShotProbe(Protocol):
+    """Logistic regression on frozen features of few clips of each class."""
+
+    Settings = FewShot
+    methods: ClassVar = {f"{shots}_shot": f"{shots}-shot" for shots in range(1, MOST_SHOTS + 1)}
 
 
 @registry.protocols.register("svm")
@@ -84,6 +94,15 @@ class LayerProbe(Protocol):
     Settings = Layer
     methods: ClassVar = {"layer": "layer"}
     paper = "linear"
+
+
+@registry.protocols.register("attentive")
+class AttentiveProbe(Protocol):
+    """Attention over frozen patch tokens, and a linear layer."""
+
+    Settings = Attentive
+    methods: ClassVar = {"attentive": "attentive"}
+    reads_tokens = True
 
 
 @registry.protocols.register("retrieval")

@@ -102,7 +102,9 @@ terms: Registry[Any] = Registry("objective term", ("reconstruction", "distillati
 discrepancies: Registry[Any] = Registry("discrepancy", ("mmd", "coral"))
 refinements: Registry[Any] = Registry("refinement", ("mean", "softmax"), reserved=("none",))
 backbones: Registry[Any] = Registry("backbone", ("vit", "rope"))
-protocols: Registry[type[Protocol]] = Registry("protocol", ("linear", "svm", "layer", "retrieval", "finetune"))
+protocols: Registry[type[Protocol]] = Registry(
+    "protocol", ("linear", "few_shot", "svm", "layer", "attentive", "retrieval", "finetune")
+)
 augmentations: Registry[Any] = Registry("augmentation")
 layouts: Registry[Any] = Registry(
     "data set layout",

@@ -10,7 +10,12 @@ from xkd.protocols import Column
 
 def fitted(seed: int) -> list[Scores]:
     values = np.random.default_rng(seed).random((4, 2))
-    about = {"joined": True, "chosen": {"student.video.svm.C": 0.1}, "notes": ("the solver stopped",)}
+    about = {
+        "joined": True,
+        "chosen": {"student.video.svm.C": 0.1},
+        "notes": ("the solver stopped",),
+        "draws": (100 / 3, 50.0),
+    }
     return [
         Scores(Column("student", "video", name), values, np.array(["cat", "dog"]), **about) for name in ("svm", "knn")
     ]
@@ -20,12 +25,8 @@ def assert_equal(found: list[Scores], expected: list[Scores]) -> None:
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.values, other.values)
         np.testing.assert_array_equal(one.classes, other.classes)
-        assert [one.column, one.joined, one.chosen, one.notes] == [
-            other.column,
-            other.joined,
-            other.chosen,
-            other.notes,
-        ]
+        for name in ("column", "joined", "chosen", "notes", "draws"):
+            assert getattr(one, name) == getattr(other, name)
 
 
 def test_a_fit_is_done_once_and_again_after_it_was_removed(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 import yaml
 from run_folders import seal
@@ -35,7 +36,16 @@ CHANGES = {
         "finetune": {"dataset": None},
         "several_views": {"protocol": "svm", "clips": 3, "crops": 3, "train_clips": 2, "changes": {"C": [0.01]}},
         "layer": {"protocol": "layer", "changes": {"epochs": 3}},
+        "attentive": {"protocol": "attentive", "changes": {"epochs": 2}},
+        "tokens_of_views": {
+            "protocol": "attentive",
+            "clips": 3,
+            "crops": 3,
+            "train_clips": 2,
+            "changes": {"epochs": 2},
+        },
         "svm": {"protocol": "svm", "changes": {"C": [0.01]}},
+        "few_shot": {"protocol": "few_shot", "changes": {"shots": [1, 3], "draws": 3}},
         "retrieval": {"protocol": "retrieval"},
         "same_label": {"protocol": "retrieval", "clips": 2, "changes": {"relevant": "label", "encoders": ["student"]}},
         "enlarged": {
@@ -78,7 +88,7 @@ def features_folder(project, monkeypatch):
     return project / "features"
 
 
-@pytest.mark.parametrize("protocol", ["linear", "layer", "finetune"])
+@pytest.mark.parametrize("protocol", ["linear", "layer", "attentive", "finetune"])
 def test_evaluation_repeats_and_its_predictions_add_up(project, params, protocol):
     written = []
     for attempt in ("first", "second"):
@@ -375,7 +385,7 @@ def joined(project, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("task", ["linear", "layer", "finetune"])
+@pytest.mark.parametrize("task", ["linear", "layer", "attentive", "finetune"])
 def test_figures_of_several_labels_come_from_the_scores_in_the_file(joined, params, task, tmp_path):
     from sklearn.metrics import average_precision_score
 
@@ -407,6 +417,22 @@ def test_figures_of_one_label_come_from_the_scores_in_the_file(project, params, 
     results = json.loads((tmp_path / "retrieval.json").read_text())
     for method, part in pd.read_parquet(tmp_path / "retrieval.scores.parquet").groupby("method"):
         assert results["metrics"][f"{method}.recall5"] == pytest.approx(100 * (part["rank"] <= 5).mean(), abs=1e-3)
+
+
+def test_figures_of_few_shots_are_means_over_draws_and_come_from_the_votes_in_the_file(project, params, tmp_path):
+    evaluate.run(params, project / "manifest.csv", project / "run", "few_shot", tmp_path / "out.json")
+    results = json.loads((tmp_path / "out.json").read_text())
+    pairs = [(o, m) for o in ("student", "teacher") for m in ("video", "audio", "both")]
+    assert set(results["metrics"]) == {f"{o}.{m}.{k}_shot.top1" for o, m in pairs for k in (1, 3)}
+    for method, part in pd.read_parquet(tmp_path / "out.scores.parquet").groupby("method"):
+        draws, key = results["draws"][method], f"{method}.top1"
+        votes = [row[f"score.{row['label']}"] for _, row in part.iterrows()]
+        assert results["metrics"][key] == pytest.approx(100 * np.mean(votes), abs=1e-3)
+        assert results["metrics"][key] == pytest.approx(np.mean(draws), abs=1e-3)
+        bounds = scipy.stats.t.interval(0.95, 2, np.mean(draws), scipy.stats.sem(draws)) if np.ptp(draws) else draws[:2]
+        assert results["intervals"][key] == pytest.approx(bounds, abs=1e-3)
+        of_classes = part.groupby("label").size() @ pd.Series(results["per_class"][method]) / len(part)
+        assert results["metrics"][key] == pytest.approx(of_classes, abs=1e-3)
 
 
 def test_unknown_fold_names_the_known_ones(folded, params, tmp_path):
@@ -441,6 +467,20 @@ def test_several_views_are_averaged_as_scores(project, params, tmp_path, monkeyp
     mean = np.mean([model.decision_function(scaler.transform(test[:, v].astype(float))) for v in range(9)], axis=0)
     predictions = pd.read_csv(tmp_path / "out.predictions.csv", dtype=str)["student.video.svm"]
     assert (predictions == model.classes_[mean.argmax(1)]).mean() > 0.9  # examples come in another order
+
+
+def test_tokens_of_all_views_are_kept_and_their_mean_is_the_feature(project, params, monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "FEATURES", tmp_path / "features")
+    for task in ("several_views", "tokens_of_views"):
+        evaluate.run(params, project / "manifest.csv", project / "run", task, tmp_path / f"{task}.json")
+    for name, shape in {"student_video": (20, 9, 32, 64), "teacher_audio": (20, 3, 24, 64)}.items():
+        (of_means,) = (tmp_path / "features").rglob(f"*-test-*/{name}.f32")
+        (of_tokens,) = (tmp_path / "features").rglob(f"*-test-*-tokens/{name}.f16")
+        tokens = np.fromfile(of_tokens, np.float16).reshape(shape).astype(np.float32)
+        means = np.fromfile(of_means, np.float32).reshape(*shape[:2], shape[3])
+        np.testing.assert_allclose(tokens.mean(2), means, atol=1e-3)
+    metrics = json.loads((tmp_path / "tokens_of_views.json").read_text())["metrics"]
+    assert {f"student.{m}.attentive.top1" for m in ("video", "audio", "both")} < metrics.keys()
 
 
 def test_shuffled_labels_give_chance(project, params, tmp_path, monkeypatch):

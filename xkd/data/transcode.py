@@ -25,6 +25,7 @@ from xkd.settings import Clips, Limits
 NEEDS = {"both": ("video", "audio"), "video": ("video",), "audio": ("audio",), "any": ()}
 # decord 0.6 ships decoders of 2021, which do not know these
 UNSUPPORTED = frozenset({"av1", "vvc", "evc", "lcevc"})
+SILENT = 10 ** (-60 / 20)  # peak: 30 steps of 16-bit sound, below the noise of any room
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ def prepare_clip(
             _check_streams(found, require)
             name = f"{out}-{_content(source)}"
             made = next((path for path in (Path(name + suffix) for suffix in READY) if files.has(path)), None)
-            return _decoded(made or _make(source, name, files, found, clips, limits), found, clips, limits, pack)
+            target = made or _make(source, name, files, found, clips, limits)
+            if clips.silent == "drop" and found.audio_codec and require != "video":
+                _check_heard(ClipReader(target))
+            return _decoded(target, found, clips, limits, pack)
     except MediaError as error:
         return Prepared({"status": "unusable", "reason": str(error)})
 
@@ -167,6 +171,13 @@ def _size(found: MediaFacts, short: int) -> tuple[int, int]:
     scale = short / min(found.size)
     width, height = (2 * round(side * scale / 2) for side in found.size)
     return max(width, short), max(height, short)
+
+
+def _check_heard(reader: ClipReader) -> None:
+    for part in reader.all_samples(None):
+        if np.abs(part.astype(np.int32)).max(initial=0) >= SILENT * 32767:
+            return
+    raise MediaError("silent: no sample above -60 dBFS (clips.silent)")
 
 
 def _decoded(target: Path, found: MediaFacts, clips: Clips, limits: Limits, pack: bool) -> Prepared:

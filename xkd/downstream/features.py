@@ -44,7 +44,7 @@ class ClipOutputs:
         """
         rows = pd.Series(np.arange(len(self.ids)), self.ids)[list(ids)].to_numpy()
         items = {modality: names[rows] for modality, names in self.items.items()}
-        outputs = _Taken([self.outputs, *(other.outputs for other in others)], rows)
+        outputs = Taken([self.outputs, *(other.outputs for other in others)], rows)
         return ClipOutputs(self.ids[rows], self.labels[rows], items, outputs)
 
     def items_of(self, modality: str) -> list[np.ndarray]:
@@ -59,18 +59,22 @@ class ClipOutputs:
         return factors
 
 
-class _Taken(Mapping[Key, np.ndarray]):
+class Taken(Mapping[Key, np.ndarray]):
     """Outputs of some clips, views of all parts side by side; gathered anew whenever a network is asked for."""
 
     def __init__(self, parts: Sequence[Mapping[Key, np.ndarray]], rows: np.ndarray) -> None:
-        self._parts, self._rows = parts, rows
+        self._parts, self.rows = parts, rows
+
+    def parts(self, key: Key) -> list[np.ndarray]:
+        """Returns all parts with the outputs of all clips, on disk where they were; those of these clips are `rows`."""
+        return [part[key] for part in self._parts]
 
     def __getitem__(self, key: Key) -> np.ndarray:
-        views = [part[key] for part in self._parts]
+        views = self.parts(key)
         ends = np.cumsum([values.shape[1] for values in views])
-        found = np.empty((len(self._rows), ends[-1], views[0].shape[2]), np.float32)
+        found = np.empty((len(self.rows), ends[-1], views[0].shape[2]), np.float32)
         for part, values in zip(np.split(found, ends[:-1], axis=1), views, strict=True):
-            part[:] = values[self._rows]
+            part[:] = values[self.rows]
         return found
 
     def __iter__(self) -> Iterator[Key]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import pandas as pd
+from torch import Tensor
 
-from xkd import fingerprint, plugins, runs
+from xkd import fingerprint, plugins, registry, runs
 from xkd.data.loader import Batch, Loader, eval_loader
 from xkd.data.manifest import Manifest
 from xkd.downstream.features import ClipOutputs, Key, device
@@ -103,10 +104,12 @@ class EvaluationJob(Generic[Settings_co]):
         )
 
     def features(self: EvaluationJob[FrozenSettings], split: str | None, augmented: int | None = None) -> ClipOutputs:
-        """Returns frozen features of the encoders that the protocol judges, for each clip of a split (None: of all)."""
-        networks = {
-            key: e.to(device()).features for key, e in self.encoders.items() if key[0] in self.settings.encoders
-        }
+        """Returns frozen features of the encoders that the protocol judges, for each clip of a split (None: of all).
+
+        For a protocol that `reads_tokens`, a feature is all patch tokens one after the other (N * D).
+        """
+        judged = {key: e.to(device()) for key, e in self.encoders.items() if key[0] in self.settings.encoders}
+        networks = {key: partial(_tokens, e) if self.reads_tokens else e.features for key, e in judged.items()}
         title = f"{split or 'all'} clips"
 
         def batches_from(first: int, keys: list[Key]) -> Iterator[Batch]:
@@ -114,7 +117,12 @@ class EvaluationJob(Generic[Settings_co]):
 
         origins = {key: self.origin(key, augmented) for key in networks}
         folder = self.folder(split, augmented)
-        return stored(folder, networks, origins, self.rows(split), batches_from, self.precision)
+        return stored(folder, networks, origins, self.rows(split), batches_from, self.precision, half=self.reads_tokens)
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the protocol reads all patch tokens, and not their mean."""
+        return registry.protocols[self.task.protocol].reads_tokens
 
     @property
     def passes(self) -> list[tuple[str | None, int | None]]:
@@ -164,11 +172,18 @@ class EvaluationJob(Generic[Settings_co]):
     def folder(self, split: str | None, augmented: int | None) -> Path:
         """Returns where features of these views lie: tasks of equal views share it, and no others do."""
         shown = {"task": self.task.views, "clips": self.task.clips, "crops": self.task.crops, "augmented": augmented}
-        return self._of_run / f"{self.dataset}-{split or 'all'}-{_short_hash(shown)}"
+        kind = "-tokens" if self.reads_tokens else ""
+        return self._of_run / f"{self.dataset}-{split or 'all'}-{_short_hash(shown)}{kind}"
 
     @property
     def _of_run(self) -> Path:
         return runs.FEATURES / runs.name_of(self.recipe.dataset, self.recipe.ablation, self.seed)
+
+
+def _tokens(encoder: Encoder, x: Tensor) -> Tensor:
+    """Returns the patch tokens of a view one after the other (B, N * D)."""
+    tokens_BSD: Tensor = encoder(x)
+    return tokens_BSD[:, 1:].flatten(1)
 
 
 def _short_hash(values: dict[str, Any]) -> str:

@@ -42,11 +42,11 @@ class KeptFits:
 def _write(path: Path, found: list[Scores]) -> None:
     arrays: dict[str, Any] = {}
     for number, one in enumerate(found):
-        about = {"column": asdict(one.column), "joined": one.joined, "chosen": one.chosen, "notes": one.notes}
+        about = {name: getattr(one, name) for name in ("joined", "chosen", "notes", "draws")}
         arrays |= {
             f"{number}.values": one.values,
             f"{number}.classes": one.classes,
-            f"{number}.about": json.dumps(about),
+            f"{number}.about": json.dumps(about | {"column": asdict(one.column)}),
         }
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, count=len(found), **arrays)
@@ -59,5 +59,5 @@ def _read(path: Path) -> list[Scores]:
 
 def _one(file: np.lib.npyio.NpzFile, number: int) -> Scores:
     about = json.loads(str(file[f"{number}.about"]))
-    column, notes = Column(**about.pop("column")), tuple(about.pop("notes"))
-    return Scores(column, file[f"{number}.values"], file[f"{number}.classes"], notes=notes, **about)
+    about |= {"column": Column(**about["column"])} | {name: tuple(about[name]) for name in ("notes", "draws")}
+    return Scores(values=file[f"{number}.values"], classes=file[f"{number}.classes"], **about)

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+from scipy.special import stdtrit
 
 from xkd.data.labels import classes_of, several
 from xkd.downstream.features import ClipOutputs
@@ -63,7 +64,7 @@ def per_class(scores: Sequence[Scores | Retrieved], clips: ClipOutputs) -> dict[
             values, true = one.rankings(clips.labels)
             names, rates = classes_of(clips.labels), class_average_precisions(values, true)
         else:
-            names, rates = labels, np.bincount(index, one.predicted == clips.labels) / np.bincount(index)
+            names, rates = labels, np.bincount(index, one.recognised(clips.labels)) / np.bincount(index)
         found[str(one.column)] = {
             str(n): round(100 * float(rate), DECIMALS) for n, rate in zip(names, rates, strict=True)
         }
@@ -131,6 +132,16 @@ def ranking_intervals(
             of_all = (np.nanmean(part, axis=1, keepdims=True) for part in (values, rates))
             means[f"{one.column}.map"] = _around(*of_all)[0].tolist()
     return means, classes
+
+
+def draw_intervals(drawn: Sequence[Scores]) -> dict[str, list[float]]:
+    """Computes 95 % intervals of mean top1 over draws of training clips (`<column>.top1`), by Student's t."""
+    found = {}
+    for one in drawn:
+        mean, count = np.mean(one.draws), len(one.draws)
+        reach = stdtrit(count - 1, 0.975) * np.std(one.draws, ddof=1) / np.sqrt(count)
+        found[f"{one.column}.top1"] = np.round([mean - reach, mean + reach], DECIMALS).tolist()
+    return found
 
 
 def average_precisions(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -85,6 +85,18 @@ def of_neighbours(name: str, neighbours: int, examples: int) -> list[str]:
     return [f"{name}: the {neighbours} nearest neighbours are all {examples} training examples, whatever the test clip"]
 
 
+def of_shots(shots: int, labels: np.ndarray) -> list[str]:
+    """Notes classes with fewer training clips than are drawn of each; `labels` (clips,) are those of training."""
+    names, counts = np.unique(labels, return_counts=True)
+    few = names[counts < shots]
+    if not len(few):
+        return []
+    return [
+        f"{shots}_shot: {len(few)} of {len(names)} labels have fewer than {shots} training clips ({_named(few)}); all "
+        "of theirs are used"
+    ]
+
+
 @contextmanager
 def of_solver(name: str, key: str) -> Iterator[list[str]]:
     """Yields a list that gets a note if a solver of scikit-learn stops before it has converged.

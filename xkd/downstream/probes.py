@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.preprocessing import normalize
@@ -17,6 +17,8 @@ from xkd.downstream.scores import Judged, Scores
 from xkd.progress import track
 from xkd.protocols import Column
 from xkd.settings import MODALITY_NAMES
+
+Examples = TypeVar("Examples")
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class ProbeInput:
         test: (test clips * views, D) features.
         test_labels: (test clips * views,) labels, which nothing is fitted on.
         clips: number of test clips.
+        repeats: examples of each training clip, one after the other.
     """
 
     owner: str
@@ -43,6 +46,7 @@ class ProbeInput:
     test: np.ndarray
     test_labels: np.ndarray
     clips: int
+    repeats: int = 1
 
     def column(self, method: str) -> Column:
         """Returns the name of a method's figures."""
@@ -62,11 +66,21 @@ class ProbeInput:
 
 
 def probed(job: EvaluationJob[Any], *fits: Callable[[ProbeInput], Iterable[Scores]]) -> Iterator[Judged]:
-    """Fits probes on frozen features of each encoder, and of both modalities of an owner together.
+    """Fits probes on frozen features of each encoder, and of both modalities of an owner together; see `judged_by`."""
+    return judged_by(job, _examples, *fits)
+
+
+def judged_by(
+    job: EvaluationJob[Any],
+    examples_of: Callable[[str, str, list[Key], ClipOutputs, ClipOutputs], Examples],
+    *fits: Callable[[Examples], Iterable[Scores]],
+) -> Iterator[Judged]:
+    """Fits probes on what frozen encoders give for training clips.
 
     What is fitted is kept until the evaluation is written, so that a stopped job goes on after the last finished fit.
 
     Args:
+        examples_of: takes owner, modality, networks, and the outputs for training and for test clips.
         fits: each returns the scores of one or more classifiers that it has fitted on the training examples.
 
     Yields:
@@ -75,7 +89,7 @@ def probed(job: EvaluationJob[Any], *fits: Callable[[ProbeInput], Iterable[Score
     for fold, train, test in job.frozen_folds():
         found: list[Scores] = []
         for owner, modality, keys in track(_example_sets(train.outputs), f"{job.task.protocol} probes"):
-            examples = cache(partial(_examples, owner, modality, keys, train, test))
+            examples = cache(partial(examples_of, owner, modality, keys, train, test))
             for number, fit in enumerate(fits):
                 name = f"{fold}.{owner}.{modality}.{number}"
                 found += job.fits.kept(name, lambda fit=fit, examples=examples: fit(examples()))  # type: ignore[misc]
@@ -120,6 +134,7 @@ def _examples(owner: str, modality: str, keys: list[Key], train: ClipOutputs, te
         test=test_features.reshape(-1, width),
         test_labels=np.repeat(test.labels, views),
         clips=clips,
+        repeats=repeats,
     )
 
 

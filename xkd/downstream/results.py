@@ -12,8 +12,8 @@ from xkd.data import manifest as manifests
 from xkd.downstream import notes
 from xkd.downstream.features import ClipOutputs
 from xkd.downstream.job import EvaluationJob
-from xkd.downstream.metrics import DECIMALS, chance_rates, per_class, ranking_intervals, summarise
-from xkd.downstream.scores import Judged
+from xkd.downstream.metrics import DECIMALS, chance_rates, draw_intervals, per_class, ranking_intervals, summarise
+from xkd.downstream.scores import Judged, Scores
 from xkd.settings import Retrieval
 
 JUDGED_SPLITS = ("train", "test")
@@ -32,15 +32,17 @@ def _of_one_fold(job: EvaluationJob[Any], judged: Judged) -> dict[str, Any]:
     scores, test = judged.scores, judged.test
     values, intervals = summarise(scores, test)
     of_map, of_classes = ranking_intervals(scores, test)
+    drawn = [one for one in scores if isinstance(one, Scores) and one.draws]
     remarks = dict.fromkeys(note for one in scores for note in one.notes)
     return {
         "items": _items([test], job),
         "clips": _counts(job, [judged.fold]),
         "metrics": values,
-        "intervals": intervals | of_map,
+        "intervals": intervals | of_map | draw_intervals(drawn),
         "chance": chance_rates(scores, test),
         "per_class": per_class(scores, test),
         **({"per_class_intervals": of_classes} if of_classes else {}),
+        **({"draws": {str(one.column): np.round(one.draws, DECIMALS).tolist() for one in drawn}} if drawn else {}),
         "chosen": {key: value for one in scores for key, value in one.chosen.items()},
         "notes": [*_notes(job, judged.fold), *remarks],
     }

@@ -24,6 +24,8 @@ class Scores:
         joined: whether training clips may have several labels.
         chosen: values chosen on training clips, such as C, by their key in the results.
         notes: sentences on what makes the figures mean less.
+        draws: top1 of classifiers fitted on several draws of the training clips; `values` are then the shares of these
+            classifiers that name each class.
     """
 
     column: Column
@@ -32,6 +34,7 @@ class Scores:
     joined: bool = False
     chosen: dict[str, float | str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    draws: tuple[float, ...] = ()
 
     @property
     def modality(self) -> str:
@@ -47,14 +50,26 @@ class Scores:
     def right(self, labels: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the clips (clips,) that count as recognised by top1, and by top5 of more than five classes.
 
-        Clips with several labels have neither.
+        Clips with several labels have neither, and of several draws there is no one answer for each clip.
         """
+        if self.draws:
+            return {}
         ranks = () if self.joined or several(labels) else (1, 5) if len(self.classes) > 5 else (1,)
         return {f"top{k}": hits(self.values, self.classes, labels, k) for k in ranks}
 
     def overall(self, labels: np.ndarray) -> dict[str, float]:
-        """Returns the metrics that are not shares of clips: map."""
+        """Returns the metrics that are not shares of clips: map; of several draws the mean top1."""
+        if self.draws:
+            return {"top1": float(np.mean(self.draws))}
         return {"map": mean_average_precision(*self.rankings(labels))}
+
+    def recognised(self, labels: np.ndarray) -> np.ndarray:
+        """Returns for each clip (clips,) whether its class is scored best; of several draws, the share that says so."""
+        if self.draws:
+            share: np.ndarray = (targets(labels, self.classes) * self.values).sum(1)
+            return share
+        right: np.ndarray = self.predicted == labels
+        return right
 
     def of(self, classes: np.ndarray) -> np.ndarray:
         """Returns the scores of these classes (clips, classes); NaN for a class that training never showed."""

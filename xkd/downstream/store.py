@@ -31,6 +31,7 @@ def stored(
     rows: pd.DataFrame,
     batches_from: Callable[[int, list[Key]], Iterable[Batch]],
     precision: str = "float32",
+    half: bool = False,
 ) -> ClipOutputs:
     """Returns features of `rows` by every network; extracts those that `folder` lacks batch by batch and keeps them.
 
@@ -41,13 +42,14 @@ def stored(
         rows: the manifest's rows of the clips (id, label, video_source, audio_source).
         batches_from: batches for these networks from the n-th row on, in order.
         precision: of `outputs_of`, a part of the origins.
+        half: keep float16 in every precision.
 
     Raises:
         UserError: the batches do not bring the clips of `rows`.
     """
     ids = rows["id"].tolist()
     with _alone(folder):
-        kind = np.float32 if precision == "float32" else np.float16
+        kind = np.float32 if precision == "float32" and not half else np.float16
         files = {key: _File(folder, key, origins[key], kind) for key in networks}
         left = {key: file for key, file in files.items() if file.clips < len(ids)}
         if left:

@@ -15,7 +15,9 @@ from xkd.settings.data import Dataset as Dataset
 from xkd.settings.data import Limits as Limits
 from xkd.settings.data import LogMel as LogMel
 from xkd.settings.data import ShardSettings as ShardSettings
+from xkd.settings.evaluation import Attentive as Attentive
 from xkd.settings.evaluation import Evaluate as Evaluate
+from xkd.settings.evaluation import FewShot as FewShot
 from xkd.settings.evaluation import Finetune as Finetune
 from xkd.settings.evaluation import FrozenSettings as FrozenSettings
 from xkd.settings.evaluation import Layer as Layer

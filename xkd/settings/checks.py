@@ -52,7 +52,7 @@ def _check_columns(params: Params, path: str | Path) -> None:
     """Refuses two tasks whose figures would share a column of the table."""
     taken: dict[str, str] = {}
     for name, task in params.tasks.items():
-        for method in registry.protocols[task.protocol].methods_of(name):
+        for method in registry.protocols[task.protocol].methods_of(name, task.protocol):
             other = taken.setdefault(method, name)
             if other != name:
                 raise UserError(f"{path}: tasks.{other} and tasks.{name} would share a column of the table; rename one")

@@ -70,6 +70,11 @@ class Clips(Settings):
     shortest: float = Field(
         0.0, ge=0, description="seconds that a clip must last to be usable; 0: every clip that has a frame or a sample"
     )
+    silent: Literal["keep", "drop"] = Field(
+        "keep",
+        description="what becomes of clips whose sound is silent, with no sample above -60 dBFS; drop: they are left "
+        "out, with the reason, unless the data set requires video only",
+    )
     pad: Literal["hold", "loop"] = Field(
         "hold",
         description="how a clip that is shorter than a view fills it; hold: the last frame stays and sound goes "

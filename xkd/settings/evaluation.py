@@ -23,6 +23,8 @@ from xkd.settings.base import (
 )
 from xkd.settings.training import Execution
 
+MOST_SHOTS = 100
+
 
 class FrozenSettings(Settings):
     """Base of the settings of protocols on frozen features."""
@@ -50,6 +52,21 @@ class Linear(FittedSettings):
     neighbours: Positive = 20
 
 
+class FewShot(FrozenSettings):
+    """Logistic regression of frozen features with few labels, drawn several times."""
+
+    shots: tuple[Annotated[int, Field(ge=1, le=MOST_SHOTS)], ...] = Field(
+        (1, 5, 10), min_length=1, max_length=MOST_SHOTS, description="training clips of each class; a column for each"
+    )
+    draws: int = Field(
+        20,
+        ge=2,
+        le=1000,
+        description="draws of these clips, the same for all rows and seeds; figures are means over draws",
+    )
+    C: float = Field(1.0, gt=0, le=1e12, description="inverse regularisation; too few clips to choose it")
+
+
 class Svm(FittedSettings):
     """Linear support vector machine on frozen features, as the paper probes UCF101, HMDB51 and ESC-50."""
 
@@ -71,6 +88,22 @@ class Layer(FrozenSettings):
     warmup: Fraction = Field(0.1, description="share of the steps with a rising learning rate, before the cosine")
     weight_decay: Strength = Field(0.0, description="paper: 0 on Kinetics400, 1e-5 on FSD50K")
     dropout: Fraction = Field(0.0, description="of the feature (paper: 0.3 on FSD50K)")
+
+
+class Attentive(FrozenSettings):
+    """Attentive probe: learned queries attend to frozen patch tokens, and a linear layer classifies what they gather.
+
+    Tokens are extracted once and kept on disk as float16: patches * width * 2 bytes for each view of a clip and encoder
+    (2.4 MB of a video for ViT-B with 1568 patches, 4 KB for the default networks); each epoch reads them all.
+    """
+
+    queries: int = Field(1, ge=1, le=64, description="for each modality, side by side before the linear layer")
+    epochs: Positive = Field(60, description="of several augmented clips (train_clips) each epoch takes the next one")
+    batch_size: Positive = 32
+    learning_rate: Rate = 1e-3
+    schedule: Literal["cosine", "fixed"] = "cosine"
+    warmup: Fraction = Field(0.1, description="share of the steps with a rising learning rate, before the cosine")
+    weight_decay: Strength = 0.01
 
 
 class Retrieval(FrozenSettings):
@@ -129,8 +162,10 @@ class Evaluate(Open):
         description="of frozen encoders, under autocast; where it is not float32, features are kept as float16",
     )
     linear: Linear = Linear()
+    few_shot: FewShot = FewShot()
     svm: Svm = Svm()
     layer: Layer = Layer()
+    attentive: Attentive = Attentive()
     retrieval: Retrieval = Retrieval()
     finetune: Finetune = Finetune()
 

@@ -52,7 +52,7 @@ def columns_of(recipe: Recipe, tasks: Iterable[str], params: Params) -> set[str]
         task = params.tasks[name]
         seen = [m for m in task.modalities if m in (recipe.modalities or MODALITY_NAMES)]
         words = [*seen, "both"] if len(seen) > 1 else seen
-        methods = registry.protocols[task.protocol].methods_of(name)
+        methods = registry.protocols[task.protocol].methods_of(name, task.protocol)
         found |= {".".join(parts) for parts in product(owners, words, methods)}
     return found
 

@@ -15,7 +15,9 @@ import pandas as pd
 
 from xkd import registry, runs, tracking
 from xkd.data import manifest as manifests
-from xkd.downstream import finetune as _finetune  # noqa: F401  these modules attach what our own protocols run
+from xkd.downstream import attentive as _attentive  # noqa: F401  these modules attach what our own protocols run
+from xkd.downstream import few_shot as _few_shot  # noqa: F401
+from xkd.downstream import finetune as _finetune  # noqa: F401
 from xkd.downstream import layer as _layer  # noqa: F401
 from xkd.downstream import linear as _linear  # noqa: F401
 from xkd.downstream import search as _search  # noqa: F401
@@ -159,7 +161,7 @@ def _summary(manifest: Path) -> dict[str, Any]:
 
 def _check_settings(prepared: dict[str, Any], path: Path, recipe: Recipe, task: Task) -> None:
     """Refuses clips cut, scaled or sampled otherwise than those of training; larger views may have larger clips."""
-    free = {"pack", "shortest", "pad"} | ({"size"} if "size" in task.views.get("video_global", {}) else set())
+    free = {"pack", "shortest", "silent", "pad"} | ({"size"} if "size" in task.views.get("video_global", {}) else set())
     for key, trained in recipe.clips.model_dump(mode="json", exclude=free).items():
         if prepared.get(key) != trained:
             raise UserError(

@@ -221,6 +221,6 @@ def _dataset_of(params: Params, raw: Path) -> str:
 
 def _key(clips: Clips) -> str:
     """Returns the name of the folder of the clips: other settings or encoder options make another one."""
-    shape = clips.model_dump_json(exclude={"pack", "shortest", "pad"})
+    shape = clips.model_dump_json(exclude={"pack", "shortest", "silent", "pad"})
     options = json.dumps([encode.FOR_TRAINING, encode.AUDIO_OPTIONS, encode.AUDIO_BIT_RATE])
     return hashlib.sha256(f"{shape}\n{options}".encode()).hexdigest()[:8]
