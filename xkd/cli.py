@@ -100,7 +100,7 @@ def doctor_command(context: click.Context, settings: Path, **arguments: Any) -> 
     prepared data set. Prints what is in the clips and a line for each finding; exits with 3 if there is one.
     """
     if arguments["encoder"]:
-        found = invocation.call_stage("doctor", params=None, **arguments)
+        found = invocation.call_stage("doctor", **arguments)
     else:
         found = invocation.call_with_settings("doctor", settings, **arguments)
     if found:

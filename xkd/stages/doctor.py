@@ -27,7 +27,13 @@ from xkd.settings import Params
 AT_ONCE, MOST = 32, 3  # prepared clips that one task measures; values that a line shows
 
 
-def run(source: str, params: Params | None, encoder: Path | None, out: Path | None, force: bool = False) -> int:
+def run(
+    source: str,
+    params: Params | None = None,
+    encoder: Path | None = None,
+    out: Path | None = None,
+    force: bool = False,
+) -> int:
     """Prints what is in clips and what is found about them; returns the number of findings.
 
     Args:
