@@ -93,7 +93,7 @@ def inspect_command(settings: Path, **arguments: Any) -> None:
 @click.option("--json", "out", type=options.PATH, help="JSON file of facts and findings.")
 @options.force
 @click.pass_context
-def doctor_command(context: click.Context, settings: Path, **arguments: Any) -> None:
+def doctor_command(context: click.Context, /, settings: Path, **arguments: Any) -> None:
     """Find what is wrong with clips before training.
 
     MEDIA_OR_DATASET is a media file, a folder of them, a CSV file with a column path, a manifest, or the name of a
