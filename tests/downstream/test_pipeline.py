@@ -473,7 +473,8 @@ def test_tokens_of_all_views_are_kept_and_their_mean_is_the_feature(project, par
     monkeypatch.setattr(runs, "FEATURES", tmp_path / "features")
     for task in ("several_views", "tokens_of_views"):
         evaluate.run(params, project / "manifest.csv", project / "run", task, tmp_path / f"{task}.json")
-    for name, shape in {"student_video": (20, 9, 32, 64), "teacher_audio": (20, 3, 24, 64)}.items():
+    width = params.model.width
+    for name, shape in {"student_video": (20, 9, 32, width), "teacher_audio": (20, 3, 24, width)}.items():
         (of_means,) = (tmp_path / "features").rglob(f"*-test-*/{name}.f32")
         (of_tokens,) = (tmp_path / "features").rglob(f"*-test-*-tokens/{name}.f16")
         tokens = np.fromfile(of_tokens, np.float16).reshape(shape).astype(np.float32)

@@ -167,7 +167,7 @@ def test_compiled_networks_give_nearly_the_same_losses(monkeypatch):
     one, other = (trainer(settings(compile=on, checkpoint_activations=True, epochs=1)) for on in (False, True))
     assert len(traced) == 10, "two functions of two students and two teachers, two decoders"
     plain, compiled_curves = curves(train(one)), curves(train(other))
-    assert counters["stats"]["unique_graphs"] == 8, "students have one for global and one for local views"
+    assert counters["stats"]["unique_graphs"] == 6, "one for all views of a student, one of a teacher and of a decoder"
     assert not counters["graph_break"]
     for name in ("reconstruction_video", "distillation_audio", "gradient_norm"):
         assert compiled_curves[name].tolist() == pytest.approx(plain[name].tolist(), rel=1e-3)
