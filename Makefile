@@ -8,7 +8,7 @@
 SHELL := /bin/bash
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.ready
-# Snakemake 9 looks for jobs once a second again for every job that has ended: by the end of a table, that is a third of a processor.
+# By default, Snakemake 9 looks for jobs to start more often with each job that ends (docs/performance.md).
 RUN := PATH="$(BIN):$$PATH" snakemake --cores all --rerun-incomplete --show-failed-logs --quiet host reason --max-jobs-per-timespan 100/5s
 SUPPORTED := import sys, venv, ensurepip; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 

@@ -16,7 +16,7 @@ from xkd.data import decode
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
 from xkd.data.opening import MediaError, faults_of
-from xkd.data.transcode import UNSUPPORTED
+from xkd.data.transcode import check_streams
 from xkd.data.windows import FILE_LIMITS
 from xkd.errors import UserError
 from xkd.modalities.logmel import LogMelSpectrogram
@@ -119,10 +119,7 @@ def measure_file(path: str, spectrum: Spectrum | None) -> Measured | str:
     try:
         with faults_of(Path(path), FILE_LIMITS.memory_gb):
             found = decode.probe_file(Path(path), FILE_LIMITS)
-            if found.video_codec in UNSUPPORTED:
-                raise MediaError(f"codec {found.video_codec} is not supported")
-            if not (found.video_codec or found.audio_codec):
-                raise MediaError("unreadable: neither video nor audio")
+            check_streams(found, "any")
             sight = _sight_of(Video(Path(path), FILE_LIMITS)) if found.video_codec else None
             sound = _sound_of(Path(path), found.sample_rate or 0, spectrum) if found.audio_codec else None
             return Measured(sight, sound)
@@ -154,7 +151,8 @@ def _prepared(store: ClipStore, number: int, spectrum: Spectrum | None) -> Measu
             rate = int(rows.values("sample_rate")[number])
             if spectrum and spectrum.sample_rate != rate:
                 spectrum = None  # nothing resamples prepared clips: the wrong rate is what there is to say
-            sound = sound_of(lambda _: iter([store.audio(number).numpy()]), rate, spectrum)
+            samples = store.audio(number).numpy()
+            sound = sound_of(lambda _: [samples], rate, spectrum)
     except UserError as error:
         return str(error)
     return Measured(sight, sound)
@@ -233,11 +231,11 @@ def _in_runs(full: np.ndarray) -> int:
 def _logmel(blocks: Iterable[np.ndarray], spectrum: Spectrum) -> Moments:
     transform, total = _transform(spectrum), Moments()
     for block in blocks:
-        power = transform.power(torch.from_numpy(block).double())
-        total += Moments.of((power + spectrum.logmel.floor).log_().numpy())
+        total += Moments.of(transform(torch.from_numpy(block).double()).numpy())
     return total
 
 
 @cache
 def _transform(spectrum: Spectrum) -> LogMelSpectrogram:
-    return LogMelSpectrogram(spectrum.logmel, spectrum.sample_rate).double()
+    not_normalised = spectrum.logmel.model_copy(update={"mean": 0.0, "std": 1.0})
+    return LogMelSpectrogram(not_normalised, spectrum.sample_rate).double()

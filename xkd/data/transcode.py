@@ -74,7 +74,7 @@ def prepare_clip(
     try:
         with faults_of(source, limits.memory_gb):
             found = decode.probe_file(source, limits)
-            _check_streams(found, require)
+            check_streams(found, require)
             name = f"{out}-{_content(source)}"
             made = next((path for path in (Path(name + suffix) for suffix in READY) if files.has(path)), None)
             target = made or _make(source, name, files, found, clips, limits)
@@ -91,7 +91,16 @@ def file_name(clip_id: str, path: str) -> str:
     return f"{readable}-{hashlib.sha256(json.dumps([clip_id, path]).encode()).hexdigest()[:8]}"
 
 
-def _check_streams(found: MediaFacts, require: str) -> None:
+def check_streams(found: MediaFacts, require: str) -> None:
+    """Refuses a file without usable streams.
+
+    Args:
+        found: contents of the file.
+        require: a key of `NEEDS`.
+
+    Raises:
+        MediaError: a codec that cannot be decoded, or a stream that is required and not there.
+    """
     has = {"video": found.video_codec is not None, "audio": found.audio_codec is not None}
     if not any(has.values()):
         raise MediaError("unreadable: neither video nor audio")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from xkd import registry
 from xkd.errors import UserError
-from xkd.models.encoder import Backbone, Encoded, Encoder, ModalityShape, Patches, take
+from xkd.models.encoder import Backbone, Encoded, Encoder, ModalityShape, Patches, rows_at, take
 from xkd.models.vit import POSITION_STD, init_linear
 
 BASE = 100.0  # wavelengths from 6 to 600 patches; grids have tens of patches along an axis
@@ -116,7 +116,7 @@ class RotaryTransformer(Encoder):
         values_BNP, angles_BNQ = patches.values, patch_angles(patches.grid, self.pairs, patches.values.device)[None]
         if keep_BK is not None:
             values_BNP = take(values_BNP, keep_BK)
-            angles_BNQ = take(angles_BNQ.expand(len(keep_BK), -1, -1), keep_BK)
+            angles_BNQ = rows_at(angles_BNQ, keep_BK)
         angles_BSQ = F.pad(angles_BNQ, (0, 0, 1, 0))  # CLS has no place: it is not rotated
         tokens_BND = self.embed(values_BNP)
         x_BSD, attention = torch.cat((self.cls_token.expand(len(tokens_BND), -1, -1), tokens_BND), 1), None
