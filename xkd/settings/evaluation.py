@@ -94,7 +94,7 @@ class Attentive(FrozenSettings):
     """Attentive probe: learned queries attend to frozen patch tokens, and a linear layer classifies what they gather.
 
     Tokens are extracted once and kept on disk as float16: patches * width * 2 bytes for each view of a clip and encoder
-    (2.4 MB of a video for ViT-B with 1568 patches, 4 KB for the default networks); each epoch reads them all.
+    (0.6 MB of a video for the paper's ViT-B, 6 KB for the default networks); each epoch reads them all.
     """
 
     queries: int = Field(1, ge=1, le=64, description="for each modality, side by side before the linear layer")
