@@ -9,13 +9,13 @@ import torch
 
 from xkd import registry
 from xkd.encoders import libraries as _libraries  # noqa: F401 (they register peers)
+from xkd.encoders.folder import PEER
 from xkd.encoders.peer import Peer, PeerEncoder
 from xkd.errors import UserError
 from xkd.files import files_in, read_json, sha256, write_json
 from xkd.recipe import Recipe
 from xkd.settings import PeerSettings
 
-PEER = "peer.json"
 UNKNOWN = "not stated"
 
 

@@ -9,7 +9,7 @@ from xkd import runs
 from xkd.encoders import folder
 from xkd.encoders.config import INPUTS, DecoderConfig, EncoderConfig
 from xkd.encoders.peer import PeerEncoder
-from xkd.encoders.peers import PEER, check, open_peers
+from xkd.encoders.peers import check, open_peers
 from xkd.files import write_json
 from xkd.models.encoder import Encoder
 from xkd.models.head import ProjectionHead
@@ -115,12 +115,12 @@ def load_peers(run: Path) -> dict[tuple[str, str], PeerEncoder]:
 def weights_files(run: Path) -> dict[tuple[str, str], Path]:
     """Returns the file of each encoder's weights, or for one that is not ours what tells them, by (owner, modality)."""
     ours = {_key(path): path / folder.WEIGHTS for path in _folders(run)}
-    return ours | {_key(path): path / PEER for path in runs.encoder_folders(run) if _key(path) not in ours}
+    return ours | {_key(path): path / folder.PEER for path in runs.encoder_folders(run) if _key(path) not in ours}
 
 
 def _folders(run: Path) -> list[Path]:
     """Returns the folders of a run's own encoders."""
-    return [path for path in runs.encoder_folders(run) if not (path / PEER).is_file()]
+    return [path for path in runs.encoder_folders(run) if not (path / folder.PEER).is_file()]
 
 
 def _key(path: Path) -> tuple[str, str]:
