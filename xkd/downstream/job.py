@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -112,7 +112,9 @@ class EvaluationJob(Generic[Settings_co]):
         For a protocol that `reads_tokens`, a feature is all patch tokens one after the other (N * D).
         """
         judged = {key: e.to(device()) for key, e in self.encoders.items() if key[0] in self.settings.encoders}
-        networks = {key: partial(_tokens, e) if self.reads_tokens else e.features for key, e in judged.items()}
+        networks: dict[Key, Callable[[Tensor], Tensor]] = {
+            key: partial(_tokens, e) if self.reads_tokens else e.features for key, e in judged.items()
+        }
         networks |= {key: p.to(device()).features for key, p in self.peers.items() if key[0] in self.settings.encoders}
         title = f"{split or 'all'} clips"
 

@@ -23,6 +23,8 @@ class TimmImages(Peer):
     """An image model of timm: the mean over frames of its pooled features before the classifier."""
 
     modalities = ("video",)
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, settings: PeerSettings) -> None:
         super().__init__(settings)
@@ -100,7 +102,8 @@ class TransformersWaves(Peer):
 def _resampled(samples: Tensor, rate: float, wanted: int) -> Tensor:
     from torchaudio.functional import resample
 
-    return resample(samples, round(rate), wanted)
+    resampled: Tensor = resample(samples, round(rate), wanted)
+    return resampled
 
 
 def _library(name: str) -> Any:
