@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import re
+import textwrap
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,8 +160,8 @@ def _answers(about: str) -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
-    words = " ".join(str(getattr(error, "server_message", None) or error).split())
-    return words[:200] or type(error).__name__
+    said = str(getattr(error, "server_message", None) or error)
+    return textwrap.shorten(said, 200, placeholder=" ...") or type(error).__name__
 
 
 def _is(there: Any, content: Content) -> bool:

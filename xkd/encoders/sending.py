@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -122,11 +123,16 @@ def target_of(address: str, private: bool | None = None) -> Target:
     return hub.repository(address, private) if address.startswith(hub.SCHEME) else Folder(address)
 
 
-def deliver(target: Target, files: Files, force: bool) -> tuple[str, list[str]]:
-    """Sends what is not there yet; removes parts of an earlier encoder that the new one lacks.
+class Delivery(NamedTuple):
+    """What was done: the address of the result, empty if all was there, and the names of files sent and removed."""
 
-    Returns:
-        the address of the result, empty if all was there, and the names of the files that were sent or removed.
+    address: str
+    sent: list[str]
+    removed: list[str]
+
+
+def deliver(target: Target, files: Files, force: bool) -> Delivery:
+    """Sends what is not there yet; removes parts of an earlier encoder that the new one lacks.
 
     Raises:
         UserError: files of these names are there with another content, and `force` is not given; nothing is changed.
@@ -143,7 +149,7 @@ def deliver(target: Target, files: Files, force: bool) -> tuple[str, list[str]]:
         raise UserError(f"{target}: holds another {other[0]}{more}; name another target, or replace it with --force")
     new = {name: content for name, content in files.items() if not there.get(name)}
     gone = [name for name in other if name not in files]
-    return (target.send(new, gone) if new or gone else ""), [*new, *gone]
+    return Delivery(target.send(new, gone) if new or gone else "", list(new), gone)
 
 
 class Shareable(ABC):
@@ -181,9 +187,9 @@ class Shareable(ABC):
             self.save_pretrained(name)
             paths = [path for path in sorted(Path(name).rglob("*")) if path.is_file()]
             files: dict[str, Content] = {path.relative_to(name).as_posix(): path for path in paths}
-            return deliver(repository, files, force=True)[0]
+            return deliver(repository, files, force=True).address
 
 
 def _one_line(error: Exception) -> str:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(reason.split())[:200] or type(error).__name__
+    return textwrap.shorten(reason, 200, placeholder=" ...") or type(error).__name__

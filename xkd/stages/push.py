@@ -51,8 +51,12 @@ def run(
     if not send:
         _preview(place, files)
         return
-    address, sent = deliver(place, files, force)
-    print(f"{len(sent)} of {len(files)} files sent to {address}" if sent else f"{place}: holds all of it already")
+    done = deliver(place, files, force)
+    if done.address:
+        removed = f", {len(done.removed)} removed" if done.removed else ""
+        print(f"{len(done.sent)} of {len(files)} files sent to {done.address}{removed}")
+    else:
+        print(f"{place}: holds all of it already")
 
 
 def _preview(place: Target, files: Files) -> None:
