@@ -260,6 +260,17 @@ def test_an_encoder_of_an_earlier_version_or_a_plugin_is_completed(project):
     assert sent["sha256"]["model.safetensors"] == hashlib.sha256((alone / "model.safetensors").read_bytes()).hexdigest()
 
 
+def test_an_encoder_alone_is_sent_with_its_own_card(project):
+    """Edited, for example to state a licence, or with the figures that an earlier push put there."""
+    push.run(ENCODER, "first", send=True)
+    card = project / "first" / "README.md"
+    card.write_text(card.read_text().replace("license: mit", "license: apache-2.0"))
+    push.run(project / "first", "second", send=True)
+    assert contents(project / "second") == contents(project / "first")
+    with pytest.raises(UserError, match="first: not in a run"):
+        push.run(project / "first", "third", evals=Path("evals/digits/xkd/seed0"))
+
+
 def test_evaluations_are_those_of_these_weights(project, capsys):
     path = project / "evals/digits/xkd/seed0/linear.json"
     results = json.loads(path.read_text())

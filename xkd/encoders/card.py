@@ -81,7 +81,10 @@ class Known:
     scores: tuple[Score, ...] = ()
 
 
-def card(configs: Mapping[str, EncoderConfig], known: Known = Known()) -> str:  # noqa: B008 (it is frozen)
+NOTHING = Known()
+
+
+def card(configs: Mapping[str, EncoderConfig], known: Known = NOTHING) -> str:
     """Returns the card of one encoder, or of the encoders of a run.
 
     Args:
@@ -125,7 +128,7 @@ def _licence(stated: Collection[str]) -> dict[str, str]:
 
 def _model_index(name: str, scores: Collection[Score]) -> list[dict[str, Any]]:
     """Returns figures in the hub's form: an entry for each kind of task and data set."""
-    entries: dict[tuple[str, str, str], dict[str, Any]] = {}
+    entries: dict[tuple[str, str], dict[str, Any]] = {}
     for score in scores:
         kind = "other" if score.paired else TASKS.get(score.modality, "other")
         name_of_data = f"{score.dataset}, manifest {score.manifest}"

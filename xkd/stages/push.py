@@ -29,7 +29,8 @@ def run(
 ) -> None:
     """Prints which files would be sent, and the card; sends them only if asked to.
 
-    Cards have the figures of the run's evaluations. The run itself stays as it is.
+    Cards have the figures of the run's evaluations. The run itself stays as it is. An encoder that is not in a run is
+    sent with the card that lies beside it.
 
     Args:
         source: folder of an encoder, or of a run for all its encoders.
@@ -40,14 +41,20 @@ def run(
         force: files of the same names there may be replaced.
 
     Raises:
-        UserError: no encoder, damaged files, evaluations of other encoders, or errors of the target.
+        UserError: no encoder, damaged files, evaluations of other encoders or without a run, or errors of the target.
     """
     place = target_of(target, private or None)
     origin = _run_of(source)
     folders = {f"{runs.ENCODERS}/{one.name}": one for one in runs.encoder_folders(source)} if origin == source else {}
+    if evals and not origin:
+        raise UserError(
+            f"{source}: not in a run, so --evals cannot be compared with it; push it from its run"
+        )
     scores = _scores(origin, evals) if origin else ()
     known = partial(_known, place.loads_as, _clips(origin) if origin else "", scores)
     files = parcel.of_encoders(folders or {"": source}, known)
+    if not origin and (source / CARD).is_file():
+        files[CARD] = (source / CARD).read_bytes()
     if not send:
         _preview(place, files)
         return
