@@ -47,9 +47,7 @@ def run(
     origin = _run_of(source)
     folders = {f"{runs.ENCODERS}/{one.name}": one for one in runs.encoder_folders(source)} if origin == source else {}
     if evals and not origin:
-        raise UserError(
-            f"{source}: not in a run, so --evals cannot be compared with it; push it from its run"
-        )
+        raise UserError(f"{source}: not in a run, so --evals cannot be compared with it; push it from its run")
     scores = _scores(origin, evals) if origin else ()
     known = partial(_known, place.loads_as, _clips(origin) if origin else "", scores)
     files = parcel.of_encoders(folders or {"": source}, known)
