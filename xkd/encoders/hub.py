@@ -154,7 +154,7 @@ def _answers(about: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # its own errors, those of the network, and ValueError for a card that is refused
-        code = getattr(getattr(error, "response", None), "status_code", None)
+        code = getattr(getattr(error, "response", None), "status_code", 0)
         known = {401: "no valid token", 403: "the token does not allow this", 404: "not found on the hub, or private"}
         raise UserError(f"{about}: {known.get(code) or _one_line(error)}") from error
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from xkd import protocols, runs
+from xkd import protocols as _ours  # noqa: F401  registers our own
+from xkd import registry, runs
 from xkd.encoders import parcel
 from xkd.encoders.card import Known, Score
 from xkd.encoders.config import EncoderConfig
@@ -110,7 +111,6 @@ def _scores(run: Path, evals: Path | None) -> tuple[Score, ...]:
 def _scores_of(path: Path, run: Path) -> list[Score]:
     command = f"python -m xkd evaluate ... --run {run} --task {path.stem} --out {path}"
     record, intervals = evaluations.read_results(path, run, command), read_json(path).get("intervals", {})
-    known = protocols.registry.protocols.get(record.protocol)  # None: of a plugin
-    pairs = known is not None and known.needs_pairs
+    pairs = record.protocol in registry.protocols and registry.protocols[record.protocol].needs_pairs
     about = record.task, record.dataset, record.manifest, record.clips.test
     return [Score(name, *about, value, intervals.get(name), pairs) for name, value in record.metrics.items()]
