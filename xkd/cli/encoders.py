@@ -1,4 +1,4 @@
-"""Verbs of trained encoders: their features for any media files, and released weights."""
+"""Verbs of trained encoders: their features for any media files, released weights, and their publication."""
 
 from __future__ import annotations
 
@@ -39,3 +39,22 @@ def embed_command(**arguments: Any) -> None:
 def import_weights_command(**arguments: Any) -> None:
     """Turn released weights (.pth.tar) into encoder folders."""
     invocation.call_stage("import_weights", **arguments)
+
+
+@cli.verb(
+    "xkd push runs/talking_digits/xkd/seed0/encoders/video_student hf://me/digits-video",
+    "xkd push runs/talking_digits/xkd/seed0 hf://me/digits --private --send",
+    "xkd push released/video_teacher s3://bucket/encoders/video_teacher --send",
+)
+@click.argument("source", metavar="ENCODER_OR_RUN", type=options.PATH)
+@click.argument("target")
+@click.option("--evals", type=options.PATH, help="The run's evaluations.  [default: evals/DATASET/ABLATION/seedN]")
+@click.option("--private", is_flag=True, help="A repository that is created on the hub is private.")
+@click.option("--send", is_flag=True, help="Send; without this, only print what would be sent.")
+@options.force
+def push_command(**arguments: Any) -> None:
+    """Publish encoders with a model card.
+
+    TARGET is hf://OWNER/NAME for the hub, or a folder here or elsewhere (s3://..., any address of fsspec).
+    """
+    invocation.call_stage("push", **arguments)
