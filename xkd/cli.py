@@ -2,7 +2,7 @@
 
 Stages are imported when their verb runs, so that `--help` answers at once. Exit codes: 0 done, 1 a defect, 2 something
 the user can mend (one line says what), 3 something was found: verdicts that differ from those on record
-(`table --strict`), clips that do not fit (`doctor`); 130 interrupted.
+(`table --strict`), clips that do not fit (`doctor`), damaged files (`verify`); 130 interrupted.
 """
 
 from __future__ import annotations
@@ -105,6 +105,26 @@ def doctor_command(context: click.Context, /, settings: Path, **arguments: Any) 
         found = invocation.call_with_settings("doctor", settings, **arguments)
     if found:
         context.exit(3)
+
+
+@cli.verb("xkd verify", "xkd verify talking_digits runs/talking_digits/xkd/seed0 --json verify.json")
+@click.argument("what", nargs=-1, shell_complete=names_of("datasets"))
+@options.params
+@click.option("--json", "out", type=options.PATH, help="JSON file of what is damaged or missing.")
+@options.force
+@click.pass_context
+def verify_command(context: click.Context, /, settings: Path, **arguments: Any) -> None:
+    """Check every file against its recorded hash.
+
+    WHAT are folders, files or names of prepared data sets; by default all that was made for the settings. Exits with 3
+    if files are damaged or missing, with 2 if some cannot be checked.
+    """
+    if arguments["what"]:
+        code = invocation.call_stage("verify", **arguments)
+    else:
+        code = invocation.call_with_settings("verify", settings, **arguments)
+    if code:
+        context.exit(code)
 
 
 @cli.verb("xkd plan", "XKD_PARAMS=workflow/presets/paper.yaml xkd plan --ablation xkd_mas --gpus 8")

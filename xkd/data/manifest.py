@@ -20,12 +20,13 @@ from xkd.data import columns
 from xkd.data.columns import Column
 from xkd.data.listing import LABEL_SEPARATOR, SPLIT_NAMES
 from xkd.errors import UserError
-from xkd.files import sha256
+from xkd.files import read_json, sha256
 
 MANIFEST_COLUMNS = (
     "id", "path", "split", "fold", "label", "seconds", "fps", "width", "height", "sample_rate",
     "has_video", "has_audio", "video_source", "audio_source", "digest", "status", "reason",
 )  # fmt: skip
+SUMMARY = "summary.json"  # beside a manifest: what `prepare` says about its clips
 COLUMNS_VERSION = 1  # of the columns that are kept beside a manifest: another one when `read_manifest` makes others
 _NOT_PLAIN = '[,"\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]'  # a CSV file quotes a cell that holds one, or it ends a line
 
@@ -141,6 +142,25 @@ def read_manifest(path: str | Path) -> Manifest:
         columns.keep(path, table, {**about, "hash": digest})
         kept = columns.read(path, about) or (table, {"hash": digest})
     return Manifest(path, kept[0], kept[1]["hash"])
+
+
+def check_as_prepared(found: Manifest) -> None:
+    """Checks that a manifest holds what `prepare` noted beside it; one that nobody prepared has no such note.
+
+    Raises:
+        UserError: it was edited or damaged.
+    """
+    try:
+        noted = read_json(found.path.with_name(SUMMARY)).get("hash", found.hash)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise UserError(f"{found.path.with_name(SUMMARY)}: {error}; run `python -m xkd prepare` again") from None
+    if noted != found.hash:
+        raise UserError(
+            f"{found.path}: edited or damaged since it was prepared (hash {found.hash}, {SUMMARY} says {noted}); run "
+            "`python -m xkd prepare` again, and make changes in the list that it reads"
+        )
 
 
 def _sha256(path: Path) -> str:

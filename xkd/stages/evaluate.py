@@ -88,7 +88,7 @@ def run(
         }
         _write(params, job, judged, results, run, out)
         seconds = round(time.perf_counter() - started, 2)
-        write_json(out.with_suffix(evaluations.TIMES), {"seconds": seconds, **spent.times()})
+        write_json(out.with_suffix(evaluations.TIMES), {"seconds": seconds, **spent.times()}, sealed=True)
 
 
 def _write(
@@ -114,6 +114,7 @@ def open_job(params: Params, manifest: Path, run: Path, task: str) -> Evaluation
     settings, chosen = params_of_protocol(params, task), params.tasks[task]
     recipe, encoders, seed = load_recipe(run), load_encoders(run), read_json(run / runs.CONFIG)["seed"]
     clips, prepared = manifests.read_manifest(manifest), _summary(manifest)
+    manifests.check_as_prepared(clips)
     _check_settings(prepared["clips"], manifest, recipe, chosen)
     for fold in chosen.folds or (None,):
         _check_labels(clips, manifest, fold, registry.protocols[chosen.protocol].learns_labels)
