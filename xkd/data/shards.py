@@ -25,7 +25,7 @@ from xkd.errors import UserError
 from xkd.files import read_json
 from xkd.modalities.video import frames_between
 
-FOLDER, INDEX, ROWS, SUMS = "shards", "index.json", "clips.npy", "sums.npy"
+FOLDER, INDEX, ROWS, SUMS = "shards", "index.json", "clips.npy", "sums.bin"
 ENCODED, DECODED = "encoded", "decoded"
 MEMBERS = {ENCODED: ("mp4",), DECODED: ("video.npy", "audio.npy")}  # an absent stream has no member
 MEMBER = np.dtype([("offset", "<u8"), ("bytes", "<u8"), ("crc32", "<u4")])
@@ -70,12 +70,15 @@ class Shards:
             self.form: str = index["form"]
             self.names = [shard["name"] for shard in index["shards"]]
             self.sizes = [shard["bytes"] for shard in index["shards"]]
-            self.rows, self._sums = (np.load(folder / name, mmap_mode="r").view(np.ndarray) for name in (ROWS, SUMS))
+            if sums.total(sums.mapped(folder / ROWS)) != index["sum"]:
+                raise ValueError(f"{ROWS} is damaged")
+            self.rows = np.load(folder / ROWS, mmap_mode="r").view(np.ndarray)
+            self._sums = sums.mapped(folder / SUMS).view(np.uint64)
             self._first = np.insert(np.cumsum([-(-size // sums.BLOCK) for size in self.sizes]), 0, 0)
-            whole = self.rows.dtype == row_type(self.form) and sums.total(sums.mapped(folder / ROWS)) == index["sum"]
+            whole = self.rows.dtype == row_type(self.form) and len(self._sums) == self._first[-1]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder}: the index cannot be read ({error}); run `xkd pack` again") from None
-        if not whole or len(self._sums) != self._first[-1]:
+        if not whole:
             raise UserError(f"{folder}: {ROWS} or {SUMS} does not fit {INDEX}; run `xkd pack` again")
         self._handles: OrderedDict[int, int] = OrderedDict()
 

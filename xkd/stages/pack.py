@@ -92,13 +92,10 @@ def _publish(found: Manifest, plans: list[Plan], parts: list[tuple[int, np.ndarr
     every = np.concatenate([rows for _, rows, _ in parts])
     out = files.folder
     files.clear(out / INDEX)
-    kept = {
-        ROWS: every[np.argsort(every["digest"], kind="stable")],
-        SUMS: np.concatenate([of_blocks for *_, of_blocks in parts]),
-    }
-    for name, array in kept.items():
-        with files.writing(out / name) as temporary, temporary.open("wb") as file:
-            np.save(file, array)
+    with files.writing(out / ROWS) as temporary, temporary.open("wb") as file:
+        np.save(file, every[np.argsort(every["digest"], kind="stable")])
+    with files.writing(out / SUMS) as temporary:
+        np.concatenate([of_blocks for *_, of_blocks in parts]).tofile(temporary)
     index = {
         "form": plans[0].form,
         "manifest": found.hash,

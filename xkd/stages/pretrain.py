@@ -161,7 +161,7 @@ def _check_clips(job: PretrainJob, chosen: tuple[str, ...]) -> None:
 
 
 def _check_dataset(job: PretrainJob) -> None:
-    """Refuses the clips of another data set than the row's, as far as `prepare` says whose they are, and edited ones."""
+    """Refuses the clips of another data set than the row's, and edited lists, as far as `prepare` tells."""
     manifests.check_as_prepared(job.data)
     row, wanted = job.recipe.ablation, job.recipe.dataset
     try:

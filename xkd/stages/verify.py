@@ -123,7 +123,7 @@ def _compared(path: Path, known: Iterable[str], mend: str) -> Checked:
 
 
 def _journal(path: Path) -> Iterator[Checked]:
-    """Compares what a stage wrote and did not remove; prepared clips are left to their manifest, runs to their index."""
+    """Compares what a stage wrote and did not remove; clips are left to their manifest, runs to their index."""
     verb = path.stem.removeprefix(".xkd-")
     if verb == "pretrain":
         return
