@@ -202,5 +202,5 @@ def undigested(content: bytes) -> bytes:
     """
     whole, digest = content[:-32], content[-32:]
     if hashlib.sha256(whole).digest() != digest:
-        raise ValueError("damaged: it is not as xkd wrote it")
+        raise ValueError("damaged, or of an earlier version")
     return whole

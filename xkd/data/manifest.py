@@ -128,13 +128,18 @@ def _role(text: str, fold: str) -> str:
     return "test" if text == fold else "train"
 
 
-def read_manifest(path: str | Path) -> Manifest:
+def read_manifest(path: str | Path, beside: bool = True) -> Manifest:
     """Reads a manifest: from the columns beside it, if they are of the present file, or else from itself.
+
+    Args:
+        beside: whether columns are read and, if there are none, written; else nothing is.
 
     Raises:
         UserError: no such file, or not a manifest.
     """
     path = Path(path)
+    if not beside:
+        return Manifest(path, *_read_csv(path))
     about = {"version": COLUMNS_VERSION, "sha256": _sha256(path)}
     kept = columns.read(path, about)
     if kept is None:

@@ -41,7 +41,7 @@ class Checked:
     read: bool = True
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.problem}; {self.mend}"
+        return "; ".join(filter(None, (f"{self.path}: {self.problem}", self.mend)))
 
 
 def run(params: Params | None = None, what: Sequence[str] = (), out: Path | None = None, force: bool = False) -> int:
@@ -122,6 +122,11 @@ def _compared(path: Path, known: Iterable[str], mend: str) -> Checked:
     return Checked(str(path), "" if sha256(path).startswith(tuple(known)) else CHANGED, mend)
 
 
+def _refused(path: Path, error: UserError) -> Checked:
+    """Returns what a reader says about a file, which includes what to do."""
+    return Checked(str(path), str(error).removeprefix(f"{path}: ").removeprefix(f"{path.parent}: "))
+
+
 def _journal(path: Path) -> Iterator[Checked]:
     """Compares what a stage wrote and did not remove; clips are left to their manifest, runs to their index."""
     verb = path.stem.removeprefix(".xkd-")
@@ -136,10 +141,10 @@ def _clips(path: Path) -> Iterator[Checked]:
     """Compares the clips of a manifest, which may be absent where shards or packed arrays stand for them."""
     again = "run `xkd prepare` again"
     try:
-        found = manifest.read_manifest(path)
+        found = manifest.read_manifest(path, beside=False)
         manifest.check_as_prepared(found)
     except UserError as error:
-        yield Checked(str(path), str(error).removeprefix(f"{path}: "), again)
+        yield _refused(path, error)
         return
     held = any((path.parent / name).exists() for name in (f"{shards.FOLDER}/{shards.INDEX}", f"packed/{packed.INDEX}"))
     for name, digest in zip(found.rows["path"], found.rows["digest"], strict=True):
@@ -153,7 +158,7 @@ def _packed(path: Path) -> Iterator[Checked]:
     try:
         pack = Pack(path.parent)
     except UserError as error:
-        yield Checked(str(path), str(error), again)
+        yield _refused(path, error)
     else:
         yield from (Checked(str(file), "" if whole else CHANGED, again) for file, whole in pack.check().items())
 
@@ -163,7 +168,7 @@ def _shards(path: Path) -> Iterator[Checked]:
     try:
         held = Shards(path.parent)
     except UserError as error:
-        yield Checked(str(path), str(error), again)
+        yield _refused(path, error)
         return
     for number, name in enumerate(held.names):
         there = (path.parent / name).is_file()
