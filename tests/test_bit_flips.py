@@ -164,12 +164,12 @@ def test_manifest_and_summary(clips):
 
     def read():
         held = read_manifest(clips / "manifest.csv")
-        manifests.check_as_prepared(held)
+        manifests.check_as_prepared(held.path, held.hash)
         return all((clips / path).is_file() for path in held.rows["path"])
 
     assert found(clips / "manifest.csv", read) == FLIPS
     held = read_manifest(clips / "manifest.csv")
-    assert found(clips / "summary.json", lambda: manifests.check_as_prepared(held)) == FLIPS
+    assert found(clips / "summary.json", lambda: manifests.check_as_prepared(held.path, held.hash)) == FLIPS
 
 
 def test_columns_beside_a_manifest_are_made_again(clips):

@@ -149,22 +149,26 @@ def read_manifest(path: str | Path, beside: bool = True) -> Manifest:
     return Manifest(path, kept[0], kept[1]["hash"])
 
 
-def check_as_prepared(found: Manifest) -> None:
+def check_as_prepared(path: Path, digest: str) -> None:
     """Checks that a manifest holds what `prepare` noted beside it; one that nobody prepared has no such note.
+
+    Args:
+        digest: its `hash`.
 
     Raises:
         UserError: it was edited or damaged.
     """
+    summary = path.with_name(SUMMARY)
     try:
-        noted = read_json(found.path.with_name(SUMMARY)).get("hash", found.hash)
+        noted = read_json(summary).get("hash", digest)
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise UserError(f"{found.path.with_name(SUMMARY)}: {error}; run `python -m xkd prepare` again") from None
-    if noted != found.hash:
+        raise UserError(f"{summary}: {error}; run `python -m xkd prepare` again") from None
+    if noted != digest:
         raise UserError(
-            f"{found.path}: edited or damaged since it was prepared (hash {found.hash}, {SUMMARY} says {noted}); run "
-            "`python -m xkd prepare` again, and make changes in the list that it reads"
+            f"{path}: edited or damaged since it was prepared (hash {digest}, {SUMMARY} says {noted}); run `python -m "
+            "xkd prepare` again, and make changes in the list that it reads"
         )
 
 

@@ -114,7 +114,7 @@ def open_job(params: Params, manifest: Path, run: Path, task: str) -> Evaluation
     settings, chosen = params_of_protocol(params, task), params.tasks[task]
     recipe, encoders, seed = load_recipe(run), load_encoders(run), read_json(run / runs.CONFIG)["seed"]
     clips, prepared = manifests.read_manifest(manifest), _summary(manifest)
-    manifests.check_as_prepared(clips)
+    manifests.check_as_prepared(manifest, clips.hash)
     _check_settings(prepared["clips"], manifest, recipe, chosen)
     for fold in chosen.folds or (None,):
         _check_labels(clips, manifest, fold, registry.protocols[chosen.protocol].learns_labels)

@@ -142,7 +142,7 @@ def _clips(path: Path) -> Iterator[Checked]:
     again = "run `xkd prepare` again"
     try:
         found = manifest.read_manifest(path, beside=False)
-        manifest.check_as_prepared(found)
+        manifest.check_as_prepared(path, found.hash)
     except UserError as error:
         yield _refused(path, error)
         return
