@@ -1,8 +1,8 @@
 """Sums of the 64-bit words of a file's blocks, by which any part of it is checked as it is read.
 
-A cryptographic hash or a CRC of a clip takes longer than reading it; this sum takes less than a tenth of that. It differs
-after any single flipped bit, any other content of one word, and a block that was lost or moved. That files are those
-that xkd wrote is what SHA-256 tells, see `xkd verify`.
+A cryptographic hash or a CRC of a clip takes longer than reading it; this sum takes less than a tenth of that. It
+differs after any single flipped bit, any other content of one word, and a block that was lost or moved. That files are
+those that xkd wrote is what SHA-256 tells, see `xkd verify`.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ class PackWriter:
         self._video.close()
         self._audio.close()
         ids, digests, shapes, samples = zip(*self._rows, strict=True)
-        blocks = {f"sums_{name}": sums.of_file(self.folder / name) for name in (VIDEO, AUDIO)}
+        blocks: dict[str, Any] = {f"sums_{name}": sums.of_file(self.folder / name) for name in (VIDEO, AUDIO)}
         index = io.BytesIO()
         np.savez(index, ids=ids, digests=digests, video_shape=shapes, audio_samples=samples, **blocks)
         (self.folder / INDEX).write_bytes(digested(index.getvalue()))
