@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 from run_folders import seal
 
-from xkd import cli, made, params, runs
+from xkd import made, params, runs
+from xkd.cli import cli
 from xkd.data.manifest import MANIFEST_COLUMNS, read_manifest, write_manifest
 from xkd.data.packed import PackWriter
 from xkd.errors import UserError
@@ -52,7 +53,7 @@ def project(tmp_path, monkeypatch):
 
 def checked(*what):
     """Returns the exit code of the command, and what it prints."""
-    result = CliRunner().invoke(cli.cli, ["verify", *map(str, what)])
+    result = CliRunner().invoke(cli, ["verify", *map(str, what)])
     return result.exit_code, result.stdout
 
 
