@@ -1,6 +1,6 @@
 """Keeps decoded clips in two flat files that are mapped into memory: nothing to decode while training.
 
-INDEX says where in them each clip lies, and holds sums of their blocks, by which each cut is checked as it is read.
+INDEX says where in them each clip lies, and holds sums of their blocks: a process checks a block when first reading it.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ class Pack:
             self._files = {name: sums.mapped(folder / name) for name in (VIDEO, AUDIO)}
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{folder}: packed clips cannot be read ({error}); run prepare again") from None
+        self._checked = {name: np.zeros(len(of_blocks), bool) for name, of_blocks in self._sums.items()}
         self._begins = {VIDEO: _begins(self._shapes.prod(axis=1)), AUDIO: _begins(2 * samples)}
         if any(self._begins[name][-1] != len(content) for name, content in self._files.items()):
             raise UserError(f"{folder}: packed clips are incomplete; run prepare again")
@@ -104,8 +105,11 @@ class Pack:
         begin, end = min(start + first, end), min(start + stop, end)
         content = self._files[name]
         low, high = sums.around(begin, end, len(content))
-        if not sums.fit(content[low:high], low, self._sums[name]):
-            raise MediaError(f"damaged in {self.folder / name}")
+        checked = self._checked[name][low // sums.BLOCK : -(-high // sums.BLOCK)]
+        if not checked.all():
+            if not sums.fit(content[low:high], low, self._sums[name]):
+                raise MediaError(f"damaged in {self.folder / name}")
+            checked[:] = True
         return content[begin:end].copy()
 
 
