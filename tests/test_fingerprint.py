@@ -238,6 +238,7 @@ RERUNS = {
     "training.pretraining": "pretrain",
     "training.samples": "pretrain",
     "training.sharing": "pretrain",
+    "sums": "prepare pretrain evaluate table",
     "versions": "pretrain",
     **dict.fromkeys(("csv_files", "errors", "files", "made"), "download prepare pretrain evaluate table"),
     **dict.fromkeys(("params", "recipe", "settings_file"), "pretrain evaluate table"),

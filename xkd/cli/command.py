@@ -19,7 +19,7 @@ SECTIONS = {
     "Evaluation": ("features", "evaluate", "table"),
     "Encoders": ("embed", "import-weights", "push"),
     "Looking": ("show", "ui", "sync"),
-    "Project": ("schema", "completion"),
+    "Project": ("verify", "schema", "completion"),
 }
 SHELLS = {
     "bash": """put  eval "$(xkd completion bash)"  into ~/.bashrc""",
