@@ -15,7 +15,7 @@ import pyarrow as pa
 
 import xkd
 from xkd.data import listing
-from xkd.data.parts import Parts, folder_of, unfinished
+from xkd.data.parts import Parts, unfinished
 from xkd.data.windows import Cutting, Survey
 from xkd.downstream.features import device
 from xkd.encoders import reading, tables
@@ -85,7 +85,7 @@ def run(
     chosen, folders = Options(**options), folders_of(encoder, also, owner)
     if chosen.tokens and chosen.per_file:
         raise UserError("--per-file averages the vectors of a file's clips; leave out --tokens")
-    files = _files(sources, output)
+    files = _files(sources)
     check_output(output, [*sources, *map(Path, files), *(f for e in folders.values() for f in files_in(e))], force)
     columns = Columns(folders, device(), chosen.fps, chosen.crop == "whole", chosen.tokens)
     if not files:
@@ -133,23 +133,20 @@ class _Work:
     def finish(self, output: Path) -> None:
         """Writes the table, and says what it does not hold."""
         odd: dict[str, list[str]] = {}
-        faults = self.parts.plan["faults"] | self.faults
+        faults, files = self.parts.plan["faults"] | self.faults, len(self.parts.plan["files"])
         rows = tables.usable(self.parts.tables(), faults, odd)
-        try:
-            with replacing(output) as path:
-                written = tables.write(tables.means(rows, self.options.half) if self.options.per_file else rows, path)
-                reasons = faults | {f: tables.not_finite(times, self.surveys[f].clips) for f, times in odd.items()}
-                if not written:
-                    self.parts.remove()
-                    files = len(self.parts.plan["files"])
-                    raise UserError(f"no clip could be read from {files} files ({_first(reasons)}); nothing written")
-        finally:
+        with replacing(output) as path:
+            written = tables.write(tables.means(rows, self.options.half) if self.options.per_file else rows, path)
+            reasons = faults | {f: tables.not_finite(times, self.surveys[f].clips) for f, times in odd.items()}
             for file, reason in reasons.items():
                 print(f"xkd: left out: {file}: {reason}", file=sys.stderr)
+            if not written:
+                self.parts.remove()
+                raise UserError(f"no clip could be read from {files} files ({_first(reasons)}); nothing written")
         self.parts.remove()
         left_out = f"{len(faults)} files left out" + (f", and clips of {len(odd)}" if odd else "")
-        what = "" if self.options.per_file else f"{written} clips of "
-        say(f"{output}: {what}{len(self.parts.plan['files']) - len(faults)} files; {left_out}")
+        what = "means" if self.options.per_file else "clips"
+        say(f"{output}: {written} {what} of {files - len(faults)} files; {left_out}")
 
     def _add(self, rows: list[pa.Table], last: Clip) -> None:
         self.parts.add(pa.concat_tables(rows), {"at": [last.file, last.number + 1], "faults": self.faults})
@@ -187,8 +184,8 @@ def _ids(files: Sequence[str]) -> dict[str, tuple[int, int] | None]:
     return dict.fromkeys(files) | found
 
 
-def _files(sources: Sequence[Path], output: Path) -> list[str]:
-    files = [str(path) for source in sources for path in _files_of(source) if folder_of(output) not in path.parents]
+def _files(sources: Sequence[Path]) -> list[str]:
+    files = [str(path) for source in sources for path in _files_of(source)]
     for file in files:
         if any("\ud800" <= letter <= "\udfff" for letter in file):  # how Python reads bytes that are no UTF-8
             raise UserError(f"{file!a}: a name that is not UTF-8; rename the file")
@@ -197,7 +194,8 @@ def _files(sources: Sequence[Path], output: Path) -> list[str]:
 
 def _files_of(source: Path) -> list[Path]:
     if source.is_dir():
-        return sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith("."))
+        files = (path for path in source.rglob("*") if path.is_file())
+        return sorted(f for f in files if not any(part.startswith(".") for part in f.relative_to(source).parts))
     if not source.is_file():
         raise UserError(f"{source}: no such file or folder")
     if source.suffix != ".csv":
