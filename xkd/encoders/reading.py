@@ -77,7 +77,8 @@ def clips_of(
     """
     tasks = list(_tasks(surveys, cutting, faults, begin))
     calls = [(task.file, task.stream, _begins(task, surveys[task.file], cutting)) for task in tasks]
-    results = run_guarded(windows.read_clips, calls, seconds_allowed, workers, spare=2 * (workers or cores()))
+    ahead = 2 * (workers or cores()) + 2  # enough that no process waits, and few enough for the memory
+    results = run_guarded(windows.read_clips, calls, seconds_allowed, workers, spare=ahead)
     waiting: dict[Stream, deque[tuple[int, Cut, int]]] = {stream: deque() for stream in cutting.streams}
     for (file, stream, numbers), result in zip(tasks, results, strict=True):
         if not isinstance(result, Cut):
