@@ -58,8 +58,8 @@ class Parts:
             yield pq.read_table(path).replace_schema_metadata(None)
 
     def remove(self) -> None:
-        """Removes all of it."""
-        shutil.rmtree(self._folder)
+        """Removes all of it; what a file system does not let go of, such as a file that is open, may stay."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
         return sorted(path for path in self._folder.glob("*.parquet") if not path.name.startswith("."))
