@@ -76,9 +76,11 @@ class Track(ABC):
 
     def cut(self, begins: Sequence[int], length: int, scales: Sequence[Scale]) -> Cut:
         """Reads clips of up to `length` frames or samples; those that overlap are decoded once."""
-        starts, position, places, found = np.array(begins), 0, [], []
-        apart = [] if self.gaps_are_read else np.flatnonzero(np.diff(starts) > length) + 1
-        for some in np.split(starts, apart):
+        starts, position = np.array(begins), 0
+        places: list[int] = []
+        found: list[dict[Scale, np.ndarray]] = []
+        gaps = np.diff(starts) > (np.inf if self.gaps_are_read else length)
+        for some in np.split(starts, np.flatnonzero(gaps) + 1):
             first, last = int(some[0]), int(some[-1])
             pieces = list(self._pieces(first, last - first + length, scales))
             found += pieces

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from xkd.data import windows
-from xkd.data.windows import Cut, Cutting, Survey, Window
+from xkd.data.tracks import Cut
+from xkd.data.windows import Cutting, Survey, Window
 from xkd.data.workers import Failure, cores, run_guarded, seconds_allowed
 from xkd.progress import track
 
