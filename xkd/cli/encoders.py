@@ -25,7 +25,7 @@ from xkd.cli.program import cli
 @click.option("--per-file", is_flag=True, help="One row per file: the mean of its clips.")
 @click.option("--half", is_flag=True, help="Store float16 instead of float32.")
 @click.option("--fps", type=options.POSITIVE, help="Frames per second to read.  [default: as in training]")
-@click.option("--crop", type=options.CROP, default="centre", help="Square from the middle, or whole frames squeezed.")
+@click.option("--crop", type=options.CROP, default="centre", show_default=True, help="Middle, or whole frames.")
 @click.option("--batch-size", type=options.FROM_ONE, default=16, show_default=True, help="Clips per batch.")
 @click.option("--workers", type=options.FROM_ONE, help="Processes that decode.  [default: one per core]")
 @options.plugin

@@ -39,6 +39,9 @@ class Options:
         half: float16 instead of float32.
         fps: frames per second that video is read at; None: those that the encoder was trained with.
         crop: "centre": a square from the middle of the frames; "whole": the whole frames, squeezed into it.
+
+    Raises:
+        UserError: options that exclude each other.
     """
 
     stride: float | None = None
@@ -47,6 +50,10 @@ class Options:
     half: bool = False
     fps: float | None = None
     crop: str = "centre"
+
+    def __post_init__(self) -> None:
+        if self.tokens and self.per_file:
+            raise UserError("--per-file averages the vectors of a file's clips; leave out --tokens")
 
 
 def run(
@@ -83,20 +90,14 @@ def run(
         UserError: no encoder, a source that does not exist, or not one readable file; `output` stays as it was.
     """
     chosen, folders = Options(**options), folders_of(encoder, also, owner)
-    if chosen.tokens and chosen.per_file:
-        raise UserError("--per-file averages the vectors of a file's clips; leave out --tokens")
     files = _files(sources)
     check_output(output, [*sources, *map(Path, files), *(f for e in folders.values() for f in files_in(e))], force)
     columns = Columns(folders, device(), chosen.fps, chosen.crop == "whole", chosen.tokens)
     if not files:
         raise UserError(f"{', '.join(map(str, sources))}: no files there")
     cutting = Cutting(tuple(columns.windows.values()), chosen.stride)
-    made_with = {
-        "version": xkd.__version__,
-        "encoders": columns.hashes,
-        "options": asdict(chosen),
-        "files": _ids(files),
-    }
+    made_with = {"version": xkd.__version__, "encoders": columns.hashes, "options": asdict(chosen)}
+    made_with["files"] = _ids(files)
     with unfinished(output) as parts:
         if not _continued(parts, made_with, output, force):
             good, unread = reading.surveyed(files, cutting, workers)
