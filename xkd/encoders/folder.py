@@ -6,14 +6,14 @@ The config has the SHA-256 of each of these files, which loading compares.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from xkd import registry, runs
 from xkd.encoders.config import EncoderConfig
 from xkd.errors import UserError
-from xkd.files import replacing, sha256, write_json
+from xkd.files import read_json, replacing, sha256, write_json
 from xkd.models.backbones import build_encoder
 from xkd.models.decoder import PatchDecoder
 from xkd.models.encoder import Backbone, Encoder, ModalityShape
@@ -30,9 +30,6 @@ from xkd.models.head import ProjectionHead
 
 WEIGHTS, HEAD, DECODER = "model.safetensors", "head.safetensors", "decoder.safetensors"
 CONFIG, CARD = "config.json", "README.md"
-
-Filled = TypeVar("Filled", bound=nn.Module)
-
 
 def plugin_settings(arch: str, values: Mapping[str, Any]) -> Any:
     """Returns a backbone's own settings, validated; None for a backbone that has none, as ours.
@@ -130,7 +127,7 @@ def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
             those that were written with the config or, within a run, by the run.
     """
     config, hashes = _opened(folder)
-    return _filled(build(config), _tensors(folder / WEIGHTS, hashes), folder / WEIGHTS), config
+    return _filled(lambda: build(config), _tensors(folder / WEIGHTS, hashes), folder / WEIGHTS), config
 
 
 def load_head(folder: Path) -> ProjectionHead | None:
@@ -147,7 +144,7 @@ def load_head(folder: Path) -> ProjectionHead | None:
         (hidden, width), (out, bottleneck) = (tensors[name].shape for name in ("layer1.weight", "directions"))
     except (KeyError, ValueError):
         raise UserError(f"{path}: not a projection head") from None
-    return _filled(ProjectionHead(width, hidden, bottleneck, out), tensors, path)
+    return _filled(lambda: ProjectionHead(width, hidden, bottleneck, out), tensors, path)
 
 
 def load_decoder(folder: Path, config: EncoderConfig) -> PatchDecoder | None:
@@ -156,13 +153,24 @@ def load_decoder(folder: Path, config: EncoderConfig) -> PatchDecoder | None:
     Raises:
         UserError: the file is missing, damaged, or does not fit the config.
     """
-    decoder = build_decoder(config)
-    if decoder is None:
+    if config.decoder is None:
         return None
-    return _filled(decoder, _tensors(folder / DECODER, _opened(folder)[1]), folder / DECODER)
+    tensors = _tensors(folder / DECODER, _opened(folder)[1])
+    decoder: PatchDecoder = _filled(lambda: build_decoder(config), tensors, folder / DECODER)
+    return decoder
 
 
-def _filled(network: Filled, tensors: dict[str, Tensor], path: Path) -> Filled:
+def _filled(build: Callable[[], Any], tensors: dict[str, Tensor], path: Path) -> Any:
+    """Builds a network and fills it; before memory is taken for what a config asks for, the shapes are compared."""
+    try:
+        with torch.device("meta"):
+            check_shapes(build(), tensors, path)
+    except NotImplementedError:  # a plugin that computes with numbers while it is built
+        pass
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path.parent / CONFIG}: describes a network that cannot be built ({reason})") from None
+    network: nn.Module = build()
     load_strictly(network, tensors, path)
     return network.requires_grad_(False).eval()
 
@@ -184,7 +192,13 @@ def _tensors(path: Path, hashes: runs.Hashes) -> dict[str, Tensor]:
 
 
 def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Copies every tensor, after checking that names and shapes are those of the network.
+    """Copies every tensor, after `check_shapes`."""
+    check_shapes(network, tensors, source)
+    network.load_state_dict(tensors)
+
+
+def check_shapes(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Checks that names and shapes of tensors are those of a network.
 
     Raises:
         UserError: names what is missing, unknown, or of another shape.
@@ -196,7 +210,6 @@ def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path) 
     for name, shape in wanted.items():
         if tuple(tensors[name].shape) != shape:
             raise UserError(f"{source}: {name} has the shape {tuple(tensors[name].shape)}, expected {shape}")
-    network.load_state_dict(tensors)
 
 
 def read_config(folder: Path) -> EncoderConfig:
@@ -209,7 +222,7 @@ def read_config(folder: Path) -> EncoderConfig:
     if not path.exists():
         raise UserError(f"{path}: missing; name the folder of an encoder, such as RUN/encoders/video_student")
     try:
-        return EncoderConfig.model_validate(json.loads(path.read_text()))
+        return EncoderConfig.model_validate(read_json(path))
     except (OSError, ValueError) as error:
         reason = "; ".join(_plain(error)) if isinstance(error, ValidationError) else str(error)
         raise UserError(f"{path}: not the config of an encoder ({reason})") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from math import prod
 from pathlib import Path
@@ -64,6 +63,8 @@ def import_backbone(
     )
     if config.width % config.heads:
         raise UserError(f"{path}: {config.heads} heads do not divide the width of {width}")
+    if config.depth > len(tensors):
+        raise UserError(f"{path}: tensors of {config.depth} blocks are named, and there are {len(tensors)} tensors")
     encoder = folder.build(config)
     ours = {encoder_key(modality, name): name for name in encoder.state_dict()}
     folder.load_strictly(encoder, {ours.get(key, key): value.float() for key, value in tensors.items()}, path)
@@ -80,7 +81,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 (damaged bytes raise almost anything)
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: not a file of plain tensors, refused ({reason})") from None
     if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()) or not loaded:

@@ -8,7 +8,6 @@ encoder that was copied elsewhere stands for itself. Readers are in `xkd.runs.re
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from xkd import made
 from xkd.errors import UserError
-from xkd.files import sha256, sync, write_json
+from xkd.files import read_json, sha256, sync, write_json
 from xkd.made import Made
 
 RUNS, CHECKPOINTS, FEATURES = Path("runs"), Path("checkpoints"), Path("features")
@@ -162,7 +161,7 @@ def encoders_hash(run: Path) -> str:
 def _index(run: Path) -> Index:
     """Reads the index; an empty one where there is none that xkd wrote."""
     try:
-        index = Index(**json.loads((run / INDEX).read_bytes()))
+        index = Index(**read_json(run / INDEX))
         known = all(name in FILES or ENCODER_FILE.fullmatch(name) for name in index.files)
         return index if known else Index()
     except (OSError, ValueError, TypeError, AttributeError):

@@ -1,0 +1,443 @@
+"""Kinds of bad inputs: which file of the small project is damaged, how, and what is then run.
+
+    PYTHONPATH=.:tests python tests/fuzz_kinds.py 1000 [--first 5000] [KIND ...]
+
+tries 1000 inputs of each kind, from a number on, and prints a row of a table for each; an input with a fault is kept.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import random
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import fuzz_world
+import fuzzing
+import numpy as np
+import pyarrow.parquet as pq
+from fuzz_world import EVALUATION, RUN
+from fuzzing import ALLOWED_CODES, Outcome, bytes_changed, text_changed
+
+from xkd.data.manifest import read_manifest
+from xkd.files import sha256
+
+MANIFEST = "data/clips/manifest.csv"
+RELEASED = Path(__file__).parent / "reference" / "released"
+AT_ONCE = 20  # media files of a trial
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of bad input.
+
+    Attributes:
+        parts: files and folders of the project that a trial needs.
+        change: damages the copy in a folder, and returns the command that is to read it.
+        codes: exit codes that are right.
+        inputs: bad inputs of one trial.
+        check: returns what is wrong with what the command wrote, if it ended well.
+    """
+
+    parts: tuple[str, ...]
+    change: Callable[[Path, random.Random], list[str]]
+    codes: tuple[int, ...] = (0, 2)
+    inputs: int = 1
+    check: Callable[[Path], list[str]] = lambda _place: []
+
+
+def trial(kind: Kind, world: Path, place: Path, number: int) -> Outcome:
+    """Damages a copy of the project as the number says, runs the command, and judges what it did."""
+    with fuzzing.copied(world, kind.parts, place):
+        command = kind.change(place, random.Random(number))
+        outcome = fuzzing.run(command, place, kind.codes)
+        if outcome.code == 0:
+            outcome.faults.extend(kind.check(place))
+        if outcome.faults:
+            shutil.rmtree(kept := place.with_name(f"{place.name}-kept"), ignore_errors=True)
+            shutil.copytree(place, kept)
+            (kept / "command.txt").write_text(f"{command}\n{outcome}\n")
+        return outcome
+
+
+def edit(path: Path, draws: random.Random) -> None:
+    """Damages a file as text or as bytes, as fits its name."""
+    if path.suffix in (".json", ".yaml", ".csv", ".jsonl", ".txt") and draws.random() < 0.8:
+        path.write_text(text_changed(path.read_text(), draws), errors="surrogateescape")
+    else:
+        path.write_bytes(bytes_changed(path.read_bytes(), draws))
+
+
+# Media
+
+
+def _media(place: Path, draws: random.Random) -> list[Path]:
+    """Replaces the media by one good film and damaged files."""
+    found = sorted((place / "media").iterdir())
+    good = (place / "media" / "film.mp4").read_bytes()
+    contents = [(path.suffix, path.read_bytes()) for path in draws.choices(found, k=AT_ONCE)]
+    shutil.rmtree(place / "media")
+    (place / "media").mkdir()
+    (place / "media" / "good.mp4").write_bytes(good)
+    paths = [place / "media" / f"bad{number}{suffix}" for number, (suffix, _) in enumerate(contents)]
+    for path, (_, content) in zip(paths, contents, strict=True):
+        path.write_bytes(bytes_changed(content, draws))
+    return paths
+
+
+def _prepare_media(place: Path, draws: random.Random) -> list[str]:
+    _media(place, draws)
+    names = "\n".join(path.name for path in sorted((place / "media").iterdir()))
+    (place / "media" / "index.csv").write_text(f"path\n{names}\n")
+    settings = place / "params.yaml"
+    settings.write_text(settings.read_text().replace("source: raw/clips}", "source: raw/clips, require: any}"))
+    return ["prepare", "--raw", "media/index.csv", "--out", "out/data"]
+
+
+def _prepared(place: Path) -> list[str]:
+    """Every file has a clip that can be read, or a reason."""
+    table = read_manifest(place / "out" / "data" / "manifest.csv").table
+    usable, reasons = table[table["status"] == "ok"], table.loc[table["status"] != "ok", "reason"]
+    faults = [] if len(table) == AT_ONCE + 1 and "good.mp4" in set(table["id"] + ".mp4") else ["rows are missing"]
+    faults += [] if (table.loc[table["id"] == "good", "status"] == "ok").all() else ["the good file is left out"]
+    faults += [f"an empty reason: {reason!r}" for reason in reasons if not reason.split(": ")[-1]]
+    faults += [f"no clip: {name}" for name in usable["path"] if not (place / "out" / "data" / name).is_file()]
+    faults += ["an empty clip"] if (usable["seconds"] <= 0).any() else []
+    return faults
+
+
+def _embed_media(place: Path, draws: random.Random) -> list[str]:
+    _media(place, draws)
+    encoder = draws.choice(("video_student", "audio_teacher"))
+    return ["embed", f"{RUN}/encoders/{encoder}", "media", "--output", "out/vectors.parquet"]
+
+
+def _embedded(place: Path) -> list[str]:
+    table = pq.read_table(place / "out" / "vectors.parquet").to_pandas()
+    whole = all(np.isfinite(vector).all() for vector in table["vector"])
+    faults = [] if whole else ["features that are not finite"]
+    faults += [] if any(name.endswith("good.mp4") for name in table["file"]) else ["the good file is left out"]
+    return faults + ([] if (table["end"] > table["start"]).all() else ["clips that end before they begin"])
+
+
+def _show_media(place: Path, draws: random.Random) -> list[str]:
+    path = draws.choice(_media(place, draws))
+    return ["show", str(path.relative_to(place)), "--encoder", RUN, "--out", "out/shown.png"]
+
+
+def _doctor_media(place: Path, draws: random.Random) -> list[str]:
+    _media(place, draws)
+    return ["doctor", "media", "--json", "out/doctor.json"]
+
+
+# Archives and lists
+
+
+def _archive(place: Path, draws: random.Random) -> list[str]:
+    source = draws.choice(sorted(place.glob("archive*")))
+    damage_archive(source, draws)
+    settings = place / "params.yaml"
+    settings.write_text(settings.read_text().replace("archive.zip", source.name))
+    return ["download", "--dataset", "packed", "--out", "out/raw"]
+
+
+def damage_archive(path: Path, draws: random.Random) -> None:
+    """Damages the bytes of an archive, or adds a hostile member."""
+    if draws.random() < 0.35:
+        _hostile(path, draws)
+    else:
+        path.write_bytes(bytes_changed(path.read_bytes(), draws))
+
+
+def _hostile(path: Path, draws: random.Random) -> None:
+    """Adds a member that would leave the folder, be a link or a device, clash, or have an odd name."""
+    name = draws.choice(
+        ("../evil.mp4", "/tmp/fuzz-evil.mp4", "a/../../evil.mp4", "C:\\evil.mp4", "..\\evil.mp4", "train/high/0.mp4",
+         "TRAIN/high/0.MP4", "train", "a\nb.mp4", "é.mp4", "x" * 300 + ".mp4", "a/" * 60 + "b.mp4", "", ".", "a\0b.mp4")
+    )  # fmt: skip
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "a") as archive:
+            info = zipfile.ZipInfo("x")
+            info.filename, info.external_attr = name, draws.choice((0o100644, 0o120777, 0o10644)) << 16
+            archive.writestr(info, draws.choice((b"", b"/etc/passwd", b"\0" * 100_000)), zipfile.ZIP_DEFLATED)
+    elif path.suffix in (".tar", ".gz"):
+        with tarfile.open(path) as archive:
+            old = [(member, archive.extractfile(member).read()) for member in archive if member.isfile()]
+        with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+            info = tarfile.TarInfo(name)
+            info.type = draws.choice((tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE))
+            info.linkname = draws.choice(("/etc/passwd", "../..", "train/high/0.mp4"))
+            for member, content in draws.sample([*old, (info, b"")], len(old) + 1):
+                archive.addfile(member, io.BytesIO(content))
+
+
+def _official(place: Path, draws: random.Random) -> list[str]:
+    """Damages an official archive, or the list in it."""
+    path = place / "esc50" / "master.zip"
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    table = next(name for name in members if name.endswith(".csv"))
+    members[table] = text_changed(members[table].decode(), draws).encode(errors="replace")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return ["download", "--dataset", "esc50", "--out", "out/raw"]
+
+
+def _index(place: Path, draws: random.Random) -> list[str]:
+    edit(place / "raw" / "index.csv", draws)
+    return ["prepare", "--raw", "raw/index.csv", "--out", "out/data"]
+
+
+def _list(place: Path, draws: random.Random) -> list[str]:
+    edit(place / "raw" / "list.csv", draws)
+    if draws.random() < 0.5:
+        return ["embed", f"{RUN}/encoders/audio_student", "raw/list.csv", "--output", "out/vectors.parquet"]
+    return ["download", "--dataset", "listed", "--out", "out/raw"]
+
+
+# Settings
+
+
+def _settings(place: Path, draws: random.Random) -> list[str]:
+    edit(place / "params.yaml", draws)
+    return draws.choice(
+        (
+            ["plan"], ["plan", "--json"], ["inspect", "clips", "--out", "out"], ["doctor", "clips"],
+            ["download", "--dataset", "clips", "--out", "out/raw"], ["table", "--out", "out"],
+            ["pretrain", "--manifest", MANIFEST, "--ablation", "xkd", "--seed", "0", "--out", "out/run"],
+        )
+    )  # fmt: skip
+
+
+def _extended(place: Path, draws: random.Random) -> list[str]:
+    (place / "base.yaml").write_text((place / "params.yaml").read_text())
+    path = place / "params.yaml"
+    path.write_text("extends: base.yaml\ntraining: &t {epochs: 2}\nclips: {fps: 8, size: 16}\nsweeps: {}\nablations: {}\n")
+    edit(draws.choice((path, path, place / "base.yaml")), draws)
+    return ["plan"]
+
+
+# What stages read of stages
+
+
+def _manifest(place: Path, draws: random.Random) -> list[str]:
+    target = draws.choice((MANIFEST, MANIFEST, "data/clips/.manifest.arrow", "data/clips/summary.json"))
+    edit(place / target, draws)
+    if target == MANIFEST and draws.random() < 0.5:
+        (place / "data" / "clips" / ".manifest.arrow").unlink()
+    return draws.choice((_evaluate("linear"), _evaluate("retrieval"), ["inspect", "clips", "--out", "out"],
+                         ["plan"], ["doctor", "clips"], ["pack", "shards"],
+                         ["pretrain", "--manifest", MANIFEST, "--ablation", "xkd", "--seed", "1", "--out", "out/run"]))  # fmt: skip
+
+
+def _evaluate(task: str) -> list[str]:
+    return ["evaluate", "--manifest", MANIFEST, "--run", RUN, "--task", task, "--out", f"out/{task}.json"]
+
+
+def _packed(place: Path, draws: random.Random) -> list[str]:
+    edit(draws.choice(sorted((place / "data" / "clips" / "packed").iterdir())), draws)
+    shutil.rmtree(place / "features", ignore_errors=True)
+    return _evaluate("linear")
+
+
+def _clips(place: Path, draws: random.Random) -> list[str]:
+    """Damages prepared clips, which are read where there is no pack."""
+    shutil.rmtree(place / "data" / "clips" / "packed")
+    shutil.rmtree(place / "features", ignore_errors=True)
+    edit(draws.choice(sorted((place / "data" / "clips" / "clips").rglob("*.mp4"))), draws)
+    return _evaluate("linear")
+
+
+def _features(place: Path, draws: random.Random) -> list[str]:
+    edit(draws.choice([path for path in sorted((place / "features").rglob("*.*")) if path.is_file()]), draws)
+    return _evaluate("linear")
+
+
+def _run(place: Path, draws: random.Random) -> list[str]:
+    """Damages a file of a run, most often so that the run's index knows nothing of it."""
+    run = place / RUN
+    edit(draws.choice([path for path in sorted(run.rglob("*.*")) if path.is_file()]), draws)
+    if draws.random() < 0.8:
+        try:
+            fuzz_world.reseal(run)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass  # the index itself is the damaged file
+    film = "media/film.mp4"
+    return draws.choice((_evaluate("retrieval"), ["show", film, "--encoder", RUN, "--out", "out/shown.png"],
+                         ["table", "--out", "out"], ["table", "--out", "out"]))  # fmt: skip
+
+
+def _encoder(place: Path, draws: random.Random) -> list[str]:
+    """Damages the folder of an encoder that was copied out of its run."""
+    folder = copy_encoder(place, draws)
+    edit(draws.choice([folder / "config.json", *sorted(folder.glob("*.*"))]), draws)
+    film = "media/film.mp4"
+    return draws.choice((["embed", "encoder", film, "--output", "out/vectors.parquet"],
+                         ["show", film, "--encoder", "encoder", "--out", "out/shown.png"],
+                         ["doctor", film, "--encoder", "encoder"]))  # fmt: skip
+
+
+def copy_encoder(place: Path, draws: random.Random) -> Path:
+    """Copies an encoder out of its run, most often without the hashes of its files, as earlier versions wrote it."""
+    name = draws.choice(("video_student", "audio_student", "audio_teacher"))
+    folder = shutil.copytree(place / RUN / "encoders" / name, place / "encoder")
+    config = json.loads((folder / "config.json").read_text())
+    if draws.random() < 0.7:
+        config["sha256"] = {}
+        (folder / "config.json").write_text(json.dumps(config, indent=1))
+    return folder
+
+
+def _evaluation(place: Path, draws: random.Random) -> list[str]:
+    """Damages an evaluation, or a file of a run that the table reads."""
+    target = draws.choice([path for path in sorted((place / EVALUATION).parent.iterdir()) if path.is_file()])
+    edit(target, draws)
+    path = place / EVALUATION
+    if target != path and draws.random() < 0.8:
+        results = json.loads(path.read_text())
+        results["files"] = {suffix: sha256(path.with_suffix(suffix)) for suffix in results["files"]}
+        path.write_text(json.dumps(results))
+    settings = place / "params.yaml"
+    settings.write_text(settings.read_text().replace("  retrieval: {protocol: retrieval}\n", ""))
+    return ["table", "--out", "out"]
+
+
+def _checkpoint(place: Path, draws: random.Random) -> list[str]:
+    damage_checkpoint(place, draws)
+    return ["pretrain", "--manifest", MANIFEST, "--ablation", "xkd", "--seed", "0", "--out", "out/run"]
+
+
+def damage_checkpoint(place: Path, draws: random.Random) -> None:
+    """Damages the bytes of a checkpoint, or its pickle with a right checksum, or the state in it."""
+    path = next((place / "checkpoints").rglob("last.pt"))
+    draws.choice((_bytes_of, _pickle_of, _state_of))(path, draws)
+
+
+def damage_weights(place: Path, draws: random.Random) -> Path:
+    """Damages released weights likewise."""
+    path = place / "XKD_student.pth.tar"
+    place.mkdir(exist_ok=True)
+    shutil.copy(draws.choice(sorted(RELEASED.glob("*aud*.pth.tar"))), path)
+    draws.choice((_bytes_of, _pickle_of, _state_of))(path, draws)
+    return path
+
+
+def _weights(place: Path, draws: random.Random) -> list[str]:
+    path = damage_weights(place, draws)
+    sizes = ["--heads", "3", "--patch", "4x8", "--view", "16x48"]
+    return ["import-weights", path.name, "--output", "out", *(sizes if draws.random() < 0.5 else [])]
+
+
+def _bytes_of(path: Path, draws: random.Random) -> None:
+    path.write_bytes(bytes_changed(path.read_bytes(), draws))
+
+
+def _pickle_of(path: Path, draws: random.Random) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = draws.choice([*(name for name in members if name.endswith("data.pkl")), *members])
+    members[name] = bytes_changed(members[name], draws)
+    if draws.random() < 0.2:
+        members[name] = pickle.dumps(_Command())
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+class _Command:
+    """Pickled, it asks the reader to run a program."""
+
+    def __reduce__(self) -> tuple:
+        import os
+
+        return os.system, ("touch /work/tmp/fuzz/pwned",)
+
+
+def _state_of(path: Path, draws: random.Random) -> None:
+    """Replaces one value in the nested mappings of a file of torch's."""
+    import torch
+
+    held = torch.load(path, weights_only=True)
+    inner, key = held, draws.choice(list(held))
+    while isinstance(inner[key], dict | list) and len(inner[key]) and draws.random() < 0.8:
+        inner = inner[key]
+        key = draws.choice(list(inner)) if isinstance(inner, dict) else draws.randrange(len(inner))
+    old = inner[key]
+    odd = [None, -1, 10**30, float("nan"), "x", [], {}, torch.zeros(0), torch.full((3,), float("nan")), [[[]]]]
+    if isinstance(old, torch.Tensor):
+        odd += [old.half(), old[:0], old.flatten(), old * float("nan"), old.to(torch.int64), old.to_sparse()]
+    if isinstance(inner, dict) and draws.random() < 0.25:
+        del inner[key]
+        if draws.random() < 0.5:
+            inner[draws.choice((0, "x", None))] = old
+    else:
+        inner[key] = draws.choice(odd)
+    torch.save(held, path)
+
+
+_DATA, _ALL = ("params.yaml", "data"), ("params.yaml", "data", "runs", "evals", "media")
+KINDS = {
+    "media, prepare": Kind(("params.yaml", "media"), _prepare_media, (0,), AT_ONCE, _prepared),
+    "media, embed": Kind(("media", "runs"), _embed_media, (0,), AT_ONCE, _embedded),
+    "media, show": Kind(("media", "runs"), _show_media),
+    "media, doctor": Kind(("params.yaml", "media"), _doctor_media, (0, 3), AT_ONCE),
+    "archives": Kind(("params.yaml", "archive.zip", "archive.tar", "archive.tar.gz", "archive.rar"), _archive),
+    "official lists": Kind(("params.yaml", "esc50"), _official),
+    "index.csv": Kind(("params.yaml", "raw"), _index),
+    "own lists": Kind(("params.yaml", "raw", "runs"), _list),
+    "settings": Kind((*_DATA, "raw", "runs", "evals"), _settings, ALLOWED_CODES),
+    "settings that extend others": Kind(("params.yaml",), _extended),
+    "manifests": Kind((*_DATA, "raw", "runs"), _manifest, ALLOWED_CODES),
+    "packed clips": Kind((*_DATA, "runs"), _packed),
+    "prepared clips": Kind((*_DATA, "runs"), _clips),
+    "features": Kind((*_DATA, "runs", "features"), _features),
+    "runs": Kind(_ALL, _run),
+    "encoder folders": Kind(("media", "params.yaml", "runs"), _encoder, ALLOWED_CODES),
+    "evaluations": Kind(_ALL, _evaluation),
+    "checkpoints": Kind((*_DATA, "checkpoints"), _checkpoint),
+    "released weights": Kind((), _weights),
+}
+
+
+def _main() -> None:
+    import argparse
+    import os
+    import tempfile
+    import time
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("inputs", type=int)
+    parser.add_argument("kinds", nargs="*", default=list(KINDS))
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=1e9)
+    given = parser.parse_intermixed_args()
+    os.environ["XKD_TRACKING"] = "off"
+    folder = Path(tempfile.mkdtemp(prefix="fuzz", dir=os.environ.get("TMPDIR")))
+    world = Path(os.environ["FUZZ_WORLD"]) if "FUZZ_WORLD" in os.environ else folder / "world"
+    if not world.exists():
+        fuzz_world.make(world)
+    print(f"| kind | inputs | refused | right | faults |\n| --- | --- | --- | --- | --- |  ({folder})")
+    began = time.monotonic()
+    for name in given.kinds:
+        kind, ends, faulty, start = KINDS[name], [], 0, time.monotonic()
+        for number in range(given.first, given.first + -(-given.inputs // kind.inputs)):
+            outcome = trial(kind, world, folder / f"{name.replace(', ', '-')}-{number}", number)
+            ends.append(outcome.code)
+            if outcome.faults:
+                faulty += 1
+                print(f"  {name} {number}: {outcome.faults} {outcome.shown[-300:]!r}", flush=True)
+            if time.monotonic() - start > given.seconds / len(given.kinds):
+                break
+        right = kind.inputs * sum(code != 2 for code in ends)
+        print(f"| {name} | {kind.inputs * len(ends)} | {kind.inputs * ends.count(2)} | {right} | {faulty} | {time.monotonic() - began:.0f} s, CPU {sum(os.times()[:4]):.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    _main()

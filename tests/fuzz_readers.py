@@ -1,0 +1,204 @@
+"""Readers of files, called directly: each returns what is in a damaged file, or raises a UserError of one line.
+
+    PYTHONPATH=.:tests python tests/fuzz_readers.py 1000 [--first 5000] [READER ...]
+
+tries 1000 inputs for each reader, from a number on, and prints a row of a table for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import fuzz_kinds
+import fuzz_world
+import numpy as np
+from fuzz_kinds import MANIFEST, edit
+from fuzz_world import EVALUATION, RUN
+from fuzzing import copied
+
+from xkd import params
+from xkd.data import listing
+from xkd.data.manifest import read_manifest
+from xkd.data.packed import Pack
+from xkd.data.sources import unpack
+from xkd.encoders import folder, importing
+from xkd.errors import UserError
+from xkd.report import curves, dataset
+from xkd.runs import evaluations, records
+from xkd.stages.evaluate import load_encoders, load_heads, load_recipe
+from xkd.training import checkpoint
+
+SECONDS = 20
+ENCODER = "encoder"
+Fault = str
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What reads a file.
+
+    Attributes:
+        parts: files and folders of the project that it needs.
+        damage: damages the copy in a folder.
+        read: reads it.
+    """
+
+    parts: tuple[str, ...]
+    damage: Callable[[Path, random.Random], None]
+    read: Callable[[Path], object]
+
+
+def attempt(reader: Reader, world: Path, place: Path, number: int) -> tuple[bool, Fault | None]:
+    """Damages a copy as the number says and reads it; returns whether it was refused, and what went wrong."""
+    with copied(world, reader.parts, place):
+        reader.damage(place, random.Random(number))
+        signal.signal(signal.SIGALRM, _stop)
+        signal.alarm(SECONDS)
+        try:
+            with contextlib.redirect_stderr(None):
+                reader.read(place)
+            return False, None
+        except UserError as error:
+            return bool(str(error)), None
+        except BaseException as error:  # noqa: BLE001 (whatever it is, it is a fault)
+            last = traceback.extract_tb(error.__traceback__)
+            ours = [f"{Path(f.filename).name}:{f.lineno}" for f in last if "/xkd/" in f.filename][-2:]
+            return False, f"{type(error).__name__}: {str(error)[:150]} at {' '.join(ours)}"
+        finally:
+            signal.alarm(0)
+
+
+class _Hang(BaseException): ...
+
+
+def _stop(*_: object) -> None:
+    raise _Hang
+
+
+def _one_of(*patterns: str) -> Callable[[Path, random.Random], None]:
+    """Returns a function that damages one of the files that the patterns name."""
+    return lambda place, draws: edit(draws.choice([p for each in patterns for p in sorted(place.glob(each))]), draws)
+
+
+def _copied_encoder(place: Path, draws: random.Random) -> None:
+    fuzz_kinds.copy_encoder(place, draws)
+    edit(draws.choice([place / ENCODER / "config.json", *sorted((place / ENCODER).glob("*.*"))]), draws)
+
+
+def _read_encoder(place: Path) -> None:
+    _, config = folder.load(place / ENCODER)
+    folder.load_head(place / ENCODER)
+    folder.load_decoder(place / ENCODER, config)
+
+
+def _forged(place: Path, draws: random.Random) -> None:
+    """Damages a file of a run, and its index with it."""
+    edit(draws.choice([path for path in sorted((place / RUN).rglob("*.*")) if path.is_file()]), draws)
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        fuzz_world.reseal(place / RUN)
+
+
+def _read_run(place: Path) -> None:
+    run = place / RUN
+    records.read_run(run, "")
+    load_recipe(run), load_encoders(run), load_heads(run)
+    curves.read_columns(SimpleNamespace(folder=run))
+    for name in ("history.csv", "steps.csv"):
+        records.read_curve(run / name)
+    for name in ("samples.npz", "embeddings.npz"):
+        records.read_arrays(run / name)
+    records.mlflow_id(run)
+
+
+def _read_manifest(place: Path) -> None:
+    manifest = read_manifest(place / MANIFEST)
+    for split in ("train", "test"):
+        part = manifest.split(split)
+        part.rows, part.labels, part.values("seconds"), part.values("has_video")
+    if (summary := (place / MANIFEST).with_name("summary.json")).exists():
+        dataset.data_facts(summary.parent, manifest.hash)
+
+
+def _read_pack(place: Path) -> None:
+    pack = Pack(place / "data/clips/packed")
+    for number in pack.number.values():
+        np.array(pack.video(number)), np.array(pack.audio(number))
+
+
+def _read_checkpoint(place: Path) -> None:
+    try:
+        checkpoint.content(next((place / "checkpoints").rglob("last.pt")))
+    except ValueError as error:
+        raise UserError("damaged") from error
+
+
+def _unpack(place: Path) -> None:
+    (archive,) = (path for path in place.iterdir() if path.name.startswith("archive"))
+    unpack.unpack(archive, place / "out" / "files", nested=True)
+
+
+def _archive(name: str) -> Reader:
+    return Reader((name,), lambda place, draws: fuzz_kinds.damage_archive(place / name, draws), _unpack)
+
+
+def _weights(place: Path, draws: random.Random) -> None:
+    fuzz_kinds.damage_weights(place, draws)
+
+
+READERS = {
+    "settings": Reader(("params.yaml",), _one_of("params.yaml"), lambda place: params.load(place / "params.yaml")),
+    "index.csv": Reader(("raw/index.csv",), _one_of("raw/index.csv"), lambda p: listing.read_listing(p / "raw/index.csv")),
+    "manifests": Reader(("data/clips/manifest.csv", "data/clips/summary.json"),
+                        _one_of("data/clips/*.*"), _read_manifest),
+    "manifests alone": Reader((MANIFEST,), _one_of(MANIFEST), _read_manifest),
+    "packed clips": Reader(("data/clips/packed",), _one_of("data/clips/packed/*", "data/clips/packed/index.npz"), _read_pack),
+    "encoder folders": Reader((RUN,), _copied_encoder, _read_encoder),
+    "runs": Reader((RUN,), _one_of(f"{RUN}/*.*", f"{RUN}/encoders/*/*"), _read_run),
+    "runs with forged hashes": Reader((RUN,), _forged, _read_run),
+    "evaluations": Reader((RUN, EVALUATION.rpartition("/")[0]), _one_of(f"{EVALUATION.rpartition('/')[0]}/*"), lambda p: (
+        evaluations.read_results(p / EVALUATION, p / RUN, ""), evaluations.read_confusions(p / EVALUATION))),
+    "checkpoints": Reader(("checkpoints",), fuzz_kinds.damage_checkpoint, _read_checkpoint),
+    "released weights": Reader((), _weights, lambda p: importing.import_backbone(p / "XKD_student.pth.tar", 3, (4, 8), (16, 48))),
+    **{f"archives, {name}": _archive(f"archive.{name}") for name in ("zip", "tar", "tar.gz", "rar")},
+}  # fmt: skip
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("inputs", type=int)
+    parser.add_argument("readers", nargs="*", default=list(READERS))
+    parser.add_argument("--first", type=int, default=0)
+    given = parser.parse_intermixed_args()
+    os.environ["XKD_TRACKING"] = "off"
+    place = Path(tempfile.mkdtemp(prefix="fuzz", dir=os.environ.get("TMPDIR")))
+    world = Path(os.environ["FUZZ_WORLD"]) if "FUZZ_WORLD" in os.environ else place / "world"
+    if not world.exists():
+        fuzz_world.make(world)
+    for name in given.readers:
+        refused, faults, start = 0, {}, sum(os.times()[:4])
+        for number in range(given.first, given.first + given.inputs):
+            no, fault = attempt(READERS[name], world, place / "copy", number)
+            refused += no
+            if fault:
+                faults.setdefault(fault, []).append(number)
+        print(f"| {name} | {given.inputs} | {refused} | {sum(map(len, faults.values()))} | {sum(os.times()[:4]) - start:.0f} s")
+        for fault, numbers in faults.items():
+            print(f"    {numbers[:5]} {len(numbers)}: {fault}", flush=True)
+        sys.stdout.flush()
+    shutil.rmtree(place, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    _main()
