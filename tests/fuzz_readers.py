@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import random
-import shutil
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +37,8 @@ from xkd.runs import evaluations, records
 from xkd.stages.evaluate import load_encoders, load_heads, load_recipe
 from xkd.training import checkpoint
 
-SECONDS = 20
+SECONDS = 120
+SUMMARY = "data/clips/summary.json"
 ENCODER = "encoder"
 Fault = str
 
@@ -153,26 +151,30 @@ def _archive(name: str) -> Reader:
     return Reader((name,), lambda place, draws: fuzz_kinds.damage_archive(place / name, draws), _unpack)
 
 
-def _weights(place: Path, draws: random.Random) -> None:
-    fuzz_kinds.damage_weights(place, draws)
+def _read_weights(place: Path) -> None:
+    importing.import_backbone(place / "XKD_student.pth.tar", heads=3, patch=(4, 8), view=(16, 48))
 
 
+def _read_evaluation(place: Path) -> None:
+    evaluations.read_results(place / EVALUATION, place / RUN, "")
+    evaluations.read_confusions(place / EVALUATION)
+
+
+EVALUATIONS = EVALUATION.rpartition("/")[0]
 READERS = {
-    "settings": Reader(("params.yaml",), _one_of("params.yaml"), lambda place: params.load(place / "params.yaml")),
-    "index.csv": Reader(("raw/index.csv",), _one_of("raw/index.csv"), lambda p: listing.read_listing(p / "raw/index.csv")),
-    "manifests": Reader(("data/clips/manifest.csv", "data/clips/summary.json"),
-                        _one_of("data/clips/*.*"), _read_manifest),
-    "manifests alone": Reader((MANIFEST,), _one_of(MANIFEST), _read_manifest),
-    "packed clips": Reader(("data/clips/packed",), _one_of("data/clips/packed/*", "data/clips/packed/index.npz"), _read_pack),
+    "settings": Reader(("params.yaml",), _one_of("params.yaml"), lambda p: params.load(p / "params.yaml")),
+    "index.csv": Reader(("raw/index.csv",), _one_of("raw/*.csv"), lambda p: listing.read_listing(p / "raw/index.csv")),
+    "manifests": Reader((MANIFEST,), _one_of(MANIFEST), _read_manifest),
+    "manifests with summaries": Reader((MANIFEST, SUMMARY), _one_of("data/clips/*.*"), _read_manifest),
+    "packed clips": Reader(("data/clips/packed",), _one_of("data/clips/packed/*"), _read_pack),
     "encoder folders": Reader((RUN,), _copied_encoder, _read_encoder),
     "runs": Reader((RUN,), _one_of(f"{RUN}/*.*", f"{RUN}/encoders/*/*"), _read_run),
     "runs with forged hashes": Reader((RUN,), _forged, _read_run),
-    "evaluations": Reader((RUN, EVALUATION.rpartition("/")[0]), _one_of(f"{EVALUATION.rpartition('/')[0]}/*"), lambda p: (
-        evaluations.read_results(p / EVALUATION, p / RUN, ""), evaluations.read_confusions(p / EVALUATION))),
+    "evaluations": Reader((RUN, EVALUATIONS), _one_of(f"{EVALUATIONS}/*"), _read_evaluation),
     "checkpoints": Reader(("checkpoints",), fuzz_kinds.damage_checkpoint, _read_checkpoint),
-    "released weights": Reader((), _weights, lambda p: importing.import_backbone(p / "XKD_student.pth.tar", 3, (4, 8), (16, 48))),
+    "released weights": Reader((), fuzz_kinds.damage_weights, _read_weights),
     **{f"archives, {name}": _archive(f"archive.{name}") for name in ("zip", "tar", "tar.gz", "rar")},
-}  # fmt: skip
+}
 
 
 def _main() -> None:
@@ -181,23 +183,18 @@ def _main() -> None:
     parser.add_argument("readers", nargs="*", default=list(READERS))
     parser.add_argument("--first", type=int, default=0)
     given = parser.parse_intermixed_args()
-    os.environ["XKD_TRACKING"] = "off"
-    place = Path(tempfile.mkdtemp(prefix="fuzz", dir=os.environ.get("TMPDIR")))
-    world = Path(os.environ["FUZZ_WORLD"]) if "FUZZ_WORLD" in os.environ else place / "world"
-    if not world.exists():
-        fuzz_world.make(world)
+    folder, world = fuzz_world.place()
     for name in given.readers:
-        refused, faults, start = 0, {}, sum(os.times()[:4])
+        refused, faults = 0, {}
         for number in range(given.first, given.first + given.inputs):
-            no, fault = attempt(READERS[name], world, place / "copy", number)
+            no, fault = attempt(READERS[name], world, folder / "copy", number)
             refused += no
             if fault:
                 faults.setdefault(fault, []).append(number)
-        print(f"| {name} | {given.inputs} | {refused} | {sum(map(len, faults.values()))} | {sum(os.times()[:4]) - start:.0f} s")
+        print(f"| {name} | {given.inputs} | {refused} | {sum(map(len, faults.values()))} |")
         for fault, numbers in faults.items():
-            print(f"    {numbers[:5]} {len(numbers)}: {fault}", flush=True)
+            print(f"    {numbers[:5]} {len(numbers)}: {fault}")
         sys.stdout.flush()
-    shutil.rmtree(place, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tarfile
+import tempfile
 import zipfile
 from contextlib import chdir
 from fractions import Fraction
@@ -132,7 +133,8 @@ def _write_archives(world: Path) -> None:
     esc = world / "esc50"
     esc.mkdir()
     tone = (world / "media" / "tone.wav").read_bytes()
-    rows = [f"{fold}-{take}-A-{take}.wav,{fold},{take},dog{take},False,{take},A" for fold in range(1, 6) for take in (0, 1)]
+    takes = [(fold, take) for fold in range(1, 6) for take in (0, 1)]
+    rows = [f"{fold}-{take}-A-{take}.wav,{fold},{take},dog{take},False,{take},A" for fold, take in takes]
     table = "\n".join(["filename,fold,target,category,esc10,src_file,take", *rows]) + "\n"
     members = {"ESC-50-master/meta/esc50.csv": table.encode()}
     members |= {f"ESC-50-master/audio/{row.split(',')[0]}": tone for row in rows}
@@ -159,8 +161,11 @@ def reseal(run: Path) -> None:
     (run / "files.json").write_text(json.dumps(index))
 
 
-if __name__ == "__main__":
+def place() -> tuple[Path, Path]:
+    """Returns a new folder for trials, and that of the project, which FUZZ_WORLD may name."""
     os.environ["XKD_TRACKING"] = "off"
-    import sys
-
-    make(Path(sys.argv[1]))
+    folder = Path(tempfile.mkdtemp(prefix="fuzz"))
+    world = Path(os.environ.get("FUZZ_WORLD") or folder / "world")
+    if not world.exists():
+        make(world)
+    return folder, world

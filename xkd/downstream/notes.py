@@ -58,7 +58,9 @@ def of_clips(train: pd.DataFrame, test: pd.DataFrame, modalities: Iterable[str])
                 f"{clips} of {len(test)} test clips have the {name} of a training clip: figures may be too high"
             )
         if (names := test[column].unique()).size == 1 and names[0] != "" and len(test) > 1:
-            found.append(f"all test clips have the same {name}: intervals are too narrow, and left out where nothing else varies")
+            found.append(
+                f"all test clips have the same {name}: intervals are too narrow, or left out where nothing else varies"
+            )
     if len(test) == 1:
         found.append("there is 1 test clip: figures are all or nothing, and have no intervals")
     return found

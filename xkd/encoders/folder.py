@@ -31,6 +31,7 @@ from xkd.models.head import ProjectionHead
 WEIGHTS, HEAD, DECODER = "model.safetensors", "head.safetensors", "decoder.safetensors"
 CONFIG, CARD = "config.json", "README.md"
 
+
 def plugin_settings(arch: str, values: Mapping[str, Any]) -> Any:
     """Returns a backbone's own settings, validated; None for a backbone that has none, as ours.
 
@@ -127,7 +128,7 @@ def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
             those that were written with the config or, within a run, by the run.
     """
     config, hashes = _opened(folder)
-    return _filled(lambda: build(config), _tensors(folder / WEIGHTS, hashes), folder / WEIGHTS), config
+    return filled(lambda: build(config), _tensors(folder / WEIGHTS, hashes), folder / WEIGHTS), config
 
 
 def load_head(folder: Path) -> ProjectionHead | None:
@@ -144,7 +145,7 @@ def load_head(folder: Path) -> ProjectionHead | None:
         (hidden, width), (out, bottleneck) = (tensors[name].shape for name in ("layer1.weight", "directions"))
     except (KeyError, ValueError):
         raise UserError(f"{path}: not a projection head") from None
-    return _filled(lambda: ProjectionHead(width, hidden, bottleneck, out), tensors, path)
+    return filled(lambda: ProjectionHead(width, hidden, bottleneck, out), tensors, path)
 
 
 def load_decoder(folder: Path, config: EncoderConfig) -> PatchDecoder | None:
@@ -156,12 +157,16 @@ def load_decoder(folder: Path, config: EncoderConfig) -> PatchDecoder | None:
     if config.decoder is None:
         return None
     tensors = _tensors(folder / DECODER, _opened(folder)[1])
-    decoder: PatchDecoder = _filled(lambda: build_decoder(config), tensors, folder / DECODER)
+    decoder: PatchDecoder = filled(lambda: build_decoder(config), tensors, folder / DECODER)
     return decoder
 
 
-def _filled(build: Callable[[], Any], tensors: dict[str, Tensor], path: Path) -> Any:
-    """Builds a network and fills it; before memory is taken for what a config asks for, the shapes are compared."""
+def filled(build: Callable[[], Any], tensors: dict[str, Tensor], path: Path) -> Any:
+    """Builds a network and fills it; before memory is taken for what a config asks for, the shapes are compared.
+
+    Raises:
+        UserError: it cannot be built, or has other tensors.
+    """
     try:
         with torch.device("meta"):
             check_shapes(build(), tensors, path)
@@ -169,7 +174,7 @@ def _filled(build: Callable[[], Any], tensors: dict[str, Tensor], path: Path) ->
         pass
     except (RuntimeError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path.parent / CONFIG}: describes a network that cannot be built ({reason})") from None
+        raise UserError(f"{path}: a network of these sizes cannot be built ({reason})") from None
     network: nn.Module = build()
     load_strictly(network, tensors, path)
     return network.requires_grad_(False).eval()
@@ -222,10 +227,17 @@ def read_config(folder: Path) -> EncoderConfig:
     if not path.exists():
         raise UserError(f"{path}: missing; name the folder of an encoder, such as RUN/encoders/video_student")
     try:
-        return EncoderConfig.model_validate(read_json(path))
+        return checked_config(read_json(path), path)
     except (OSError, ValueError) as error:
-        reason = "; ".join(_plain(error)) if isinstance(error, ValidationError) else str(error)
-        raise UserError(f"{path}: not the config of an encoder ({reason})") from None
+        raise UserError(f"{path}: not the config of an encoder ({error})") from None
+
+
+def checked_config(values: dict[str, Any], path: Path) -> EncoderConfig:
+    """Returns the config that values describe; `path` begins the message of the UserError if they describe none."""
+    try:
+        return EncoderConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: not the config of an encoder ({'; '.join(_plain(error))})") from None
 
 
 def _plain(error: ValidationError) -> list[str]:
