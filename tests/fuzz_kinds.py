@@ -8,13 +8,9 @@ ended with exit code 2, and commands with a fault, whose project is kept.
 
 from __future__ import annotations
 
-import argparse
-import io
 import json
-import pickle
 import random
 import shutil
-import tarfile
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +21,7 @@ import fuzz_world
 import fuzzing
 import numpy as np
 import pyarrow.parquet as pq
+from fuzz_damage import copy_encoder, damage_archive, damage_checkpoint, damage_weights, edit
 from fuzz_world import EVALUATION, RUN
 from fuzzing import ALLOWED_CODES, Outcome, bytes_changed, text_changed
 
@@ -33,8 +30,6 @@ from xkd.files import sha256
 
 MANIFEST = "data/clips/manifest.csv"
 PRETRAIN = ("pretrain", "--manifest", MANIFEST, "--ablation", "xkd", "--seed", "0")
-RELEASED = Path(__file__).parent / "reference" / "released"
-MEMBERS = (tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)
 AT_ONCE = 20  # media files of a trial
 
 
@@ -69,17 +64,6 @@ def trial(kind: Kind, world: Path, place: Path, number: int) -> Outcome:
             shutil.copytree(place, kept)
             (kept / "command.txt").write_text(f"{command}\n{outcome}\n")
         return outcome
-
-
-def edit(path: Path, draws: random.Random) -> None:
-    """Damages a file as text or as bytes, as fits its name."""
-    if path.suffix in (".json", ".yaml", ".csv", ".jsonl", ".txt") and draws.random() < 0.8:
-        path.write_text(text_changed(path.read_text(), draws), errors="surrogateescape")
-    else:
-        path.write_bytes(bytes_changed(path.read_bytes(), draws))
-
-
-# Media
 
 
 def _media(place: Path, draws: random.Random) -> list[Path]:
@@ -141,45 +125,12 @@ def _doctor_media(place: Path, draws: random.Random) -> list[str]:
     return ["doctor", "media", "--json", "out/doctor.json"]
 
 
-# Archives and lists
-
-
 def _archive(place: Path, draws: random.Random) -> list[str]:
     source = draws.choice(sorted(place.glob("archive*")))
     damage_archive(source, draws)
     settings = place / "params.yaml"
     settings.write_text(settings.read_text().replace("archive.zip", source.name))
     return ["download", "--dataset", "packed", "--out", "out/raw"]
-
-
-def damage_archive(path: Path, draws: random.Random) -> None:
-    """Damages the bytes of an archive, or adds a hostile member."""
-    if draws.random() < 0.35:
-        _hostile(path, draws)
-    else:
-        path.write_bytes(bytes_changed(path.read_bytes(), draws))
-
-
-def _hostile(path: Path, draws: random.Random) -> None:
-    """Adds a member that would leave the folder, be a link or a device, clash, or have an odd name."""
-    name = draws.choice(
-        ("../evil.mp4", "/tmp/fuzz-evil.mp4", "a/../../evil.mp4", "C:\\evil.mp4", "..\\evil.mp4", "train/high/0.mp4",
-         "TRAIN/high/0.MP4", "train", "a\nb.mp4", "é.mp4", "x" * 300 + ".mp4", "a/" * 60 + "b.mp4", "", ".", "a\0b.mp4")
-    )  # fmt: skip
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "a") as archive:
-            info = zipfile.ZipInfo("x")
-            info.filename, info.external_attr = name, draws.choice((0o100644, 0o120777, 0o10644)) << 16
-            archive.writestr(info, draws.choice((b"", b"/etc/passwd", b"\0" * 100_000)), zipfile.ZIP_DEFLATED)
-    elif path.suffix in (".tar", ".gz"):
-        with tarfile.open(path) as archive:
-            old = [(member, archive.extractfile(member).read()) for member in archive if member.isfile()]
-        with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
-            info = tarfile.TarInfo(name)
-            info.type = draws.choice(MEMBERS)
-            info.linkname = draws.choice(("/etc/passwd", "../..", "train/high/0.mp4"))
-            for member, content in draws.sample([*old, (info, b"")], len(old) + 1):
-                archive.addfile(member, io.BytesIO(content))
 
 
 def _official(place: Path, draws: random.Random) -> list[str]:
@@ -207,9 +158,6 @@ def _list(place: Path, draws: random.Random) -> list[str]:
     return ["download", "--dataset", "listed", "--out", "out/raw"]
 
 
-# Settings
-
-
 def _settings(place: Path, draws: random.Random) -> list[str]:
     edit(place / "params.yaml", draws)
     return draws.choice(
@@ -227,9 +175,6 @@ def _extended(place: Path, draws: random.Random) -> list[str]:
     path.write_text("extends: base.yaml\ntraining: &t {epochs: 2}\nclips: {fps: 8, size: 16}\nsweeps: {}\n")
     edit(draws.choice((path, path, place / "base.yaml")), draws)
     return ["plan"]
-
-
-# What stages read of stages
 
 
 def _manifest(place: Path, draws: random.Random) -> list[str]:
@@ -287,17 +232,6 @@ def _encoder(place: Path, draws: random.Random) -> list[str]:
                          ["doctor", film, "--encoder", "encoder"]))  # fmt: skip
 
 
-def copy_encoder(place: Path, draws: random.Random) -> Path:
-    """Copies an encoder out of its run, most often without the hashes of its files, as earlier versions wrote it."""
-    name = draws.choice(("video_student", "audio_student", "audio_teacher"))
-    folder = shutil.copytree(place / RUN / "encoders" / name, place / "encoder")
-    config = json.loads((folder / "config.json").read_text())
-    if draws.random() < 0.7:
-        config["sha256"] = {}
-        (folder / "config.json").write_text(json.dumps(config, indent=1))
-    return folder
-
-
 def _evaluation(place: Path, draws: random.Random) -> list[str]:
     """Damages an evaluation, or a file of a run that the table reads."""
     target = draws.choice([path for path in sorted((place / EVALUATION).parent.iterdir()) if path.is_file()])
@@ -317,72 +251,10 @@ def _checkpoint(place: Path, draws: random.Random) -> list[str]:
     return [*PRETRAIN, "--out", "out/run"]
 
 
-def damage_checkpoint(place: Path, draws: random.Random) -> None:
-    """Damages the bytes of a checkpoint, or its pickle with a right checksum, or the state in it."""
-    path = next((place / "checkpoints").rglob("last.pt"))
-    draws.choice((_bytes_of, _pickle_of, _state_of))(path, draws)
-
-
-def damage_weights(place: Path, draws: random.Random) -> Path:
-    """Damages released weights likewise."""
-    path = place / "XKD_student.pth.tar"
-    place.mkdir(exist_ok=True)
-    shutil.copy(draws.choice(sorted(RELEASED.glob("*aud*.pth.tar"))), path)
-    draws.choice((_bytes_of, _pickle_of, _state_of))(path, draws)
-    return path
-
-
 def _weights(place: Path, draws: random.Random) -> list[str]:
     path = damage_weights(place, draws)
     sizes = ["--heads", "3", "--patch", "4x8", "--view", "16x48"]
     return ["import-weights", path.name, "--output", "out", *(sizes if draws.random() < 0.5 else [])]
-
-
-def _bytes_of(path: Path, draws: random.Random) -> None:
-    path.write_bytes(bytes_changed(path.read_bytes(), draws))
-
-
-def _pickle_of(path: Path, draws: random.Random) -> None:
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    name = draws.choice([*(name for name in members if name.endswith("data.pkl")), *members])
-    members[name] = bytes_changed(members[name], draws)
-    if draws.random() < 0.2:
-        members[name] = pickle.dumps(_Command())
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-
-
-class _Command:
-    """Pickled, it asks the reader to run a program."""
-
-    def __reduce__(self) -> tuple:
-        import os
-
-        return os.system, ("touch /work/tmp/fuzz/pwned",)
-
-
-def _state_of(path: Path, draws: random.Random) -> None:
-    """Replaces one value in the nested mappings of a file of torch's."""
-    import torch
-
-    held = torch.load(path, weights_only=True)
-    inner, key = held, draws.choice(list(held))
-    while isinstance(inner[key], dict | list) and len(inner[key]) and draws.random() < 0.8:
-        inner = inner[key]
-        key = draws.choice(list(inner)) if isinstance(inner, dict) else draws.randrange(len(inner))
-    old = inner[key]
-    odd = [None, -1, 10**30, float("nan"), "x", [], {}, torch.zeros(0), torch.full((3,), float("nan")), [[[]]]]
-    if isinstance(old, torch.Tensor):
-        odd += [old.half(), old[:0], old.flatten(), old * float("nan"), old.to(torch.int64), old.to_sparse()]
-    if isinstance(inner, dict) and draws.random() < 0.25:
-        del inner[key]
-        if draws.random() < 0.5:
-            inner[draws.choice((0, "x", None))] = old
-    else:
-        inner[key] = draws.choice(odd)
-    torch.save(held, path)
 
 
 _DATA, _ALL = ("params.yaml", "data"), ("params.yaml", "data", "runs", "evals", "media")
@@ -410,15 +282,10 @@ KINDS = {
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("inputs", type=int)
-    parser.add_argument("kinds", nargs="*", default=list(KINDS))
-    parser.add_argument("--first", type=int, default=0)
-    given = parser.parse_intermixed_args()
-    folder, world = fuzz_world.place()
-    for name in given.kinds:
+    numbers, names, folder, world = fuzz_world.asked(list(KINDS))
+    for name in names:
         kind, codes, faulty = KINDS[name], [], 0
-        for number in range(given.first, given.first + -(-given.inputs // kind.inputs)):
+        for number in numbers[:: kind.inputs]:
             outcome = trial(kind, world, folder / f"{name.replace(', ', '-')}-{number}", number)
             codes.append(outcome.code)
             if outcome.faults:

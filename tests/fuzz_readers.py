@@ -7,7 +7,6 @@ tries 1000 inputs for each reader, from a number on, and prints a row of a table
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import random
 import signal
@@ -18,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
-import fuzz_kinds
+import fuzz_damage
 import fuzz_world
 import numpy as np
-from fuzz_kinds import MANIFEST, edit
+from fuzz_damage import edit
+from fuzz_kinds import MANIFEST
 from fuzz_world import EVALUATION, RUN
 from fuzzing import copied
 
@@ -91,7 +91,7 @@ def _one_of(*patterns: str) -> Callable[[Path, random.Random], None]:
 
 
 def _copied_encoder(place: Path, draws: random.Random) -> None:
-    fuzz_kinds.copy_encoder(place, draws)
+    fuzz_damage.copy_encoder(place, draws)
     edit(draws.choice([place / ENCODER / "config.json", *sorted((place / ENCODER).glob("*.*"))]), draws)
 
 
@@ -148,7 +148,7 @@ def _unpack(place: Path) -> None:
 
 
 def _archive(name: str) -> Reader:
-    return Reader((name,), lambda place, draws: fuzz_kinds.damage_archive(place / name, draws), _unpack)
+    return Reader((name,), lambda place, draws: fuzz_damage.damage_archive(place / name, draws), _unpack)
 
 
 def _read_weights(place: Path) -> None:
@@ -171,29 +171,24 @@ READERS = {
     "runs": Reader((RUN,), _one_of(f"{RUN}/*.*", f"{RUN}/encoders/*/*"), _read_run),
     "runs with forged hashes": Reader((RUN,), _forged, _read_run),
     "evaluations": Reader((RUN, EVALUATIONS), _one_of(f"{EVALUATIONS}/*"), _read_evaluation),
-    "checkpoints": Reader(("checkpoints",), fuzz_kinds.damage_checkpoint, _read_checkpoint),
-    "released weights": Reader((), fuzz_kinds.damage_weights, _read_weights),
+    "checkpoints": Reader(("checkpoints",), fuzz_damage.damage_checkpoint, _read_checkpoint),
+    "released weights": Reader((), fuzz_damage.damage_weights, _read_weights),
     **{f"archives, {name}": _archive(f"archive.{name}") for name in ("zip", "tar", "tar.gz", "rar")},
 }
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("inputs", type=int)
-    parser.add_argument("readers", nargs="*", default=list(READERS))
-    parser.add_argument("--first", type=int, default=0)
-    given = parser.parse_intermixed_args()
-    folder, world = fuzz_world.place()
-    for name in given.readers:
+    numbers, names, folder, world = fuzz_world.asked(list(READERS))
+    for name in names:
         refused, faults = 0, {}
-        for number in range(given.first, given.first + given.inputs):
+        for number in numbers:
             no, fault = attempt(READERS[name], world, folder / "copy", number)
             refused += no
             if fault:
                 faults.setdefault(fault, []).append(number)
-        print(f"| {name} | {given.inputs} | {refused} | {sum(map(len, faults.values()))} |")
-        for fault, numbers in faults.items():
-            print(f"    {numbers[:5]} {len(numbers)}: {fault}")
+        print(f"| {name} | {len(numbers)} | {refused} | {sum(map(len, faults.values()))} |")
+        for fault, inputs in faults.items():
+            print(f"    {inputs[:5]} {len(inputs)}: {fault}")
         sys.stdout.flush()
 
 

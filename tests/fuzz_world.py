@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import tarfile
@@ -161,11 +162,19 @@ def reseal(run: Path) -> None:
     (run / "files.json").write_text(json.dumps(index))
 
 
-def place() -> tuple[Path, Path]:
-    """Returns a new folder for trials, and that of the project, which FUZZ_WORLD may name."""
+def asked(names: list[str]) -> tuple[range, list[str], Path, Path]:
+    """Reads the command line of a script: numbers of inputs, kinds, a new folder for trials, and the project's.
+
+    FUZZ_WORLD may name the project.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("inputs", type=int)
+    parser.add_argument("names", nargs="*", default=names)
+    parser.add_argument("--first", type=int, default=0)
+    given = parser.parse_intermixed_args()
     os.environ["XKD_TRACKING"] = "off"
     folder = Path(tempfile.mkdtemp(prefix="fuzz"))
     world = Path(os.environ.get("FUZZ_WORLD") or folder / "world")
     if not world.exists():
         make(world)
-    return folder, world
+    return range(given.first, given.first + given.inputs), given.names, folder, world

@@ -15,15 +15,11 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as some
-from hypothesis.extra import numpy as arrays
-from sklearn.metrics import accuracy_score, average_precision_score, top_k_accuracy_score
 
 from xkd import csv_files, params, settings_file
 from xkd.data import listing, windows
 from xkd.data.manifest import Manifest
 from xkd.data.order import Order, among_all, among_windows
-from xkd.downstream.metrics import average_precisions, intervals
-from xkd.downstream.scores import class_average_precisions, hits
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.modalities.logmel import LogMelSpectrogram
@@ -241,70 +237,6 @@ def test_a_log_mel_has_a_column_for_each_hop(samples, n_fft, hop):
     if samples > n_fft // 2:  # else silence stands in for what a window lacks
         starts = range(-(n_fft // 2), samples + n_fft // 2 - n_fft + 1, hop)
         assert found.shape[-1] == made.frames(samples) == len(starts)
-
-
-# Figures
-
-SCORED = some.tuples(some.integers(1, 30), some.integers(2, 7), some.integers(0, 2**32 - 1), some.booleans())
-
-
-def _drawn(case):
-    """Draws scores (clips, classes), with ties or without, and true classes (clips,)."""
-    clips, classes, seed, ties = case
-    draws = np.random.default_rng(seed)
-    scores = draws.integers(0, 3, (clips, classes)).astype(float) if ties else draws.normal(size=(clips, classes))
-    return scores, draws.integers(0, classes, clips), draws
-
-
-@ALL
-@given(SCORED, some.integers(1, 5))
-def test_hits_are_those_of_scikit_learn(case, k):
-    scores, true, draws = _drawn((*case[:3], False))
-    names = np.array([f"c{n}" for n in draws.permutation(scores.shape[1])])
-    found = hits(scores, names, names[true], k)
-    if k == 1:
-        assert found.mean() == pytest.approx(accuracy_score(true, scores.argmax(1)))
-    elif k < scores.shape[1] and scores.shape[1] > 2:
-        assert found.mean() == pytest.approx(top_k_accuracy_score(true, scores, k=k, labels=range(scores.shape[1])))
-    else:
-        assert found.all() == (k >= scores.shape[1] or found.all())
-
-
-@ALL
-@given(SCORED)
-def test_average_precisions_are_those_of_scikit_learn(case):
-    scores, _, draws = _drawn(case)
-    truth = draws.random(scores.shape) < draws.random()
-    found = class_average_precisions(scores, truth)
-    repeats = draws.integers(0, 4, (len(scores), 1))
-    weighted = average_precisions(scores, truth, repeats)[0]
-    for column in range(scores.shape[1]):
-        if not truth[:, column].any():
-            assert np.isnan(found[column])
-            continue
-        assert found[column] == pytest.approx(average_precision_score(truth[:, column], scores[:, column]))
-        often = np.repeat(np.arange(len(scores)), repeats[:, 0])
-        if truth[often, column].any():
-            assert weighted[column] == pytest.approx(
-                average_precision_score(truth[often, column], scores[often, column])
-            )
-        else:
-            assert np.isnan(weighted[column])
-
-
-@ALL
-@given(
-    arrays.arrays(bool, some.tuples(some.integers(1, 25), some.integers(1, 3))),
-    some.integers(1, 6),
-    some.integers(1, 6),
-)
-def test_intervals_lie_in_0_to_100_and_are_points_where_all_clips_agree(right, first, second):
-    items = [np.arange(len(right)) % first, np.arange(len(right)) % second]
-    low, high = intervals(right.astype(float), items).T
-    assert ((low >= 0) & (low <= high) & (high <= 100)).all()
-    same = right.all(axis=0) | ~right.any(axis=0)
-    assert (low[same] == high[same]).all()
-    assert (low[same] == 100 * right.all(axis=0)[same]).all()
 
 
 @ALL
