@@ -8,6 +8,7 @@ tries 1000 inputs for each reader, from a number on, and prints a row of a table
 from __future__ import annotations
 
 import contextlib
+import io
 import random
 import signal
 import sys
@@ -19,7 +20,6 @@ from types import SimpleNamespace
 
 import fuzz_damage
 import fuzz_world
-import numpy as np
 from fuzz_damage import edit
 from fuzz_kinds import MANIFEST
 from fuzz_world import EVALUATION, RUN
@@ -28,7 +28,6 @@ from fuzzing import copied
 from xkd import params
 from xkd.data import listing
 from xkd.data.manifest import read_manifest
-from xkd.data.packed import Pack
 from xkd.data.sources import unpack
 from xkd.encoders import folder, importing
 from xkd.errors import UserError
@@ -65,7 +64,7 @@ def attempt(reader: Reader, world: Path, place: Path, number: int) -> tuple[bool
         signal.signal(signal.SIGALRM, _stop)
         signal.alarm(SECONDS)
         try:
-            with contextlib.redirect_stderr(None):
+            with contextlib.redirect_stderr(io.StringIO()):
                 reader.read(place)
             return False, None
         except UserError as error:
@@ -129,12 +128,6 @@ def _read_manifest(place: Path) -> None:
         dataset.data_facts(summary.parent, manifest.hash)
 
 
-def _read_pack(place: Path) -> None:
-    pack = Pack(place / "data/clips/packed")
-    for number in pack.number.values():
-        np.array(pack.video(number)), np.array(pack.audio(number))
-
-
 def _read_checkpoint(place: Path) -> None:
     try:
         checkpoint.content(next((place / "checkpoints").rglob("last.pt")))
@@ -166,7 +159,6 @@ READERS = {
     "index.csv": Reader(("raw/index.csv",), _one_of("raw/*.csv"), lambda p: listing.read_listing(p / "raw/index.csv")),
     "manifests": Reader((MANIFEST,), _one_of(MANIFEST), _read_manifest),
     "manifests with summaries": Reader((MANIFEST, SUMMARY), _one_of("data/clips/*.*"), _read_manifest),
-    "packed clips": Reader(("data/clips/packed",), _one_of("data/clips/packed/*"), _read_pack),
     "encoder folders": Reader((RUN,), _copied_encoder, _read_encoder),
     "runs": Reader((RUN,), _one_of(f"{RUN}/*.*", f"{RUN}/encoders/*/*"), _read_run),
     "runs with forged hashes": Reader((RUN,), _forged, _read_run),

@@ -83,8 +83,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # noqa: BLE001 (damaged bytes raise almost anything)
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: not a file of plain tensors, refused ({reason})") from None
