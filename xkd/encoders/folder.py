@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -167,15 +168,13 @@ def filled(build: Callable[[], Any], tensors: dict[str, Tensor], path: Path) -> 
     Raises:
         UserError: it cannot be built, or has other tensors.
     """
+    odd = (RuntimeError, ValueError, TypeError)
+    with suppress(*odd), torch.device("meta"):  # on which some plugins cannot be built: they compute with numbers
+        check_shapes(build(), tensors, path)
     try:
-        with torch.device("meta"):
-            check_shapes(build(), tensors, path)
-    except NotImplementedError:  # a plugin that computes with numbers while it is built
-        pass
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: a network of these sizes cannot be built ({reason})") from None
-    network: nn.Module = build()
+        network: nn.Module = build()
+    except odd as error:
+        raise UserError(f"{path}: a network of these sizes cannot be built ({str(error).splitlines()[0]})") from None
     load_strictly(network, tensors, path)
     return network.requires_grad_(False).eval()
 

@@ -157,9 +157,7 @@ def content(path: Path, checked: bool = False) -> dict[str, Any]:
                 raise ValueError(f"checksum of {record}")
         held: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         return held
-    except (
-        Exception
-    ) as error:  # damaged bytes raise almost anything, such as positions before the start
+    except Exception as error:  # damaged bytes raise almost anything, such as positions before the start
         if isinstance(error, OSError) and error.errno != errno.EINVAL:
             raise
         raise ValueError(_reason(error)) from error
