@@ -146,7 +146,8 @@ def load_head(folder: Path) -> ProjectionHead | None:
         (hidden, width), (out, bottleneck) = (tensors[name].shape for name in ("layer1.weight", "directions"))
     except (KeyError, ValueError):
         raise UserError(f"{path}: not a projection head") from None
-    return filled(lambda: ProjectionHead(width, hidden, bottleneck, out), tensors, path)
+    head: ProjectionHead = filled(lambda: ProjectionHead(width, hidden, bottleneck, out), tensors, path)
+    return head
 
 
 def load_decoder(folder: Path, config: EncoderConfig) -> PatchDecoder | None:
