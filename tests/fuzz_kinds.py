@@ -135,7 +135,7 @@ def _archive(place: Path, draws: random.Random) -> list[str]:
 
 def _official(place: Path, draws: random.Random) -> list[str]:
     """Damages an official archive, or the list in it."""
-    path = place / "esc50" / "master.zip"
+    path = place / "esc50" / "ESC-50-master.zip"
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     table = next(name for name in members if name.endswith(".csv"))

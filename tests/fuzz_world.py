@@ -139,7 +139,7 @@ def _write_archives(world: Path) -> None:
     table = "\n".join(["filename,fold,target,category,esc10,src_file,take", *rows]) + "\n"
     members = {"ESC-50-master/meta/esc50.csv": table.encode()}
     members |= {f"ESC-50-master/audio/{row.split(',')[0]}": tone for row in rows}
-    with zipfile.ZipFile(esc / "master.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(esc / "ESC-50-master.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     clips = [path for path in sorted((world / "raw" / "clips").rglob("*.mp4")) if path.stem in ("0", "1", "2", "5")]

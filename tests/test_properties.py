@@ -87,7 +87,7 @@ def _without_nulls(tree):
     return {k: _without_nulls(v) if isinstance(v, dict) else v for k, v in tree.items() if v is not None}
 
 
-@ALL
+@settings(ALL, max_examples=MANY or 8)  # each loads two whole files of settings
 @given(some.integers(1, 100), some.floats(1e-6, 1.0), some.sampled_from(["hold", "loop"]), some.floats(0, 1e3))
 def test_settings_come_back_from_what_is_written_of_them(folder, epochs, rate, pad, seconds):
     changes = {"training": {"epochs": epochs, "learning_rate": rate}, "clips": {"pad": pad, "shortest": seconds}}
