@@ -12,6 +12,7 @@ from encoder_folders import write_encoders
 from run_folders import seal
 
 from xkd import runs
+from xkd.cli.failures import fail
 from xkd.encoders import folder
 from xkd.encoders.importing import import_backbone
 from xkd.errors import UserError
@@ -143,3 +144,13 @@ def test_windows_of_odd_length_have_no_middle():
 def test_released_weights_are_odd(tmp_path, change, sizes):
     with pytest.raises(UserError):
         import_backbone(_weights(tmp_path, change), **{"heads": 3, "patch": (4, 8), "view": (16, 48)} | sizes)
+
+
+def test_a_cell_of_a_hundred_thousand_letters_is_not_shown_whole(capsys):
+    with pytest.raises(SystemExit) as ended:
+        fail(UserError(f"index.csv: line 2: path {'x' * 100_000} holds a control character; rename it"))
+    shown = capsys.readouterr().err
+    assert (ended.value.code, len(shown.splitlines())) == (2, 1)
+    assert len(shown) < 1100
+    assert shown.startswith("xkd: error: index.csv: line 2: path xxx")
+    assert shown.endswith("x holds a control character; rename it\n")
