@@ -218,9 +218,11 @@ def encoders(tmp_path_factory, settings):
         "video": VideoInput(frames=8, fps=16, short_side=64, size=64),
         "audio": AudioInput(frames=96, sample_rate=RATE, logmel=settings.logmel),
     }
+    patches = {"video": ((2, 8, 8), (4, 8, 8)), "audio": ((1, 8), (settings.logmel.n_mels, 12))}
     for modality, put in fed.items():
+        patch, grid = patches[modality]
         about = {"owner": "student", "width": 24, "depth": 2, "heads": 2, "origin": "a test", "licence": "MIT"}
-        config = EncoderConfig(modality=modality, patch=(2, 8, 8), grid=(4, 4, 4), input=put, **about)
+        config = EncoderConfig(modality=modality, patch=patch, grid=grid, input=put, **about)
         (root / modality).mkdir()
         write_json(root / modality / "config.json", config.model_dump(mode="json"))
     return root

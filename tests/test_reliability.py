@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RULES = [
     line
-    for line in (ROOT / "docs" / "reliability.md").read_text().splitlines()
+    for line in (ROOT / "docs" / "reliability.md").read_text().partition("## Bad inputs tried")[0].splitlines()
     if line.startswith("|") and not line.startswith(("| rule", "| ---"))
 ]
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from xkd import plugins, registry, rows, settings_file
 from xkd.errors import UserError
+from xkd.files import read_json
 from xkd.recipe import Recipe
 from xkd.registry import suggest
 from xkd.settings import MODALITY_NAMES, Ablation, Params, Settings, Task, TrainingRequest, checks
@@ -173,7 +174,7 @@ def tasks_of(params: Params, ablation: str) -> list[str]:
 def _given(weights: tuple[str, ...]) -> tuple[str, ...] | None:
     """Reads the modalities of the encoders in these folders; None where one is not there yet."""
     try:
-        return tuple(json.loads(Path(path, "config.json").read_bytes())["modality"] for path in weights)
+        return tuple(read_json(Path(path, "config.json"))["modality"] for path in weights)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -276,6 +276,44 @@ def test_one_test_clip_is_noted(project, monkeypatch):
     assert any("recall at 10 is 100 %" in note for note in project.run(protocol="retrieval")["notes"])
 
 
+@pytest.mark.parametrize(
+    ("test", "kept"),
+    [
+        (TEST[:1], set()),
+        (TEST.assign(video_source="scan", audio_source="tape"), set()),
+        (TEST.assign(video_source="scan"), {"audio", "both"}),
+    ],
+)
+def test_figures_of_one_clip_or_one_item_have_no_intervals(project, monkeypatch, test, kept):
+    monkeypatch.setitem(SPLITS, "test", test)
+    results = project.run()
+    assert {key.split(".")[1] for key in results["intervals"]} == kept
+    assert any("left out where nothing else varies" in n or "have no intervals" in n for n in results["notes"])
+
+
+@pytest.mark.parametrize("protocol", ["linear", "svm", "layer"])
+def test_encoders_that_see_all_clips_alike_are_noted(project, monkeypatch, protocol):
+    monkeypatch.setattr(Views, "__iter__", alike)
+    results = project.run("recon_video", protocol)
+    (note,) = (note for note in results["notes"] if "tells no clip from another" in note and ".knn" not in note)
+    assert note.startswith(f"student.video.{protocol}: gives all test clips the same scores")
+    assert results["metrics"][f"student.video.{protocol}.top1"] == pytest.approx(100 / 3, abs=1e-3)
+
+
+def alike(views, real=Views.__iter__):
+    """The batches of a split with one and the same clip in them."""
+    for batch in real(views):
+        batch.views = {name: [torch.ones_like(view) for view in of] for name, of in batch.views.items()}
+        yield batch
+
+
+def test_a_search_that_finds_one_clip_for_all_is_noted(project, monkeypatch):
+    monkeypatch.setattr(Views, "__iter__", alike)
+    results = project.run(protocol="retrieval")
+    assert sum("finds the clip 'testclip0000' for every query" in note for note in results["notes"]) >= 2
+    assert results["metrics"]["student.video.retrieval.recall1"] == 0
+
+
 def test_more_neighbours_than_training_clips_are_noted(project):
     values = {**SETTINGS, "evaluate": {"linear": {"neighbours": 48}}}
     found = project.run(params=Params.model_validate(values))["notes"]

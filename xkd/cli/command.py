@@ -38,7 +38,10 @@ class Dimensions(click.ParamType[tuple[int, ...]]):
         self, value: str | tuple[int, ...], param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
         try:
-            return value if isinstance(value, tuple) else tuple(int(part) for part in value.split("x"))
+            numbers = value if isinstance(value, tuple) else tuple(int(part) for part in value.split("x"))
+            if min(numbers) < 1:
+                raise ValueError
+            return numbers
         except ValueError:
             self.fail(f"{value} is not of the form 4x16x16", param, ctx)
 

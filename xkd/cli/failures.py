@@ -17,6 +17,7 @@ MENDABLE = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO),
     *(errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST),
 }
+LONGEST = 1000  # of a line: cells of damaged files have any length
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -37,7 +38,9 @@ def _last_line(error: Exception, mendable: str | None, with_traceback: bool) -> 
         what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         do = "report the lines above" if with_traceback else "run again with --debug and report the output"
         return f"xkd: error: this is a defect in xkd: {what}; {do}"
-    return f"xkd: error: {' '.join(mendable.split())}"
+    line = " ".join(mendable.split())
+    # The end says what to do about it.
+    return f"xkd: error: {line if len(line) <= LONGEST else f'{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}'}"
 
 
 def _mendable(error: Exception) -> str | None:

@@ -24,7 +24,8 @@ def summarise(
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Computes all metrics, and 95 % intervals of those that are shares of clips, keyed `<column>.<metric>`.
 
-    Clips with several labels have mean average precision alone.
+    Clips with several labels have mean average precision alone; clips of one item say nothing about another, so that
+    their metrics have no interval.
 
     Args:
         scores: of all classifiers.
@@ -36,8 +37,9 @@ def summarise(
         of_modality = [one for one in scores if one.modality == modality]
         right = {f"{one.column}.{k}": v for one in of_modality for k, v in one.right(clips.labels).items()}
         values |= {key: 100 * flags.mean() for key, flags in right.items()}
-        if right:
-            spread = intervals(np.stack(list(right.values()), axis=1), clips.items_of(modality))
+        items = clips.items_of(modality)
+        if right and not _of_one_item(items):
+            spread = intervals(np.stack(list(right.values()), axis=1), items)
             spans |= dict(zip(right, spread.round(DECIMALS).tolist(), strict=True))
     values |= {f"{one.column}.{k}": v for one in scores for k, v in one.overall(clips.labels).items()}
     order = [f"{one.column}." for one in scores]
@@ -122,7 +124,9 @@ def ranking_intervals(
     classes: dict[str, dict[str, list[float]]] = {}
     for one in scores:
         if isinstance(one, Scores) and (one.joined or several(clips.labels)):
-            index, factors = _combinations(clips.items_of(one.modality))
+            if _of_one_item(items := clips.items_of(one.modality)):
+                continue
+            index, factors = _combinations(items)
             weights = np.concatenate(list(_resamples(factors, 0, RANKED_RESAMPLES))).T[index]
             values = 100 * average_precisions(*one.rankings(clips.labels), np.ones((len(clips.ids), 1), np.float32))
             rates = 100 * average_precisions(*one.rankings(clips.labels), weights)
@@ -168,6 +172,10 @@ def average_precisions(scores: np.ndarray, targets: np.ndarray, weights: np.ndar
         with np.errstate(invalid="ignore"):  # 0 of 0 clips: NaN, of which nothing counts
             found[:, column] = np.nansum(hits * right / seen, axis=0) / right[-1]
     return found
+
+
+def _of_one_item(items: Sequence[np.ndarray]) -> bool:
+    return all((names == names[0]).all() for names in items)
 
 
 def _combinations(items: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,9 +12,11 @@ from sklearn.exceptions import ConvergenceWarning
 
 from xkd.data.labels import classes_of, several
 from xkd.data.listing import LABEL_SEPARATOR
+from xkd.downstream.scores import Retrieved, Scores
 
 NAMED = 5  # labels that a sentence names
 RECALL = 10  # length of the longest list of retrieved clips
+SAME = 1e-6  # of the largest score: sums of equal features in another order differ by as much
 
 
 def of_labels(train: np.ndarray, test: np.ndarray) -> list[str]:
@@ -56,10 +58,24 @@ def of_clips(train: pd.DataFrame, test: pd.DataFrame, modalities: Iterable[str])
                 f"{clips} of {len(test)} test clips have the {name} of a training clip: figures may be too high"
             )
         if (names := test[column].unique()).size == 1 and names[0] != "" and len(test) > 1:
-            found.append(f"all test clips have the same {name}: intervals are too narrow")
+            found.append(
+                f"all test clips have the same {name}: intervals are too narrow, or left out where nothing else varies"
+            )
     if len(test) == 1:
-        found.append("there is 1 test clip: figures are all or nothing, and intervals mean nothing")
+        found.append("there is 1 test clip: figures are all or nothing, and have no intervals")
     return found
+
+
+def of_scores(one: Scores | Retrieved) -> list[str]:
+    """Notes a classifier or a search whose answer is the same for all test clips, as from features that are equal."""
+    if isinstance(one, Retrieved):
+        same, answer = len(set(one.predicted.tolist())) == 1, f"finds the clip '{one.predicted[0]}' for every query"
+    else:
+        spread, largest = np.ptp(one.values, axis=0).max(), np.abs(one.values).max()
+        same, answer = bool(spread <= SAME * largest), "gives all test clips the same scores"
+    if not same or len(one.predicted) == 1:
+        return []
+    return [f"{one.column}: {answer}: the encoder, or the classifier, tells no clip from another"]
 
 
 def over_folds(folds: dict[str, list[str]]) -> list[str]:

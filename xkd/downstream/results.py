@@ -33,7 +33,7 @@ def _of_one_fold(job: EvaluationJob[Any], judged: Judged) -> dict[str, Any]:
     values, intervals = summarise(scores, test)
     of_map, of_classes = ranking_intervals(scores, test)
     drawn = [one for one in scores if isinstance(one, Scores) and one.draws]
-    remarks = dict.fromkeys(note for one in scores for note in one.notes)
+    remarks = dict.fromkeys(note for one in scores for note in (*one.notes, *notes.of_scores(one)))
     return {
         "items": _items([test], job),
         "clips": _counts(job, [judged.fold]),

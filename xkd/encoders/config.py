@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from xkd.modalities import MODALITIES
 from xkd.modalities.video import IMAGENET_MEAN, IMAGENET_STD
 from xkd.settings import AudioView, Clips, Decoder, Fraction, LogMel, Positive, Settings, VideoView
+from xkd.settings.base import Depth, Size
 from xkd.settings.params import Base
 
 FORMAT: Final = 1
@@ -22,9 +23,9 @@ class VideoInput(Settings):
     SAME: ClassVar[tuple[str, ...]] = ("fps", "frames", "size")  # what one encoder may take over from another
 
     frames: Positive = Field(description="frames of the view that positions were learned for")
-    fps: float = Field(gt=0)
-    short_side: Positive = Field(description="pixels of the shorter side before cropping")
-    size: Positive = Field(description="height and width of the crop in pixels")
+    fps: float = Field(gt=0, le=1000)
+    short_side: Size = Field(description="pixels of the shorter side before cropping")
+    size: Size = Field(description="height and width of the crop in pixels")
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -50,6 +51,11 @@ class VideoInput(Settings):
     def length(self) -> int:
         """Frames that one view is made of."""
         return self.frames
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames, rows and columns of a view."""
+        return self.frames, self.size, self.size
 
     @property
     def rate(self) -> float:
@@ -93,6 +99,11 @@ class AudioInput(Settings):
         return self.frames * self.logmel.hop
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Mel bands and columns of a view."""
+        return self.logmel.n_mels, self.frames
+
+    @property
     def rate(self) -> float:
         """Samples per second."""
         return self.sample_rate
@@ -121,10 +132,10 @@ class EncoderConfig(Settings):
         default_factory=dict, description="the backbone's own settings, if it is a plugin's"
     )
     plugin: str | None = Field(None, description="the plugin file that defines the backbone")
-    width: Positive
-    depth: Positive
-    heads: Positive
-    patch: tuple[Positive, ...] = Field(description="(frames, rows, columns) or (mel bands, columns)")
+    width: Size
+    depth: Depth
+    heads: Size
+    patch: tuple[Size, ...] = Field(description="(frames, rows, columns) or (mel bands, columns)")
     grid: tuple[Positive, ...] = Field(
         description="patches along each axis of the view that positions were learned for"
     )
@@ -141,6 +152,14 @@ class EncoderConfig(Settings):
     def _fed_as_its_modality(self) -> EncoderConfig:
         if self.modality != self.input.MODALITY:
             raise ValueError(f"the input is not that of an encoder of {self.modality}")
+        return self
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> EncoderConfig:
+        if self.width % self.heads:
+            raise ValueError(f"the width {self.width} is not a multiple of {self.heads} heads")
+        if self.input.shape != tuple(size * number for size, number in zip(self.patch, self.grid, strict=False)):
+            raise ValueError(f"a grid of {self.grid} patches of {self.patch} is no view of {self.input.shape}")
         return self
 
     @property

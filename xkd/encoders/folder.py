@@ -6,14 +6,15 @@ The config has the SHA-256 of each of these files, which loading compares.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -23,7 +24,7 @@ from xkd import registry, runs
 from xkd.encoders.card import card
 from xkd.encoders.config import EncoderConfig
 from xkd.errors import UserError
-from xkd.files import replacing, sha256, write_json
+from xkd.files import read_json, replacing, sha256, write_json
 from xkd.models.backbones import build_encoder
 from xkd.models.decoder import PatchDecoder
 from xkd.models.encoder import Backbone, Encoder, ModalityShape
@@ -33,8 +34,6 @@ WEIGHTS, HEAD, DECODER = "model.safetensors", "head.safetensors", "decoder.safet
 CONFIG, CARD = "config.json", "README.md"
 PEER = "peer.json"  # in the place of the config, of an encoder that is not ours
 FILES = (WEIGHTS, HEAD, DECODER, CARD, CONFIG)
-
-Filled = TypeVar("Filled", bound=nn.Module)
 
 
 def plugin_settings(arch: str, values: Mapping[str, Any]) -> Any:
@@ -142,7 +141,7 @@ def load(folder: Path) -> tuple[Encoder, EncoderConfig]:
             those that were written with the config or, within a run, by the run.
     """
     config, hashes = _opened(folder)
-    return _filled(build(config), _tensors(folder / WEIGHTS, hashes), folder / WEIGHTS), config
+    return filled(lambda: build(config), _tensors(folder / WEIGHTS, hashes), folder / WEIGHTS), config
 
 
 def load_head(folder: Path) -> ProjectionHead | None:
@@ -159,7 +158,8 @@ def load_head(folder: Path) -> ProjectionHead | None:
         (hidden, width), (out, bottleneck) = (tensors[name].shape for name in ("layer1.weight", "directions"))
     except (KeyError, ValueError):
         raise UserError(f"{path}: not a projection head") from None
-    return _filled(ProjectionHead(width, hidden, bottleneck, out), tensors, path)
+    head: ProjectionHead = filled(lambda: ProjectionHead(width, hidden, bottleneck, out), tensors, path)
+    return head
 
 
 def load_decoder(folder: Path, config: EncoderConfig) -> PatchDecoder | None:
@@ -168,10 +168,11 @@ def load_decoder(folder: Path, config: EncoderConfig) -> PatchDecoder | None:
     Raises:
         UserError: the file is missing, damaged, or does not fit the config.
     """
-    decoder = build_decoder(config)
-    if decoder is None:
+    if config.decoder is None:
         return None
-    return _filled(decoder, _tensors(folder / DECODER, _opened(folder)[1]), folder / DECODER)
+    tensors = _tensors(folder / DECODER, _opened(folder)[1])
+    decoder: PatchDecoder = filled(lambda: build_decoder(config), tensors, folder / DECODER)
+    return decoder
 
 
 def checked(folder: Path) -> tuple[EncoderConfig, dict[str, Path]]:
@@ -190,7 +191,19 @@ def checked(folder: Path) -> tuple[EncoderConfig, dict[str, Path]]:
     return config.model_copy(update={"sha256": hashes}), there
 
 
-def _filled(network: Filled, tensors: dict[str, Tensor], path: Path) -> Filled:
+def filled(build: Callable[[], Any], tensors: dict[str, Tensor], path: Path) -> Any:
+    """Builds a network and fills it; before memory is taken for what a config asks for, the shapes are compared.
+
+    Raises:
+        UserError: it cannot be built, or has other tensors.
+    """
+    odd = (RuntimeError, ValueError, TypeError)
+    with suppress(*odd), torch.device("meta"):  # on which some plugins cannot be built: they compute with numbers
+        check_shapes(build(), tensors, path)
+    try:
+        network: nn.Module = build()
+    except odd as error:
+        raise UserError(f"{path}: a network of these sizes cannot be built ({str(error).splitlines()[0]})") from None
     load_strictly(network, tensors, path)
     return network.requires_grad_(False).eval()
 
@@ -217,7 +230,13 @@ def _compare(path: Path, digest: str, hashes: runs.Hashes) -> None:
 
 
 def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Copies every tensor, after checking that names and shapes are those of the network.
+    """Copies every tensor, after `check_shapes`."""
+    check_shapes(network, tensors, source)
+    network.load_state_dict(tensors)
+
+
+def check_shapes(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Checks that names and shapes of tensors are those of a network.
 
     Raises:
         UserError: names what is missing, unknown, or of another shape.
@@ -229,7 +248,6 @@ def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path) 
     for name, shape in wanted.items():
         if tuple(tensors[name].shape) != shape:
             raise UserError(f"{source}: {name} has the shape {tuple(tensors[name].shape)}, expected {shape}")
-    network.load_state_dict(tensors)
 
 
 def read_config(folder: Path) -> EncoderConfig:
@@ -244,10 +262,17 @@ def read_config(folder: Path) -> EncoderConfig:
     if not path.exists():
         raise UserError(f"{path}: missing; name the folder of an encoder, such as RUN/encoders/video_student")
     try:
-        return EncoderConfig.model_validate(json.loads(path.read_text()))
+        return checked_config(read_json(path), path)
     except (OSError, ValueError) as error:
-        reason = "; ".join(_plain(error)) if isinstance(error, ValidationError) else str(error)
-        raise UserError(f"{path}: not the config of an encoder ({reason})") from None
+        raise UserError(f"{path}: not the config of an encoder ({error})") from None
+
+
+def checked_config(values: dict[str, Any], path: Path) -> EncoderConfig:
+    """Returns the config that values describe; `path` begins the message of the UserError if they describe none."""
+    try:
+        return EncoderConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: not the config of an encoder ({'; '.join(_plain(error))})") from None
 
 
 def _plain(error: ValidationError) -> list[str]:

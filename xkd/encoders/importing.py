@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from math import prod
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xkd.encoders import folder
-from xkd.encoders.config import INPUTS, EncoderConfig
+from xkd.encoders.config import INPUTS, AudioInput, EncoderConfig, VideoInput
 from xkd.encoders.released import EMBEDDINGS, encoder_key
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
@@ -50,24 +49,28 @@ def import_backbone(
     grid = _grid(tensors, modality, patch, view, path)
     if heads is None and width % HEAD_WIDTH:
         raise UserError(f"{path}: heads of a width of {width} are not known; give --heads")
-    config = EncoderConfig(
-        modality=modality,
-        owner="student" if "student" in path.name else "teacher",
-        width=width,
-        depth=_depth(tensors),
-        heads=heads or width // HEAD_WIDTH,
-        patch=patch,
-        grid=grid,
-        input=INPUTS[modality].of_view(view),
-        origin=f"released file {path.name}",
-        licence=LICENCE,
-    )
-    if config.width % config.heads:
-        raise UserError(f"{path}: {config.heads} heads do not divide the width of {width}")
-    encoder = folder.build(config)
-    ours = {encoder_key(modality, name): name for name in encoder.state_dict()}
-    folder.load_strictly(encoder, {ours.get(key, key): value.float() for key, value in tensors.items()}, path)
-    return encoder.requires_grad_(False).eval(), config
+    heads, depth = heads or max(width // HEAD_WIDTH, 1), _depth(tensors)
+    if width % heads:
+        raise UserError(f"{path}: {heads} heads do not divide the width of {width}")
+    if depth > len(tensors):
+        raise UserError(f"{path}: names {depth} blocks, and holds {len(tensors)} tensors")
+    about = {
+        "modality": modality,
+        "owner": "student" if "student" in path.name else "teacher",
+        "width": width,
+        "depth": depth,
+        "heads": heads,
+        "patch": patch,
+        "grid": grid,
+        "input": _input(modality, view),
+        "origin": f"released file {path.name}",
+        "licence": LICENCE,
+    }
+    config = folder.checked_config(about, path)
+    with torch.device("meta"):
+        ours = {encoder_key(modality, name): name for name in folder.build(config).state_dict()}
+    named = {ours.get(key, key): value.float() for key, value in tensors.items()}
+    return folder.filled(lambda: folder.build(config), named, path), config
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -80,12 +83,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 (damaged bytes raise almost anything)
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: not a file of plain tensors, refused ({reason})") from None
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()) or not loaded:
+    if not isinstance(loaded, dict) or not all(map(_plain, loaded.keys(), loaded.values())) or not loaded:
         raise UserError(f"{path}: not the tensors of one backbone")
     return loaded
+
+
+def _plain(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+
+
+def _input(modality: str, view: tuple[int, ...]) -> VideoInput | AudioInput:
+    try:
+        return INPUTS[modality].of_view(view)
+    except ValueError:
+        raise UserError(f"--view {'x'.join(map(str, view))}: no encoder has such views") from None
 
 
 def _modality(tensors: dict[str, Tensor], path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -13,6 +12,7 @@ from pydantic import TypeAdapter
 
 from xkd import runs
 from xkd.errors import UserError
+from xkd.files import read_json
 from xkd.logged import LoggedColumn, unit_value
 from xkd.params import recipe
 from xkd.report.collect import Results, Run
@@ -74,7 +74,7 @@ def read_columns(run: Run) -> list[LoggedColumn]:
     """
     path = run.folder / runs.METRICS
     try:
-        return COLUMNS_TYPE.validate_python(json.loads(path.read_bytes())["columns"])
+        return COLUMNS_TYPE.validate_python(read_json(path)["columns"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: the run does not say what it logs ({error}); pretrain that run again") from error
 

@@ -19,6 +19,7 @@ RESULTS, PREDICTIONS, CONFUSION, SCORES, TIMES = (
     *(".json", ".predictions.csv", ".confusion.csv"),
     *(".scores.parquet", ".times.json"),
 )
+CONFUSION_COLUMNS = ["method", "label", "predicted", "clips"]
 IDENTITY = ("dataset", "ablation", "seed", "task")  # keys of the results that say what was evaluated
 
 
@@ -97,8 +98,8 @@ def read_confusions(results: Path) -> pd.DataFrame:
     """
     path = results.with_suffix(CONFUSION)
     try:
-        return csv_files.read_csv(path).astype({"clips": int})
+        return csv_files.read_csv(path)[CONFUSION_COLUMNS].astype({"clips": int})
     except FileNotFoundError:
-        return pd.DataFrame(columns=["method", "label", "predicted", "clips"])
-    except (OSError, ValueError) as error:
+        return pd.DataFrame(columns=CONFUSION_COLUMNS)
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: unreadable ({error}); remove it and evaluate that run again") from error

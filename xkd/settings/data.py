@@ -105,7 +105,7 @@ class Limits(Settings):
 class LogMel(Settings):
     """Log-mel spectrogram (paper section A.2; released configuration)."""
 
-    n_fft: int = Field(1024, ge=2, le=1_000_000)
+    n_fft: int = Field(1024, ge=2, le=1_000_000, multiple_of=2)
     hop: int = Field(143, ge=1, le=1_000_000)
     n_mels: Size = 80
     f_min: float = Field(0.0, ge=0, le=500_000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from xkd.encoders import folder
 from xkd.encoders.config import EncoderConfig
 from xkd.encoders.pretrained import PretrainedEncoder
 from xkd.errors import UserError
+from xkd.files import read_json
 from xkd.modalities import MODALITIES
 from xkd.models.decoder import PatchDecoder
 
@@ -104,7 +104,7 @@ def _check_same_view(path: Path, config: EncoderConfig, encoders: dict[tuple[str
 def _refinement_of(given: Path) -> str | None:
     """Reads how a run refines; None for folders that are no run."""
     try:
-        kind = json.loads((given / folder.CONFIG).read_text())["recipe"]["objective"]["refinement"]
+        kind = read_json(given / folder.CONFIG)["recipe"]["objective"]["refinement"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return kind if kind in (*registry.refinements.names, *registry.refinements.reserved) else None

@@ -38,7 +38,7 @@ from xkd.runs import evaluations, records
 from xkd.settings import FrozenSettings, Params, Task
 from xkd.spent import Spent
 from xkd.training import checkpoint, distributed
-from xkd.training.export import load_encoders, load_heads, load_peers, load_recipe, weights_files
+from xkd.training.export import load_encoders, load_heads, load_peers, load_recipe, read_config, weights_files
 
 
 def run(
@@ -113,7 +113,7 @@ def _write(
 def open_job(params: Params, manifest: Path, run: Path, task: str) -> EvaluationJob[Any]:
     """Reads the run and the list of clips, and checks that they fit each other and the task."""
     settings, chosen = params_of_protocol(params, task), params.tasks[task]
-    recipe, encoders, seed = load_recipe(run), load_encoders(run), read_json(run / runs.CONFIG)["seed"]
+    recipe, encoders, seed = load_recipe(run), load_encoders(run), read_config(run)["seed"]
     check_peers(recipe, chosen, f"tasks.{task}")
     peers = load_peers(run)
     clips, prepared = manifests.read_manifest(manifest), _summary(manifest)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from xkd import runs
 from xkd.encoders import folder
 from xkd.encoders.config import INPUTS, DecoderConfig, EncoderConfig
 from xkd.encoders.peer import PeerEncoder
 from xkd.encoders.peers import check, open_peers
-from xkd.files import write_json
+from xkd.errors import UserError
+from xkd.files import read_json, write_json
 from xkd.models.encoder import Encoder
 from xkd.models.head import ProjectionHead
 from xkd.models.networks import Networks
@@ -78,7 +79,21 @@ def load_recipe(run: Path) -> Recipe:
     """
     runs.check(run)
     path = run / CONFIG
-    return read_recipe(json.loads(path.read_text())["recipe"], str(path))
+    return read_recipe(read_config(run)["recipe"], str(path))
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Reads the recipe and the seed that a run's config.json says.
+
+    Raises:
+        UserError: it does not say them.
+    """
+    path = run / CONFIG
+    try:
+        config = read_json(path)
+        return {"recipe": dict(config["recipe"]), "seed": int(config["seed"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: does not say how the run was made ({error}); pretrain that run again") from None
 
 
 def load_encoders(run: Path) -> dict[tuple[str, str], Encoder]:
