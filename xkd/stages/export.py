@@ -1,0 +1,52 @@
+"""Stage `export`: an encoder to a file for other runtimes, which is compared with the encoder before it is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from xkd.encoders.exchange.formats import FORMATS
+from xkd.encoders.exchange.graph import BATCHES, EncoderGraph, largest_difference, traced
+from xkd.encoders.pretrained import load_encoder
+from xkd.errors import UserError
+from xkd.files import check_output, files_in, replacing
+from xkd.progress import say
+
+LARGEST = 1e-5
+
+
+def run(encoder: Path, output: Path, file_format: str, force: bool = False) -> None:
+    """Writes one graph from frames or samples to features, and compares it with the encoder on random clips.
+
+    Args:
+        encoder: folder of an encoder.
+        output: file to write.
+        file_format: a name of `FORMATS`.
+        force: a file that is `output` already may be replaced; a file of the encoder never is.
+
+    Raises:
+        UserError: no encoder, a package is missing, a backbone that cannot be traced, or features that differ by more
+            than `LARGEST`; `output` stays as it was.
+    """
+    written = FORMATS[file_format]
+    check_output(output, files_in(encoder), force)
+    written.check()
+    model = load_encoder(encoder)
+    graph = EncoderGraph(model).eval()
+    with replacing(output) as path:
+        written.write(traced(graph), graph.input.name, graph.words, path)
+        difference = largest_difference(model, graph.input, written.load(path))
+        if not difference <= LARGEST:
+            raise UserError(
+                f"{output}: not written; its features differ from those of {encoder} by up to {difference:.1e}, more "
+                f"than {LARGEST:g}"
+            )
+    sizes = " and ".join(map(str, BATCHES))
+    say(
+        f"{output}: {path_size(output)}; features of random clips (three lengths, batches of {sizes}) differ by at most "
+        f"{difference:.1e} from those of {encoder}"
+    )
+
+
+def path_size(path: Path) -> str:
+    """Returns the size of a file in MB."""
+    return f"{path.stat().st_size / 1e6:.1f} MB"
