@@ -206,6 +206,7 @@ RERUNS = {
     "downstream.monitor": "",
     "downstream.ranking": "evaluate table",
     "encoders": RUNS,
+    "encoders.exchange": "",
     "encoders.images": "pretrain",
     "encoders.importing": "",
     "encoders.pair": "",

@@ -249,6 +249,31 @@ def embed_command(**arguments: Any) -> None:
 
 
 @cli.verb(
+    "xkd export runs/talking_digits/xkd/seed0/encoders/audio_student --output audio.onnx",
+    "xkd export released/video_teacher --format torch_export --output video.pt2",
+)
+@click.argument("encoder", type=options.PATH)
+@click.option("--output", type=options.PATH, required=True, help="File to write.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["onnx", "torch_export"]),
+    default="onnx",
+    show_default=True,
+    help="ONNX, or a program of torch.export.",
+)
+@options.plugin
+@options.force
+def export_command(**arguments: Any) -> None:
+    """Write an encoder as an ONNX or torch.export file.
+
+    One graph from frames or samples to features, for batches of any size and clips of any length. It is compared with
+    the encoder on random clips, and kept only if no feature differs by more than 1e-5.
+    """
+    invocation.call_stage("export", **arguments)
+
+
+@cli.verb(
     "xkd show data/talking_digits/raw/clips/test-00000.mov --encoder runs/talking_digits/xkd/seed0",
     "xkd show my.mp4 --encoder runs/talking_digits/xkd/seed0/encoders/video_student --start 2.5",
     "xkd show my.mp4 --encoder released/video_teacher --encoder released/audio_teacher --video",

@@ -17,7 +17,7 @@ SECTIONS = {
     "Data": ("download", "prepare", "pack", "inspect", "doctor"),
     "Training": ("plan", "pretrain"),
     "Evaluation": ("features", "evaluate", "table"),
-    "Encoders": ("embed", "import-weights"),
+    "Encoders": ("embed", "export", "import-weights"),
     "Looking": ("show", "ui", "sync"),
     "Project": ("schema", "completion"),
 }

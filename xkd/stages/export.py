@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from xkd.encoders.exchange.formats import FORMATS
-from xkd.encoders.exchange.graph import BATCHES, EncoderGraph, largest_difference, traced
+from xkd.encoders.exchange.graph import EncoderGraph, largest_difference, traced
 from xkd.encoders.pretrained import load_encoder
 from xkd.errors import UserError
 from xkd.files import check_output, files_in, replacing
@@ -40,13 +40,7 @@ def run(encoder: Path, output: Path, file_format: str, force: bool = False) -> N
                 f"{output}: not written; its features differ from those of {encoder} by up to {difference:.1e}, more "
                 f"than {LARGEST:g}"
             )
-    sizes = " and ".join(map(str, BATCHES))
     say(
-        f"{output}: {path_size(output)}; features of random clips (three lengths, batches of {sizes}) differ by at most "
-        f"{difference:.1e} from those of {encoder}"
+        f"{output}: {output.stat().st_size / 1e6:.1f} MB; features of random clips differ by at most {difference:.1e} "
+        f"from those of {encoder}"
     )
-
-
-def path_size(path: Path) -> str:
-    """Returns the size of a file in MB."""
-    return f"{path.stat().st_size / 1e6:.1f} MB"

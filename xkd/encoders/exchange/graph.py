@@ -69,6 +69,9 @@ def largest_difference(model: PretrainedEncoder, clips: GraphInput, run: Callabl
 
     Returns:
         The largest difference of a value; nan if one is not finite.
+
+    Raises:
+        UserError: the runtime fails.
     """
     rate = (clips.rate,) if model.modality.name == "audio" else ()
     longest = 2 * max(clips.usual, clips.shortest) + clips.step // 2
@@ -78,8 +81,16 @@ def largest_difference(model: PretrainedEncoder, clips: GraphInput, run: Callabl
         for length in (clips.shortest, clips.usual, longest):
             for batch in BATCHES:
                 drawn = clips.draw(batch, length)
-                differences.append((run(drawn) - model(drawn, *rate)).abs().max())
+                differences.append((_ran(run, drawn) - model(drawn, *rate)).abs().max())
     return torch.stack(differences).max().item()
+
+
+def _ran(run: Callable[[Tensor], Tensor], clips: Tensor) -> Tensor:
+    try:
+        return run(clips)
+    except Exception as error:  # every runtime has errors of its own
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"the exported file does not run for clips of {tuple(clips.shape)}: {reason}") from error
 
 
 def _any_length(model: PretrainedEncoder) -> Encoder:

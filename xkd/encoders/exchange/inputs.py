@@ -64,26 +64,23 @@ class Frames(GraphInput):
 
     @property
     def words(self) -> str:
-        fed = self.settings
-        crop = f" The graph takes the middle {fed.size} x {fed.size} pixels." if fed.size < self.side else ""
+        fed, side = self.settings, self.settings.short_side
+        crop = f" The graph takes the middle {fed.size} x {fed.size} pixels." if fed.size < fed.short_side else ""
         return (
-            f"uint8 (batch, frames, {self.side}, {self.side}, 3): RGB frames at {fed.fps:g} per second, 0 to 255. Resize "
-            f"the shorter side to {self.side} pixels (bilinear, antialiased) and take the middle square; other sizes are "
-            f"not taken.{crop} Trained on {self.usual} frames; at least {self.shortest}, and those that do not fill a "
-            f"last patch of {self.patch} are left out."
+            f"uint8 (batch, frames, {side}, {side}, 3): RGB frames at {fed.fps:g} per second, 0 to 255. Resize the "
+            f"shorter side to {side} pixels (bilinear, antialiased) and take the middle square; other sizes are not "
+            f"taken.{crop} Trained on {self.usual} frames; at least {self.shortest}, and those that do not fill a last "
+            f"patch of {self.patch} are left out."
         )
 
-    @property
-    def side(self) -> int:
-        """Rows and columns of a frame: the encoder does not resize such frames either."""
-        return max(self.settings.short_side, self.settings.size)
-
     def draw(self, batch: int, length: int) -> Tensor:
-        return torch.randint(0, 256, (batch, length, self.side, self.side, 3), dtype=torch.uint8)
+        return torch.randint(
+            0, 256, (batch, length, self.settings.short_side, self.settings.short_side, 3), dtype=torch.uint8
+        )
 
     def forward(self, frames_BTHW3: Tensor) -> Tensor:
         size = self.settings.size
-        first = round((self.side - size) / 2)
+        first = round((self.settings.short_side - size) / 2)
         frames = self.whole_patches(frames_BTHW3[:, :, first : first + size, first : first + size], axis=1)
         return ((frames.permute(0, 1, 4, 2, 3).float() / 255 - self.mean) / self.std).transpose(1, 2)
 

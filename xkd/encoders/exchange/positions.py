@@ -27,9 +27,7 @@ class AnyLengthTransformer(VisionTransformer):
 
     tables: Tensor
 
-    def __init__(
-        self, trained: VisionTransformer, shape: ModalityShape, backbone: Backbone, time_axis: int
-    ) -> None:
+    def __init__(self, trained: VisionTransformer, shape: ModalityShape, backbone: Backbone, time_axis: int) -> None:
         super().__init__(shape, backbone, trained.blocks)
         self.load_state_dict(trained.state_dict())
         self.time_axis = time_axis
