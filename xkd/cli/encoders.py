@@ -36,7 +36,14 @@ def embed_command(**arguments: Any) -> None:
 )
 @click.argument("encoder", type=options.PATH)
 @click.option("--output", type=options.PATH, required=True, help="File to write.")
-@click.option("--format", "file_format", type=click.Choice(["onnx", "torch_export"]), default="onnx", show_default=True)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["onnx", "torch_export"]),
+    default="onnx",
+    show_default=True,
+    help="ONNX, or a program for torch.export.load.",
+)
 @options.plugin
 @options.force
 def export_command(**arguments: Any) -> None:
