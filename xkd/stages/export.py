@@ -30,11 +30,11 @@ def run(encoder: Path, output: Path, file_format: str, force: bool = False) -> N
     written = FORMATS[file_format]
     check_output(output, files_in(encoder), force)
     written.check()
-    model = load_encoder(encoder)
-    graph = EncoderGraph(model).eval()
+    graph = EncoderGraph(load_encoder(encoder)).eval()
     with replacing(output) as path:
         written.write(traced(graph), graph.input.name, graph.words, path)
-        difference = largest_difference(model, graph.input, written.load(path))
+        # Read anew: tracing must not have changed what it is compared with.
+        difference = largest_difference(load_encoder(encoder), graph.input, written.load(path))
         if not difference <= LARGEST:
             raise UserError(
                 f"{output}: not written; its features differ from those of {encoder} by up to {difference:.1e}, more "

@@ -28,7 +28,7 @@ class AnyLengthTransformer(VisionTransformer):
     tables: Tensor
 
     def __init__(self, trained: VisionTransformer, shape: ModalityShape, backbone: Backbone, time_axis: int) -> None:
-        super().__init__(shape, backbone, trained.blocks)
+        super().__init__(shape, backbone, self.make_blocks(backbone))
         self.load_state_dict(trained.state_dict())
         self.time_axis = time_axis
         self.kernel = linear if len(shape.grid) == 3 else cubic
@@ -44,7 +44,7 @@ class AnyLengthTransformer(VisionTransformer):
         weights = self.kernel((source[:, None] - torch.arange(-REACH, old + REACH)).abs())
         table = torch.where(as_trained, self.tables[0], self.tables[1])
         rest = [n for axis, n in enumerate(self.grid) if axis != self.time_axis]
-        positions = (weights @ table).unflatten(1, (*rest, self.width)).movedim(0, self.time_axis)
+        positions: Tensor = (weights @ table).unflatten(1, (*rest, self.width)).movedim(0, self.time_axis)
         return positions.flatten(0, -2)[None]
 
     @torch.no_grad()
