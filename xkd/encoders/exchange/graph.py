@@ -56,8 +56,8 @@ def traced(graph: EncoderGraph) -> ExportedProgram:
     except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"the backbone {type(graph.encoder).__name__} cannot be exported for clips of any length ({reason}); "
-            "python -m pydoc torch.export says what a network must not do"
+            f"the backbone of {type(graph.encoder).__name__} cannot be exported, since something in it holds for one "
+            f"length of clips or one size of batches only; mend it there: {reason}"
         ) from error
 
 

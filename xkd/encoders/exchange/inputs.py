@@ -6,12 +6,14 @@ Shapes: B batch, T frames, S samples, H rows, W columns, M mel bands, F log-mel 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from xkd.encoders.exchange.waveform import ConvolvedLogMel
 from xkd.encoders.pretrained import PretrainedEncoder
+from xkd.modalities.logmel import LogMelSpectrogram
 
 
 class GraphInput(nn.Module, ABC):
@@ -58,7 +60,7 @@ class Frames(GraphInput):
 
     def __init__(self, model: PretrainedEncoder) -> None:
         super().__init__(model, step=model.config.patch[0])
-        self.settings = model.config.input
+        self.settings: Any = model.config.input
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(getattr(self.settings, name)).view(3, 1, 1), persistent=False)
 
@@ -91,10 +93,10 @@ class Samples(GraphInput):
     name = "samples"
 
     def __init__(self, model: PretrainedEncoder) -> None:
-        mel = model.config.input.logmel
-        super().__init__(model, step=model.config.patch[1] * mel.hop)
-        self.shortest = max(self.shortest, mel.n_fft // 2 + 1)
-        self.logmel = ConvolvedLogMel(model.feeder.logmel)
+        fed: Any = model.config.input
+        super().__init__(model, step=model.config.patch[1] * fed.logmel.hop)
+        self.shortest = max(self.shortest, fed.logmel.n_fft // 2 + 1)
+        self.logmel = ConvolvedLogMel(LogMelSpectrogram(fed.logmel, fed.sample_rate))
 
     @property
     def words(self) -> str:
