@@ -30,6 +30,7 @@ from xkd.models.head import ProjectionHead
 
 WEIGHTS, HEAD, DECODER = "model.safetensors", "head.safetensors", "decoder.safetensors"
 CONFIG, CARD = "config.json", "README.md"
+PEER = "peer.json"  # in its place, of an encoder that is not ours
 
 Filled = TypeVar("Filled", bound=nn.Module)
 
@@ -206,6 +207,8 @@ def read_config(folder: Path) -> EncoderConfig:
         UserError: no encoder there, or an unknown config.
     """
     path = folder / CONFIG
+    if (folder / PEER).exists():
+        raise UserError(f"{folder}: an encoder that is not ours, for rows of tables only ({PEER} says which)")
     if not path.exists():
         raise UserError(f"{path}: missing; name the folder of an encoder, such as RUN/encoders/video_student")
     try:
