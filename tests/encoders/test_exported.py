@@ -152,6 +152,21 @@ def test_a_file_that_differs_is_not_kept(encoder, tmp_path, monkeypatch, capsys,
     assert list(tmp_path.iterdir()) == [output]
 
 
+def test_a_file_that_its_runtime_does_not_run_is_not_kept(encoder, tmp_path, monkeypatch):
+    def load(path):
+        def run(clips):
+            raise ValueError("axis 1\nof a node")
+
+        return run
+
+    fake = formats.Format(lambda: None, lambda program, name, words, path: path.write_text("another"), load)
+    monkeypatch.setattr(export, "traced", lambda graph: None)
+    monkeypatch.setitem(formats.FORMATS, "onnx", fake)
+    with pytest.raises(UserError, match=r"does not run for clips of \(1, 4, 36, 36, 3\): axis 1$"):
+        export.run(encoder("video"), tmp_path / "x.onnx", "onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_package_is_a_line_that_says_what_to_install(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else name)
     with pytest.raises(UserError, match=r"needs onnxscript: pip install 'xkd\[onnx\]'"):
