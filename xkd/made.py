@@ -203,6 +203,11 @@ class Made:
             file.write(f"\n{line}\n".encode())
 
 
+def contents(journal: Path) -> dict[str, set[str]]:
+    """Returns the files that a journal lists, with the SHA-256 of each content that xkd gave them."""
+    return _read(journal)[1]
+
+
 def listed_by(verb: str, paths: Iterable[Path]) -> set[Path]:
     """Returns those of the files that a journal of `verb` lists, in any folder above them."""
     journals: dict[Path, dict[str, set[str]]] = {}

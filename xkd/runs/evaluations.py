@@ -63,7 +63,8 @@ def write_files(
         csv_files.write_csv(beside[PREDICTIONS], predictions)
         csv_files.write_csv(beside[CONFUSION], confusions)
         write_scores(beside[SCORES])
-        write_json(last, results | {"files": {suffix: sha256(path) for suffix, path in beside.items()}})
+        hashes = {suffix: sha256(path) for suffix, path in beside.items()}
+        write_json(last, results | {"files": hashes}, sealed=True)
 
 
 def read_results(path: Path, run: Path, command: str) -> EvaluationRecord:

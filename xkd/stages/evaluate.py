@@ -89,7 +89,7 @@ def run(
         }
         _write(params, job, judged, results, run, out)
         seconds = round(time.perf_counter() - started, 2)
-        write_json(out.with_suffix(evaluations.TIMES), {"seconds": seconds, **spent.times()})
+        write_json(out.with_suffix(evaluations.TIMES), {"seconds": seconds, **spent.times()}, sealed=True)
 
 
 def _write(
@@ -117,6 +117,7 @@ def open_job(params: Params, manifest: Path, run: Path, task: str) -> Evaluation
     check_peers(recipe, chosen, f"tasks.{task}")
     peers = load_peers(run)
     clips, prepared = manifests.read_manifest(manifest), _summary(manifest)
+    manifests.check_as_prepared(manifest, clips.hash)
     _check_settings(prepared["clips"], manifest, recipe, chosen)
     for fold in chosen.folds or (None,):
         _check_labels(clips, manifest, fold, registry.protocols[chosen.protocol].learns_labels)

@@ -76,7 +76,8 @@ def check_clips(job: PretrainJob, chosen: tuple[str, ...]) -> None:
 
 
 def _check_dataset(job: PretrainJob) -> None:
-    """Refuses the clips of another data set than the row's, as far as `prepare` says whose they are."""
+    """Refuses the clips of another data set than the row's, and edited lists, as far as `prepare` tells."""
+    manifests.check_as_prepared(job.manifest, job.data.hash)
     row, wanted = job.recipe.ablation, job.recipe.dataset
     try:
         found = read_json(job.manifest.with_name("summary.json"))["dataset"]
