@@ -209,6 +209,7 @@ RERUNS = {
     "downstream.ranking": "evaluate table",
     "encoders": RUNS,
     "encoders.columns": "",
+    "encoders.exchange": "",
     "encoders.hub": "",
     "encoders.images": "pretrain",
     "encoders.importing": "",

@@ -50,6 +50,7 @@ def refused(tmp_path, monkeypatch, capsys):
         ("embed encoder list.csv --output list.csv", "list.csv"),
         ("embed encoder list.csv --output hard.png", "hard.png"),
         ("embed encoder my.mp4 --output encoder/model.safetensors", "model.safetensors"),
+        ("export encoder --output encoder/model.safetensors", "model.safetensors"),
     ],
 )
 @pytest.mark.parametrize("force", ["", " --force"])
@@ -68,6 +69,7 @@ def test_an_input_is_never_replaced(refused, tmp_path, line, name, force):
         "show my.mp4 --encoder encoder --video --out theirs-too.png",
         "show my.mp4 --encoder encoder --out dangling.png",
         "embed encoder my.mp4 --output theirs.png",
+        "export encoder --output theirs.png",
         "schema --out theirs.png",
     ],
 )

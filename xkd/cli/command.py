@@ -17,7 +17,7 @@ SECTIONS = {
     "Data": ("download", "prepare", "pack", "inspect", "doctor"),
     "Training": ("plan", "pretrain"),
     "Evaluation": ("features", "evaluate", "table"),
-    "Encoders": ("embed", "import-weights", "push"),
+    "Encoders": ("embed", "export", "import-weights", "push"),
     "Looking": ("show", "ui", "sync"),
     "Project": ("verify", "schema", "completion"),
 }

@@ -1,4 +1,4 @@
-"""Verbs of trained encoders: their features for any media files, released weights, and their publication."""
+"""Verbs of trained encoders: features of media files, files for other runtimes, released weights, publication."""
 
 from __future__ import annotations
 
@@ -37,6 +37,31 @@ def embed_command(**arguments: Any) -> None:
     column path. Each file is cut into clips. An interrupted call continues when it is repeated.
     """
     invocation.call_stage("embed", **arguments)
+
+
+@cli.verb(
+    "xkd export runs/talking_digits/xkd/seed0/encoders/audio_student --output audio.onnx",
+    "xkd export released/video_teacher --format torch_export --output video.pt2",
+)
+@click.argument("encoder", type=options.PATH)
+@click.option("--output", type=options.PATH, required=True, help="File to write.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["onnx", "torch_export"]),
+    default="onnx",
+    show_default=True,
+    help="ONNX, or a program for torch.export.load.",
+)
+@options.plugin
+@options.force
+def export_command(**arguments: Any) -> None:
+    """Write an encoder as an ONNX or torch.export file.
+
+    One graph from frames or samples to features, for batches of any size and clips of any length. It is compared with
+    the encoder on random clips, and kept only if no feature differs by more than 1e-5.
+    """
+    invocation.call_stage("export", **arguments)
 
 
 @cli.verb("xkd import-weights video_teacher.pth.tar audio_teacher.pth.tar --output released")
