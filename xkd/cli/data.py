@@ -61,7 +61,7 @@ def inspect_command(settings: Path, **arguments: Any) -> None:
 @cli.verb(
     "xkd doctor talking_digits",
     "xkd doctor my_clips --json doctor.json",
-    "xkd doctor my_clips --encoder runs/talking_digits/xkd/seed0/encoders/audio_student",
+    "xkd doctor my_clips --encoder runs/talking_digits/xkd/seed5/encoders/audio_student",
 )
 @click.argument("source", metavar="MEDIA_OR_DATASET", shell_complete=names_of("datasets"))
 @options.params

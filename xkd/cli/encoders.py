@@ -12,8 +12,8 @@ from xkd.cli.program import cli
 
 
 @cli.verb(
-    "xkd embed runs/talking_digits/xkd/seed0/encoders/audio_student one.wav two.mp4 --output audio.parquet",
-    "xkd embed runs/talking_digits/xkd/seed0 data/talking_digits/raw/clips --stride 0.5 --output both.parquet",
+    "xkd embed runs/talking_digits/xkd/seed5/encoders/audio_student one.wav two.mp4 --output audio.parquet",
+    "xkd embed runs/talking_digits/xkd/seed5 data/talking_digits/raw/clips --stride 0.5 --output both.parquet",
 )
 @click.argument("encoder", type=options.PATH)
 @click.argument("sources", nargs=-1, required=True, type=options.PATH)
@@ -40,7 +40,7 @@ def embed_command(**arguments: Any) -> None:
 
 
 @cli.verb(
-    "xkd export runs/talking_digits/xkd/seed0/encoders/audio_student --output audio.onnx",
+    "xkd export runs/talking_digits/xkd/seed5/encoders/audio_student --output audio.onnx",
     "xkd export released/video_teacher --format torch_export --output video.pt2",
 )
 @click.argument("encoder", type=options.PATH)
@@ -76,8 +76,8 @@ def import_weights_command(**arguments: Any) -> None:
 
 
 @cli.verb(
-    "xkd push runs/talking_digits/xkd/seed0/encoders/video_student hf://me/digits-video",
-    "xkd push runs/talking_digits/xkd/seed0 hf://me/digits --private --send",
+    "xkd push runs/talking_digits/xkd/seed5/encoders/video_student hf://me/digits-video",
+    "xkd push runs/talking_digits/xkd/seed5 hf://me/digits --private --send",
     "xkd push released/video_teacher s3://bucket/encoders/video_teacher --send",
 )
 @click.argument("source", metavar="ENCODER_OR_RUN", type=options.PATH)

@@ -13,7 +13,7 @@ from xkd.cli.program import cli
 
 @cli.verb(
     "xkd features --manifest data/talking_digits/manifest.csv \\",
-    "  --run runs/talking_digits/xkd/seed0 --task linear --out features.json",
+    "  --run runs/talking_digits/xkd/seed5 --task linear --out features.json",
 )
 @options.params
 @options.manifest
@@ -31,7 +31,7 @@ def features_command(settings: Path, **arguments: Any) -> None:
 
 @cli.verb(
     "xkd evaluate --manifest data/talking_digits/manifest.csv \\",
-    "  --run runs/talking_digits/xkd/seed0 --task linear --out linear.json",
+    "  --run runs/talking_digits/xkd/seed5 --task linear --out linear.json",
 )
 @options.params
 @options.manifest

@@ -11,8 +11,8 @@ from xkd.cli.program import cli
 
 
 @cli.verb(
-    "xkd show data/talking_digits/raw/clips/test-00000.mov --encoder runs/talking_digits/xkd/seed0",
-    "xkd show my.mp4 --encoder runs/talking_digits/xkd/seed0/encoders/video_student --start 2.5",
+    "xkd show data/talking_digits/raw/clips/test-00000.mov --encoder runs/talking_digits/xkd/seed5",
+    "xkd show my.mp4 --encoder runs/talking_digits/xkd/seed5/encoders/video_student --start 2.5",
     "xkd show my.mp4 --encoder released/video_teacher --encoder released/audio_teacher --video",
 )
 @click.argument("clip", type=options.PATH)

@@ -12,7 +12,7 @@ from xkd.cli.command import SHELLS, completion_of, names_of
 from xkd.cli.program import cli
 
 
-@cli.verb("xkd verify", "xkd verify talking_digits runs/talking_digits/xkd/seed0 --json verify.json")
+@cli.verb("xkd verify", "xkd verify talking_digits runs/talking_digits/xkd/seed5 --json verify.json")
 @click.argument("what", nargs=-1, shell_complete=names_of("datasets"))
 @options.params
 @click.option("--json", "out", type=options.PATH, help="JSON file of what is damaged or missing.")
