@@ -26,7 +26,7 @@ from xkd.downstream.store import stored
 from xkd.encoders import folder
 from xkd.encoders.config import EncoderConfig, VideoInput
 from xkd.errors import UserError
-from xkd.files import sha256, write_json
+from xkd.files import read_json, sha256, write_json
 from xkd.models.head import ProjectionHead
 from xkd.protocols import Column
 from xkd.runs import evaluations
@@ -266,3 +266,8 @@ def test_checkpoints_are_refused_or_read_as_they_were(tmp_path):
             }  # fmt: skip
     print(f"{checkpoint.NEWEST}: {refused} of {FLIPS} flips found, the others change nothing that is read")
     assert refused > FLIPS / 4
+
+
+def test_a_hash_at_the_end_of_a_file_is_no_seal(tmp_path):
+    write_json(tmp_path / "about.json", {"sha256": "0" * 64})
+    assert read_json(tmp_path / "about.json") == {"sha256": "0" * 64}

@@ -20,8 +20,9 @@ from xkd.errors import UserError
 
 LEASE_SECONDS = 60.0
 SEAL = "check"  # key of a JSON file
-SEALED = len('0"\n}\n') + 63  # bytes from its value on
-_DIGEST = re.compile(rb"[0-9a-f]{64}")
+HASH = "sha256:"  # how its value begins, unlike those of other keys
+SEALED = len(HASH) + 64 + len('"\n}\n')  # bytes from its value on
+_VALUE = re.compile(rf"{HASH}[0-9a-f]{{64}}".encode())
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # errors of file systems without locks
 
 
@@ -169,7 +170,7 @@ def write_json(path: Path, values: dict[str, Any], sealed: bool = False) -> None
     text = json.dumps(values | {SEAL: ""} if sealed else values, indent=2)
     if sealed:
         head = text.removesuffix('"\n}')
-        text = f'{head}{hashlib.sha256(head.encode()).hexdigest()}"\n}}'
+        text = f'{head}{HASH}{hashlib.sha256(head.encode()).hexdigest()}"\n}}'
     with replacing(path) as temporary:
         temporary.write_text(text + "\n")
 
@@ -181,10 +182,10 @@ def check_seal(content: bytes) -> str:
         ValueError: it has one, but is damaged or edited.
     """
     text = content.decode("utf-8")
-    head, digest, tail = content[:-SEALED], content[-SEALED:-4], content[-4:]
+    head, value, tail = content[:-SEALED], content[-SEALED:-4], content[-4:]
     # One flipped bit leaves two of the three signs of a seal.
-    signs = head.endswith(f'"{SEAL}": "'.encode()), _DIGEST.fullmatch(digest), tail == b'"\n}\n'
-    if (signs[0] or signs[1]) and not (all(signs) and hashlib.sha256(head).hexdigest().encode() == digest):
+    signs = head.endswith(f'"{SEAL}": "'.encode()), _VALUE.fullmatch(value), tail == b'"\n}\n'
+    if (signs[0] or signs[1]) and not (all(signs) and f"{HASH}{hashlib.sha256(head).hexdigest()}".encode() == value):
         raise ValueError("damaged or edited: it is not as xkd wrote it")
     return text
 
