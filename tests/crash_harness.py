@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,19 @@ from xkd.data import workers
 from xkd.training.recorder import STEP_TIMES
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-MOMENTS = ("before", "after")
+LOCKS = ("/lock", ".lock")
 Tree = dict[str, object]
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Says where a stage is killed: before or after its operation of a number, from 0."""
+    """Says where a stage is killed: right before its operation of a number, from 0, or right after it."""
 
     number: int
-    when: str
+    after: bool = False
 
     def __str__(self) -> str:
-        return f"{self.when} operation {self.number}"
+        return f"{'after' if self.after else 'before'} operation {self.number}"
 
 
 @dataclass
@@ -121,18 +122,25 @@ class Watch:
         if self.off or event not in OPERATIONS:
             return
         path, perform = OPERATIONS[event](*arguments)
-        if path is None or not path.startswith(self.root):
+        if path is None or not path.startswith(self.root) or _without_effect(event, path, arguments):
             return
         number = len(self.seen)
         self.seen.append(f"{event} {path.removeprefix(self.root)}")
         if self.moment and number == self.moment.number:
             self.off = True
-            if self.moment.when == "after":
-                try:
-                    perform()
-                except OSError:
-                    return  # the operation fails; its caller will see why
+            if self.moment.after:
+                perform()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _without_effect(event: str, path: str, arguments: tuple[Any, ...]) -> bool:
+    """Returns whether the operation fails or leaves everything as it is, such as opening a lock that exists."""
+    there = os.path.lexists(path)
+    if event == "open":
+        return there and path.endswith(LOCKS) and not arguments[2] & os.O_TRUNC
+    if event == "os.mkdir":
+        return there or not os.path.isdir(os.path.dirname(path))
+    return event in ("os.remove", "os.rmdir") and not there
 
 
 def _opens(path: Any, _mode: Any, flags: int) -> tuple[str | None, Callable[[], object]]:
@@ -231,11 +239,17 @@ def differences(found: Tree, wanted: Tree) -> Iterator[str]:
             yield f"another content: {name}"
 
 
-def moments(operations: int, count: int | None, seed: int) -> list[Moment]:
-    """Returns every moment of a stage, or a sample spread evenly over its operations."""
-    every = [Moment(number, when) for number in range(operations) for when in MOMENTS]
+def moments(operations: Sequence[str], count: int | None = None, seed: int = 0) -> list[Moment]:
+    """Returns every moment of a stage, or a sample that is spread over its operations.
+
+    Right after an operation everything is as right before the next one, except where a file was opened.
+    """
+    every = [
+        Moment(number, after)
+        for number, operation in enumerate(operations)
+        for after in ((False, True) if operation.startswith("open ") else (False,))
+    ]
     if count is None or count >= len(every):
         return every
-    draws = random.Random(seed)
-    bounds = [len(every) * part // count for part in range(count + 1)]
-    return [every[draws.randrange(low, high)] for low, high in zip(bounds, bounds[1:])]
+    draws, bounds = random.Random(seed), [len(every) * part // count for part in range(count + 1)]
+    return [every[draws.randrange(low, high)] for low, high in pairwise(bounds)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import platform
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,15 +19,25 @@ from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from xkd.errors import UserError
 
+PART = ".part"  # ends temporary names
 LEASE_SECONDS = 60.0
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # errors of file systems without locks
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; moves it there at the end, removes it on an error."""
+    """Yields a temporary name beside `path`; moves it there at the end, removes it on an error.
+
+    A path that is a temporary name itself is written as it is: whoever made it moves it. What a process of this machine
+    has left that was killed while it wrote the same file is removed.
+    """
+    if path.name.startswith(".") and path.suffix == PART:
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    mine = f".{path.name}.{platform.node().partition('.')[0][:32]}-"
+    _remove_left(path.parent, mine)
+    temporary = path.with_name(f"{mine}{os.getpid()}{PART}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -35,6 +47,13 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_left(folder: Path, prefix: str) -> None:
+    for left in folder.glob(f"{glob.escape(prefix)}*{PART}"):
+        writer = left.name.removeprefix(prefix).removesuffix(PART)
+        if writer.isdecimal() and not os.path.exists(f"/proc/{writer}"):
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -56,7 +56,12 @@ def write_files(
     confusions: pd.DataFrame,
     write_scores: Callable[[Path], None],
 ) -> None:
-    """Writes all files before the first is moved to its place; the results, with the others' hashes, come last."""
+    """Writes all files before the first is moved to its place; the results, with the others' hashes, come last.
+
+    Where there are none yet, they say first whose the others are: after a kill, `check_free` must know them.
+    """
+    if not out.exists():
+        write_json(out, {key: results[key] for key in IDENTITY})
     with ExitStack() as stack:
         last = stack.enter_context(replacing(out))
         beside = {s: stack.enter_context(replacing(out.with_suffix(s))) for s in (PREDICTIONS, CONFUSION, SCORES)}
