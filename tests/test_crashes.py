@@ -1,0 +1,100 @@
+"""Every stage of the miniature is killed at its operations on files, and the next start ends as if nothing had been.
+
+A sample of the moments, another one for each stage. All of them: `XKD_EVERY_CRASH=1 python -m pytest
+tests/test_crashes.py`, which takes about ten minutes of one core.
+"""
+
+import importlib
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pytest
+import torch._dynamo  # noqa: F401 (once, for all forks)
+import torchaudio  # noqa: F401
+import yaml
+from crash_harness import Moment, Project, differences, moments, tree
+
+from xkd import fingerprint
+from xkd.report import style
+
+MINIATURE = Path(__file__).parents[1] / "workflow" / "presets" / "miniature.yaml"
+KILLS = None if os.environ.get("XKD_EVERY_CRASH") else 6
+RUN, EVALUATIONS = "runs/miniature/xkd/seed0", "evals/miniature/xkd/seed0"
+EVALUATE = f"evaluate --manifest data/miniature/manifest.csv --run {RUN}"
+STAGES = {
+    "download": "download --dataset miniature --out data/miniature/raw",
+    "prepare": "prepare --raw data/miniature/raw/index.csv --out data/miniature",
+    "pretrain": f"pretrain --manifest data/miniature/manifest.csv --ablation xkd --seed 0 --out {RUN}",
+    "linear": f"{EVALUATE} --task linear --out {EVALUATIONS}/linear.json",
+    "finetune": f"{EVALUATE} --task finetune --out {EVALUATIONS}/finetune.json",
+    "embed": f"embed {RUN}/encoders/video_student data/miniature/raw/clips --output video.parquet",
+    "table": "table --out results",
+}
+
+
+def settings() -> dict:
+    """The miniature with one row, six clips and two steps of training, with a checkpoint at each."""
+    values = yaml.safe_load(MINIATURE.read_text())
+    values["seeds"], values["ablations"] = [0], {"xkd": values["ablations"]["xkd"]}
+    values["datasets"]["miniature"] |= {"train_clips": 4, "test_clips": 2}
+    values["training"] |= {"epochs": 1, "batch_size": 2, "checkpoint_minutes": 1e-6}
+    values["evaluate"]["finetune"] |= {"epochs": 1, "batch_size": 2}
+    values["report"]["baseline"] = "xkd"
+    return values
+
+
+def unpainted(figure, path, format=None):
+    """Writes a file in place of a picture, which takes long to paint."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"a picture")
+    plt.close(figure)
+    return "a picture"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """All stages one after the other, undisturbed."""
+    folder = tmp_path_factory.mktemp("crashes")
+    found = Project(folder / "project", folder / "logs")
+    found.root.mkdir()
+    found.logs.mkdir()
+    (found.root / "params.yaml").write_text(yaml.safe_dump(settings()))
+    for stage in ("download", "prepare", "pretrain", "evaluate", "embed", "table"):  # once, for all forks
+        importlib.import_module(f"xkd.stages.{stage}")
+    for code in ("stages.pretrain", "stages.evaluate", "downstream.finetune", "data.loader", "downstream.store"):
+        fingerprint.module(f"xkd.{code}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "save_figure", unpainted)
+        for name, command in STAGES.items():
+            found.undisturbed(name, command.split())
+        yield found
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_is_killed_at_any_moment_ends_like_an_undisturbed_one(project, stage):
+    operations = project.operations[stage]
+    for moment in moments(operations, KILLS, seed=len(stage)):
+        wrong = project.killed(stage, STAGES[stage].split(), [moment])
+        assert not wrong, f"{stage}, killed {moment}, {operations[moment.number]}: " + "; ".join(wrong)
+
+
+def test_an_evaluation_that_is_killed_between_its_files_goes_on(project):
+    """The moments at which it has given a name to some of its files and not to the others."""
+    command, operations = STAGES["linear"].split(), project.operations["linear"]
+    places = [n for n, one in enumerate(operations) if one.startswith(f"os.rename {EVALUATIONS}/linear.")]
+    assert [operations[n].rpartition(".")[2] for n in places] == ["json", "parquet", "csv", "csv", "json", "json"]
+    for moment in map(Moment, places[1:]):
+        assert project.killed("linear", command, [moment]) == [], str(moment)
+
+
+def test_the_harness_finds_what_a_kill_leaves(project, tmp_path):
+    """Files that are lost, changed or left behind are differences; two kills at once are one trial."""
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "b").write_text("1")
+    before = tree(tmp_path)
+    (tmp_path / "a").write_text("2")
+    (tmp_path / "b").rename(tmp_path / ".b.part")
+    assert set(differences(tree(tmp_path), before)) == {"left behind: .b.part", "another content: a", "missing: b"}
+    assert project.killed("embed", STAGES["embed"].split(), [Moment(0), Moment(0)]) == []
+    assert project.killed("embed", ["embed", "nothing", "--output", "x.parquet"], [Moment(0)])
