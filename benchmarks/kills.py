@@ -2,9 +2,9 @@
 
     python -m benchmarks.kills 200
 
-Runs are those of the miniature on a few clips, with a checkpoint at every step. A trial is a SIGKILL and a second start.
-It passes if the weights are equal to the last bit, no temporary file or checkpoint is left, and no process of the
-first start is alive after a minute. Processes are forks of this one, which has imported torch already. Kinds:
+Runs are those of the miniature on a few clips, with a checkpoint at every step. A trial is a SIGKILL and a second
+start. It passes if the weights are equal to the last bit, no temporary file or checkpoint is left, and no process of
+the first start is alive after a minute. Processes are forks of this one, which has imported torch already. Kinds:
 
 - alone: one process without loader processes.
 - workers: one process with two loader processes.

@@ -6,6 +6,7 @@ tests/test_crashes.py`, which takes about ten minutes of one core.
 
 import importlib
 import os
+import signal
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,8 +15,10 @@ import torch._dynamo  # noqa: F401 (once, for all forks)
 import torchaudio  # noqa: F401
 import yaml
 from crash_harness import Moment, Project, differences, moments, tree
+from forks import code_of, fork
 
 from xkd import fingerprint
+from xkd.files import replacing, write_json
 from xkd.report import style
 
 MINIATURE = Path(__file__).parents[1] / "workflow" / "presets" / "miniature.yaml"
@@ -98,3 +101,27 @@ def test_the_harness_finds_what_a_kill_leaves(project, tmp_path):
     assert set(differences(tree(tmp_path), before)) == {"left behind: .b.part", "another content: a", "missing: b"}
     assert project.killed("embed", STAGES["embed"].split(), [Moment(0), Moment(0)]) == []
     assert project.killed("embed", ["embed", "nothing", "--output", "x.parquet"], [Moment(0)])
+
+
+def test_a_file_that_a_killed_process_left_goes_and_that_of_a_living_one_stays(tmp_path):
+    """Also that of another machine, whose processes nobody here knows, and what somebody else calls like that."""
+    child = fork(lambda: _die_while_writing(tmp_path / "a.json"), tmp_path / "log.txt")
+    assert code_of(child) == -signal.SIGKILL
+    (left,) = tmp_path.glob(".a.json.*.part")
+    kept = {
+        left.with_name(left.name.replace(str(child), str(os.getpid()))),
+        left.with_name(f".a.json.elsewhere-{child}.part"),
+        left.with_name(f".a.json.mine-{child}.txt"),
+        left.with_name(left.name.replace(".a.json", ".b.json")),
+    }
+    for path in kept:
+        path.write_text("mine")
+    write_json(tmp_path / "a.json", {})
+    assert {path for path in tmp_path.iterdir() if path.name.startswith(".")} == kept
+    assert (tmp_path / "a.json").read_text() == "{}\n"
+
+
+def _die_while_writing(path):
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)

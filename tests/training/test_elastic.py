@@ -1,4 +1,4 @@
-"""Elastic training: a lost process costs the steps since the last checkpoint, and the number of processes may change."""
+"""Elastic training: a lost process costs the steps since the last checkpoint; the number of processes may change."""
 
 import os
 import shutil
@@ -101,7 +101,7 @@ def by_torchrun(out: str, lost: str | None, restarts: int) -> str:
 
 
 def test_a_lost_process_costs_the_steps_since_the_last_checkpoint(project):
-    """torchrun starts both again: they go on with step 3, after the checkpoint of the first epoch, to equal weights."""
+    """Both are started again; they go on with step 3, after the checkpoint of the first epoch, to equal weights."""
     assert "continuing at" not in by_torchrun("peace", None, 0)
     assert "continuing at step 3 (epoch 1)" in by_torchrun("lost", "0", 1)
     for name in ("video_student", "audio_student", "video_teacher", "audio_teacher"):
