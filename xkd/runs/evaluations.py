@@ -60,8 +60,6 @@ def write_files(
 
     Where there are none yet, they say first whose the others are: after a kill, `check_free` must know them.
     """
-    if not out.exists():
-        write_json(out, {key: results[key] for key in IDENTITY})
     with ExitStack() as stack:
         last = stack.enter_context(replacing(out))
         beside = {s: stack.enter_context(replacing(out.with_suffix(s))) for s in (PREDICTIONS, CONFUSION, SCORES)}
@@ -69,6 +67,8 @@ def write_files(
         csv_files.write_csv(beside[CONFUSION], confusions)
         write_scores(beside[SCORES])
         write_json(last, results | {"files": {suffix: sha256(path) for suffix, path in beside.items()}})
+        if not out.exists():
+            write_json(out, {key: results[key] for key in IDENTITY})
 
 
 def read_results(path: Path, run: Path, command: str) -> EvaluationRecord:
