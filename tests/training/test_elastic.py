@@ -89,7 +89,6 @@ def rank(out: str, lost: str | None):
 def by_torchrun(out: str, lost: str | None, restarts: int) -> str:
     """Trains as `torchrun --nproc-per-node 2 --max-restarts` does, in forks; returns what the first process said."""
     logs = DefaultLogsSpecs(log_dir=f"{out}.logs", redirects=Std.ALL)
-    Path(f"{out}.logs").mkdir()
     endpoint = {"rdzv_backend": "c10d", "rdzv_endpoint": f"127.0.0.1:{free_port()}", "local_addr": "127.0.0.1"}
     config = LaunchConfig(
         1, 1, 2, run_id=out, max_restarts=restarts, start_method="fork", logs_specs=logs, shutdown_timeout=5, **endpoint
