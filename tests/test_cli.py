@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from xkd import __version__, cli, command, invocation, progress, torch_fit
+from xkd import __version__, cli, progress, torch_fit
+from xkd.cli import command, invocation
 from xkd.errors import UserError
 
 ROOT = Path(__file__).parents[1]

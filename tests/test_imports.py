@@ -22,6 +22,7 @@ EVERYWHERE = {
     "xkd.errors",
     "xkd.files",
     "xkd.params",
+    "xkd.progress",
     "xkd.registry",
     "xkd.runs",
     "xkd.settings",
@@ -54,7 +55,7 @@ def test_folders_import_only_those_below_them_in_the_diagram(graph, layers):
     assert not upwards, [f"{found.importer} imports {found.imported}" for found in upwards]
 
 
-def test_only_settings_errors_and_files_are_needed_everywhere(graph):
+def test_only_settings_errors_files_and_progress_are_needed_everywhere(graph):
     users = defaultdict(set)
     for module in graph.modules - {"xkd", *(f"xkd.{folder}" for folder in FOLDERS)}:
         importers = {name.split(".")[1] for name in graph.find_modules_that_directly_import(module) - {"xkd"}}

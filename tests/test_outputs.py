@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -177,5 +178,5 @@ def test_pictures_and_tables_of_somebody_else_stay(monkeypatch, tmp_path, stage)
 
 
 MINIATURE = json.dumps(
-    yaml.safe_load((cli.Path(__file__).parents[1] / "workflow" / "presets" / "miniature.yaml").read_text())
+    yaml.safe_load((Path(__file__).parents[1] / "workflow" / "presets" / "miniature.yaml").read_text())
 )

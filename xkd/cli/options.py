@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xkd.command import load_plugins, names_of
+from xkd.cli.command import load_plugins, names_of
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 SEED, FROM_ONE, PATH = click.IntRange(0, 2**32 - 1), click.IntRange(min=1), click.Path(path_type=Path)

@@ -10,7 +10,7 @@ import traceback
 
 import click
 
-from xkd.command import DEBUG
+from xkd.cli.command import DEBUG
 from xkd.errors import UserError
 
 MENDABLE = {
