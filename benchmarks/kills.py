@@ -74,7 +74,11 @@ def train(workers: int, out: str, reached: Path) -> None:
     Trainer.take_step, pretrain._write = take_step, write_files  # type: ignore[method-assign, assignment]
     sys.argv = ["xkd", "pretrain", "--params", str(settings(workers)), "--manifest", "data/manifest.csv"]
     sys.argv += ["--ablation", "xkd", "--seed", "0", "--out", out]
-    cli.main()
+    try:
+        cli.main()
+    except SystemExit as error:  # torchrun's functions must return
+        if error.code:
+            raise
 
 
 def by_torchrun(out: str, reached: Path) -> None:
@@ -101,9 +105,9 @@ def start(kind: str, out: str, reached: Path) -> int:
         os.dup2(handle, 2)
         if kind in BY_TORCHRUN:
             by_torchrun(out, reached)
-            code = 0
         else:
             train(2 if kind == "workers" else 0, out, reached)
+        code = 0
     except SystemExit as error:
         code = int(error.code or 0)
     finally:
