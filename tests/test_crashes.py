@@ -111,8 +111,8 @@ def test_a_file_that_a_killed_process_left_goes_and_that_of_a_living_one_stays(t
     (left,) = tmp_path.glob(".a.json.*.part")
     kept = {
         left.with_name(left.name.replace(str(child), str(os.getpid()))),
-        left.with_name(f".a.json.elsewhere-{child}.part"),
-        left.with_name(f".a.json.mine-{child}.txt"),
+        left.with_name(f".a.json.elsewhere.{child}.1234.part"),
+        left.with_name(f".a.json.mine.{child}.1234.txt"),
         left.with_name(left.name.replace(".a.json", ".b.json")),
     }
     for path in kept:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -35,9 +36,9 @@ def replacing(path: Path) -> Iterator[Path]:
         yield path
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = f".{path.name}.{platform.node().partition('.')[0][:32]}-"
+    mine = f".{path.name}.{platform.node().partition('.')[0][:32]}."
     _remove_left(path.parent, mine)
-    temporary = path.with_name(f"{mine}{os.getpid()}{PART}")
+    temporary = path.with_name(f"{mine}{os.getpid()}.{secrets.token_hex(2)}{PART}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -51,7 +52,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _remove_left(folder: Path, prefix: str) -> None:
     for left in folder.glob(f"{glob.escape(prefix)}*{PART}"):
-        writer = left.name.removeprefix(prefix).removesuffix(PART)
+        writer = left.name.removeprefix(prefix).partition(".")[0]
         if writer.isdecimal() and not os.path.exists(f"/proc/{writer}"):
             left.unlink(missing_ok=True)
 
