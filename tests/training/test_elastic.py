@@ -2,18 +2,16 @@
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from forks import code_of, fork, group
-from ports import free_port
+from forks import code_of, group
 from shared_runs import assert_same, result, shared_trainer
 from tiny_runs import settings
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, Std
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from xkd import cli, fingerprint
 from xkd.errors import UserError
@@ -68,46 +66,54 @@ def test_processes_may_go_and_come_back_between_two_checkpoints(tmp_path):
     assert_same(changing, trained(tmp_path / "peace", (1, 0, STEPS)))
 
 
+@pytest.fixture(scope="module")
+def peace(tmp_path_factory, miniature):
+    """Prepared clips, and a run of two processes that was left in peace."""
+    root = tmp_path_factory.mktemp("elastic")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        shutil.copytree(miniature, "data")
+        Path("params.yaml").write_text(yaml.safe_dump({"extends": str(MINIATURE)}))
+        fingerprint.stage("pretrain")  # once, for all forks
+        assert two("peace") == [0, 0], Path("peace/rank0.txt").read_text()
+    return root
+
+
 @pytest.fixture
-def project(tmp_path, miniature, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(miniature, "data")
-    Path("params.yaml").write_text(yaml.safe_dump({"extends": str(MINIATURE)}))
-    fingerprint.stage("pretrain")
-    return tmp_path
+def project(peace, monkeypatch):
+    monkeypatch.chdir(peace)
+    return peace
 
 
-def rank(out: str, lost: str | None):
-    """What each process of torchrun does; the second one of the first attempt is killed in step 4."""
-    if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == lost:
-        take = Trainer.take_step
-        Trainer.take_step = lambda one, *rest: os.kill(os.getpid(), 9) if one.step == 4 else take(one, *rest)
-    sys.argv = ["xkd", *f"pretrain --manifest data/manifest.csv --ablation xkd --seed 0 --out {out}".split()]
-    try:
+def two(out: str, lost: int | None = None) -> list[int]:
+    """Trains in two processes as torchrun starts them, of which `lost` is killed in step 4; returns exit codes."""
+
+    def rank():
+        if int(os.environ["RANK"]) == lost:
+            take = Trainer.take_step
+            Trainer.take_step = lambda one, *rest: os.kill(os.getpid(), 9) if one.step == 4 else take(one, *rest)
+        sys.argv = ["xkd", *f"pretrain --manifest data/manifest.csv --ablation xkd --seed 0 --out {out}".split()]
         cli.main()
-    except SystemExit as error:  # torchrun's functions must return
-        if error.code:
-            raise
+
+    Path(out).mkdir(exist_ok=True)
+    children = group(rank, Path(out))
+    if lost is None:
+        return [code_of(child) for child in children]
+    codes = {lost: code_of(children[lost])}
+    os.kill(children[1 - lost], signal.SIGTERM)  # torchrun ends the others before it starts all again
+    codes[1 - lost] = code_of(children[1 - lost])
+    return [codes[0], codes[1]]
 
 
-def by_torchrun(out: str, lost: str | None, restarts: int) -> str:
-    """Trains as `torchrun --nproc-per-node 2 --max-restarts` does, in forks; returns what the first process said."""
-    logs = DefaultLogsSpecs(log_dir=f"{out}.logs", redirects=Std.ALL)
-    endpoint = {"rdzv_backend": "c10d", "rdzv_endpoint": f"127.0.0.1:{free_port()}", "local_addr": "127.0.0.1"}
-    config = LaunchConfig(
-        1, 1, 2, run_id=out, max_restarts=restarts, start_method="fork", logs_specs=logs, shutdown_timeout=5, **endpoint
-    )
-    code = code_of(fork(lambda: elastic_launch(config, rank)(out, lost), Path(f"{out}.txt")))
-    said = [path.read_text() for path in sorted(Path(f"{out}.logs").rglob("0/stderr.log"))]
-    assert code == 0, Path(f"{out}.txt").read_text() + "".join(said)
-    return said[-1]
-
-
-def test_a_lost_process_costs_the_steps_since_the_last_checkpoint(project):
-    """Both are started again; they go on with step 3, after the checkpoint of the first epoch, to equal weights."""
-    assert "continuing at" not in by_torchrun("peace", None, 0)
-    assert "continuing at step 3 (epoch 1)" in by_torchrun("lost", "0", 1)
-    for name in ("video_student", "audio_student", "video_teacher", "audio_teacher"):
-        file = f"encoders/{name}/model.safetensors"
-        assert Path("lost", file).read_bytes() == Path("peace", file).read_bytes(), name
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_process_costs_the_steps_since_the_last_checkpoint(project, lost):
+    """All are started again, and go on with step 3, after the checkpoint of the first epoch, to equal weights."""
+    ended = two("lost", lost)
+    assert ended[lost] == -signal.SIGKILL
+    assert ended[1 - lost] != 0
+    assert two("lost") == [0, 0]
+    assert "continuing at step 3 (epoch 1)" in Path("lost/rank0.txt").read_text()
+    for path in (project / "peace" / "encoders").rglob("*.safetensors"):
+        assert Path("lost", path.relative_to(project / "peace")).read_bytes() == path.read_bytes(), path
     assert not list(Path("checkpoints").rglob("*.p*t"))
+    shutil.rmtree("lost")
