@@ -1,6 +1,6 @@
 """Every stage of the miniature is killed at its operations on files, and the next start ends as if nothing had been.
 
-Here a stage is killed three times before it may end. `XKD_EVERY_CRASH=1 python -m pytest tests/test_crashes.py` kills
+Here a stage is killed twice before it may end. `XKD_EVERY_CRASH=1 python -m pytest tests/test_crashes.py` kills
 it once at each moment, which takes about ten minutes of one core.
 """
 
@@ -22,7 +22,7 @@ from xkd.files import replacing, write_json
 from xkd.report import style
 
 MINIATURE = Path(__file__).parents[1] / "workflow" / "presets" / "miniature.yaml"
-EVERY, KILLS = bool(os.environ.get("XKD_EVERY_CRASH")), 3
+EVERY, KILLS = bool(os.environ.get("XKD_EVERY_CRASH")), 2
 RUN, EVALUATIONS = "runs/miniature/xkd/seed0", "evals/miniature/xkd/seed0"
 EVALUATE = f"evaluate --manifest data/miniature/manifest.csv --run {RUN}"
 STAGES = {
