@@ -31,6 +31,7 @@ from xkd.data import listing
 from xkd.encoders import folder
 from xkd.encoders.config import AudioInput, EncoderConfig, VideoInput
 from xkd.encoders.released import encoder_key
+from xkd.files import read_json, write_json
 from xkd.settings import LogMel
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +107,7 @@ def _train() -> None:
     for name in DOWNLOADED:
         shutil.copytree(data, f"data/{name}")
         summary = Path("data", name, "summary.json")
-        summary.write_text(summary.read_text().replace('"talking_digits"', f'"{name}"', 1))
+        write_json(summary, read_json(summary) | {"dataset": name})
     for name in ("ae", "xkd"):
         at = run.format(name)
         _call("pretrain", "--manifest", f"{data}/manifest.csv", "--ablation", name, "--seed", "0", "--out", at)

@@ -57,6 +57,12 @@ def test_long_work_is_never_silent_for_long(clock, capsys):
     assert len(_lines(capsys)) >= 20
 
 
+def test_hours_of_media_beside_the_clips_they_are_cut_into(clock, capsys):
+    with progress.counter("clips", total=1800, done=900, seconds=4.0) as advance:
+        advance(450)
+    assert _lines(capsys)[-1].startswith("clips: 75% 1350/1800 (1.50/2.00 h of media) in ")
+
+
 def test_bytes(clock, capsys):
     with progress.meter("download", total=30_000_000) as advance:
         for _ in range(3):

@@ -4,13 +4,19 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from xkd.encoders.pair import load_pair
-    from xkd.encoders.pretrained import load_encoder
+    from xkd.encoders.pair import PretrainedPair, load_pair
+    from xkd.encoders.pretrained import PretrainedEncoder, load_encoder
     from xkd.encoders.transformer import XKDFeatures
 
 __version__ = "0.1.0"
-__all__ = ["XKDFeatures", "load_encoder", "load_pair"]
-_MODULES = {"XKDFeatures": "transformer", "load_encoder": "pretrained", "load_pair": "pair"}
+__all__ = ["PretrainedEncoder", "PretrainedPair", "XKDFeatures", "load_encoder", "load_pair"]
+_MODULES = {
+    "PretrainedEncoder": "pretrained",
+    "PretrainedPair": "pair",
+    "XKDFeatures": "transformer",
+    "load_encoder": "pretrained",
+    "load_pair": "pair",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import secrets
 import sys
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,9 @@ from xkd.errors import UserError
 
 PART = ".part"  # ends temporary names
 LEASE_SECONDS = 60.0
+SEAL = "check"  # key of a JSON file
+SEALED = len('0"\n}\n') + 63  # bytes from its value on
+_DIGEST = re.compile(rb"[0-9a-f]{64}")
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # errors of file systems without locks
 
 
@@ -159,23 +163,64 @@ def sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Reads a JSON object, without its seal.
 
     Raises:
         OSError: no such file, or not readable.
-        ValueError: not JSON, or not an object.
+        ValueError: not JSON, or not an object, or not the bytes that were sealed.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(check_seal(path.read_bytes()))
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if not isinstance(values, dict):
         kind = type(values).__name__
         raise ValueError(f"an object was expected, found {kind}")  # noqa: TRY004 (it is about the content)
+    values.pop(SEAL, None)
     return values
 
 
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes indented JSON, keys in the order given."""
+def write_json(path: Path, values: dict[str, Any], sealed: bool = False) -> None:
+    """Writes indented JSON, keys in the order given.
+
+    Args:
+        sealed: a last key, `SEAL`, holds the SHA-256 of all that precedes it, and readers compare it.
+    """
+    text = json.dumps(values | {SEAL: ""} if sealed else values, indent=2)
+    if sealed:
+        head = text.removesuffix('"\n}')
+        text = f'{head}{hashlib.sha256(head.encode()).hexdigest()}"\n}}'
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        temporary.write_text(text + "\n")
+
+
+def check_seal(content: bytes) -> str:
+    """Returns the text of a file that `write_json` wrote, or any other that has no seal.
+
+    Raises:
+        ValueError: it has one, but is damaged or edited.
+    """
+    text = content.decode("utf-8")
+    head, digest, tail = content[:-SEALED], content[-SEALED:-4], content[-4:]
+    # One flipped bit leaves two of the three signs of a seal.
+    signs = head.endswith(f'"{SEAL}": "'.encode()), _DIGEST.fullmatch(digest), tail == b'"\n}\n'
+    if (signs[0] or signs[1]) and not (all(signs) and hashlib.sha256(head).hexdigest().encode() == digest):
+        raise ValueError("damaged or edited: it is not as xkd wrote it")
+    return text
+
+
+def digested(content: bytes) -> bytes:
+    """Returns content with its SHA-256 behind it."""
+    return content + hashlib.sha256(content).digest()
+
+
+def undigested(content: bytes) -> bytes:
+    """Returns content that `digested` returned.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    whole, digest = content[:-32], content[-32:]
+    if hashlib.sha256(whole).digest() != digest:
+        raise ValueError("damaged, or of an earlier version")
+    return whole

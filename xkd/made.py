@@ -201,6 +201,11 @@ class Made:
             file.write(f"\n{line}\n".encode())
 
 
+def contents(journal: Path) -> dict[str, set[str]]:
+    """Returns the files that a journal lists, with the SHA-256 of each content that xkd gave them."""
+    return _read(journal)[1]
+
+
 def listed_by(verb: str, paths: Iterable[Path]) -> set[Path]:
     """Returns those of the files that a journal of `verb` lists, in any folder above them."""
     journals: dict[Path, dict[str, set[str]]] = {}
@@ -257,5 +262,5 @@ def _remove_parts(folder: Path, parts: list[str]) -> None:
     for left in map(folder.joinpath, parts):
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left)
-        else:
-            left.unlink(missing_ok=True)
+        elif os.path.lexists(left):
+            left.unlink()

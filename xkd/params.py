@@ -55,7 +55,18 @@ def _check_row(params: Params, name: str, path: str | Path) -> set[str]:
     _shared_evenly(size, f"ablation {name}", asked, f"{path}: {group}")
     for task_name in tasks:
         with_views(merged, params, task_name, path)
+        check_peers(merged, params.tasks[task_name], f"{path}: tasks.{task_name}")
     return columns_of(merged, tasks, params)
+
+
+def check_peers(recipe: Recipe, task: Task, where: str) -> None:
+    """Refuses encoders that are not ours in a task that needs more of them than vectors; `where` begins the message."""
+    if recipe.training.peers.given and not registry.protocols[task.protocol].reads_vectors():
+        able = [name for name, known in registry.protocols.items() if known.reads_vectors()]
+        raise UserError(
+            f"{where}: {task.protocol} needs encoders of ours, and {recipe.ablation} has peers, which give vectors "
+            f"only; leave it out of `ablations`, or use {', '.join(able)}"
+        )
 
 
 def _with_own_expectations(params: Params, path: str | Path) -> set[str]:
@@ -152,11 +163,10 @@ def with_views(recipe: Recipe, params: Params, task: str, path: str | Path = "pa
 def tasks_of(params: Params, ablation: str) -> list[str]:
     """Returns an ablation's tasks: those that name it, and those for all rows that have the encoders they judge."""
     merged = recipe(params, ablation)
-    trained = merged.modalities or _given(merged.training.weights)
     return [
         name
         for name, task in params.tasks.items()
-        if (ablation in task.ablations if task.ablations is not None else _can_judge(params, task, trained))
+        if (ablation in task.ablations if task.ablations is not None else _can_judge(params, task, merged))
     ]
 
 
@@ -168,12 +178,15 @@ def _given(weights: tuple[str, ...]) -> tuple[str, ...] | None:
         return None
 
 
-def _can_judge(params: Params, task: Task, trained: tuple[str, ...] | None) -> bool:
-    """Says if a run of these modalities (None: not known yet) has the encoders that the task needs."""
+def _can_judge(params: Params, task: Task, row: Recipe) -> bool:
+    """Says if a run of a row has the encoders that the task needs; of given ones this may not be known yet."""
+    protocol, trained = registry.protocols[task.protocol], row.modalities or _given(row.training.weights)
+    if row.training.peers.given and (protocol.needs_pairs or not protocol.reads_vectors()):
+        return False  # peers give vectors, and nothing has made those of two of them comparable
     require = params.datasets[task.dataset or params.dataset].require
     there = [m for m in task.modalities if require not in MODALITY_NAMES or m == require]
     seen = [m for m in there if trained is None or m in trained]
-    return len(seen) >= (len(MODALITY_NAMES) if registry.protocols[task.protocol].needs_pairs else 1)
+    return len(seen) >= (len(MODALITY_NAMES) if protocol.needs_pairs else 1)
 
 
 def recipe(params: Params, ablation: str, path: str | Path = "params.yaml") -> Recipe:

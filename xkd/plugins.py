@@ -1,6 +1,7 @@
 """Imports plugins, Python files of the user's, and computes the hash of their code (docs/plugins.md).
 
-They register terms, discrepancies, refinements, backbones, protocols, augmentations and data set layouts.
+They register terms, discrepancies, refinements, backbones, protocols, augmentations, encoders of others and data set
+layouts.
 """
 
 from __future__ import annotations

@@ -61,18 +61,32 @@ def track(iterable: Iterable[Tracked], description: str, total: int | None = Non
 
 
 @contextmanager
-def counter(description: str, total: int | None, done: int = 0) -> Iterator[Advance]:
+def counter(description: str, total: int | None, done: int = 0, seconds: float | None = None) -> Iterator[Advance]:
     """Yields a function to call with the number of items done since the last call.
 
     Args:
         description: a few words in front of the bar or the line.
         total: number of items, if known.
         done: number of items done before.
+        seconds: of media that an item stands for; their hours are shown, too.
     """
     from rich.progress import MofNCompleteColumn
 
-    with _shown(description, total, done, MofNCompleteColumn()) as advance:
+    hours = (_hours_column(seconds),) if seconds else ()
+    with _shown(description, total, done, MofNCompleteColumn(), *hours) as advance:
         yield advance
+
+
+def _hours_column(seconds: float) -> ProgressColumn:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Hours(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            done, total = (count * seconds / 3600 for count in (task.completed, task.total or 0))
+            return Text(f"({done:.2f}/{total:.2f} h of media)", style="progress.download")
+
+    return Hours()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 from xkd import registry
-from xkd.settings import MODALITY_NAMES, Attentive, FewShot, Finetune, Layer, Linear, Retrieval, Svm
+from xkd.settings import MODALITY_NAMES, Attentive, FewShot, Finetune, FrozenSettings, Layer, Linear, Retrieval, Svm
 from xkd.settings import Settings as Group
 from xkd.settings.evaluation import MOST_SHOTS
 
@@ -59,6 +59,11 @@ class Protocol:
     def epochs(cls, settings: Any) -> int:
         """Returns how often encoders are trained on every training clip; 0 where they are frozen."""
         return 0
+
+    @classmethod
+    def reads_vectors(cls) -> bool:
+        """Says if it needs one frozen vector of each clip and no more, so that it can judge any encoder."""
+        return issubclass(cls.Settings, FrozenSettings) and not cls.reads_tokens
 
 
 @registry.protocols.register("linear")

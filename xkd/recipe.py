@@ -50,10 +50,12 @@ class Recipe(Base):
 
     @property
     def modalities(self) -> tuple[str, ...] | None:
-        """Modalities that a run trains, video first; None where they follow from encoders that it is given.
+        """Modalities that a run has, video first; None where they follow from encoders that it is given.
 
         Where nothing is distilled or aligned, `objective.reconstruct` names them, for the yardsticks too.
         """
+        if self.training.peers.given:
+            return tuple(self.training.peers.given)
         if self.training.mode == "none" and self.training.weights:
             return None
         if self.has_teachers:

@@ -106,10 +106,13 @@ protocols: Registry[type[Protocol]] = Registry(
     "protocol", ("linear", "few_shot", "svm", "layer", "attentive", "retrieval", "finetune")
 )
 augmentations: Registry[Any] = Registry("augmentation")
+peers: Registry[Any] = Registry("adapter", ("timm", "torchaudio", "transformers"))
 layouts: Registry[Any] = Registry(
     "data set layout",
     ("ucf101", "hmdb51", "kinetics400", "kinetics_sound", "esc50", "fsd50k", "audioset", "folder", "manifest"),
     reserved=("talking_digits",),  # generated: no files of others to lay out
 )
 
-ALL: tuple[Registry[Any], ...] = (terms, discrepancies, refinements, backbones, protocols, augmentations, layouts)
+ALL: tuple[Registry[Any], ...] = (
+    *(terms, discrepancies, refinements, backbones, protocols, augmentations, peers, layouts),
+)

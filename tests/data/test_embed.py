@@ -18,6 +18,7 @@ from xkd.stages import embed
 
 SIZES = {"owner": "student", "width": 24, "depth": 2, "heads": 2, "origin": "a test", "licence": "MIT"}
 VIDEO = VideoInput(frames=8, fps=8, short_side=36, size=32)
+SIZE = (54, 36)  # of frames that the encoder need not scale
 SOUND = AudioInput(frames=96, sample_rate=16000, logmel=LogMel(n_fft=512, hop=160, n_mels=40))
 
 
@@ -34,9 +35,9 @@ def encoders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def media(tmp_path_factory):
     root = tmp_path_factory.mktemp("media")
-    write_media(root / "a.mp4", seconds=2.4)
+    write_media(root / "a.mp4", seconds=2.4, size=SIZE)
     (root / "deep").mkdir()
-    write_media(root / "deep" / "b.mp4", seconds=0.6)
+    write_media(root / "deep" / "b.mp4", seconds=0.6, size=SIZE)
     return root
 
 
@@ -97,7 +98,7 @@ def test_a_long_file_is_read_in_parts_and_loses_nothing(encoders, media, tmp_pat
 def test_a_file_that_fails_on_the_way_gets_no_rows(encoders, media, tmp_path, monkeypatch, capsys):
     longer = tmp_path / "c.mp4"
     write_media(longer, seconds=2.4)
-    monkeypatch.setattr(windows.AudioTrack, "seconds_at_once", 1.0)
+    monkeypatch.setattr(windows.TRACKS["audio"], "seconds_at_once", 1.0)
     monkeypatch.setattr(reading, "run_guarded", _second_part_fails(longer))
     table = embedded(encoders / "audio", longer, media, output=tmp_path / "out.parquet", batch_size=2)
     assert table["file"].tolist() == ["a.mp4"] * 3 + ["b.mp4"]
@@ -105,9 +106,9 @@ def test_a_file_that_fails_on_the_way_gets_no_rows(encoders, media, tmp_path, mo
 
 
 def _second_part_fails(path):
-    def in_this_process(function, tasks, seconds, **options):
+    def in_this_process(function, tasks, *_, **__):
         for task in tasks:
-            failing = function is windows.read_clips and task[0] == str(path) and task[2] == 1
+            failing = function is windows.read_clips and task[0] == str(path) and task[2] == [15360]
             yield Failure("decoder crashed") if failing else function(*task)
 
     return in_this_process
@@ -191,9 +192,11 @@ def test_clips_without_finite_features_are_listed_and_get_no_rows(encoders, tmp_
         write_media(tmp_path / "media" / f"{name}.mp4", seconds=3)
     read = windows.read_clips
 
-    def with_an_odd_clip(file, cut, first, count):
-        clips = read(file, cut, first, count)
-        return [clip * np.nan if "b" in file and first + i == 1 else clip for i, clip in enumerate(clips)]
+    def with_an_odd_clip(file, stream, begins):
+        cut = read(file, stream, begins)
+        if "b.mp4" in file:
+            cut.values[()][begins[1] : begins[2]] = np.nan
+        return cut
 
     monkeypatch.setattr(reading, "run_guarded", lambda function, tasks, *_, **__: [
         with_an_odd_clip(*task) if function is read else function(*task) for task in tasks

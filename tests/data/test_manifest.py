@@ -9,6 +9,8 @@ import pytest
 
 from xkd import csv_files
 from xkd.data import columns, manifest
+from xkd.errors import UserError
+from xkd.files import write_json
 
 ODD = ["plain", "Speech, male", 'so "called"', "two\nlines", "line\u2028break", "naïve", "'=quoted", "a;b", ""]
 
@@ -73,3 +75,20 @@ def test_a_changed_table_leaves_other_readers_alone(path):
     one, other = manifest.read_manifest(path), manifest.read_manifest(path)
     one.all_rows.loc[0, "label"] = "changed"
     assert other.labels[0] == one.split("train").labels[0] == "plain"
+
+
+def test_an_edited_list_of_prepared_clips_is_refused_and_one_of_others_is_not(path):
+    """`prepare` notes the hash of what it wrote; paths and the order of rows are no part of it."""
+    summary = path.with_name("summary.json")
+    held = manifest.read_manifest(path)
+    manifest.check_as_prepared(path, held.hash)
+    write_json(summary, {"hash": held.hash}, sealed=True)
+    manifest.check_as_prepared(path, held.hash)
+    path.write_text(path.read_text().replace("train", "test", 1))
+    with pytest.raises(
+        UserError, match=r"edited or damaged since it was prepared .* run `python -m xkd prepare` again"
+    ):
+        manifest.check_as_prepared(path, manifest.read_manifest(path).hash)
+    summary.write_text(summary.read_text().replace(held.hash, "0" * 12))
+    with pytest.raises(UserError, match=r"summary.json: damaged or edited"):
+        manifest.check_as_prepared(path, held.hash)

@@ -16,7 +16,7 @@ import xkd
 from xkd.data import manifest, transcode, windows
 from xkd.data.opening import MediaError, faults_of, open_decord
 from xkd.data.transcode import prepare_clip
-from xkd.data.windows import Window
+from xkd.data.windows import Cutting, Window
 from xkd.made import Made
 from xkd.settings import Clips, Dataset, Limits
 from xkd.show.moment import read_moment
@@ -84,7 +84,7 @@ def seen_by_all(path: Path) -> list[str]:
     assert facts["status"] == "unusable"
     said = [facts["reason"], read_moment(str(path), CUTS, None)]
     for cut in CUTS.values():
-        said += [windows.survey(str(path), cut), windows.read_clips(str(path), cut, 0, 1)]
+        said += [windows.survey(str(path), Cutting((cut,))), windows.read_clips(str(path), (cut,), [0])]
     assert all(isinstance(one, str) and one for one in said), said
     return said
 
@@ -200,7 +200,7 @@ def test_the_cover_of_an_album_is_no_video(tmp_path):
         prepare_clip(str(path), str(tmp_path / "b"), Made(tmp_path, "prepare"), CLIPS, "both", False).facts["reason"]
         == "no video"
     )
-    assert windows.survey(str(path), CUTS["video"]) == "no video"
+    assert windows.survey(str(path), Cutting((CUTS["video"],))) == "no video"
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.m3u8", "a.ts", "a.mkv", "a.mp3", "a%03d.jpg", "concat:sibling.mp4"])

@@ -61,6 +61,14 @@ def test_the_bytes_of_several_clips_and_crops_are_known_in_advance():
     assert queue.clip_bytes(views, recipe().logmel) == bytes_of(made)
 
 
+def test_the_bytes_of_samples_for_encoders_of_others_are_known_in_advance():
+    peers = {"audio": {"adapter": "torchaudio"}}
+    asked = recipe(audio_global={"frames": 48}, training=Training(mode="none", peers=peers))
+    views = EvalViews(asked, ("audio",), clips=3)
+    made = views.batch(views.open(FakeClips(1, columns=60), [0]))
+    assert queue.clip_bytes(views, asked.logmel) == bytes_of(made)
+
+
 def bytes_of(made: ClipViews) -> int:
     return sum(view.nbytes for views in made.values() for view in views)
 

@@ -1,4 +1,4 @@
-"""The example of docs/plugins.md, copied from the page, as a row of the miniature."""
+"""The example of docs/plugins.md, copied from the page, and an encoder of a plugin, as rows of the miniature."""
 
 import shutil
 import sys
@@ -13,6 +13,22 @@ from docs_blocks import blocks_of
 
 BLOCKS = blocks_of(ROOT / "docs" / "plugins.md", ROOT)
 (PLUGIN,) = (block for block in BLOCKS if block.file)
+PEERS = """
+from xkd import registry
+from xkd.encoders.peer import Peer
+
+
+@registry.peers.register("mean_colour")
+class MeanColour(Peer):
+    modalities, licence = ("video",), "MIT"
+
+    def forward(self, clips, rate):
+        return clips.float().mean((1, 2, 3))
+"""
+PEER = {
+    "hypothesis": "The mean colour, which nothing has trained.",
+    "changes": {"training": {"mode": "none", "peers": {"video": {"adapter": "mean_colour"}}}},
+}
 (ROW,) = (yaml.safe_load(block.text) for block in BLOCKS if block.kind == "settings" and "ablations" in block.text)
 
 
@@ -23,14 +39,18 @@ def project(by_snakemake):
     path = by_snakemake.root / PLUGIN.file
     path.parent.mkdir()
     path.write_text(PLUGIN.text)
-    by_snakemake.write(before | {"plugins": ROW["plugins"], "ablations": before["ablations"] | ROW["ablations"]})
-    assert by_snakemake.planned() == sorted([*row_of("xkd_barlow", seeds=[0]), "table"])
+    (path.parent / "colour.py").write_text(PEERS)
+    added = {"plugins": [*ROW["plugins"], "lab/colour.py"], "ablations": ROW["ablations"] | {"colour": PEER}}
+    by_snakemake.write(before | added | {"ablations": before["ablations"] | added["ablations"]})
+    planned = [*row_of("xkd_barlow", seeds=[0]), *row_of("colour", seeds=[0]), "table"]
+    assert by_snakemake.planned() == sorted(planned)
     done = by_snakemake.snakemake(XKD_TRACKING="on")
     assert done.returncode == 0, done.stdout + done.stderr
     yield by_snakemake
     by_snakemake.write(before)
     for kind in ("runs", "evals"):  # other tests compare what is there
-        shutil.rmtree(by_snakemake.root / kind / "miniature" / "xkd_barlow")
+        for row in added["ablations"]:
+            shutil.rmtree(by_snakemake.root / kind / "miniature" / row)
     done = by_snakemake.snakemake(XKD_TRACKING="on")  # the page links to MLflow again
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -46,6 +66,14 @@ def test_the_row_is_in_the_table_the_report_and_mlflow_as_ours_are(project):
     client = MlflowClient(f"sqlite:///{project.root / 'mlflow.db'}")
     metrics = client.get_run(table.loc["xkd_barlow", "mlflow_runs"]).data.metrics
     assert {"barlow", "loss", "student.video.linear"} <= set(metrics)
+
+
+def test_an_encoder_of_a_plugin_is_a_row_of_the_table_as_ours_are(project):
+    table = pd.read_csv(project.root / "results" / "table.csv").set_index("ablation")
+    assert table.loc["colour", ["student.video.linear.mean", "student.video.knn.mean"]].notna().all()
+    assert table.loc["colour", ["student.audio.linear.mean", "student.both.linear.mean"]].isna().all()
+    said = "Row `colour`: encoders that were not trained here. video: mean_colour of colour.py (licence: MIT)."
+    assert said in (project.root / "results" / "table.md").read_text()
 
 
 def test_the_term_is_trained(project):

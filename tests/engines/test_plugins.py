@@ -25,6 +25,14 @@ from xkd.settings import Settings
 class Noise:
     Settings, modalities, draws = Settings, ("audio",), 0
 """
+PEER = """
+from xkd import registry
+
+
+@registry.peers.register("mine")
+class Mine:
+    modalities, width = ("video",), 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +43,16 @@ def project(tmp_path_factory):
     (project.root / "lab" / "noise.py").write_text(PROTOCOL)
     row = {"hypothesis": "Cross-correlation aligns.", "changes": {"objective": {"barlow": 0.5, "alignment": 0}}}
     noisy = {"hypothesis": "Noise helps.", "changes": {"views": {"audio_global": {"noise": {}}}}}
+    (project.root / "lab" / "mine.py").write_text(PEER)
+    (project.root / "lab" / "weights.bin").write_text("one")
+    peers = {"video": {"adapter": "mine", "weights": "lab/weights.bin"}}
+    mine = {"hypothesis": "Others.", "changes": {"training": {"mode": "none", "peers": peers}}}
     settings = project.settings()
-    settings["ablations"] = {"ae": settings["ablations"]["ae"], "bt": row, "noisy": noisy}
+    settings["ablations"] = {"ae": settings["ablations"]["ae"], "bt": row, "noisy": noisy, "mine": mine}
     settings["tasks"] = {"linear": {"protocol": "linear"}}
-    project.write(settings | {"seeds": [0], "plugins": ["lab/barlow.py", "lab/noise.py"]})
+    project.write(settings | {"seeds": [0], "plugins": ["lab/barlow.py", "lab/noise.py", "lab/mine.py"]})
     executed = project.run("dvc")
-    assert {*_row("bt"), *_row("noisy"), *_row("ae")} < set(executed)
+    assert {*_row("bt"), *_row("noisy"), *_row("mine"), *_row("ae")} < set(executed)
     return project
 
 
@@ -64,6 +76,14 @@ def test_an_edit_reruns_the_rows_that_use_the_plugin_and_no_others(project):
     assert set(project.planned()) == {*_row("noisy"), "table"}
     assert set(project.run("snakemake")) == {*_row("noisy"), "table"}
     assert project.run("dvc") == []
+
+
+def test_other_weights_or_code_of_an_encoder_of_others_rerun_its_row_alone(project):
+    (project.root / "lab" / "weights.bin").write_text("two")
+    assert set(project.planned()) == {*_row("mine"), "table"}
+    assert set(project.run("snakemake")) >= {*_row("mine")}
+    project.edit("lab/mine.py", '("video",), 1', '("video",), 2')
+    assert set(project.planned()) == {*_row("mine"), "table"}
 
 
 def test_a_broken_plugin_is_one_line(project):

@@ -206,11 +206,11 @@ def recipe_plugins(wildcards) -> str:
 
 @once_per("ablation", "task")
 def task_plugins(wildcards) -> str:
-    """Hashes of the plugins that evaluate a row: its backbone, augmentations and the protocol, but no term of its objective."""
+    """Hashes of the plugins that evaluate a row: its encoders, augmentations and the protocol, but no term of its objective."""
     seen = with_views(
         recipe(SETTINGS, wildcards.ablation, PARAMS), SETTINGS, wildcards.task, PARAMS
     )
-    parts = [seen.model, seen.views, SETTINGS.tasks[wildcards.task]]
+    parts = [seen.model, seen.views, seen.training, SETTINGS.tasks[wildcards.task]]
     return canonical(plugins.code(set().union(*map(plugin_files, parts))))
 
 
@@ -228,7 +228,9 @@ def all_plugins() -> str:
 
 @once_per("ablation")
 def starting_weights(wildcards) -> list[str]:
-    """Returns the weights that a row starts from; the stage reports missing ones better than the engine."""
-    folders = recipe(SETTINGS, wildcards.ablation, PARAMS).training.weights
-    paths = [f"{folder}/model.safetensors" for folder in folders]
+    """Returns the weights that a row starts from, or of peers; the stage reports missing ones better than the engine."""
+    training = recipe(SETTINGS, wildcards.ablation, PARAMS).training
+    peers = [peer.weights for peer in training.peers.given.values() if peer.weights]
+    paths = [f"{folder}/model.safetensors" for folder in (*training.weights, *peers)]
+    paths += peers
     return [path for path in paths if Path(path).is_file()]

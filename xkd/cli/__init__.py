@@ -1,7 +1,7 @@
 """Runs the command line: `main` calls a verb and turns failures into exit codes.
 
 0 done, 1 a defect, 2 something the user can mend (one line says what), 3 something was found: verdicts that differ from
-those on record (`table --strict`), clips that do not fit (`doctor`); 130 interrupted.
+those on record (`table --strict`), clips that do not fit (`doctor`), damaged files (`verify`); 130 interrupted.
 """
 
 from __future__ import annotations

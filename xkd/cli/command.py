@@ -17,9 +17,9 @@ SECTIONS = {
     "Data": ("download", "prepare", "pack", "inspect", "doctor"),
     "Training": ("plan", "pretrain"),
     "Evaluation": ("features", "evaluate", "table"),
-    "Encoders": ("embed", "import-weights"),
+    "Encoders": ("embed", "import-weights", "push"),
     "Looking": ("show", "ui", "sync"),
-    "Project": ("schema", "completion"),
+    "Project": ("verify", "schema", "completion"),
 }
 SHELLS = {
     "bash": """put  eval "$(xkd completion bash)"  into ~/.bashrc""",

@@ -12,6 +12,7 @@ from xkd.cli.command import load_plugins, names_of
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 SEED, FROM_ONE, PATH = click.IntRange(0, 2**32 - 1), click.IntRange(min=1), click.Path(path_type=Path)
+OWNER, CROP = click.Choice(["student", "teacher"]), click.Choice(["centre", "whole"])
 PEAK = "Peak TFLOP/s of one GPU in bfloat16, dense (RTX 4090 165, A100 312, H100 989)."
 OF_GPU = "  [default: of the known GPU with this peak]"
 RESUME = "Checkpoint of other settings, data or code: refuse it, continue from it, or put it aside."

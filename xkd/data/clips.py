@@ -18,8 +18,8 @@ from xkd.data.packed import INDEX, Pack
 from xkd.data.reader import ClipReader
 from xkd.data.shards import open_shards
 from xkd.errors import UserError
+from xkd.files import sha256
 from xkd.modalities import MODALITIES
-from xkd.modalities.video import frames_between
 
 
 def open_clips(manifest_path: str | Path, split: str | None = None, fold: str | None = None) -> ClipStore:
@@ -49,16 +49,16 @@ class ClipStore:
 
     def __init__(self, rows: Manifest):
         self.manifest, self.ids, self.labels = rows, rows.column("id"), rows.column("label")
-        self._paths = rows.column("path")
+        self._paths, self._digests = rows.column("path"), rows.column("digest")
         self._seconds, self._fps, self._rates = map(rows.values, ("seconds", "fps", "sample_rate"))
         self._has = {m: rows.values(f"has_{m}") for m in MODALITIES}
         # The views of a clip are cut one after the other from one open file.
         self._last: tuple[tuple[int, int], ClipReader] | None = None
+        self._checked = np.zeros(len(self.ids), bool)  # single files that this process has compared with their digests
         self._folder = rows.path.parent / "packed"
-        digests = rows.column("digest")
-        self.shards = open_shards(rows.path, self.ids, digests)
+        self.shards = open_shards(rows.path, self.ids, self._digests)
         self._pack = Pack(self._folder) if (self._folder / INDEX).exists() and len(self) else None
-        self._numbers = self._packed_numbers(self._pack, digests) if self._pack else []
+        self._numbers = self._packed_numbers(self._pack, self._digests) if self._pack else []
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -92,9 +92,7 @@ class ClipStore:
         if self.shards and self.shards.decoded:
             frames = self.shards.video(i, first, count)
         elif self._pack:
-            every = self._pack.video(self._numbers[i])
-            wanted = frames_between(first, count, len(every))
-            frames = np.array(every[wanted.start : wanted.stop])
+            frames = self._packed(i, lambda pack, number: pack.video(number, first, count))
         else:
             frames = self._decoded(i, lambda reader: reader.frames(first, count)).transpose(0, 3, 1, 2)
         return torch.from_numpy(frames)
@@ -112,7 +110,7 @@ class ClipStore:
         if self.shards and self.shards.decoded:
             cut = self.shards.audio(i, first, count)
         elif self._pack:
-            cut = self._pack.audio(self._numbers[i])[first : first + count]
+            cut = self._packed(i, lambda pack, number: pack.audio(number, first, count))
         else:
             cut = self._decoded(i, lambda reader: reader.samples(first, count))
         return torch.from_numpy(cut.astype(np.float32) / np.float32(32767))
@@ -124,10 +122,25 @@ class ClipStore:
         try:
             wanted = os.getpid(), i  # a worker shares its parent's open files, and must not read them
             if self._last is None or self._last[0] != wanted:
-                self._last = wanted, ClipReader(self.shards.content(i) if self.shards else path)
+                self._last = wanted, ClipReader(self.shards.content(i) if self.shards else self._whole(i, path))
             return read(self._last[1])
         except MediaError as error:
             raise UserError(f"clip {self.ids[i]}: {path} cannot be read ({error}); run prepare again") from None
+
+    def _whole(self, i: int, path: Path) -> Path:
+        """Returns the file of clip `i`; compares it with its digest once, since a long one is read cut by cut."""
+        if not self._checked[i]:
+            if self._digests[i] and not sha256(path).startswith(self._digests[i]):
+                raise MediaError("damaged: not the file that the manifest lists")
+            self._checked[i] = True
+        return path
+
+    def _packed(self, i: int, read: Callable[[Pack, int], np.ndarray]) -> np.ndarray:
+        assert self._pack is not None
+        try:
+            return read(self._pack, self._numbers[i])
+        except MediaError as error:
+            raise UserError(f"clip {self.ids[i]}: {error}; run prepare again") from None
 
     def _need(self, modality: str, i: int) -> None:
         if not self.has(modality, i):

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from xkd import sums
 from xkd.files import replacing
 
 KEY = b"xkd"
@@ -53,7 +54,11 @@ def read(csv: Path, about: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]
         about: notes that it must have, such as the hash of the CSV file.
     """
     with suppress(OSError, ValueError, KeyError, pa.ArrowException):
-        table = pa.ipc.open_file(pa.memory_map(str(_beside(csv)))).read_all()
+        content = pa.memory_map(str(_beside(csv))).read_buffer()
+        whole, total = np.frombuffer(content, np.uint8)[: -sums.WORD], content[-sums.WORD :].to_pybytes()
+        if sums.total(whole) != int.from_bytes(total, "little"):
+            return None
+        table = pa.ipc.open_file(content[: -sums.WORD]).read_all()
         notes = json.loads(table.schema.metadata[KEY])
         if about.items() <= notes.items():
             return table.to_pandas(), notes
@@ -61,16 +66,17 @@ def read(csv: Path, about: dict[str, Any]) -> tuple[pd.DataFrame, dict[str, Any]
 
 
 def keep(csv: Path, table: pd.DataFrame, notes: dict[str, Any]) -> None:
-    """Writes a table beside its CSV file, whole or not at all; does nothing where the folder cannot be written to."""
+    """Writes a table beside its CSV file, whole or not at all; does nothing where the folder cannot be written to.
+
+    The sum of its words stands at its end, see `sums`.
+    """
     columns = pa.Table.from_pandas(table, preserve_index=False)
     columns = columns.replace_schema_metadata({**columns.schema.metadata, KEY: json.dumps(notes)})
-    with (
-        suppress(OSError),
-        replacing(_beside(csv)) as temporary,
-        pa.OSFile(str(temporary), "wb") as file,
-        pa.ipc.new_file(file, columns.schema) as writer,
-    ):
-        writer.write_table(columns)
+    with suppress(OSError), replacing(_beside(csv)) as temporary:
+        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, columns.schema) as writer:
+            writer.write_table(columns)
+        with temporary.open("ab") as file:
+            file.write(sums.total(sums.mapped(temporary)).to_bytes(sums.WORD, "little"))
 
 
 def _beside(csv: Path) -> Path:

@@ -20,12 +20,13 @@ from xkd.data import columns
 from xkd.data.columns import Column
 from xkd.data.listing import LABEL_SEPARATOR, SPLIT_NAMES
 from xkd.errors import UserError
-from xkd.files import sha256
+from xkd.files import read_json, sha256
 
 MANIFEST_COLUMNS = (
     "id", "path", "split", "fold", "label", "seconds", "fps", "width", "height", "sample_rate",
     "has_video", "has_audio", "video_source", "audio_source", "digest", "status", "reason",
 )  # fmt: skip
+SUMMARY = "summary.json"  # beside a manifest: what `prepare` says about its clips
 COLUMNS_VERSION = 1  # of the columns that are kept beside a manifest: another one when `read_manifest` makes others
 _NOT_PLAIN = '[,"\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]'  # a CSV file quotes a cell that holds one, or it ends a line
 
@@ -127,13 +128,18 @@ def _role(text: str, fold: str) -> str:
     return "test" if text == fold else "train"
 
 
-def read_manifest(path: str | Path) -> Manifest:
+def read_manifest(path: str | Path, beside: bool = True) -> Manifest:
     """Reads a manifest: from the columns beside it, if they are of the present file, or else from itself.
+
+    Args:
+        beside: whether columns are read and, if there are none, written; else nothing is.
 
     Raises:
         UserError: no such file, or not a manifest.
     """
     path = Path(path)
+    if not beside:
+        return Manifest(path, *_read_csv(path))
     about = {"version": COLUMNS_VERSION, "sha256": _sha256(path)}
     kept = columns.read(path, about)
     if kept is None:
@@ -141,6 +147,29 @@ def read_manifest(path: str | Path) -> Manifest:
         columns.keep(path, table, {**about, "hash": digest})
         kept = columns.read(path, about) or (table, {"hash": digest})
     return Manifest(path, kept[0], kept[1]["hash"])
+
+
+def check_as_prepared(path: Path, digest: str) -> None:
+    """Checks that a manifest holds what `prepare` noted beside it; one that nobody prepared has no such note.
+
+    Args:
+        digest: its `hash`.
+
+    Raises:
+        UserError: it was edited or damaged.
+    """
+    summary = path.with_name(SUMMARY)
+    try:
+        noted = read_json(summary).get("hash", digest)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise UserError(f"{summary}: {error}; run `python -m xkd prepare` again") from None
+    if noted != digest:
+        raise UserError(
+            f"{path}: edited or damaged since it was prepared (hash {digest}, {SUMMARY} says {noted}); run `python -m "
+            "xkd prepare` again, and make changes in the list that it reads"
+        )
 
 
 def _sha256(path: Path) -> str:

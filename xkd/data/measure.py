@@ -16,8 +16,8 @@ from xkd.data import decode
 from xkd.data.clips import ClipStore, open_clips
 from xkd.data.decode import Video
 from xkd.data.opening import MediaError, faults_of
+from xkd.data.tracks import FILE_LIMITS
 from xkd.data.transcode import check_streams
-from xkd.data.windows import FILE_LIMITS
 from xkd.errors import UserError
 from xkd.modalities.logmel import LogMelSpectrogram
 from xkd.settings import LogMel

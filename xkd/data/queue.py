@@ -10,6 +10,7 @@ from typing import NamedTuple, cast
 
 from xkd.data.views import EvalViews, TrainViews
 from xkd.modalities import MODALITIES
+from xkd.modalities.audio import SampleCutter
 from xkd.settings import AudioView, LogMel, VideoView
 
 SHARED_MEMORY = "/dev/shm"
@@ -53,7 +54,10 @@ def clip_bytes(views: TrainViews | EvalViews, logmel: LogMel) -> int:
     total = 0
     for modality, settings in views.settings.items():
         kind = MODALITIES[modality]
-        shapes = [cast(VideoView | AudioView, view).shape(logmel) for view in settings]
+        if isinstance(views.cutters[modality], SampleCutter):
+            shapes: list[tuple[int, ...]] = [(cast(AudioView, view).frames * logmel.hop,) for view in settings]
+        else:
+            shapes = [cast(VideoView | AudioView, view).shape(logmel) for view in settings]
         if isinstance(views, EvalViews):
             times, value_bytes = len(views.moments) * (len(views.places) if kind.cropped else 1), FLOAT_BYTES
         else:  # frames that the device augments wait as bytes

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xkd import sums
 from xkd.data.opening import MediaError
 from xkd.data.reader import ClipReader
 from xkd.data.shards import DECODED, places_of, row_type
@@ -69,8 +70,8 @@ def plan_shards(rows: pd.DataFrame, folder: Path, wanted: ShardSettings) -> list
     return plans
 
 
-def write_shard(plan: Plan, target: Path, files: Made) -> tuple[int, np.ndarray]:
-    """Writes a shard unless it is there; returns its size and its rows, see `shards.row_type`.
+def write_shard(plan: Plan, target: Path, files: Made) -> tuple[int, np.ndarray, np.ndarray]:
+    """Writes a shard unless it is there; returns its size, its rows, see `shards.row_type`, and sums of its blocks.
 
     Raises:
         UserError: a clip is missing or cannot be read.
@@ -79,7 +80,7 @@ def write_shard(plan: Plan, target: Path, files: Made) -> tuple[int, np.ndarray]
         with files.writing(target) as temporary, tarfile.open(temporary, "w:", format=tarfile.GNU_FORMAT) as tar:
             for path, facts in plan.clips:
                 _add_clip(tar, plan.form, path, facts)
-    return target.stat().st_size, rows_of(target, plan.form)
+    return target.stat().st_size, rows_of(target, plan.form), sums.of_file(target)
 
 
 def rows_of(shard: Path, form: str) -> np.ndarray:

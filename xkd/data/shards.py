@@ -4,8 +4,9 @@ The members of a clip follow each other and are named as WebDataset wants it: `<
 comes `<key>.mp4`, the file that `prepare` made, or its content, `<key>.video.npy` (frames (T, H, W, 3) uint8) and
 `<key>.audio.npy` (samples (n,) int16). Nothing is compressed, so that a cut of a clip is one read at a known place.
 
-INDEX lists the shards; ROWS has a row for each clip, sorted by the digest of its file, and is mapped into memory. The
-name of a shard holds a hash of what is in it: a shard never changes, and a copy of that name holds the same clips.
+INDEX lists the shards; ROWS has a row for each clip, sorted by the digest of its file, and SUMS a number for each block
+of each shard, by which every cut is checked as it is read; both are mapped into memory. The name of a shard holds a
+hash of what is in it: a shard never changes, and a copy of that name holds the same clips.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from xkd import sums
 from xkd.data.opening import MediaError
 from xkd.errors import UserError
 from xkd.files import read_json
 from xkd.modalities.video import frames_between
 
-FOLDER, INDEX, ROWS = "shards", "index.json", "clips.npy"
+FOLDER, INDEX, ROWS, SUMS = "shards", "index.json", "clips.npy", "sums.bin"
 ENCODED, DECODED = "encoded", "decoded"
 MEMBERS = {ENCODED: ("mp4",), DECODED: ("video.npy", "audio.npy")}  # an absent stream has no member
 MEMBER = np.dtype([("offset", "<u8"), ("bytes", "<u8"), ("crc32", "<u4")])
@@ -68,12 +70,16 @@ class Shards:
             self.form: str = index["form"]
             self.names = [shard["name"] for shard in index["shards"]]
             self.sizes = [shard["bytes"] for shard in index["shards"]]
+            if sums.total(sums.mapped(folder / ROWS)) != index["sum"]:
+                raise ValueError(f"{ROWS} is damaged")
             self.rows = np.load(folder / ROWS, mmap_mode="r").view(np.ndarray)
-            whole = self.rows.dtype == row_type(self.form) and len(self.rows) == index["clips"]
+            self._sums = sums.mapped(folder / SUMS).view(np.uint64)
+            self._first = np.insert(np.cumsum([-(-size // sums.BLOCK) for size in self.sizes]), 0, 0)
+            whole = self.rows.dtype == row_type(self.form) and len(self._sums) == self._first[-1]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder}: the index cannot be read ({error}); run `xkd pack` again") from None
         if not whole:
-            raise UserError(f"{folder}: {ROWS} does not fit {INDEX}; run `xkd pack` again")
+            raise UserError(f"{folder}: {ROWS} or {SUMS} does not fit {INDEX}; run `xkd pack` again")
         self._handles: OrderedDict[int, int] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[Shards], tuple[Path, Path | None]]:
@@ -117,22 +123,36 @@ class Shards:
             return self.local / name
         return self.folder / name
 
+    def check(self, shard: int) -> bool:
+        """Tells whether all of a shard is as it was written."""
+        begin, end = self._first[shard : shard + 2]
+        return np.array_equal(sums.of_file(self.folder / self.names[shard]), self._sums[begin:end])
+
     def _read_values(self, row: int, member: str, first: int, count: int, size: int) -> np.ndarray:
         """Reads bytes of an array, whose values are the last `size` bytes of its member."""
         return self._read(row, member, int(self.rows[row][member]["bytes"]) - size + first, count)
 
     def _read(self, row: int, member: str, first: int, count: int) -> np.ndarray:
-        content, read = np.empty(count, np.uint8), 0
+        """Reads bytes of a member, with the whole blocks that hold them, which are checked."""
+        if not count:
+            return np.empty(0, np.uint8)
         shard, begin = int(self.rows[row]["shard"]), int(self.rows[row][member]["offset"]) + first
+        low, high = sums.around(begin, begin + count, self.sizes[shard])
         try:
-            handle = self._handle(shard)
-            while read < count:
-                more = os.preadv(handle, [content.data[read:]], begin + read)
-                if not more:
-                    raise MediaError(f"{self.path(shard)} ends too early")
-                read += more
+            blocks = self._read_bytes(shard, low, high)
         except OSError as error:
             raise MediaError(f"{self.path(shard)}: {error.strerror}") from None
+        if not sums.fit(blocks, low, self._sums[self._first[shard] :]):
+            raise MediaError(f"damaged in {self.path(shard)}")
+        return blocks[begin - low : begin - low + count]
+
+    def _read_bytes(self, shard: int, begin: int, end: int) -> np.ndarray:
+        content, read, handle = np.empty(end - begin, np.uint8), 0, self._handle(shard)
+        while read < len(content):
+            more = os.preadv(handle, [content.data[read:]], begin + read)
+            if not more:
+                raise MediaError(f"{self.path(shard)} ends too early")
+            read += more
         return content
 
     def _handle(self, shard: int) -> int:

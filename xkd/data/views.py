@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 from xkd import registry
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
+from xkd.modalities.audio import SampleCutter
 from xkd.modalities.base import DRAWS, Augmentation, Cutter, Draw, draw_table
 from xkd.modalities.video import VideoCutter
 from xkd.recipe import Recipe
@@ -44,10 +45,11 @@ class _Views:
     """
 
     def __init__(self, recipe: Recipe, modalities: Sequence[str], local_views: int, remember: bool = False):
-        self.clips = recipe.clips
+        self.clips, raw = recipe.clips, recipe.training.peers.given
         self.settings = {m: _settings(recipe, m, local_views) for m in MODALITIES if m in modalities}
         self.cutters: dict[str, Cutter] = {
-            m: MODALITIES[m].cutter(recipe, views, remember) for m, views in self.settings.items()
+            m: (MODALITIES[m].raw_cutter if m in raw else MODALITIES[m].cutter)(recipe, views, remember)
+            for m, views in self.settings.items()
         }
         # Moments are frames of the global video, whether or not it is read.
         self._moments = VideoCutter(recipe, [recipe.views.video_global])
@@ -135,6 +137,8 @@ class TrainViews(_Views):
     def _with_plugins(self, views: ClipViews, draws: Tensor) -> ClipViews:
         """Applies the augmentations of plugins to views of B clips."""
         for place, modality in enumerate(MODALITIES):
+            if isinstance(self.cutters.get(modality), SampleCutter):  # these augmentations change log-mels
+                continue
             for i, view in enumerate(views.get(modality, [])):
                 views[modality][i] = _augmented(view, self.settings[modality][i], draws[:, i, place, DRAWS:])
         return views

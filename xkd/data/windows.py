@@ -1,166 +1,129 @@
-"""Cuts any media file into consecutive clips of one length, whatever its own length."""
+"""Cuts any media file into clips of equal length at equal distances, whatever its own length."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
 from xkd.data import decode
-from xkd.data.decode import MediaFacts, Video
 from xkd.data.opening import MediaError, faults_of
-from xkd.data.transcode import UNSUPPORTED
+from xkd.data.tracks import FILE_LIMITS, TRACKS, Cut, Scale
 from xkd.modalities import MODALITIES
-from xkd.modalities.video import frames_between
-from xkd.settings import Limits
-
-FILE_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
 class Window:
-    """The way a file is cut: `length` frames or samples a clip, at `rate` per second; `pad` as in clips.pad."""
+    """A clip of a track: `length` frames or samples at `rate` per second; `pad` as in clips.pad, frames in `scale`."""
 
     modality: str
     length: int
     rate: float
     pad: str = "hold"
+    scale: Scale = ()
+
+    @property
+    def seconds(self) -> float:
+        """Length of a clip."""
+        return self.length / self.rate
+
+    def of(self, cut: Cut, number: int) -> np.ndarray:
+        """Returns a clip that was read, padded to its full length."""
+        first = cut.begins[number]
+        values = cut.values[self.scale][first : first + self.length]
+        return MODALITIES[self.modality].padded(values, self.length, self.pad)
 
 
-class Track(ABC):
-    """One modality of a media file.
+@dataclass(frozen=True)
+class Cutting:
+    """How files are cut: at every `stride` seconds begins one clip of each window.
 
-    Args:
-        path: the file.
-        rate: frames or samples per second.
-        found: contents of the file; None: it was checked before.
-        together: whether times count from the file's first frame, where it has any, not from the track's beginning.
-
-    Raises:
-        MediaError: the file has no such track, or it cannot be decoded; by every method.
+    Attributes:
+        windows: one or several, of one modality or both.
+        every: the stride; None: as long as the shortest window.
     """
 
-    seconds_at_once: ClassVar[float]  # most that one task reads
-
-    def __init__(self, path: Path, rate: float, found: MediaFacts | None = None, together: bool = False) -> None:
-        self._path, self._rate = path, rate
-
-    @abstractmethod
-    def __len__(self) -> int: ...
+    windows: tuple[Window, ...]
+    every: float | None = None
 
     @property
-    def seconds(self) -> float:
-        """Length of the track."""
-        return len(self) / self._rate
+    def stride(self) -> float:
+        """Seconds from the start of one clip to that of the next."""
+        return self.every or min(window.seconds for window in self.windows)
 
-    @abstractmethod
-    def part(self, first: int, count: int, hold: bool = False) -> np.ndarray:
-        """Reads frames (T, H, W, 3) uint8 or samples (S,) float32 from number `first` on; fewer at the track's end.
+    @property
+    def streams(self) -> tuple[tuple[Window, ...], ...]:
+        """Windows that are cut from the same frames or samples, which are decoded once for all of them."""
+        groups: dict[tuple[str, float], list[Window]] = {}
+        for window in dict.fromkeys(self.windows):
+            groups.setdefault((window.modality, window.rate), []).append(window)
+        return tuple(map(tuple, groups.values()))
+
+    def clips(self, seconds: float) -> int:
+        """Counts the clips of a file. Half of each window lies within the file; a shorter file gives one clip."""
+        longest = max(window.seconds for window in self.windows)
+        return max(int((seconds - longest / 2) / self.stride + 1 + 1e-9), 1)
+
+    def begins(self, window: Window, clips: range, delay: float = 0.0) -> list[int]:
+        """Returns the frames or samples, numbered from the track's start, with which clips begin.
 
         Args:
-            hold: past the end, return the last frame instead of nothing.
+            window: of the track.
+            clips: numbers of clips.
+            delay: seconds by which the track starts later than times are counted from.
         """
-
-
-class VideoTrack(Track):
-    """The frames of a file at `rate` per second."""
-
-    seconds_at_once = 16.0
-
-    def __init__(self, path: Path, rate: float, found: MediaFacts | None = None, together: bool = False) -> None:
-        if found and found.video_codec is None:
-            raise MediaError("no video")
-        if found and found.video_codec in UNSUPPORTED:
-            raise MediaError(f"codec {found.video_codec} is not supported")
-        super().__init__(path, rate)
-        self._video = Video(path, FILE_LIMITS)
-        self._numbers = self._video.at_rate(rate)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def part(self, first: int, count: int, hold: bool = False) -> np.ndarray:
-        if not hold and first >= len(self):
-            return np.empty((0, 0, 0, 3), np.uint8)
-        return self._video.frames(self._numbers[frames_between(first, count, len(self))])
-
-
-class AudioTrack(Track):
-    """The samples of a file's audio at `rate` per second."""
-
-    # A later part is reached by decoding what lies before: parts are long, and decoding is hundreds of times faster
-    # than the network.
-    seconds_at_once = 900.0
-
-    def __init__(self, path: Path, rate: float, found: MediaFacts | None = None, together: bool = False) -> None:
-        if found and found.audio_codec is None:
-            raise MediaError("no audio")
-        super().__init__(path, round(rate))
-        self._declared = found.declared_seconds if found else None
-        self._late = round(found.audio_delay * round(rate)) if found and found.video_codec and together else 0
-
-    def __len__(self) -> int:
-        return sum(len(piece) for piece in decode.audio_pieces(self._path, round(self._rate), FILE_LIMITS))
-
-    @property
-    def seconds(self) -> float:
-        return self._declared or super().seconds
-
-    def part(self, first: int, count: int, hold: bool = False) -> np.ndarray:
-        """Decodes from the start, since seeking is inexact in compressed audio, and keeps what was asked for."""
-        begin, position, kept = first - self._late, 0, []
-        end = max(begin + count, 0)
-        for piece in decode.audio_pieces(self._path, round(self._rate)):
-            kept.append(piece[max(max(begin, 0) - position, 0) : max(end - position, 0)])
-            position += len(piece)
-            if position >= end:
-                break
-        return np.pad(np.concatenate(kept), (min(max(-begin, 0), count), 0))
-
-
-TRACKS: dict[str, type[Track]] = dict(zip(MODALITIES, (VideoTrack, AudioTrack), strict=True))
+        return [round(number * self.stride * window.rate) - round(delay * window.rate) for number in clips]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Clips that a file gives, and its length in seconds."""
+    """Clips that a file gives, its length in seconds, and how many seconds after its frames its sound begins."""
 
     clips: int
     seconds: float
+    delay: float = 0.0
 
 
-def survey(path: str, window: Window) -> Survey | str:
+def survey(path: str, cutting: Cutting) -> Survey | str:
     """Counts the clips that a file will give, or returns the reason why it gives none.
 
-    A rest of half a clip or more makes a clip of its own; so does any file that is shorter than one clip.
+    Where both modalities are cut, times count from the first frame, and both tracks must be there.
     """
+    file, modalities = Path(path), {window.modality for window in cutting.windows}
     try:
-        with faults_of(Path(path), FILE_LIMITS.memory_gb):
-            found = decode.probe_file(Path(path), FILE_LIMITS)
-            length = len(TRACKS[window.modality](Path(path), window.rate, found))
+        with faults_of(file, FILE_LIMITS.memory_gb):
+            found = decode.probe_file(file, FILE_LIMITS)
+            delay = found.audio_delay if len(modalities) > 1 else 0.0
+            ends = []
+            for window, *_ in cutting.streams:
+                late = delay if window.modality == "audio" else 0.0
+                ends.append(len(TRACKS[window.modality](file, window.rate, found)) / window.rate + late)
     except MediaError as error:
         return str(error)
-    return Survey(max(int(length / window.length + 0.5), 1), length / window.rate)
+    return Survey(cutting.clips(min(ends)), max(ends), delay)
 
 
-def read_clips(path: str, window: Window, first: int, count: int) -> list[np.ndarray] | str:
-    """Reads clips `first` to `first + count`: frames (T, H, W, 3) uint8 or samples (S,) float32; or returns a reason.
+def clips_at_once(stream: tuple[Window, ...], stride: float) -> int:
+    """Returns how many clips one task reads."""
+    track = TRACKS[stream[0].modality]
+    apart = stride if track.gaps_are_read else min(stride, max(window.seconds for window in stream))
+    return max(round(track.seconds_at_once / apart), 1)
 
-    The last clip of a file is padded to the full length.
+
+def read_clips(path: str, stream: tuple[Window, ...], begins: Sequence[int]) -> Cut | str:
+    """Reads the clips of a track that begin with these frames or samples, in ascending order; or returns a reason.
+
+    Args:
+        path: the file.
+        stream: windows of one modality and rate.
+        begins: at least one.
     """
-    size = window.length
+    window, length = stream[0], max(window.length for window in stream)
     try:
         with faults_of(Path(path), FILE_LIMITS.memory_gb):
-            values = TRACKS[window.modality](Path(path), window.rate).part(first * size, count * size)
-            return [_padded(values[number * size : (number + 1) * size], window) for number in range(count)]
+            track = TRACKS[window.modality](Path(path), window.rate)
+            return track.cut(begins, length, list(dict.fromkeys(window.scale for window in stream)))
     except MediaError as error:
         return str(error)
-
-
-def _padded(values: np.ndarray, window: Window) -> np.ndarray:
-    if not len(values):
-        raise MediaError("unreadable: changed while it was read")
-    return MODALITIES[window.modality].padded(values, window.length, window.pad)

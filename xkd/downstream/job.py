@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from xkd.data.manifest import Manifest
 from xkd.downstream.features import ClipOutputs, Key, device
 from xkd.downstream.kept import KeptFits
 from xkd.downstream.store import stored
+from xkd.encoders.peer import PeerEncoder
 from xkd.files import sha256
 from xkd.models.encoder import Encoder
 from xkd.models.head import ProjectionHead
@@ -38,7 +39,7 @@ class EvaluationJob(Generic[Settings_co]):
 
     Attributes:
         encoders, heads: by owner and modality; a run without teachers has no heads.
-        weights: file of each encoder's weights.
+        weights: file of each encoder's weights; of a peer, the file that says which they are.
         recipe: the run's settings, with the task's views.
         manifest, path: the clips, and the file that lists them.
         dataset: name of the clips' data set.
@@ -51,6 +52,7 @@ class EvaluationJob(Generic[Settings_co]):
         saving: how often checkpoints are written.
         group: the processes of this job; more than one for protocols that `shares_batches` alone.
         curves: of what was trained, by fold a row for each epoch, for tracking.
+        peers: encoders that are not ours, of a row that has no other ones.
     """
 
     encoders: dict[Key, Encoder]
@@ -70,6 +72,7 @@ class EvaluationJob(Generic[Settings_co]):
     saving: Training = Training()
     group: TrainingGroup = ALONE
     curves: dict[str | None, list[CurveRow]] = field(default_factory=dict)
+    peers: dict[Key, PeerEncoder] = field(default_factory=dict)
 
     @property
     def folds(self) -> tuple[str | None, ...]:
@@ -79,7 +82,7 @@ class EvaluationJob(Generic[Settings_co]):
     @property
     def modalities(self) -> list[str]:
         """The modalities that are judged, sorted."""
-        return sorted({modality for _, modality in self.encoders})
+        return sorted({modality for _, modality in (*self.encoders, *self.peers)})
 
     def ids(self, split: str, fold: str | None) -> list[str]:
         """Returns the usable clips of a split, in order."""
@@ -109,7 +112,10 @@ class EvaluationJob(Generic[Settings_co]):
         For a protocol that `reads_tokens`, a feature is all patch tokens one after the other (N * D).
         """
         judged = {key: e.to(device()) for key, e in self.encoders.items() if key[0] in self.settings.encoders}
-        networks = {key: partial(_tokens, e) if self.reads_tokens else e.features for key, e in judged.items()}
+        networks: dict[Key, Callable[[Tensor], Tensor]] = {
+            key: partial(_tokens, e) if self.reads_tokens else e.features for key, e in judged.items()
+        }
+        networks |= {key: p.to(device()).features for key, p in self.peers.items() if key[0] in self.settings.encoders}
         title = f"{split or 'all'} clips"
 
         def batches_from(first: int, keys: list[Key]) -> Iterator[Batch]:
@@ -141,7 +147,7 @@ class EvaluationJob(Generic[Settings_co]):
     def fits(self: EvaluationJob[FrozenSettings]) -> KeptFits:
         """Classifiers that are fitted already; they are kept until the evaluation is written."""
         decisive = {
-            "features": [self.origin(key, None) for key in sorted(self.encoders)],
+            "features": [self.origin(key, None) for key in sorted({**self.encoders, **self.peers})],
             "task": self.task.model_dump(mode="json", exclude={"ablations", "dataset", "changes"}),
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
@@ -152,17 +158,20 @@ class EvaluationJob(Generic[Settings_co]):
 
     def origin(self, key: Key, augmented: int | None) -> dict[str, Any]:
         """Returns all that decides the features of an encoder."""
-        groups = self.recipe.model_dump(mode="json", include={"clips", "logmel", "views"})
+        recipe = self.recipe
+        modules = ["data.loader", "encoders.folder", "downstream.store"]
+        if key in self.peers:
+            modules.append("encoders.peers")
         return {
             "weights": self._weight_hashes[key],
             "precision": self.precision,
             "manifest": self.manifest.hash,
             "views": {"clips": self.task.clips, "crops": self.task.crops, "augmented": augmented},
-            "settings": groups,
-            "plugins": plugins.code(plugin_files(self.recipe.model) | plugin_files(self.recipe.views)),
-            "code": [
-                fingerprint.module(f"xkd.{name}") for name in ("data.loader", "encoders.folder", "downstream.store")
-            ],
+            "settings": recipe.model_dump(mode="json", include={"clips", "logmel", "views"}),
+            "plugins": plugins.code(
+                plugin_files(recipe.model) | plugin_files(recipe.views) | plugin_files(recipe.training)
+            ),
+            "code": [fingerprint.module(f"xkd.{name}") for name in modules],
         }
 
     @cached_property
@@ -177,7 +186,8 @@ class EvaluationJob(Generic[Settings_co]):
 
     @property
     def _of_run(self) -> Path:
-        return runs.FEATURES / runs.name_of(self.recipe.dataset, self.recipe.ablation, self.seed)
+        seed = 0 if self.peers else self.seed  # which is nothing to them: all seeds share their features
+        return runs.FEATURES / runs.name_of(self.recipe.dataset, self.recipe.ablation, seed)
 
 
 def _tokens(encoder: Encoder, x: Tensor) -> Tensor:

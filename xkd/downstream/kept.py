@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import zipfile
@@ -14,7 +15,7 @@ from urllib.parse import quote
 import numpy as np
 
 from xkd.downstream.scores import Scores
-from xkd.files import replacing
+from xkd.files import digested, replacing, undigested
 from xkd.protocols import Column
 
 
@@ -48,12 +49,14 @@ def _write(path: Path, found: list[Scores]) -> None:
             f"{number}.classes": one.classes,
             f"{number}.about": json.dumps(about | {"column": asdict(one.column)}),
         }
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, count=len(found), **arrays)
+    content = io.BytesIO()
+    np.savez(content, count=len(found), **arrays)
+    with replacing(path) as temporary:
+        temporary.write_bytes(digested(content.getvalue()))
 
 
 def _read(path: Path) -> list[Scores]:
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(io.BytesIO(undigested(path.read_bytes())), allow_pickle=False) as file:
         return [_one(file, number) for number in range(int(file["count"]))]
 
 

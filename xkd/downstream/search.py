@@ -52,6 +52,12 @@ def _both_ways(
     vectors = {
         m: ranking.embeddings(*(_projected(job, key, part, heads) for part in (train, test))) for m, key in keys.items()
     }
+    widths = {vector.shape[1] for vector in vectors.values()}
+    if len(widths) > 1:
+        raise UserError(
+            f"{job.recipe.ablation}: features of video and audio have {' and '.join(map(str, sorted(widths)))} values, "
+            "so that retrieval cannot compare them; leave the row out of the task's `ablations`"
+        )
     for query, other in OTHER.items():
         ranks, nearest = ranking.retrieve(vectors[query], vectors[other], relevant)
         yield Retrieved(Column(owner, query, "retrieval"), ranks, test.ids[nearest], share, chosen, remarks)

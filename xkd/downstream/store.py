@@ -1,13 +1,14 @@
 """Features on disk: extracted once per encoder, data set and views, shared by tasks, and continued after a stop.
 
-A folder per data set, split and views holds two files per network: `<owner>_<modality>.f32` (or `.f16`), the features
-of the manifest's clips in its order, and `<owner>_<modality>.json`, their origin. Features of another origin are
+A folder per data set, split and views holds three files per network: `<owner>_<modality>.f32` (or `.f16`), the features
+of the manifest's clips in its order; `<owner>_<modality>.sums`, a sum of each clip's bytes; and
+`<owner>_<modality>.json`, their origin. Features of another origin, and those from the first damaged clip on, are
 extracted again. The folder may be deleted at any time.
 """
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,13 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xkd import sums
 from xkd.downstream.features import ClipOutputs, Extractors, Key, check_finite, incomplete, of_rows, outputs_of
-from xkd.files import locked, write_json
+from xkd.files import locked, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from xkd.data.loader import Batch
+
+SUMS, ABOUT = ".sums", ".json"
 
 
 def stored(
@@ -93,19 +97,25 @@ class _File:
 
     Attributes:
         kind: of the numbers.
-        clips: how many are there whole; a clip that was being written when a process stopped does not count.
+        clips: how many are there whole and undamaged; one that was being written when a process stopped does not count.
     """
 
     def __init__(self, folder: Path, key: Key, origin: dict[str, Any], kind: type[np.floating[Any]]) -> None:
         self.kind = np.dtype(kind)
-        suffixes = f".f{8 * self.kind.itemsize}", ".json"
-        self._values, self._about = (folder / f"{key[0]}_{key[1]}{suffix}" for suffix in suffixes)
+        suffixes = f".f{8 * self.kind.itemsize}", SUMS, ABOUT
+        self._values, self._sums, self._about = (folder / f"{key[0]}_{key[1]}{suffix}" for suffix in suffixes)
         self._origin, self._shape, self.clips = origin, (0, 0), 0
-        if self._values.is_file() and self._about.is_file():
-            about = json.loads(self._about.read_text())
+        try:
+            about = read_json(self._about)
             if about["origin"] == origin:
                 self._shape = about["views"], about["width"]
-                self.clips = self._values.stat().st_size // self._bytes
+                self.clips, written = whole_clips(self._values, self._bytes)
+                if self.clips < written:
+                    _warn(f"{self._values}: damaged from clip {self.clips} of {written} on; these are extracted again")
+        except FileNotFoundError:
+            pass
+        except (ValueError, KeyError) as error:
+            _warn(f"{self._about}: {error}; these features are extracted again")
 
     @property
     def _bytes(self) -> int:
@@ -121,15 +131,56 @@ class _File:
         if first == 0:
             for earlier in self._values.parent.glob(f"{self._values.stem}.f*"):
                 earlier.unlink()
-        with self._values.open("ab") as handle:
+        with self._values.open("ab") as handle, self._sums.open("ab") as beside:
             handle.truncate(first * self._bytes)
+            beside.truncate(first * sums.WORD)
             self.clips = first
 
             def append(values: np.ndarray) -> None:
                 if self.clips == 0:
                     self._shape = values.shape[1:]
-                    write_json(self._about, {"origin": self._origin, "views": self._shape[0], "width": self._shape[1]})
-                handle.write(np.ascontiguousarray(values).data)
+                    about = {"origin": self._origin, "views": self._shape[0], "width": self._shape[1]}
+                    write_json(self._about, about, sealed=True)
+                rows = np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8)
+                handle.write(rows.data)
+                beside.write(sums.of_rows(rows).data)
                 self.clips += len(values)
 
             yield append
+
+
+def whole_clips(values: Path, size: int) -> tuple[int, int]:
+    """Returns how many clips of a file are whole and undamaged from the first on, and how many were written.
+
+    Args:
+        values: the features, with their sums beside.
+        size: bytes of a clip's features.
+
+    Raises:
+        FileNotFoundError: one of the two is missing.
+    """
+    content, of_clips = sums.mapped(values), np.fromfile(values.with_suffix(SUMS), np.uint64)
+    written = min(len(content) // size, len(of_clips))
+    step = max(sums.AT_ONCE // size, 1)
+    for first in range(0, written, step):
+        rows = content[first * size : min(first + step, written) * size].reshape(-1, size)
+        odd = np.flatnonzero(sums.of_rows(rows) != of_clips[first : first + len(rows)])
+        if len(odd):
+            return first + int(odd[0]), written
+    return written, written
+
+
+def damaged(of_clips: Path) -> str:
+    """Returns what is wrong with the features that a file of sums is about; empty if nothing is.
+
+    Raises:
+        OSError, ValueError, KeyError: what is beside it cannot be read.
+    """
+    about = read_json(of_clips.with_suffix(ABOUT))
+    (values,) = of_clips.parent.glob(f"{of_clips.stem}.f*")
+    whole, written = whole_clips(values, about["views"] * about["width"] * int(values.suffix[2:]) // 8)
+    return f"features are damaged from clip {whole} of {written} on" if whole < written else ""
+
+
+def _warn(message: str) -> None:
+    print(f"xkd: warning: {message}", file=sys.stderr)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from xkd import registry, runs
+from xkd.encoders.card import card
 from xkd.encoders.config import EncoderConfig
 from xkd.errors import UserError
 from xkd.files import replacing, sha256, write_json
@@ -30,6 +31,8 @@ from xkd.models.head import ProjectionHead
 
 WEIGHTS, HEAD, DECODER = "model.safetensors", "head.safetensors", "decoder.safetensors"
 CONFIG, CARD = "config.json", "README.md"
+PEER = "peer.json"  # in the place of the config, of an encoder that is not ours
+FILES = (WEIGHTS, HEAD, DECODER, CARD, CONFIG)
 
 Filled = TypeVar("Filled", bound=nn.Module)
 
@@ -106,9 +109,18 @@ def save(
             with replacing(folder / name) as path:
                 _save(tensors, path)
                 hashes[name] = sha256(path)
+    describe(config.model_copy(update={"sha256": hashes}), folder)
+
+
+def describe(config: EncoderConfig, folder: Path, text: str | None = None) -> None:
+    """Writes the card, then the config, beside weights.
+
+    Args:
+        text: of the card, if not what follows from the config.
+    """
     with replacing(folder / CARD) as path:
-        path.write_text(_card(config))
-    write_json(folder / CONFIG, config.model_copy(update={"sha256": hashes}).model_dump(mode="json"))
+        path.write_text(text or card({"": config}), encoding="utf-8")
+    write_json(folder / CONFIG, config.model_dump(mode="json"))
 
 
 def _save(tensors: dict[str, Tensor], path: Path) -> None:
@@ -162,6 +174,22 @@ def load_decoder(folder: Path, config: EncoderConfig) -> PatchDecoder | None:
     return _filled(decoder, _tensors(folder / DECODER, _opened(folder)[1]), folder / DECODER)
 
 
+def checked(folder: Path) -> tuple[EncoderConfig, dict[str, Path]]:
+    """Returns a config that has the hash of each file of weights, and these files by name, after comparing them.
+
+    Raises:
+        UserError: as of `load`, apart from what the weights are.
+    """
+    config, _ = _opened(folder)
+    there = {name: folder / name for name in (WEIGHTS, HEAD, DECODER) if (folder / name).is_file()}
+    for name in {WEIGHTS, *config.sha256} - there.keys():
+        raise UserError(f"{folder / name}: missing")
+    hashes = {name: sha256(path) for name, path in there.items()}
+    for name, digest in hashes.items():
+        _compare(there[name], digest, config.sha256)
+    return config.model_copy(update={"sha256": hashes}), there
+
+
 def _filled(network: Filled, tensors: dict[str, Tensor], path: Path) -> Filled:
     load_strictly(network, tensors, path)
     return network.requires_grad_(False).eval()
@@ -176,11 +204,16 @@ def _opened(folder: Path) -> tuple[EncoderConfig, runs.Hashes]:
 
 def _tensors(path: Path, hashes: runs.Hashes) -> dict[str, Tensor]:
     try:
-        if hashes and sha256(path) != hashes.get(path.name):
-            raise UserError(f"{path}: not the file that {CONFIG} was written with (SHA-256); copy the folder again")
+        if hashes:
+            _compare(path, sha256(path), hashes)
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: missing or damaged ({error})") from None
+
+
+def _compare(path: Path, digest: str, hashes: runs.Hashes) -> None:
+    if hashes and digest != hashes.get(path.name):
+        raise UserError(f"{path}: not the file that {CONFIG} was written with (SHA-256); copy the folder again")
 
 
 def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
@@ -206,6 +239,8 @@ def read_config(folder: Path) -> EncoderConfig:
         UserError: no encoder there, or an unknown config.
     """
     path = folder / CONFIG
+    if (folder / PEER).exists():
+        raise UserError(f"{folder}: an encoder that is not ours, for rows of tables only ({PEER} says which)")
     if not path.exists():
         raise UserError(f"{path}: missing; name the folder of an encoder, such as RUN/encoders/video_student")
     try:
@@ -217,27 +252,3 @@ def read_config(folder: Path) -> EncoderConfig:
 
 def _plain(error: ValidationError) -> list[str]:
     return [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:3]]
-
-
-def _card(config: EncoderConfig) -> str:
-    return f"""---
-library_name: xkd
-license: other
-license_name: {config.licence.split(" (")[0]}
----
-
-# XKD {config.modality} encoder ({config.owner})
-
-Backbone `{config.arch}`{" of " + config.plugin if config.plugin else ""}: width {config.width}, depth {config.depth}, \
-{config.heads} heads, patches of {" x ".join(map(str, config.patch))}. \
-Trained on views of {config.input.seconds:g} s: {config.input}.
-
-    from xkd import load_encoder
-
-    encoder = load_encoder("this folder")
-    {config.input.CALL} -> ({config.width},)
-
-- Origin: {config.origin}
-- Licence of the weights: {config.licence}
-- Method: Sarkar & Etemad, XKD, AAAI 2024 (arXiv 2211.13929).
-"""

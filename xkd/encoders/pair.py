@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,8 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xkd import runs
+from xkd.encoders import folder, hub
+from xkd.encoders.card import card
 from xkd.encoders.pretrained import PretrainedEncoder, load_encoder
+from xkd.encoders.sending import Shareable, check_no_run
 from xkd.errors import UserError
+from xkd.files import replacing
 from xkd.modalities import MODALITIES
 
 
@@ -27,7 +31,7 @@ class PairFeatures(NamedTuple):
     audio: Tensor
 
 
-class PretrainedPair(nn.Module):
+class PretrainedPair(nn.Module, Shareable):
     """The encoders of both modalities; see `PretrainedEncoder`."""
 
     def __init__(self, video: PretrainedEncoder, audio: PretrainedEncoder) -> None:
@@ -51,6 +55,33 @@ class PretrainedPair(nn.Module):
                 f"frames {tuple(frames.shape)} and samples {tuple(samples.shape)} are not of equally many clips"
             )
         return PairFeatures(torch.cat([F.normalize(video, dim=-1), F.normalize(audio, dim=-1)], -1), video, audio)
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_folder: str | Path, *, revision: str | None = None, owner: str = "student", **download: Any
+    ) -> PretrainedPair:
+        """Loads both encoders of a run that was pushed to the hub, or of a folder as `load_pair` does.
+
+        For arguments and errors see `PretrainedEncoder.from_pretrained` and `load_pair`.
+        """
+        files = [folder.WEIGHTS, folder.CONFIG, folder.CARD]
+        patterns = [f"{runs.ENCODERS}/{modality}_{owner}/{name}" for modality in MODALITIES for name in files]
+        return load_pair(hub.folder_of(name_or_folder, revision, patterns, **download), owner=owner)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes a folder with both encoders and a card, for `from_pretrained` and `load_pair`.
+
+        Raises:
+            UserError: the folder is that of a run.
+        """
+        root, configs = Path(save_directory), {}
+        check_no_run(root)
+        for encoder in (self.video, self.audio):
+            place = f"{runs.ENCODERS}/{encoder.modality.name}_{encoder.config.owner}"
+            encoder.save_pretrained(root / place)
+            configs[place] = folder.read_config(root / place)
+        with replacing(root / folder.CARD) as path:
+            path.write_text(card(configs), encoding="utf-8")
 
 
 def load_pair(*folders: str | Path, owner: str = "student") -> PretrainedPair:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xkd.encoders import folder
+from xkd.encoders import folder, hub
 from xkd.encoders.config import EncoderConfig
+from xkd.encoders.parcel import within
+from xkd.encoders.sending import Shareable, check_no_run
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.models.encoder import Encoder
 from xkd.models.head import ProjectionHead
 
+CHANGED = ", changed since"
 
-class PretrainedEncoder(nn.Module):
+
+class PretrainedEncoder(nn.Module, Shareable):
     """An encoder and the preprocessing that it was trained with, for use as it is or as a part of another network.
 
     It is frozen until `requires_grad_()`. Preprocessing is float32 under autocast, too.
@@ -25,12 +30,15 @@ class PretrainedEncoder(nn.Module):
         config: what it is and what it was trained on.
         encoder: the network, (B, 3, T, H, W) or (B, 1, bands, columns) to tokens.
         head: the projection head that it was trained with, if it was loaded.
+        card: the model card that it was loaded with.
     """
 
-    def __init__(self, encoder: Encoder, config: EncoderConfig, head: ProjectionHead | None = None) -> None:
+    def __init__(
+        self, encoder: Encoder, config: EncoderConfig, head: ProjectionHead | None = None, card: str | None = None
+    ) -> None:
         super().__init__()
         self.encoder, self.config, self.modality = encoder, config, MODALITIES[config.modality]
-        self.head = head
+        self.head, self.card = head, card
         self.feeder = self.modality.feeder(config.input, self._whole_patches)
 
     def forward(self, clip: Tensor | np.ndarray, sample_rate: int | None = None) -> Tensor:
@@ -74,6 +82,51 @@ class PretrainedEncoder(nn.Module):
         """
         features = self.encoder.pooled(x) if x.ndim == 3 else x
         return features if self.head is None or pre_logits else self.head(features)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        *,
+        revision: str | None = None,
+        subfolder: str = "",
+        head: bool = False,
+        **download: Any,
+    ) -> PretrainedEncoder:
+        """Loads an encoder of the hub, or one in a folder as `load_encoder` does.
+
+        Args:
+            name_or_folder: owner/name on the hub, or a folder; a folder comes first.
+            revision: branch, tag or commit on the hub.
+            subfolder: where the encoder is, such as encoders/video_student where a run was pushed.
+            head: with the projection head that it was trained with.
+            download: token, cache_dir, force_download and local_files_only of the hub's library.
+
+        Raises:
+            UserError: as of `load_encoder`; neither a folder nor a repository, or one that cannot be reached.
+        """
+        names = [folder.WEIGHTS, folder.CONFIG, folder.CARD, *([folder.HEAD] if head else [])]
+        patterns = [within(subfolder, name) for name in names]
+        return load_encoder(hub.folder_of(name_or_folder, revision, patterns, **download) / subfolder, head)
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Writes a folder with the encoder and, if it was loaded, its head, for `from_pretrained` and `load_encoder`.
+
+        Weights that are as they were loaded keep their card. Others get one without figures, and an origin that says
+        so. The decoder of a student, which only images of what it fills in need, is not written.
+
+        Raises:
+            UserError: the folder is that of a run.
+        """
+        place, loaded = Path(save_directory), self.config.sha256.get(folder.WEIGHTS)
+        check_no_run(place)
+        folder.save(self.encoder, self.config.model_copy(update={"decoder": None}), place, self.head)
+        saved = folder.read_config(place)
+        if loaded == saved.sha256[folder.WEIGHTS]:
+            folder.describe(saved, place, self.card)
+        elif loaded:
+            changed = f"{saved.origin.removesuffix(CHANGED)}{CHANGED}"
+            folder.describe(saved.model_copy(update={"origin": changed}), place)
 
     def view(self, batch: Tensor, sample_rate: int | None = None) -> Tensor:
         """Converts frames (B, T, H, W, 3) or samples (B, S) to the network's input.
@@ -123,4 +176,5 @@ def load_encoder(path: str | Path, head: bool = False) -> PretrainedEncoder:
     projection = folder.load_head(place) if head else None
     if head and projection is None:
         raise UserError(f"{place}: no {folder.HEAD} there; load this encoder without its head")
-    return PretrainedEncoder(encoder, config, projection).eval()
+    card = (place / folder.CARD).read_text(encoding="utf-8") if (place / folder.CARD).is_file() else None
+    return PretrainedEncoder(encoder, config, projection, card).eval()

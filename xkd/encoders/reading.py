@@ -1,82 +1,137 @@
-"""Features of media files, which are cut into consecutive clips as long as a view of training.
+"""Clips of media files for encoders: cut, decoded and scaled by other processes while the encoders compute.
 
-Other processes read them, since decoders of damaged media hang or crash.
+Decoders of damaged media hang or crash, which those processes may.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from xkd.data import windows
-from xkd.data.windows import TRACKS, Survey, Window
+from xkd.data.tracks import Cut
+from xkd.data.windows import Cutting, Survey, Window
 from xkd.data.workers import Failure, cores, run_guarded, seconds_allowed
-from xkd.encoders.config import EncoderConfig
-from xkd.encoders.pretrained import PretrainedEncoder
 from xkd.progress import track
 
-Readable = TypeVar("Readable")
+Stream = tuple[Window, ...]
 
 
-def window_of(config: EncoderConfig) -> Window:
-    """Returns how files are cut for an encoder."""
-    return Window(config.modality, config.input.length, config.input.rate, config.pad)
+class Clip(NamedTuple):
+    """Clip `number` of a file: frames (T, H, W, 3) uint8 or samples (S,) float32 of each window."""
+
+    file: str
+    number: int
+    values: dict[Window, np.ndarray]
 
 
-def surveyed(files: Sequence[str], window: Window) -> tuple[dict[str, Survey], dict[str, str]]:
-    """Returns the clips that each file will give, and for files that cannot be read the reason."""
-    found = track(run_guarded(windows.survey, [(f, window) for f in files], seconds_allowed), "files", len(files))
-    surveys = {file: _plain(result) for file, result in zip(files, found, strict=True)}
-    faults = {file: result for file, result in surveys.items() if isinstance(result, str)}
-    return {file: result for file, result in surveys.items() if isinstance(result, Survey)}, faults
+class Position(NamedTuple):
+    """A place in the sequence of all clips: `clips` of them come before in `file`, and all of earlier files."""
+
+    file: str
+    clips: int
 
 
-def vectors_of(
-    model: PretrainedEncoder, good: dict[str, Survey], window: Window, batch_size: int, faults: dict[str, str]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Computes each file's features (clips, D), once its last clip is done; a file that fails goes to `faults`."""
-    done: dict[str, list[np.ndarray]] = {}
-    for batch in _batches(_views(model, good, window, faults), batch_size):
-        with torch.inference_mode():
-            vectors = model.encoder.features(torch.cat([view for _, view in batch])).float().cpu().numpy()
-        for (file, _), vector in zip(batch, vectors, strict=True):
-            done.setdefault(file, []).append(vector)
-        # Files come one after the other: all but the last of the batch are complete, or have failed.
-        for file in [file for file in done if file in faults or len(done[file]) == good[file].clips]:
-            complete = done.pop(file)
-            if file not in faults:
-                yield file, np.stack(complete)
+class _Task(NamedTuple):
+    """Clips of a stream that are read at once, by their numbers."""
+
+    file: str
+    stream: Stream
+    clips: range
 
 
-def _views(
-    model: PretrainedEncoder, good: dict[str, Survey], window: Window, faults: dict[str, str]
-) -> Iterator[tuple[str, Tensor]]:
-    """Reads each clip's file and its view, in order; a file that cannot be read further is added to `faults`."""
-    step = max(round(TRACKS[window.modality].seconds_at_once * window.rate / window.length), 1)
-    tasks = [(f, window, i, min(step, s.clips - i)) for f, s in good.items() for i in range(0, s.clips, step)]
-    results = track(run_guarded(windows.read_clips, tasks, seconds_allowed, spare=2 * cores()), "clips", len(tasks))
-    for (file, *_), result in zip(tasks, results, strict=True):
-        clips = _plain(result)
-        if isinstance(clips, str):
-            faults[file] = clips
+def surveyed(
+    files: Sequence[str], cutting: Cutting, workers: int | None = None
+) -> tuple[dict[str, Survey], dict[str, str]]:
+    """Returns the clips that each file will give, and for files that cannot be read the reason.
+
+    Args:
+        files: their paths.
+        cutting: how they are cut.
+        workers: processes; by default one per core.
+    """
+    results = run_guarded(windows.survey, [(file, cutting) for file in files], seconds_allowed, workers)
+    found = list(zip(files, track(results, "files", len(files)), strict=True))
+    good = {file: result for file, result in found if isinstance(result, Survey)}
+    return good, {file: _reason(result) for file, result in found if not isinstance(result, Survey)}
+
+
+def clips_of(
+    surveys: Mapping[str, Survey],
+    cutting: Cutting,
+    faults: dict[str, str],
+    workers: int | None = None,
+    begin: Position | None = None,
+) -> Iterator[Clip]:
+    """Reads all clips, file by file, in order. They wait in a short queue while the caller computes.
+
+    Args:
+        surveys: of the files.
+        cutting: as they were surveyed with.
+        faults: a file that cannot be read further is added, with the reason; those that are in it are not read.
+        workers: processes that decode; by default one per core.
+        begin: with which clip; None: with the first one.
+    """
+    tasks = list(_tasks(surveys, cutting, faults, begin))
+    calls = [(task.file, task.stream, _begins(task, surveys[task.file], cutting)) for task in tasks]
+    ahead = 2 * (workers or cores()) + 2  # enough that no process waits, and few enough for the memory
+    results = run_guarded(windows.read_clips, calls, seconds_allowed, workers, spare=ahead)
+    waiting: dict[Stream, deque[tuple[int, Cut, int]]] = {stream: deque() for stream in cutting.streams}
+    for (file, stream, numbers), result in zip(tasks, results, strict=True):
+        if not isinstance(result, Cut):
+            faults.setdefault(file, _reason(result))
         elif file not in faults:
-            yield from ((file, _view(model, clip, window)) for clip in clips)
+            new = _clips_done(file, begin)
+            waiting[stream].extend((number, result, place) for place, number in enumerate(numbers) if number >= new)
+        if file in faults:
+            for queue in waiting.values():
+                queue.clear()
+        while all(waiting.values()):
+            yield _side_by_side(file, {stream: queue.popleft() for stream, queue in waiting.items()})
 
 
-def _batches(views: Iterator[tuple[str, Tensor]], size: int) -> Iterator[list[tuple[str, Tensor]]]:
-    while batch := list(itertools.islice(views, size)):
+def batches(clips: Iterator[Clip], size: int) -> Iterator[list[Clip]]:
+    """Groups clips, also those of several files."""
+    while batch := list(itertools.islice(clips, size)):
         yield batch
 
 
-def _view(model: PretrainedEncoder, clip: np.ndarray, window: Window) -> Tensor:
-    """Converts one clip to the network's input; done at once, since raw frames are large."""
-    return model.view(torch.from_numpy(clip)[None], round(window.rate))
+def _tasks(
+    surveys: Mapping[str, Survey], cutting: Cutting, faults: Mapping[str, str], begin: Position | None
+) -> Iterator[_Task]:
+    """Lists what is read: of each file its streams side by side, in the order in which they begin.
+
+    A task is the same wherever the work begins, since frames may depend on where decoding a damaged file began.
+    """
+    files = list(surveys)
+    for file in files[files.index(begin.file) if begin else 0 :]:
+        pieces = []
+        for stream in cutting.streams if file not in faults else ():
+            step, count = windows.clips_at_once(stream, cutting.stride), surveys[file].clips
+            numbers = (range(first, min(first + step, count)) for first in range(0, count, step))
+            pieces += [_Task(file, stream, some) for some in numbers if some.stop > _clips_done(file, begin)]
+        yield from sorted(pieces, key=lambda piece: piece.clips.start)
 
 
-def _plain(result: Readable | str | Failure) -> Readable | str:
-    return result.reason if isinstance(result, Failure) else result
+def _clips_done(file: str, begin: Position | None) -> int:
+    return begin.clips if begin and begin.file == file else 0
+
+
+def _begins(task: _Task, survey: Survey, cutting: Cutting) -> list[int]:
+    window = task.stream[0]
+    return cutting.begins(window, task.clips, survey.delay if window.modality == "audio" else 0.0)
+
+
+def _side_by_side(file: str, parts: Mapping[Stream, tuple[int, Cut, int]]) -> Clip:
+    """Returns the clip whose part in each stream is at a place of a cut."""
+    (number, *_), *_ = parts.values()
+    values = {window: window.of(cut, place) for stream, (_, cut, place) in parts.items() for window in stream}
+    return Clip(file, number, values)
+
+
+def _reason(result: object) -> str:
+    return result.reason if isinstance(result, Failure) else str(result)

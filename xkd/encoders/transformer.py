@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from xkd.data.windows import Cutting
 from xkd.encoders import reading
-from xkd.encoders.pretrained import load_encoder
+from xkd.encoders.columns import ALONE, Columns
 from xkd.errors import UserError
 
 
@@ -55,13 +56,19 @@ class XKDFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.stack([means[file] for file in files])
 
     def _means(self, files: list[str]) -> dict[str, np.ndarray]:
-        model = load_encoder(self.encoder).to("cuda" if torch.cuda.is_available() else "cpu")
-        window = reading.window_of(model.config)
-        good, faults = reading.surveyed(files, window)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        columns = Columns({ALONE: Path(self.encoder)}, device)
+        cutting = Cutting(tuple(columns.windows.values()))
+        surveys, faults = reading.surveyed(files, cutting)
         _refuse(faults)
-        means = {f: v.mean(0) for f, v in reading.vectors_of(model, good, window, self.batch_size, faults)}
+        vectors: dict[str, list[np.ndarray]] = {}
+        for clips in reading.batches(reading.clips_of(surveys, cutting, faults), self.batch_size):
+            for clip, vector in zip(clips, columns.features(clips)[ALONE].numpy(), strict=True):
+                vectors.setdefault(clip.file, []).append(vector)
+        _refuse(faults)
+        means = {file: np.stack(found).mean(0) for file, found in vectors.items()}
         odd = {file: "features that are not finite" for file, mean in means.items() if not np.isfinite(mean).all()}
-        _refuse(faults | odd)
+        _refuse(odd)
         return means
 
     def __sklearn_tags__(self) -> Any:

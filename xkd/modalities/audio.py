@@ -96,6 +96,31 @@ class AudioCutter(Cutter):
         return torch.from_numpy(Audio().padded(samples.numpy(), length, self.clips.pad))
 
 
+class SampleCutter(AudioCutter):
+    """Cuts the samples (S,) that the log-mel views of a run are made of; only their volume is augmented."""
+
+    def begin(self, clips: Sequence[ClipSource]) -> None:
+        """Does nothing: samples are cut as they are."""
+
+    def cut(self, clip: ClipSource, number: int, start: float, draw: Draw[float]) -> Tensor:
+        return self._cut(clip, start, self.views[number])
+
+    def finish(self, cuts: Tensor, number: int, draw: Draw[Tensor] | None) -> Tensor:
+        return cuts if draw is None else cuts * per_clip(volume_gain(self.views[number], draw), cuts)
+
+    def plain(self, clip: ClipSource, start: float, places: Sequence[float]) -> list[Tensor]:
+        return [self._cut(clip, start, self.views[0])]
+
+    def _cut(self, clip: ClipSource, start: float, view: AudioView) -> Tensor:
+        rate, length = self.clips.sample_rate, self._samples(view)
+        first = round(start * rate)
+        if not clip.nominal:
+            return self._padded(clip.part(Audio.name, rate, first, length), length)
+        whole = self._padded(clip.whole(Audio.name), self._nominal)
+        first = min(first, len(whole) - length)
+        return whole[first : first + length]
+
+
 class AudioFeeder(Feeder):
     """Resamples mono samples (B, S) in [-1, 1] and takes their log-mel: (B, 1, bands, columns)."""
 
@@ -127,7 +152,7 @@ class Audio(Modality):
     name, channels, words, unit = "audio", 1, "log-mel", "log-mel columns"
     time_axis, clip_axes, cropped = 1, 1, False
     filled = "the rest is silent"
-    cutter, feeder = AudioCutter, AudioFeeder
+    cutter, raw_cutter, feeder = AudioCutter, SampleCutter, AudioFeeder
 
     def held(self, values: np.ndarray, missing: int) -> np.ndarray:
         return np.pad(values, (0, missing))

@@ -187,6 +187,7 @@ class Modality(ABC):
         filled: says what `padded` does with a clip that is too short.
         cropped: whether an evaluation may take several crops of one moment.
         cutter: makes the views of a run.
+        raw_cutter: makes those that encoders of others are given (`xkd.encoders.peer`).
         feeder: makes the input (B, channels, ...) of an encoder of raw clips, uint8 frames (B, T, H, W, 3) or samples
             (B, S).
     """
@@ -200,6 +201,7 @@ class Modality(ABC):
     filled: ClassVar[str]
     cropped: ClassVar[bool]
     cutter: ClassVar[type[Cutter]]
+    raw_cutter: ClassVar[type[Cutter]]
     feeder: ClassVar[type[Feeder]]
 
     def padded(self, values: np.ndarray, length: int, pad: str = "hold") -> np.ndarray:

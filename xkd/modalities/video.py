@@ -99,7 +99,7 @@ class Video(Modality):
     name, channels, words, unit = "video", 3, "frames", "frames"
     time_axis, clip_axes, cropped = 0, 4, True
     filled = "the last frame is held"
-    cutter, feeder = VideoCutter, VideoFeeder
+    cutter, raw_cutter, feeder = VideoCutter, VideoCutter, VideoFeeder
 
     def held(self, values: np.ndarray, missing: int) -> np.ndarray:
         return np.concatenate([values, np.repeat(values[-1:], missing, axis=0)])

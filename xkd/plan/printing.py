@@ -21,6 +21,10 @@ def print_plan(plan: dict[str, Any]) -> None:
         console.print(f"clips of {name}: {splits} (from {clips['source']})", highlight=False)
     for table in (_networks(one), _arithmetic(one), _run(one, plan), _jobs(plan), _ablations(plan)):
         console.print(table)
+    if plan["uncounted"]:
+        console.print(
+            f"not counted, since their encoders are not ours: {', '.join(plan['uncounted'])}", highlight=False
+        )
     for warning in plan["warnings"]:
         first, *more = warning["ablations"]
         others = f" (and {len(more)} more)" if more else ""

@@ -134,7 +134,7 @@ def _rows(results: Results, claim: Claim) -> list[tuple[str, str]]:
 def _comparable(counterparts: Counterparts, row: str, than: str) -> bool:
     """Returns whether two rows were pretrained on the same data; of given encoders only the kind of data is known."""
     one, other = (counterparts.pretraining(name) for name in (row, than))
-    given = any(recipe(counterparts.results.params, name).training.weights for name in (row, than))
+    given = any(recipe(counterparts.results.params, name).training.given for name in (row, than))
     return one == other or (given and one.kind is not None and one.kind == other.kind)
 
 

@@ -82,7 +82,7 @@ def _words(results: Results, groups: Groups) -> str:
 
 def _mode(training: Training) -> str:
     """Returns the mode of training; encoders that were given are pretrained, elsewhere."""
-    return "pretrain" if training.weights else training.mode
+    return "pretrain" if training.given else training.mode
 
 
 def _panel(axis: Axes, results: Results, column: Column, modes: dict[str, str]) -> None:

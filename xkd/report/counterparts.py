@@ -76,7 +76,7 @@ class Counterparts:
         """Returns what a row was pretrained on. Encoders that were given and trained further saw several data sets."""
         params, run = self.results.params, self.results.runs[ablation][0]
         training, dataset = recipe(params, ablation).training, dataset_of(params, ablation)
-        if training.weights:
+        if training.given:
             origins = sorted(set(run.record.metrics.given.values()))
             words = "; ".join(origins) or "given encoders of unknown origin"
             kinds = {self._kind_of(origin) for origin in origins}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from xkd.data import catalogue
-from xkd.params import task_dataset, tasks_of
+from xkd.params import recipe, task_dataset, tasks_of
 from xkd.report.collect import Results
 from xkd.runs.records import ClipsUsed
 
@@ -58,7 +58,7 @@ def verdict(results: Results, task: str) -> str:
 
 
 def notes(results: Results) -> list[str]:
-    """Returns a sentence per task and kind of deviation or remark, naming the rows that it is about."""
+    """Returns a sentence per task and kind of deviation or remark, and for each row whose encoders are not ours."""
     about: dict[tuple[str, str], list[str]] = {}
     for ablation, runs in results.runs.items():
         for task in tasks_of(results.params, ablation):
@@ -68,10 +68,21 @@ def notes(results: Results) -> list[str]:
             for sentence in dict.fromkeys(note for run in runs for note in run.scores[task].notes):
                 about.setdefault((task, sentence), []).append(ablation)
     order = list(results.params.tasks)
-    return [
+    of_tasks = [
         f"Task `{task}`, {_rows(results, task, rows)}: {sentence}"
         for (task, sentence), rows in sorted(about.items(), key=lambda item: order.index(item[0][0]))
     ]
+    return [*of_tasks, *_peers(results)]
+
+
+def _peers(results: Results) -> list[str]:
+    """Returns a sentence for each row whose encoders are not ours: which they are."""
+    found = []
+    for name, runs in results.runs.items():
+        if recipe(results.params, name).training.peers.given:
+            given = "; ".join(f"{m}: {origin}" for m, origin in runs[0].record.metrics.given.items())
+            found.append(f"Row `{name}`: encoders that were not trained here. {given}.")
+    return found
 
 
 def _is_official(kind: str) -> bool:

@@ -8,7 +8,6 @@ encoder that was copied elsewhere stands for itself. Readers are in `xkd.runs.re
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from xkd import made
 from xkd.errors import UserError
-from xkd.files import sha256, sync, write_json
+from xkd.files import read_json, sha256, sync, write_json
 from xkd.made import Made
 
 RUNS, CHECKPOINTS, FEATURES = Path("runs"), Path("checkpoints"), Path("features")
@@ -83,7 +82,7 @@ class RunFolder:
 
     def _write_index(self, index: Index) -> None:
         with self.files.writing(self.path / INDEX) as temporary:
-            write_json(temporary, asdict(index))
+            write_json(temporary, asdict(index), sealed=True)
 
 
 @contextmanager
@@ -162,7 +161,7 @@ def encoders_hash(run: Path) -> str:
 def _index(run: Path) -> Index:
     """Reads the index; an empty one where there is none that xkd wrote."""
     try:
-        index = Index(**json.loads((run / INDEX).read_bytes()))
+        index = Index(**read_json(run / INDEX))
         known = all(name in FILES or ENCODER_FILE.fullmatch(name) for name in index.files)
         return index if known else Index()
     except (OSError, ValueError, TypeError, AttributeError):
@@ -180,6 +179,18 @@ def _complete(run: Path, again: str = "") -> Index:
     else:
         problem = "missing: no finished run here"
     raise UserError(f"{path}: {problem}; {_mend(run, again)}")
+
+
+def compared(run: Path) -> Iterator[tuple[str, str]]:
+    """Yields each file of a run, with what is wrong with it, or with nothing."""
+    index = _index(run)
+    yield INDEX, "" if index.complete else "damaged, or of a run that was not written to its end"
+    for name, digest in index.files.items():
+        there = (run / name).is_file()
+        yield (
+            name,
+            "missing" if not there else "" if sha256(run / name) == digest else "not the file that this run wrote",
+        )
 
 
 def _compare(run: Path, name: str, digest: str | None, again: str = "") -> None:

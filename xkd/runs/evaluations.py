@@ -66,9 +66,10 @@ def write_files(
         csv_files.write_csv(beside[PREDICTIONS], predictions)
         csv_files.write_csv(beside[CONFUSION], confusions)
         write_scores(beside[SCORES])
-        write_json(last, results | {"files": {suffix: sha256(path) for suffix, path in beside.items()}})
+        hashes = {suffix: sha256(path) for suffix, path in beside.items()}
+        write_json(last, results | {"files": hashes}, sealed=True)
         if not out.exists():
-            write_json(out, {key: results[key] for key in IDENTITY})
+            write_json(out, {key: results[key] for key in IDENTITY}, sealed=True)
 
 
 def read_results(path: Path, run: Path, command: str) -> EvaluationRecord:

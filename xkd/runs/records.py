@@ -13,7 +13,7 @@ from pydantic import BaseModel, FiniteFloat, RootModel, ValidationError
 
 from xkd import csv_files, runs
 from xkd.errors import UserError
-from xkd.files import read_json
+from xkd.files import check_seal, read_json
 
 Record = TypeVar("Record", bound=BaseModel)
 
@@ -119,7 +119,7 @@ def read_record(path: Path, model: type[Record], command: str) -> Record:
         UserError: it is missing or not as the model says.
     """
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(check_seal(path.read_bytes()))
     except FileNotFoundError:
         raise UserError(f"{path}: missing; make it with: {command}") from None
     except OSError as error:
@@ -128,6 +128,8 @@ def read_record(path: Path, model: type[Record], command: str) -> Record:
         problem = error.errors()[0]
         key = ".".join(str(part) for part in problem["loc"]) or "content"
         raise UserError(f"{path}: {key}: {problem['msg']}; remove the file and make it with: {command}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; remove the file and make it with: {command}") from None
 
 
 def read_curve(path: Path) -> pd.DataFrame:

@@ -33,6 +33,8 @@ from xkd.settings.params import Ablation as Ablation
 from xkd.settings.params import Base as Base
 from xkd.settings.params import Params as Params
 from xkd.settings.params import Report as Report
+from xkd.settings.peers import Peers as Peers
+from xkd.settings.peers import PeerSettings as PeerSettings
 from xkd.settings.resources import Request as Request
 from xkd.settings.resources import TrainingRequest as TrainingRequest
 from xkd.settings.sweep import Point as Point

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from xkd.settings.base import Epochs, Few, Fraction, Momentum, Place, Positive, Rate, Settings, Strength
+from xkd.settings.peers import Peers
 
 
 class Execution(Settings):
@@ -83,6 +84,9 @@ class Training(Execution):
         max_length=2,
         description="folders of trained encoders to start from, one per modality: of import-weights or of another run",
     )
+    peers: Peers = Field(
+        Peers(), description="encoders of other libraries or plugins, which a row with `mode: none` is judged with"
+    )
     epochs: Positive = 800
     batch_size: Positive = 256
     learning_rate: Rate = 1e-4
@@ -125,6 +129,17 @@ class Training(Execution):
     keep_encoders: bool = Field(
         False, description="keep the encoders of each probe, in checkpoints/<run>/epoch<number>/encoders"
     )
+
+    @property
+    def given(self) -> bool:
+        """Says if a run starts from encoders that were trained elsewhere."""
+        return bool(self.weights or self.peers.given)
+
+    @model_validator(mode="after")
+    def _peers_are_not_trained(self) -> Self:
+        if self.peers.given and (self.mode != "none" or self.weights):
+            raise ValueError("peers are judged as they are: set mode to none, and no weights")
+        return self
 
     @model_validator(mode="after")
     def _encoders_are_kept_by_probes(self) -> Self:

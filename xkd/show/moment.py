@@ -9,7 +9,8 @@ import numpy as np
 
 from xkd.data import decode
 from xkd.data.opening import MediaError, faults_of
-from xkd.data.windows import FILE_LIMITS, TRACKS, Track, Window
+from xkd.data.tracks import FILE_LIMITS, TRACKS, Track
+from xkd.data.windows import Window
 from xkd.modalities import MODALITIES
 
 

@@ -27,10 +27,10 @@ from xkd.downstream.metrics import confusion
 from xkd.downstream.results import JUDGED_SPLITS, results_of
 from xkd.downstream.score_file import write_scores
 from xkd.downstream.scores import Judged
+from xkd.encoders.peers import describe
 from xkd.errors import UserError
 from xkd.files import files_in, read_json, write_json
-from xkd.models.encoder import Encoder
-from xkd.params import canonical, with_views
+from xkd.params import canonical, check_peers, with_views
 from xkd.params import protocol as params_of_protocol
 from xkd.protocols import headline_metrics
 from xkd.recipe import Recipe
@@ -38,7 +38,7 @@ from xkd.runs import evaluations, records
 from xkd.settings import FrozenSettings, Params, Task
 from xkd.spent import Spent
 from xkd.training import checkpoint, distributed
-from xkd.training.export import load_encoders, load_heads, load_recipe, weights_files
+from xkd.training.export import load_encoders, load_heads, load_peers, load_recipe, weights_files
 
 
 def run(
@@ -84,11 +84,12 @@ def run(
             "protocol": job.task.protocol,
             "manifest": job.manifest.hash,
             "encoders": runs.encoders_hash(run),
+            **({"peers": {key[1]: describe(peer) for key, peer in job.peers.items()}} if job.peers else {}),
             **results_of(job, judged),
         }
         _write(params, job, judged, results, run, out)
         seconds = round(time.perf_counter() - started, 2)
-        write_json(out.with_suffix(evaluations.TIMES), {"seconds": seconds, **spent.times()})
+        write_json(out.with_suffix(evaluations.TIMES), {"seconds": seconds, **spent.times()}, sealed=True)
 
 
 def _write(
@@ -113,12 +114,16 @@ def open_job(params: Params, manifest: Path, run: Path, task: str) -> Evaluation
     """Reads the run and the list of clips, and checks that they fit each other and the task."""
     settings, chosen = params_of_protocol(params, task), params.tasks[task]
     recipe, encoders, seed = load_recipe(run), load_encoders(run), read_json(run / runs.CONFIG)["seed"]
+    check_peers(recipe, chosen, f"tasks.{task}")
+    peers = load_peers(run)
     clips, prepared = manifests.read_manifest(manifest), _summary(manifest)
+    manifests.check_as_prepared(manifest, clips.hash)
     _check_settings(prepared["clips"], manifest, recipe, chosen)
     for fold in chosen.folds or (None,):
         _check_labels(clips, manifest, fold, registry.protocols[chosen.protocol].learns_labels)
+    judged = _readable([*encoders, *peers], chosen.modalities, clips, manifest)
     return EvaluationJob(
-        encoders=_readable(encoders, chosen.modalities, clips, manifest),
+        encoders={key: encoders[key] for key in judged if key in encoders},
         heads=load_heads(run),
         weights=weights_files(run),
         recipe=with_views(recipe, params, task),
@@ -132,6 +137,7 @@ def open_job(params: Params, manifest: Path, run: Path, task: str) -> Evaluation
         checkpoints=runs.CHECKPOINTS / runs.name_of(recipe.dataset, recipe.ablation, seed) / prepared["dataset"] / task,
         saving=params.training,
         precision=params.evaluate.precision,
+        peers={key: peers[key] for key in judged if key in peers},
     )
 
 
@@ -189,13 +195,10 @@ def _check_labels(clips: manifests.Manifest, path: Path, fold: str | None, learn
             )
 
 
-def _readable(
-    encoders: dict[Key, Encoder], modalities: tuple[str, ...], clips: manifests.Manifest, path: Path
-) -> dict[Key, Encoder]:
+def _readable(encoders: Sequence[Key], modalities: tuple[str, ...], clips: manifests.Manifest, path: Path) -> list[Key]:
     """Returns the encoders that the task judges and whose modality every clip has."""
-    encoders = {key: encoder for key, encoder in encoders.items() if key[1] in modalities}
     rows = clips.rows[clips.rows["split"].isin(JUDGED_SPLITS)]
-    chosen = {key: encoder for key, encoder in encoders.items() if rows[f"has_{key[1]}"].all()}
+    chosen = [key for key in encoders if key[1] in modalities and rows[f"has_{key[1]}"].all()]
     if not chosen:
         raise UserError(
             f"{path}: the run has no encoder of {' or '.join(modalities)} whose modality every clip has; see "

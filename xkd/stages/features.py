@@ -37,7 +37,7 @@ def run(params: Params, manifest: Path, run: Path, task: str, out: Path, force: 
         clips = job.features(split, augmented)
         origins = {".".join(key): job.origin(key, augmented) for key in clips.outputs}
         parts.append({"folder": str(job.folder(split, augmented)), "clips": len(clips.ids), "origins": origins})
-    write_json(out, identity | {"features": parts})
+    write_json(out, identity | {"features": parts}, sealed=True)
 
 
 def _identity(out: Path) -> dict[str, Any]:

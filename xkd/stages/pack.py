@@ -10,11 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 
+from xkd import sums
 from xkd.data import catalogue, manifest
 from xkd.data.manifest import Manifest
 from xkd.data.opening import MediaError
 from xkd.data.sharding import Plan, plan_shards, write_shard
-from xkd.data.shards import FOLDER, INDEX, MEMBERS, ROWS, Shards
+from xkd.data.shards import FOLDER, INDEX, MEMBERS, ROWS, SUMS, Shards
 from xkd.data.workers import FILE_SECONDS, SECONDS_PER_MEGABYTE, Failure, run_guarded
 from xkd.errors import UserError
 from xkd.files import write_json
@@ -52,7 +53,7 @@ def run(params: Params, dataset: str, check: bool = False, processes: int | None
 def _pack(found: Manifest, wanted: ShardSettings, out: Path, processes: int | None) -> None:
     plans = plan_shards(found.rows, found.path.parent, wanted)
     with opened(out, "pack") as files:
-        files.check_free(out / INDEX, out / ROWS, *(out / plan.name for plan in plans))
+        files.check_free(*(out / name for name in (INDEX, ROWS, SUMS)), *(out / plan.name for plan in plans))
         _check_room([plan for plan in plans if not (out / plan.name).exists()], out)
         tasks = [(plan, out / plan.name, files.about([plan.name])) for plan in plans]
         try:
@@ -84,27 +85,30 @@ def _check_room(plans: list[Plan], out: Path) -> None:
         raise UserError(f"{out}: the shards take {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free on this disk")
 
 
-def _publish(found: Manifest, plans: list[Plan], parts: list[tuple[int, np.ndarray]], files: Made) -> None:
+def _publish(found: Manifest, plans: list[Plan], parts: list[tuple[int, np.ndarray, np.ndarray]], files: Made) -> None:
     """Replaces the old index; shards that it does not list are removed last."""
-    for number, (_, rows) in enumerate(parts):
+    for number, (_, rows, _) in enumerate(parts):
         rows["shard"] = number
-    every = np.concatenate([rows for _, rows in parts])
-    index = {
-        "form": plans[0].form,
-        "manifest": found.hash,
-        "clips": len(every),
-        "shards": [
-            {"name": plan.name, "bytes": size, "clips": len(rows)}
-            for plan, (size, rows) in zip(plans, parts, strict=True)
-        ],
-    }
+    every = np.concatenate([rows for _, rows, _ in parts])
     out = files.folder
     files.clear(out / INDEX)
     with files.writing(out / ROWS) as temporary, temporary.open("wb") as file:
         np.save(file, every[np.argsort(every["digest"], kind="stable")])
+    with files.writing(out / SUMS) as temporary:
+        np.concatenate([of_blocks for *_, of_blocks in parts]).tofile(temporary)
+    index = {
+        "form": plans[0].form,
+        "manifest": found.hash,
+        "clips": len(every),
+        "sum": sums.total(sums.mapped(out / ROWS)),
+        "shards": [
+            {"name": plan.name, "bytes": size, "clips": len(rows)}
+            for plan, (size, rows, _) in zip(plans, parts, strict=True)
+        ],
+    }
     with files.writing(out / INDEX) as temporary:
-        write_json(temporary, index)
-    files.sweep(out, keep={out / name for name in (INDEX, ROWS, *(plan.name for plan in plans))})
+        write_json(temporary, index, sealed=True)
+    files.sweep(out, keep={out / name for name in (INDEX, ROWS, SUMS, *(plan.name for plan in plans))})
 
 
 def _check(found: Manifest, out: Path, processes: int | None) -> None:

@@ -65,13 +65,17 @@ def make(params: Params, ablation: str | None, hardware: Hardware, clips: int | 
     Raises:
         UserError: as `run`.
     """
-    chosen = ablation or ("xkd" if "xkd" in params.ablations else next(iter(params.ablations)))
+    recipes = {name: recipe_of(params, name) for name in params.ablations}
+    ours = {name: recipe for name, recipe in recipes.items() if not recipe.training.peers.given}
+    chosen = ablation or ("xkd" if "xkd" in ours else next(iter(ours or recipes)))
     recipe_of(params, chosen)
+    if chosen not in ours:
+        raise UserError(f"{chosen}: a row of encoders that are not ours, which a plan cannot count; name another row")
     counts = {
         name: clip_inventory(params, name, clips if name == params.dataset else None)
         for name in datasets_in_use(params)
     }
-    runs = {name: _Run(params, recipe_of(params, name), counts, hardware) for name in params.ablations}
+    runs = {name: _Run(params, recipe, counts, hardware) for name, recipe in ours.items()}
     sweeps = {point.row: point.sweep for point in params.points if point.added}
     rows = {name: run.row() | {"sweep": sweeps.get(name)} for name, run in runs.items()}
     factor = runs[chosen].loader_factor()
@@ -84,6 +88,7 @@ def make(params: Params, ablation: str | None, hardware: Hardware, clips: int | 
         "ablation": runs[chosen].details(),
         "jobs": runs[chosen].job_rows(factor),
         "ablations": rows,
+        "uncounted": [name for name in recipes if name not in ours],
         "total": _total(rows, counts, len(params.seeds)),
         "warnings": grouped(found),
     }

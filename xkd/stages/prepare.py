@@ -156,7 +156,7 @@ def _publish(rows: pd.DataFrame, out: Path, wanted: _Wanted, files: Made, pack: 
         "clips": wanted.clips.model_dump(mode="json"),
     }
     with files.writing(out / "summary.json") as temporary:
-        write_json(temporary, summary)
+        write_json(temporary, summary, sealed=True)
     others = files.sweep(out / "clips", keep={out / path for path in usable["path"]})
     if others:
         shown = f"{others[0]}{f' and {len(others) - 1} more' if len(others) > 1 else ''}"

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from xkd import fingerprint, plugins, runs, tracking
+from xkd import runs, tracking
 from xkd.data import manifest as manifests
-from xkd.data.loader import eval_loader, train_loader
+from xkd.data.loader import train_loader
 from xkd.downstream.monitor import PREFIX, CollapseWatch, Probe, alarms_of, total_steps
 from xkd.errors import UserError
-from xkd.files import read_json, write_json
+from xkd.files import write_json
 from xkd.models.networks import Networks
-from xkd.params import canonical, decisive, flat
+from xkd.params import flat
 from xkd.params import recipe as recipe_of
 from xkd.progress import counter, say
 from xkd.recipe import Recipe
@@ -29,51 +26,17 @@ from xkd.training import checkpoint, distributed
 from xkd.training.build import build_networks, modalities, modality_shapes, trainable_parameters
 from xkd.training.embeddings import held_out, save_embeddings
 from xkd.training.export import encoder_config, save_encoders
+from xkd.training.job import PretrainJob, check_clips, shown_views
 from xkd.training.loop import Trainer
 from xkd.training.objective import OWN_COLUMNS
+from xkd.training.peers import save_run, tried_peers, without_peers
 from xkd.training.pretraining import Pretraining, pretrainer
-from xkd.training.samples import SAMPLE_CLIPS, save_samples
+from xkd.training.samples import save_samples
 from xkd.training.start import given_encoders, start_from
 from xkd.versions import versions
 
 BROWSED_FILES = (CONFIG, METRICS, TIMES, HISTORY, STEPS, SAMPLES, PICTURE, ENCODERS)
 VARIANTS = {"none": "XKD", "students": "XKD-MAS", "all": "XKD-MATS"}
-
-
-@dataclass(frozen=True)
-class PretrainJob:
-    """A run: its settings, data and seed, and where it keeps its files."""
-
-    recipe: Recipe
-    manifest: Path
-    data: manifests.Manifest
-    seed: int
-    out: Path
-
-    @property
-    def name(self) -> str:
-        return runs.name_of(self.recipe.dataset, self.recipe.ablation, self.seed)
-
-    @property
-    def checkpoints(self) -> Path:
-        return runs.CHECKPOINTS / self.name
-
-    @property
-    def shown_split(self) -> str:
-        """The clips that figures show: held-out ones, or training clips of a data set that is only pretrained on."""
-        return "train" if self.data.split("test").rows.empty else "test"
-
-    @cached_property
-    def identity(self) -> dict[str, Any]:
-        """All that decides the result: settings, seed, data and code, that of the plugins in use too."""
-        code = {"code": fingerprint.stage("pretrain"), "torch": str(torch.__version__)}
-        code |= {f"plugin {name}": value for name, value in plugins.code(self.recipe.plugins).items()}
-        return {**flat(decisive(self.recipe)), "seed": self.seed, "data": self.data.hash, **code}
-
-    @property
-    def digest(self) -> str:
-        """Short hash of `identity`."""
-        return hashlib.sha256(canonical(self.identity).encode()).hexdigest()[:16]
 
 
 def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, resume: str = "same") -> None:
@@ -103,6 +66,8 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
             job = PretrainJob(recipe, manifest, manifests.read_manifest(manifest), seed, out)
             if group.first:
                 stack.enter_context(checkpoint.exclusive(job.checkpoints))
+        if recipe.training.peers.given:
+            return _adopt(job, params.ablations[ablation].hypothesis, spent)
         state, folder = checkpoint.shared(job.checkpoints, job.identity, resume, group), None
         with group.together():
             trainer = _trainer(job, group)
@@ -121,6 +86,22 @@ def run(params: Params, manifest: Path, ablation: str, seed: int, out: Path, res
             checkpoint.remove(job.checkpoints)
 
 
+def _adopt(job: PretrainJob, hypothesis: str, spent: Spent) -> None:
+    """Writes the run of a row whose encoders are not ours; nothing is trained."""
+    chosen = modalities(job.recipe)
+    check_clips(job, chosen)
+    with runs.reserved(job.out, job.name) as folder, _tracked(job, hypothesis) as tracked:
+        with spent.working():
+            encoders = tried_peers(job.recipe, shown_views(job, job.recipe, chosen))
+        with _writing(job, folder, kept=False) as out:
+            shown = shown_views(job, without_peers(job.recipe), chosen)
+            origins = save_run(encoders, job.recipe, job.seed, shown, out)
+            columns = [asdict(column) for column in OWN_COLUMNS]
+            _write_about(job, tracked, {"given": origins, "trainable_parameters": 0, "columns": columns}, out)
+            write_json(out / TIMES, {"seconds": 0.0} | spent.times())
+        tracked.log_files([job.out / name for name in BROWSED_FILES])
+
+
 def _announce(job: PretrainJob, trainer: Trainer[Pretraining], goes_on: bool) -> None:
     if job.recipe.training.base_batch_size:
         say(job.recipe.training.learning_rate_rule)
@@ -132,7 +113,7 @@ def _trainer(job: PretrainJob, group: distributed.TrainingGroup) -> Trainer[Pret
     recipe, seed = job.recipe, job.seed
     networks = _starting_networks(recipe, seed)
     chosen, teachers = modalities(recipe), recipe.has_teachers
-    _check_clips(job, chosen)
+    check_clips(job, chosen)
     # Without training a batch is never taken: a small data set is no reason to refuse.
     clips = len(job.data.split("train").rows)
     size = min(recipe.training.batch_size, clips) if recipe.training.mode == "none" else None
@@ -140,38 +121,6 @@ def _trainer(job: PretrainJob, group: distributed.TrainingGroup) -> Trainer[Pret
         recipe, job.manifest, seed, chosen, local_views=teachers, batch_size=size, shard=(group.rank, group.size)
     )
     return pretrainer(recipe, networks, loader, seed, group)
-
-
-def _check_clips(job: PretrainJob, chosen: tuple[str, ...]) -> None:
-    """Refuses data before training that would fail in it, or after it, where held-out clips are looked at."""
-    _check_dataset(job)
-    for split in ("train", job.shown_split):
-        rows = job.data.split(split).rows
-        if rows.empty:
-            raise UserError(f"{job.manifest}: no usable clip in split '{split}'; look at the reasons in summary.json")
-        for modality in chosen:
-            lacking = rows["id"][~rows[f"has_{modality}"]]
-            if len(lacking):
-                raise UserError(
-                    f"{job.manifest}: {len(lacking)} of {len(rows)} {split} clips have no {modality}, e.g. "
-                    f"{lacking.iloc[0]}, and row {job.recipe.ablation} trains {' and '.join(chosen)}; set "
-                    f"datasets.{job.recipe.dataset}.require to leave such clips out, or give the row one modality "
-                    "(objective.reconstruct without distillation and alignment)"
-                )
-
-
-def _check_dataset(job: PretrainJob) -> None:
-    """Refuses the clips of another data set than the row's, as far as `prepare` says whose they are."""
-    row, wanted = job.recipe.ablation, job.recipe.dataset
-    try:
-        found = read_json(job.manifest.with_name("summary.json"))["dataset"]
-    except (OSError, ValueError, KeyError):
-        return
-    if found != wanted:
-        raise UserError(
-            f"{job.manifest}: clips of '{found}', but row {row} is pretrained on '{wanted}'; name the manifest of that "
-            f"data set, or set ablations.{row}.dataset"
-        )
 
 
 def _tracked(job: PretrainJob, hypothesis: str) -> tracking.TrackedRun:
@@ -217,32 +166,37 @@ def _train(job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.Tr
 def _finish(
     job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.TrackedRun, folder: runs.RunFolder, spent: Spent
 ) -> None:
-    try:
-        with folder.writing() as out:
-            _write(job, trainer, tracked, out)
-            write_json(out / TIMES, trainer.times() | spent.times())
-    except OSError as error:
-        kept = f"the checkpoint in {job.checkpoints} is kept, and" if trainer.step else "nothing is lost:"
-        raise UserError(
-            f"{error.filename or job.out}: the files of the run cannot be written ({error.strerror or error}); {kept} "
-            "the same command goes on with writing them once there is room"
-        ) from error
+    with _writing(job, folder, kept=trainer.step > 0) as out:
+        _write(job, trainer, tracked, out)
+        write_json(out / TIMES, trainer.times() | spent.times())
     times = {f"run_{name}": value for name, value in trainer.times().items()}  # the plain names are those of curves
     tracked.log_metrics({"trainable_parameters": _trainable(job, trainer), **times})
     tracked.log_files([job.out / name for name in BROWSED_FILES])
+
+
+@contextmanager
+def _writing(job: PretrainJob, folder: runs.RunFolder, kept: bool) -> Iterator[Path]:
+    """Yields a folder for the files of the run; `kept`: there is a checkpoint if they cannot be written."""
+    try:
+        with folder.writing() as out:
+            yield out
+    except OSError as error:
+        left = f"the checkpoint in {job.checkpoints} is kept, and" if kept else "nothing is lost:"
+        raise UserError(
+            f"{error.filename or job.out}: the files of the run cannot be written ({error.strerror or error}); {left} "
+            "the same command goes on with writing them once there is room"
+        ) from error
 
 
 def _write(job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.TrackedRun, out: Path) -> None:
     recipe, recorder = job.recipe, trainer.recorder
     recorder.write(out, [column.name for column in OWN_COLUMNS])
     chosen = modalities(recipe)
-    save_samples(trainer.learner, _shown_views(job, chosen), out)
+    save_samples(trainer.learner, shown_views(job, recipe, chosen), out)
     moments = {"before": _starting_networks(recipe, job.seed).to(trainer.device), "after": trainer.learner.networks}
     save_embeddings(moments, held_out(recipe, job.manifest, chosen, job.shown_split), trainer.device, out)
     save_encoders(trainer.learner.networks, recipe, job.seed, out)
-    metrics = {"dataset": recipe.dataset, "ablation": recipe.ablation, "seed": job.seed, "manifest": job.data.hash}
-    metrics |= {
-        "clips": len(job.data.split("train").rows),
+    metrics = {
         "given": {m: config.origin for m, config in given_encoders(recipe.training.weights).items()},
         "trainable_parameters": _trainable(job, trainer),
         "steps": len(recorder.steps),
@@ -251,7 +205,14 @@ def _write(job: PretrainJob, trainer: Trainer[Pretraining], tracked: tracking.Tr
         "collapse": [{"step": alarm.step, "finding": str(alarm)} for alarm in alarms_of(trainer)],
         "columns": [asdict(column) for column in trainer.learner.objective.columns],
     }
-    write_json(out / METRICS, metrics)
+    _write_about(job, tracked, metrics, out)
+
+
+def _write_about(job: PretrainJob, tracked: tracking.TrackedRun, metrics: dict[str, Any], out: Path) -> None:
+    """Writes what identifies the run, and these metrics of it."""
+    recipe = job.recipe
+    about = {"dataset": recipe.dataset, "ablation": recipe.ablation, "seed": job.seed, "manifest": job.data.hash}
+    write_json(out / METRICS, about | {"clips": len(job.data.split("train").rows)} | metrics)
     write_json(out / VERSIONS, versions())
     write_json(out / TRACKING, {"run_id": tracked.id, "experiment_id": tracked.experiment_id})
 
@@ -267,12 +228,6 @@ def _starting_networks(recipe: Recipe, seed: int) -> Networks:
         configs = {m: encoder_config(recipe, m, "student", seed) for m in modality_shapes(recipe)}
         start_from(networks, recipe.training.weights, configs)
     return networks
-
-
-def _shown_views(job: PretrainJob, chosen: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """Returns evaluation views of the first clips that figures show, by modality."""
-    batch = next(iter(eval_loader(job.recipe, job.manifest, job.shown_split, SAMPLE_CLIPS, chosen)))
-    return {m: batch.views[m][0] for m in chosen}
 
 
 def _line(summary: dict[str, Any], losses: tuple[str, ...]) -> str:

@@ -8,6 +8,8 @@ from pathlib import Path
 from xkd import runs
 from xkd.encoders import folder
 from xkd.encoders.config import INPUTS, DecoderConfig, EncoderConfig
+from xkd.encoders.peer import PeerEncoder
+from xkd.encoders.peers import check, open_peers
 from xkd.files import write_json
 from xkd.models.encoder import Encoder
 from xkd.models.head import ProjectionHead
@@ -88,19 +90,37 @@ def load_encoders(run: Path) -> dict[tuple[str, str], Encoder]:
     Raises:
         UserError: no complete run in the folder, or weights do not fit the settings beside them.
     """
-    loaded = [folder.load(path) for path in runs.encoder_folders(run)]
+    loaded = [folder.load(path) for path in _folders(run)]
     return {(config.owner, config.modality): encoder for encoder, config in loaded}
 
 
 def load_heads(run: Path) -> dict[tuple[str, str], ProjectionHead]:
     """Loads the projection heads of a finished run's encoders, by (owner, modality); none where it had no teachers."""
-    heads = {path: folder.load_head(path) for path in runs.encoder_folders(run)}
+    heads = {path: folder.load_head(path) for path in _folders(run)}
     return {_key(path): head for path, head in heads.items() if head is not None}
 
 
+def load_peers(run: Path) -> dict[tuple[str, str], PeerEncoder]:
+    """Opens the encoders of a run that are not ours, by (owner, modality); none where it has its own.
+
+    Raises:
+        UserError: no complete run in the folder, or they cannot be opened, or are others than when it was made.
+    """
+    peers = {("student", modality): encoder for modality, encoder in open_peers(load_recipe(run)).items()}
+    for (owner, modality), encoder in peers.items():
+        check(encoder, run / ENCODERS / f"{modality}_{owner}")
+    return peers
+
+
 def weights_files(run: Path) -> dict[tuple[str, str], Path]:
-    """Returns the file of each encoder's weights, by (owner, modality)."""
-    return {_key(path): path / folder.WEIGHTS for path in runs.encoder_folders(run)}
+    """Returns the file of each encoder's weights, or for one that is not ours what tells them, by (owner, modality)."""
+    ours = {_key(path): path / folder.WEIGHTS for path in _folders(run)}
+    return ours | {_key(path): path / folder.PEER for path in runs.encoder_folders(run) if _key(path) not in ours}
+
+
+def _folders(run: Path) -> list[Path]:
+    """Returns the folders of a run's own encoders."""
+    return [path for path in runs.encoder_folders(run) if not (path / folder.PEER).is_file()]
 
 
 def _key(path: Path) -> tuple[str, str]:

@@ -26,7 +26,7 @@ SHEET_COLUMN, EDGE = 128, 4  # pixels of samples.png: width of a clip, and the f
 def save_samples(learner: Pretraining, views: dict[str, Tensor], out: Path) -> None:
     """Writes samples.npz: true, masked and predicted views, and refinement weights where the run refines.
 
-    samples.png shows the views to people: those that the run reconstructs, else all as they are.
+    See `write_samples`.
 
     Args:
         learner: after training.
@@ -47,15 +47,27 @@ def save_samples(learner: Pretraining, views: dict[str, Tensor], out: Path) -> N
         cut = {m: 2 * [networks.teachers[m].cut(view)] for m, view in views.items()}
         for modality, weights_BN in run_teachers(networks, objective, cut).weights_BN.items():
             arrays[f"weights_{modality}"] = relative_weights(weights_BN, networks.teachers[modality].grid)
+    write_samples(arrays, views, tuple(networks.decoders), out)
+
+
+def write_samples(
+    arrays: dict[str, Tensor], views: dict[str, Tensor], reconstructed: tuple[str, ...], out: Path
+) -> None:
+    """Writes samples.npz, and samples.png: the views that the run reconstructs, else all as they are.
+
+    Args:
+        arrays: what networks make of the views.
+        views: of a few clips, by modality.
+        reconstructed: modalities with a decoder.
+        out: folder of the run.
+    """
     arrays = {name: array.float().cpu() for name, array in arrays.items()}
     with replacing(out / SAMPLES) as path, open(path, "wb") as handle:
         numbers = {name: array.numpy() for name, array in arrays.items()}
         np.savez_compressed(handle, **numbers)  # type: ignore[arg-type]  # no name of ours is `allow_pickle`
-    shown = (
-        arrays if networks.decoders else {f"{m}_true": MODALITIES[m].images(v).float().cpu() for m, v in views.items()}
-    )
+    shown = arrays if reconstructed else {f"{m}_true": MODALITIES[m].images(v).float().cpu() for m, v in views.items()}
     with replacing(out / PICTURE) as path:
-        sheet = _sheet(shown, tuple(networks.decoders) or tuple(views))
+        sheet = _sheet(shown, reconstructed or tuple(views))
         pixels = (255 * sheet + 0.5).clamp(0, 255).byte().permute(1, 2, 0)
         Image.fromarray(pixels.numpy()).save(path, format="png")
 
