@@ -72,7 +72,7 @@ def train(workers: int, out: str, reached: Path) -> None:
         write(*arguments)  # type: ignore[arg-type]
 
     Trainer.take_step, pretrain._write = take_step, write_files  # type: ignore[method-assign, assignment]
-    sys.argv = ["xkd", "pretrain", "--params", str(settings(workers)), "--manifest", "data/manifest.csv"]
+    sys.argv = ["xkd", "pretrain", "--params", f"workers{workers}.yaml", "--manifest", "data/manifest.csv"]
     sys.argv += ["--ablation", "xkd", "--seed", "0", "--out", out]
     try:
         cli.main()
@@ -188,6 +188,7 @@ def main(kills: int, kinds: tuple[str, ...], seed: int) -> None:
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
+        settings(2)
         params = load(settings(0))
         download.run(params, "miniature", Path("data/raw"))
         prepare.run(params, Path("data/raw/index.csv"), Path("data"))

@@ -29,6 +29,7 @@ from forks import code_of, fork
 
 from xkd import cli
 from xkd.data import workers
+from xkd.files import read_json
 from xkd.training.recorder import STEP_TIMES
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -213,18 +214,21 @@ def tree(root: Path) -> Tree:
 
 
 def content(path: Path) -> object:
-    """Returns what must be equal of a file: all but times, and the journals of `xkd.made`, which tell the kills."""
+    """Returns what must be equal of a file: not times, the commit, and the journals of `xkd.made`, which tell the kills.
+
+    In an index of files some hashes are those of files with times, and so is its seal.
+    """
     if path.is_symlink():
         return os.readlink(path)
     if path.is_dir() or path.name.startswith(".xkd-"):
         return None
-    if path.name.endswith("times.json"):
+    if path.name.endswith("times.json") or path.name == "versions.json":
         return sorted(json.loads(path.read_text()))
     if path.name in ("steps.csv", "history.csv"):
         return pd.read_csv(path).drop(columns=list(STEP_TIMES), errors="ignore").to_csv()
     if path.name == "files.json":
-        index = json.loads(path.read_text())
-        return {**index, "files": sorted(index["files"])}  # some of the hashes are those of files with times
+        index = read_json(path)
+        return {**index, "files": sorted(index["files"])}
     return path.read_bytes()
 
 

@@ -31,7 +31,7 @@ STAGES = {
     "pretrain": f"pretrain --manifest data/miniature/manifest.csv --ablation xkd --seed 0 --out {RUN}",
     "linear": f"{EVALUATE} --task linear --out {EVALUATIONS}/linear.json",
     "finetune": f"{EVALUATE} --task finetune --out {EVALUATIONS}/finetune.json",
-    "embed": f"embed {RUN}/encoders/video_student data/miniature/raw/clips --output video.parquet",
+    "embed": f"embed {RUN}/encoders/video_student data/miniature/raw/clips --output video.parquet --force",
     "table": "table --out results",
 }
 
