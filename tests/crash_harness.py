@@ -214,7 +214,7 @@ def tree(root: Path) -> Tree:
 
 
 def content(path: Path) -> object:
-    """Returns what must be equal of a file: not times, the commit, and the journals of `xkd.made`, which tell the kills.
+    """Returns what must be equal of a file: no times, no commit, no journals of `xkd.made`, which tell the kills.
 
     In an index of files some hashes are those of files with times, and so is its seal.
     """
