@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
+import platform
 import re
+import secrets
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +21,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLease, Timeout
 
 from xkd.errors import UserError
 
+PART = ".part"  # ends temporary names
 LEASE_SECONDS = 60.0
 SEAL = "check"  # key of a JSON file
 HASH = "sha256:"  # how its value begins, unlike those of other keys
@@ -28,9 +32,18 @@ NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}  # errors of file systems
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; moves it there at the end, removes it on an error."""
+    """Yields a temporary name beside `path`; moves it there at the end, removes it on an error.
+
+    A path that is a temporary name itself is written as it is: whoever made it moves it. What a process of this machine
+    has left that was killed while it wrote the same file is removed.
+    """
+    if path.name.startswith(".") and path.suffix == PART:
+        yield path
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    mine = f".{path.name}.{platform.node().partition('.')[0][:32]}."
+    _remove_left(path.parent, mine)
+    temporary = path.with_name(f"{mine}{os.getpid()}.{secrets.token_hex(2)}{PART}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -40,6 +53,13 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_left(folder: Path, prefix: str) -> None:
+    for left in folder.glob(f"{glob.escape(prefix)}*{PART}"):
+        writer = left.name.removeprefix(prefix).partition(".")[0]
+        if writer.isdecimal() and not os.path.exists(f"/proc/{writer}"):
+            left.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -24,9 +24,7 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 
 from xkd.errors import UserError
-from xkd.files import first_free, locked, sha256
-
-PART = ".part"
+from xkd.files import PART, first_free, locked, sha256
 
 
 @contextmanager
@@ -260,14 +258,9 @@ def _make(folder: Path) -> None:
 
 
 def _remove_parts(folder: Path, parts: list[str]) -> None:
-    """Removes temporary files and folders, and those that `files.replacing` created beside them."""
-    names: dict[Path, set[str]] = defaultdict(set)
-    for part in map(folder.joinpath, parts):
-        names[part.parent].add(part.name)
-    for parent, announced in names.items():
-        for left in list(parent.iterdir()) if parent.is_dir() else ():
-            if left.name in announced or left.name[1:].rsplit(".", 2)[0] in announced:
-                if left.is_dir() and not left.is_symlink():
-                    shutil.rmtree(left)
-                else:
-                    left.unlink()
+    """Removes temporary files and folders."""
+    for left in map(folder.joinpath, parts):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        elif os.path.lexists(left):
+            left.unlink()

@@ -57,7 +57,10 @@ def write_files(
     confusions: pd.DataFrame,
     write_scores: Callable[[Path], None],
 ) -> None:
-    """Writes all files before the first is moved to its place; the results, with the others' hashes, come last."""
+    """Writes all files before the first is moved to its place; the results, with the others' hashes, come last.
+
+    Where there are none yet, they say first whose the others are: after a kill, `check_free` must know them.
+    """
     with ExitStack() as stack:
         last = stack.enter_context(replacing(out))
         beside = {s: stack.enter_context(replacing(out.with_suffix(s))) for s in (PREDICTIONS, CONFUSION, SCORES)}
@@ -66,6 +69,8 @@ def write_files(
         write_scores(beside[SCORES])
         hashes = {suffix: sha256(path) for suffix, path in beside.items()}
         write_json(last, results | {"files": hashes}, sealed=True)
+        if not out.exists():
+            write_json(out, {key: results[key] for key in IDENTITY}, sealed=True)
 
 
 def read_results(path: Path, run: Path, command: str) -> EvaluationRecord:
