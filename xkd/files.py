@@ -57,8 +57,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _remove_left(folder: Path, prefix: str) -> None:
     for left in folder.glob(f"{glob.escape(prefix)}*{PART}"):
+        import psutil  # rarely needed
+
         writer = left.name.removeprefix(prefix).partition(".")[0]
-        if writer.isdecimal() and not os.path.exists(f"/proc/{writer}"):
+        if writer.isdecimal() and not psutil.pid_exists(int(writer)):
             left.unlink(missing_ok=True)
 
 
