@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from xkd import runs
-from xkd.files import sha256, write_json
+from xkd.data.manifest import read_manifest
+from xkd.files import read_json, sha256, write_json
 
 
 def seal(run: Path) -> None:
@@ -11,3 +12,9 @@ def seal(run: Path) -> None:
     paths = [path for path in (*map(run.joinpath, runs.FILES), *run.glob("encoders/*/*")) if path.is_file()]
     files = {path.relative_to(run).as_posix(): sha256(path) for path in paths}
     write_json(run / runs.INDEX, {"run": "", "complete": True, "files": files})
+
+
+def note(manifest: Path) -> None:
+    """Makes the summary beside a manifest say that `prepare` has written it."""
+    summary = manifest.with_name("summary.json")
+    write_json(summary, read_json(summary) | {"hash": read_manifest(manifest).hash}, sealed=True)

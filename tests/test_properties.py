@@ -20,6 +20,7 @@ from xkd import csv_files, params, settings_file
 from xkd.data import listing, windows
 from xkd.data.manifest import Manifest
 from xkd.data.order import Order, among_all, among_windows
+from xkd.data.tracks import Cut
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 from xkd.modalities.logmel import LogMelSpectrogram
@@ -155,13 +156,12 @@ def test_frames_between_are_those_of_a_slice_and_at_least_the_last(first, count,
 def test_windows_cut_a_file_into_all_its_clips(modality, length, size, pad, at_once):
     track = np.arange(1, length + 1, dtype=np.float32).reshape(-1, *((1, 1, 1) if modality == "video" else ()))
     window = windows.Window(modality, size, 1.0, pad)
+    cutting = windows.Cutting((window,))
     with _tracks_of(track):
-        survey = windows.survey("film", window)
-        parts = [
-            windows.read_clips("film", window, n, min(at_once, survey.clips - n))
-            for n in range(0, survey.clips, at_once)
-        ]
-    clips = np.stack([clip.reshape(size) for part in parts for clip in part])
+        survey = windows.survey("film", cutting)
+        groups = [range(n, min(n + at_once, survey.clips)) for n in range(0, survey.clips, at_once)]
+        cuts = [windows.read_clips("film", (window,), cutting.begins(window, some, 0.0)) for some in groups]
+    clips = np.stack([window.of(cut, n).reshape(size) for cut in cuts for n in range(len(cut.begins))])
     # The oracle writes out the stream without end that the padding describes.
     rest = {"loop": None, "hold": [length if modality == "video" else 0] * size}
     starts = range(0, length, size)
@@ -182,8 +182,8 @@ class _tracks_of:
             def __len__(self):
                 return len(track)
 
-            def part(self, first, count, hold=False):
-                return track[first : first + count]
+            def cut(self, begins, length, scales):
+                return Cut({scale: track for scale in scales}, begins)
 
         self._patches = [
             mock.patch.dict(windows.TRACKS, dict.fromkeys(windows.TRACKS, Track)),

@@ -45,7 +45,8 @@ def project(tmp_path, monkeypatch):
     write_json(RUN / runs.CONFIG, {"seed": 0})
     seal(RUN)
     EVALUATION.parent.mkdir(parents=True)
-    results = {"protocol": "linear", "metrics": {"top1": 50.0}}
+    identity = {"dataset": "own", "ablation": "xkd", "seed": 0, "task": "linear", "protocol": "linear", "manifest": "a"}
+    results = {**identity, "metrics": {"top1": 50.0}}
     evaluations.write_files(EVALUATION, results, table, table, lambda path: path.write_bytes(b"scores"))
     with made.opened(Path("results"), "table") as files, files.writing(Path("results/table.csv")) as temporary:
         temporary.write_text("row,top1\n")

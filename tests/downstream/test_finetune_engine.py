@@ -12,7 +12,7 @@ import torch
 import yaml
 from downstream_fakes import Loader, TinyEncoder, finetuned, rows
 from forks import code_of, group
-from run_folders import seal
+from run_folders import note, seal
 
 from xkd import params as settings_of
 from xkd import runs
@@ -42,6 +42,7 @@ def project(tmp_path_factory, miniature):
     seal(folder / "run")
     whole = manifests.read_manifest(folder / "manifest.csv").rows
     manifests.write_manifest(folder / "manifest.csv", whole.assign(fold=["ab"[i % 2] for i in range(len(whole))]))
+    note(folder / "manifest.csv")
     return folder
 
 

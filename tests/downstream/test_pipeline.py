@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 import torch
 import yaml
-from run_folders import seal
+from run_folders import note, seal
 
 from xkd import load_encoder, runs
 from xkd.data import manifest as manifests
@@ -333,6 +333,7 @@ def folded(project, tmp_path_factory):
     (folder / "manifest.csv").unlink()
     rows = manifests.read_manifest(project / "manifest.csv").all_rows
     manifests.write_manifest(folder / "manifest.csv", rows.assign(fold=["ab"[i % 2] for i in range(len(rows))]))
+    note(folder / "manifest.csv")
     return folder
 
 
@@ -382,6 +383,7 @@ def joined(project, tmp_path_factory):
     manifests.write_manifest(
         folder / "manifest.csv", rows.assign(label=[";".join(two) for two in zip(rows["label"], other, strict=True)])
     )
+    note(folder / "manifest.csv")
     return folder
 
 
@@ -497,6 +499,7 @@ def test_shuffled_labels_give_chance(project, params, tmp_path, monkeypatch):
     for attempt in range(3):
         mixed = rows.assign(label=generator.permutation(rows["label"].to_numpy()))
         manifests.write_manifest(folder / "manifest.csv", mixed)
+        note(folder / "manifest.csv")
         evaluate.run(params, folder / "manifest.csv", folder / "run", "linear", tmp_path / f"{attempt}.json")
         metrics = json.loads((tmp_path / f"{attempt}.json").read_text())["metrics"]
         hits += [metrics[f"student.{modality}.linear.top1"] for modality in ("video", "audio")]

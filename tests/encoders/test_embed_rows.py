@@ -154,7 +154,7 @@ def other_encoder(run, out, **fed):
 
 
 def test_several_encoders_share_what_is_decoded(run, media, embedded, read, tmp_path):
-    video, small = run / "encoders" / "video_student", other_encoder(run, tmp_path / "small", short_side=32, frames=4)
+    video, small = run / "encoders" / "video_student", other_encoder(run, tmp_path / "small", short_side=40)
     alone = {path.name: embedded(path, media, stride=0.5) for path in (video, small)}
     once = len(read) // 2
     table = embedded(video, media, stride=0.5, also=(small,))

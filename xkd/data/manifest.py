@@ -150,7 +150,7 @@ def read_manifest(path: str | Path, beside: bool = True) -> Manifest:
 
 
 def check_as_prepared(path: Path, digest: str) -> None:
-    """Checks that a manifest holds what `prepare` noted beside it; one that nobody prepared has no such note.
+    """Checks that the manifest of prepared clips holds what `prepare` noted beside it; others have no such note.
 
     Args:
         digest: its `hash`.
@@ -159,6 +159,8 @@ def check_as_prepared(path: Path, digest: str) -> None:
         UserError: it was edited or damaged.
     """
     summary = path.with_name(SUMMARY)
+    if path.name != "manifest.csv":
+        return
     try:
         noted = read_json(summary).get("hash", digest)
     except FileNotFoundError:
