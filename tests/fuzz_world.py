@@ -158,7 +158,8 @@ def reseal(run: Path) -> None:
     from xkd.files import sha256
 
     index = json.loads((run / "files.json").read_text())
-    index["files"] = {name: sha256(run / name) for name in index["files"] if (run / name).is_file()}
+    there = {path.relative_to(run).as_posix(): path for path in run.rglob("*") if path.is_file()}
+    index["files"] = {name: sha256(there[name]) for name in index["files"] if name in there}
     (run / "files.json").write_text(json.dumps(index))
 
 

@@ -43,7 +43,7 @@ SECONDS = 300.0  # a trial takes a second or two of a processor; a hang takes fo
 ALLOWED_CODES = (0, 2, 3)
 # What a command may write besides its output: caches and checkpoints, beside what they are of.
 OWN = re.compile(
-    r"(out|checkpoints|features|mlflow-unsent)(/|$)|(.*/)?\.?manifest\.csv\.[^/]*$|.*\.lock$|show-.*\.png|.*/lock$"
+    r"(out|checkpoints|features|mlflow-unsent)(/|$)|(.*/)?\.{1,2}manifest\.arrow[^/]*$|.*\.lock$|show-.*\.png|.*/lock$"
 )
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.chmod"}
@@ -279,7 +279,8 @@ def _judge(event: str, arguments: tuple, folder: Path, tell: Callable[[str], Non
 def _judge_place(event: str, path: str | bytes | os.PathLike, folder: Path, tell: Callable[[str], None]) -> None:
     place = os.path.realpath(os.fsdecode(path))
     inside = os.path.relpath(place, os.path.realpath(folder))
-    if not place.startswith("/dev/") and not OWN.match(inside):
+    there = event == "os.mkdir" and os.path.isdir(place)  # which changes nothing
+    if not place.startswith("/dev/") and not OWN.match(inside) and not there:
         tell(f"{event} {place}")
 
 

@@ -103,6 +103,17 @@ def test_networks_of_another_shape_are_refused():
         trainer(wider).load_state_dict(state)
 
 
+@pytest.mark.parametrize("change", [{"scaler": None}, {"seconds": []}, {"optimiser": {}}, {"faults": {}}])
+def test_a_state_that_lacks_something_is_refused(change):
+    state = trainer(settings()).state_dict()
+    for name, value in change.items():
+        state[name] = value
+        if value is None:
+            del state[name]
+    with pytest.raises(UserError, match="does not fit the networks of these settings"):
+        trainer(settings()).load_state_dict(state)
+
+
 def test_the_newest_two_are_kept_and_readable_by_anyone(tmp_path):
     for number in (1, 2, 3):
         save(tmp_path, number)

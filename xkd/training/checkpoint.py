@@ -107,7 +107,7 @@ def unfinished(folder: Path, identity: dict[str, Any], resume: str = "same") -> 
     if state.get("format") != FORMAT:
         differences = [f"its format is {state.get('format', 'older')}, this version of xkd reads {FORMAT}"]
     else:
-        differences = list(_differences(state["identity"], identity))
+        differences = list(_differences(state.get("identity", {}), identity))
         if resume == "changed" and differences:
             _warn(f"{folder}: going on although {_listed(differences)}")
         if resume == "changed" or not differences:

@@ -189,26 +189,30 @@ class Trainer(Generic[Kind]):
         """Goes on from `state_dict()`; within an epoch with the clip that comes next, if batches have another size.
 
         Raises:
-            UserError: networks of another shape.
+            UserError: networks of another shape, or something is missing.
         """
-        for group in state["optimiser"]["param_groups"]:
-            group["fused"] = self.optimiser.defaults["fused"]  # a checkpoint may come from another kind of device
         try:
-            self.learner.load_state_dict(state["learner"])
-            self.optimiser.load_state_dict(state["optimiser"])
-        except (RuntimeError, ValueError) as error:
+            self._load(state)
+        except (RuntimeError, ValueError, TypeError, KeyError) as error:
+            reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
             raise UserError(
-                f"the checkpoint does not fit the networks of these settings ({str(error).splitlines()[0]}); "
+                f"the checkpoint does not fit the networks of these settings ({reason}); "
                 "XKD_RESUME=anew puts it aside and starts over"
             ) from error
+
+    def _load(self, state: State) -> None:
+        for group in state["optimiser"]["param_groups"]:
+            group["fused"] = self.optimiser.defaults["fused"]  # a checkpoint may come from another kind of device
+        self.learner.load_state_dict(state["learner"])
+        self.optimiser.load_state_dict(state["optimiser"])
         if state["scaler"] and self.update.scaler.is_enabled():
             self.update.scaler.load_state_dict(state["scaler"])
         if self.group.first:
             self.recorder.load_state_dict(state["recorder"])
-        seen = state["batch"] * state["batch_size"]
-        self.epoch, self.batch = state["epoch"], min(seen // self.settings.batch_size, len(self.loader))
+        seen = int(state["batch"]) * int(state["batch_size"])
+        self.epoch, self.batch = int(state["epoch"]), min(seen // self.settings.batch_size, len(self.loader))
         self.faults.load_state_dict(state["faults"])
-        self.seconds = state["seconds"]
+        self.seconds = float(state["seconds"])
         draws = state.get("random", [])
         if self.group.rank < len(draws):
             set_random_state(draws[self.group.rank])
