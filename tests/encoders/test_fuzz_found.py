@@ -15,6 +15,7 @@ from xkd import runs
 from xkd.cli.failures import fail
 from xkd.encoders import folder
 from xkd.encoders.importing import import_backbone
+from xkd.encoders.pretrained import load_encoder
 from xkd.errors import UserError
 from xkd.report import curves
 from xkd.runs.records import read_arrays
@@ -154,3 +155,8 @@ def test_a_cell_of_a_hundred_thousand_letters_is_not_shown_whole(capsys):
     assert len(shown) < 1100
     assert shown.startswith("xkd: error: index.csv: line 2: path xxx")
     assert shown.endswith("x holds a control character; rename it\n")
+
+
+def test_a_card_that_is_no_text_hinders_nothing(encoder):
+    (encoder.path / "README.md").write_bytes(b"---\n\xff")
+    assert load_encoder(encoder.path).card == "---\n\N{REPLACEMENT CHARACTER}"

@@ -176,5 +176,6 @@ def load_encoder(path: str | Path, head: bool = False) -> PretrainedEncoder:
     projection = folder.load_head(place) if head else None
     if head and projection is None:
         raise UserError(f"{place}: no {folder.HEAD} there; load this encoder without its head")
-    card = (place / folder.CARD).read_text(encoding="utf-8") if (place / folder.CARD).is_file() else None
+    readme = place / folder.CARD
+    card = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
     return PretrainedEncoder(encoder, config, projection, card).eval()
