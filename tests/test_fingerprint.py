@@ -202,6 +202,7 @@ RERUNS = {
     "data.views": RUNS,
     "data.windows": "",
     "data.workers": "download prepare",
+    "device": RUNS,
     "downstream": "evaluate",
     "downstream.__init__": "evaluate table",
     "downstream.labels": "evaluate table",

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from xkd.device import device
 from xkd.downstream.descent import check_scores, descend
-from xkd.downstream.features import ClipOutputs, Key, Taken, device
+from xkd.downstream.features import ClipOutputs, Key, Taken
 from xkd.downstream.job import EvaluationJob
 from xkd.downstream.probes import clip_scores, judged_by
 from xkd.downstream.scores import Judged, Scores

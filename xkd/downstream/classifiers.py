@@ -16,7 +16,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from xkd.data.labels import classes_of, several
-from xkd.downstream.features import device
+from xkd.device import device
 from xkd.downstream.labels import targets
 from xkd.downstream.newton import Examples, Logistic, Loss, Softmax, SquaredHinge, minimise
 from xkd.settings import Linear, Svm

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xkd.data.labels import classes_of, several
-from xkd.downstream.features import device
+from xkd.device import device
 from xkd.downstream.labels import targets
 from xkd.errors import UserError
 from xkd.settings import Attentive, Layer

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from xkd.device import device
 from xkd.errors import UserError
 from xkd.modalities import MODALITIES
 
@@ -136,11 +137,6 @@ def incomplete(came: list[str], wanted: list[str]) -> UserError:
         + (f", not {missing[0]}" if missing else "")
         + "; run `python -m xkd prepare` again"
     )
-
-
-def device() -> torch.device:
-    """Returns the GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _nested(fine: np.ndarray, coarse: np.ndarray) -> bool:

@@ -15,7 +15,8 @@ from torch import Tensor
 from xkd import fingerprint, plugins, registry, runs
 from xkd.data.loader import Batch, Loader, eval_loader
 from xkd.data.manifest import Manifest
-from xkd.downstream.features import ClipOutputs, Key, device
+from xkd.device import device
+from xkd.downstream.features import ClipOutputs, Key
 from xkd.downstream.kept import KeptFits
 from xkd.downstream.store import stored
 from xkd.encoders.peer import PeerEncoder

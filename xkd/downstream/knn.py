@@ -9,7 +9,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from torch import Tensor
 
 from xkd.data.labels import classes_of, several
-from xkd.downstream.features import device
+from xkd.device import device
 from xkd.downstream.labels import targets
 
 LARGE = 2 * 10**10  # clips * test clips * D, from which on a matrix product on the device is worth its while

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from xkd.device import device
 from xkd.downstream.descent import check_scores, descend
-from xkd.downstream.features import device
 from xkd.downstream.job import EvaluationJob
 from xkd.downstream.probes import ProbeInput, probed
 from xkd.downstream.scores import Judged, Scores

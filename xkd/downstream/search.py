@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from xkd.device import device
 from xkd.downstream import notes, ranking
-from xkd.downstream.features import ClipOutputs, Key, check_finite, device
+from xkd.downstream.features import ClipOutputs, Key, check_finite
 from xkd.downstream.job import EvaluationJob
 from xkd.downstream.scores import Judged, Retrieved
 from xkd.errors import UserError

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from xkd import runs
 from xkd.data.windows import Window
 from xkd.encoders import folder
 from xkd.encoders.config import EncoderConfig, VideoInput
+from xkd.encoders.pair import joined
 from xkd.encoders.pretrained import PretrainedEncoder, load_encoder
 from xkd.encoders.reading import Clip
 from xkd.errors import UserError
@@ -102,7 +102,7 @@ class Columns:
             network, batch = model.encoder, torch.cat(views)
             found[name] = network(batch)[:, 1:] if self._tokens else network.features(batch)
         if self._paired:
-            found[JOINT] = torch.cat([F.normalize(found[modality], dim=-1) for modality in MODALITIES], -1)
+            found[JOINT] = joined(found[modality] for modality in MODALITIES)
         return {name: values.float().cpu() for name, values in found.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,11 @@ class PairFeatures(NamedTuple):
     audio: Tensor
 
 
+def joined(features: Iterable[Tensor]) -> Tensor:
+    """Returns features (..., D) of several encoders side by side, each L2-normalised: (..., sum of D)."""
+    return torch.cat([F.normalize(one, dim=-1) for one in features], -1)
+
+
 class PretrainedPair(nn.Module, Shareable):
     """The encoders of both modalities; see `PretrainedEncoder`."""
 
@@ -54,7 +60,7 @@ class PretrainedPair(nn.Module, Shareable):
             raise UserError(
                 f"frames {tuple(frames.shape)} and samples {tuple(samples.shape)} are not of equally many clips"
             )
-        return PairFeatures(torch.cat([F.normalize(video, dim=-1), F.normalize(audio, dim=-1)], -1), video, audio)
+        return PairFeatures(joined((video, audio)), video, audio)
 
     @classmethod
     def from_pretrained(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from xkd.data.windows import Cutting
+from xkd.device import device
 from xkd.encoders import reading
 from xkd.encoders.columns import ALONE, Columns
 from xkd.errors import UserError
@@ -56,8 +56,7 @@ class XKDFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return np.stack([means[file] for file in files])
 
     def _means(self, files: list[str]) -> dict[str, np.ndarray]:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        columns = Columns({ALONE: Path(self.encoder)}, device)
+        columns = Columns({ALONE: Path(self.encoder)}, device())
         cutting = Cutting(tuple(columns.windows.values()))
         surveys, faults = reading.surveyed(files, cutting)
         _refuse(faults)

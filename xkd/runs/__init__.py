@@ -27,6 +27,7 @@ CONFIG, METRICS, TIMES, TRACKING, VERSIONS = "config.json", "metrics.json", "tim
 HISTORY, STEPS = "history.csv", "steps.csv"
 SAMPLES, PICTURE, EMBEDDINGS = "samples.npz", "samples.png", "embeddings.npz"
 FILES = (CONFIG, METRICS, TIMES, HISTORY, STEPS, SAMPLES, PICTURE, EMBEDDINGS, VERSIONS, TRACKING)
+CHANGED = "not the file that this run wrote"
 ENCODER_FILE = re.compile(rf"{ENCODERS}/[^/.][^/]*/[^/.][^/]*")
 Hashes = dict[str, str]
 
@@ -186,20 +187,24 @@ def compared(run: Path) -> Iterator[tuple[str, str]]:
     index = _index(run)
     yield INDEX, "" if index.complete else "damaged, or of a run that was not written to its end"
     for name, digest in index.files.items():
-        there = (run / name).is_file()
-        yield (
-            name,
-            "missing" if not there else "" if sha256(run / name) == digest else "not the file that this run wrote",
-        )
+        yield name, _problem(run / name, digest)
 
 
 def _compare(run: Path, name: str, digest: str | None, again: str = "") -> None:
-    path = run / name
+    problem = _problem(run / name, digest)
+    if problem:
+        see = f" (see {INDEX})" if problem == CHANGED else ""
+        raise UserError(f"{run / name}: {problem}{see}; {_mend(run, again)}")
+
+
+def _problem(path: Path, digest: str | None) -> str:
+    """Says what is wrong with a file of a run; empty if nothing is. Without a digest it must only be there."""
     if not path.is_file():
-        raise UserError(f"{path}: missing; {_mend(run, again)}")
+        return "missing"
     about = path.stat()
     if digest and _hash(path.resolve(), about.st_ino, about.st_size, about.st_mtime_ns) != digest:
-        raise UserError(f"{path}: not the file that this run wrote (see {INDEX}); {_mend(run, again)}")
+        return CHANGED
+    return ""
 
 
 def _mend(run: Path, again: str) -> str:

@@ -17,7 +17,7 @@ import xkd
 from xkd.data import listing
 from xkd.data.parts import Parts, unfinished
 from xkd.data.windows import Cutting, Survey
-from xkd.downstream.features import device
+from xkd.device import device
 from xkd.encoders import reading, tables
 from xkd.encoders.columns import Columns, folders_of
 from xkd.encoders.reading import Clip, Position

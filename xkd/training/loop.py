@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import torch
-
+from xkd.device import device
 from xkd.errors import UserError
 from xkd.models.encoder import Stack
 from xkd.progress import say
@@ -46,8 +45,7 @@ class Trainer(Generic[Kind]):
 
     def __init__(self, learner: Kind, loader: Loader, settings: Execution, saving: Training) -> None:
         self.loader, self.settings, self.saving, self.group = loader, settings, saving, learner.group
-        gpu = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.device = gpu if self.group is ALONE else self.group.device
+        self.device = device() if self.group is ALONE else self.group.device
         if settings.batch_size % (self.group.size * settings.accumulate):
             raise UserError(
                 f"{learner.place}.batch_size: {settings.batch_size} clips cannot be shared equally by "

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from xkd.device import device
 from xkd.encoders import peers
 from xkd.encoders.peer import PeerEncoder
 from xkd.errors import UserError
@@ -29,12 +30,12 @@ def tried_peers(recipe: Recipe, views: dict[str, Tensor]) -> dict[str, PeerEncod
     Raises:
         UserError: one of them cannot be opened, or gives no vectors, or such that are not finite.
     """
-    opened, device = peers.open_peers(recipe), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    opened, place = peers.open_peers(recipe), device()
     for modality, encoder in opened.items():
         where = f"training.peers.{modality}: {encoder.peer.settings.adapter}"
         try:
             with torch.inference_mode():
-                vectors = encoder.to(device).features(views[modality].to(device))
+                vectors = encoder.to(place).features(views[modality].to(place))
         except UserError:
             raise
         except Exception as error:  # whatever a library raises, for clips that are too short say
