@@ -87,8 +87,9 @@ class TransformersWaves(Peer):
         super().__init__(settings)
         transformers = _library("transformers")
         place = settings.weights or settings.model
-        self.prepare = transformers.AutoFeatureExtractor.from_pretrained(place)
-        self.network = transformers.AutoModel.from_pretrained(place)
+        # By default, transformers asks whether to run code in the folder of a model.
+        self.prepare = transformers.AutoFeatureExtractor.from_pretrained(place, trust_remote_code=False)
+        self.network = transformers.AutoModel.from_pretrained(place, trust_remote_code=False)
         self.library = f"transformers {transformers.__version__}"
 
     def forward(self, clips: Tensor, rate: float) -> Tensor:
