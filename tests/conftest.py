@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from xkd import progress
+
 os.environ.update(XKD_TRACKING="off", OMP_NUM_THREADS="1", MPLBACKEND="Agg")
 for name in ("XKD_PARAMS", "XKD_RESUME"):
     os.environ.pop(name, None)
@@ -33,6 +35,13 @@ def _imported_once():
     """
     forkserver.set_forkserver_preload(GUARDED)
     forkserver.ensure_running()
+
+
+@pytest.fixture(autouse=True)
+def _normal_level():
+    """Takes back the `--quiet` of commands that a test calls in its own process, where other tests follow."""
+    yield
+    progress.set_level("normal")
 
 
 def pytest_collection_modifyitems(items):
