@@ -3,15 +3,15 @@ r"""The training step against a plain implementation of the same formulas, as ra
     python -m benchmarks.step --params workflow/presets/paper.yaml --batch 4 --pairs 5 \
         --precision float32 --precision bfloat16
     python -m benchmarks.step --params params.yaml --pairs 200
-    python -m benchmarks.step --params workflow/presets/paper.yaml --gpu --batch 8 --batch 32
+    python -m benchmarks.step --params workflow/presets/paper.yaml --gpu --batch 8 --batch 32 --peak-tflops 989
 
 The baseline is `benchmarks.plain`. Both start from the same weights and see the same random views; their losses before
 the first update are compared. Steps then alternate, ours and the plain one; the ratio of each pair is taken and the
 median of those is reported with the quartiles. Times are processor time: what else runs on the machine does not count,
 and nor does waiting, so keep to one thread where it is busy. "products" is what the step's matrix products alone would
-take at the rate of a large one, measured between the steps: no implementation is faster than that. With --gpu our step
-alone is measured on a GPU: wall-clock time of a step, model FLOP utilisation (arithmetic as `xkd plan` counts it) and
-peak memory for each batch.
+take at the rate of a large one, measured between the steps: no implementation is faster than that. With --gpu both are
+measured on a GPU, in wall-clock time, with model FLOP utilisation (arithmetic as `xkd plan` counts it), peak memory and
+the memory that the plan foretells.
 """
 
 from __future__ import annotations
@@ -32,10 +32,12 @@ from benchmarks.plain import PlainStep
 from xkd import params
 from xkd.models.networks import Networks
 from xkd.plan.arithmetic import step_flops
+from xkd.plan.footprint import memory
 from xkd.plan.shapes import patch_counts, view_shapes
 from xkd.recipe import Recipe
 from xkd.training.build import build_networks
 from xkd.training.distributed import ALONE, TrainingGroup
+from xkd.training.graphs import GraphedStep
 from xkd.training.objective import run_objective
 from xkd.training.optimiser import make_optimiser
 from xkd.training.sharing import Inputs, SharedObjective
@@ -54,7 +56,9 @@ class OurStep:
             objective = run_objective(recipe, networks, classes=10).train()
         optimiser = make_optimiser(objective, training.learning_rate, training.betas, training.weight_decay)
         self.learner = SharedObjective(objective, training.clip_gradient, group)
-        self.update = Step(self.learner, optimiser, training.precision, group=group)
+        update = Step(self.learner, optimiser, training.precision, group=group, compile=training.compile)
+        graphs = training.cuda_graphs and self.learner.device.type == "cuda"
+        self.update: Callable[[Inputs], dict[str, Tensor]] = GraphedStep(update) if graphs else update
         self.momentum = {m: training.ema[0] for m in networks.teachers}
         self.temperatures = {"video": chosen.teacher_temperature_video[0], "audio": chosen.teacher_temperature_audio[0]}
 
@@ -82,18 +86,23 @@ def make_step(recipe: Recipe) -> OurStep:
 )
 @click.option("--pairs", default=5, show_default=True, help="Measured pairs of steps, after one of warming up.")
 @click.option("--threads", default=1, show_default=True, help="Of torch, on the CPU.")
-@click.option("--gpu", is_flag=True, help="Measure our step on a CUDA device instead.")
+@click.option("--gpu", is_flag=True, help="Measure on a CUDA device instead.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile our encoders and decoders (training.compile).")
+@click.option(
+    "--graphs/--no-graphs", default=True, help="On a GPU, take our steps as CUDA graphs (training.cuda_graphs)."
+)
+@click.option("--alone", is_flag=True, help="On a GPU, our step without the plain one, which needs more memory.")
 @click.option("--peak-tflops", default=312.0, show_default=True, help="Of the GPU, dense, in the precision used.")
-def main(settings, ablation, batches, precisions, pairs, threads, gpu, peak_tflops) -> None:
+def main(settings, ablation, batches, precisions, pairs, threads, gpu, compiled, graphs, alone, peak_tflops) -> None:
     """Prints how long a training step takes."""
     torch.set_num_threads(threads)
     recipe = params.recipe(params.load(settings), ablation)
     table = Table(*(GPU_COLUMNS if gpu else COLUMNS), title=f"{settings}, {recipe.ablation}, {_machine(gpu)}")
     for precision in precisions or (recipe.training.precision,):
         for batch in batches or (recipe.training.batch_size,):
-            changed = recipe.training.model_copy(update={"precision": precision, "batch_size": batch})
-            case = recipe.model_copy(update={"training": changed})
-            table.add_row(*(_on_gpu(case, pairs, peak_tflops) if gpu else _beside_plain(case, pairs)))
+            changed = {"precision": precision, "batch_size": batch, "compile": compiled, "cuda_graphs": graphs}
+            case = recipe.model_copy(update={"training": recipe.training.model_copy(update=changed)})
+            table.add_row(*(_on_gpu(case, pairs, peak_tflops, alone) if gpu else _beside_plain(case, pairs)))
     Console(width=140).print(table)
 
 
@@ -101,7 +110,7 @@ COLUMNS = (
     *("precision", "batch", "loss, ours", "loss, plain"),
     *("s, ours", "s, plain", "s, products", "ratio", "quartiles", "pairs"),
 )
-GPU_COLUMNS = ("precision", "batch", "s per step", "clips/s", "MFU", "peak GB")
+GPU_COLUMNS = ("precision", "batch", "ms, ours", "ms, plain", "ratio", "clips/s", "MFU", "GB", "GB, plan", "GB, plain")
 
 
 def random_batch(
@@ -133,24 +142,34 @@ def _beside_plain(recipe: Recipe, pairs: int) -> list[str]:
     return [precision, str(recipe.training.batch_size), *shown, str(pairs)]
 
 
-def _on_gpu(recipe: Recipe, steps: int, peak_tflops: float) -> list[str]:
+def _on_gpu(recipe: Recipe, pairs: int, peak_tflops: float, alone: bool) -> list[str]:
     if not torch.cuda.is_available():
         raise click.ClickException("--gpu: torch sees no CUDA device here")
+    networks, batch = build_networks(recipe, seed=0).cuda(), random_batch(recipe, "cuda")
+    ours, own_peak = _warmed(lambda: OurStep(deepcopy(networks), recipe), batch)
+    steps, peaks = [ours], [f"{own_peak:.1f}", f"{memory(recipe).total / 1e9:.1f}"]
+    if not alone:
+        plain, plain_peak = _warmed(lambda: PlainStep(networks, recipe), batch)
+        steps, peaks = [*steps, plain], [*peaks, f"{plain_peak:.1f}"]
+    seconds = np.array([[_seconds(step, batch) for step in steps] for _ in range(pairs)])
+    own = float(np.median(seconds[:, 0]))
+    against = ["", ""]
+    if not alone:
+        against = [f"{1e3 * np.median(seconds[:, 1]):.1f}", f"{np.median(seconds[:, 1] / seconds[:, 0]):.2f}"]
+    size, utilisation = recipe.training.batch_size, step_flops(recipe).total / own / (peak_tflops * 1e12)
+    rates = [f"{size / own:.1f}", f"{utilisation:.1%}"]
+    return [recipe.training.precision, str(size), f"{1e3 * own:.1f}", *against, *rates, *peaks]
+
+
+def _warmed(make: Callable[[], Callable], batch: tuple) -> tuple[Callable, float]:
+    """A step that has been taken five times, so that graphs are recorded, and its peak in GB, views among them."""
     torch.cuda.empty_cache()
-    step, batch = OurStep(build_networks(recipe, seed=0).cuda(), recipe), random_batch(recipe, "cuda")
-    step(*batch)
+    before = torch.cuda.memory_allocated() - sum(view.nbytes for of in batch[0].values() for view in of)
     torch.cuda.reset_peak_memory_stats()
-    seconds = float(np.median([_seconds(step, batch) for _ in range(steps)]))
-    utilisation = step_flops(recipe).total / seconds / (peak_tflops * 1e12)
-    size, peak = recipe.training.batch_size, torch.cuda.max_memory_allocated() / 1e9
-    return [
-        recipe.training.precision,
-        str(size),
-        f"{seconds:.4f}",
-        f"{size / seconds:.1f}",
-        f"{utilisation:.1%}",
-        f"{peak:.1f}",
-    ]
+    step = make()
+    for _ in range(5):
+        step(*batch)
+    return step, (torch.cuda.max_memory_allocated() - before) / 1e9
 
 
 def _seconds(step: Callable, batch: tuple) -> float:

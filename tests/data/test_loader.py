@@ -1,3 +1,4 @@
+import multiprocessing
 from types import SimpleNamespace
 
 import pandas as pd
@@ -251,3 +252,23 @@ def test_full_shared_memory_says_what_to_change(monkeypatch, problem, word):
     monkeypatch.setattr(one, "_loader", type("Broken", (), {"__iter__": fails})())
     with pytest.raises(UserError, match=f"lower training.workers.*{word}|{word}.*lower training.workers"):
         next(iter(one))
+
+
+def test_closing_ends_the_processes_and_the_next_iteration_starts_others(clips):
+    batches = loader.train_loader(augmented(2), "m", seed=0)
+    reading = iter(batches)
+    next(reading)
+    started = multiprocessing.active_children()
+    assert len(started) == 2
+    batches.close()
+    assert not any(process.is_alive() for process in started)
+    batches.set_epoch(0)
+    assert len(list(batches)) == len(batches)
+    batches.close()
+
+
+def test_closing_a_loader_without_processes_does_nothing(clips):
+    batches = loader.train_loader(augmented(0), "m", seed=0)
+    next(iter(batches))
+    batches.close()
+    assert len(list(batches)) == len(batches)

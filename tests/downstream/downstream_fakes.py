@@ -48,6 +48,9 @@ class Loader:
         self.epochs: list[int] = []
         self.first = 0
 
+    def close(self):
+        pass
+
     def set_epoch(self, epoch: int, first: int = 0) -> None:
         self.epochs.append(epoch)
         self.first = first

@@ -69,6 +69,9 @@ class Views:
         self.rows, self.batch_size = SPLITS[split], batch_size
         self.classes = sorted({*LABELS, *SPLITS["train"]["label"], *SPLITS["test"]["label"]})
 
+    def close(self):
+        pass
+
     def set_epoch(self, epoch, first=0):
         pass
 

@@ -26,6 +26,9 @@ class SharedLoader:
     def __len__(self):
         return 5
 
+    def close(self):
+        pass
+
     def set_epoch(self, epoch, first=0):
         self.epoch, self.first = epoch, first
 

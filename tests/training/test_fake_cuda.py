@@ -34,8 +34,9 @@ class Loader:
 
 
 def recipe_of(settings, ablation, **training):
-    recipe = params.recipe(settings, ablation)
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"batch_size": CLIPS, **training})})
+    """A recipe for few clips. AdamW on tensors without values does not know learning rates that are tensors."""
+    recipe, changed = params.recipe(settings, ablation), {"batch_size": CLIPS, "cuda_graphs": False, **training}
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update=changed)})
 
 
 def batch_of(recipe):

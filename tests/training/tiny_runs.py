@@ -34,6 +34,9 @@ class StubLoader:
     def __len__(self):
         return 2
 
+    def close(self):
+        pass
+
     def set_epoch(self, epoch, first=0):
         self.epoch, self.first = epoch, first
 

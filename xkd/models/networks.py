@@ -104,7 +104,9 @@ class Networks(nn.Module):
         return self
 
     @torch.no_grad()
-    def update_teachers(self, momentum: dict[str, float], updated: torch.Tensor | None = None) -> None:
+    def update_teachers(
+        self, momentum: Mapping[str, float | torch.Tensor], updated: torch.Tensor | None = None
+    ) -> None:
         """Moves teachers towards students, t <- m t + (1 - m) s: each modality's encoder and head in turn, video first.
 
         The shared teacher of MATS is reached through both modalities, so it moves twice.
@@ -118,7 +120,8 @@ class Networks(nn.Module):
                 (self.teacher_heads[modality], self.student_heads[modality]),
             ):
                 moved: list[torch.Tensor] = list(teacher.parameters())
-                weight = torch.as_tensor(True if updated is None else updated).to(moved[0]) * (1 - momentum[modality])
+                moves = torch.as_tensor(True if updated is None else updated).to(moved[0])
+                weight = (moves * (1 - momentum[modality])).to(moved[0])
                 torch._foreach_lerp_(moved, list(student.parameters()), [weight] * len(moved))
 
     def clipped_parameters(self) -> Iterator[nn.Parameter]:

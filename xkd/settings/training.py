@@ -67,6 +67,7 @@ class Training(Execution):
 
     HOW: ClassVar[tuple[str, ...]] = (
         *Execution.HOW,
+        "cuda_graphs",
         "workers",
         "queue_gb",
         "stage_to",
@@ -96,6 +97,11 @@ class Training(Execution):
     clip_gradient: float = Field(0.3, gt=0, le=1e6, description="norm limit of each student tensor on its own")
     ema: tuple[Fraction, Fraction] = Field((0.997, 1.0), description="teacher momentum, first to last (cosine)")
     freeze_last_layer_epochs: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    cuda_graphs: bool = Field(
+        True,
+        description="launch all kernels of a step at once, since Python launches them more slowly than a fast GPU runs "
+        "them; for one GPU alone, without plugins, float16 and checkpoint_activations. The same result up to rounding",
+    )
     workers: Few = Field(0, description="loader processes of each training process; 0 loads in the training process")
     queue_gb: float = Field(
         32.0,

@@ -52,12 +52,14 @@ class Learner(nn.Module):
         columns: what a step logs beside the schedules, as columns.
         schedules: by name one value for each step, "learning_rate" among them; they are logged.
         clip_gradient: norm limit of each of the `clipped_parameters` on its own.
+        cuda_graphs: whether a GPU alone may replay its steps: they are the same kernels each time.
     """
 
     place: ClassVar[str] = "training"
     advice: ClassVar[str] = ""
     columns: tuple[LoggedColumn, ...] = ()
     schedules: Mapping[str, np.ndarray]
+    cuda_graphs: bool = False
 
     def __init__(self, group: TrainingGroup = ALONE, clip_gradient: float = math.inf) -> None:
         super().__init__()

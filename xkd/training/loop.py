@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from xkd.device import device
@@ -14,6 +15,7 @@ from xkd.progress import say
 from xkd.settings import Execution, Training
 from xkd.training.distributed import ALONE
 from xkd.training.faults import Faults
+from xkd.training.graphs import GraphedStep
 from xkd.training.learner import Learner
 from xkd.training.random_state import random_state, set_random_state
 from xkd.training.recorder import CurveRow, Recorder
@@ -64,12 +66,22 @@ class Trainer(Generic[Kind]):
             settings.exchange,
             settings.compile,
         )
+        self._take = GraphedStep(self.update) if self._records_steps() else self.update
         self.recorder = Recorder(learner.columns)
         self.faults = Faults(learner, self.update, int(settings.skip_budget * settings.epochs * len(loader)))
         self.epoch = self.batch = 0
         self.seconds = 0.0
         self.on_step: Callable[[int], None] = lambda _steps: None
         self.on_epoch: Callable[[int], CurveRow] = lambda _epochs: {}
+
+    def _records_steps(self) -> bool:
+        """Says if steps are taken as CUDA graphs, in which Python does nothing.
+
+        It exchanges gradients between processes, keeps the scale of float16, and restores random states before
+        activations are computed again.
+        """
+        by_python = self.group.size > 1 or self.settings.precision == "float16" or self.settings.checkpoint_activations
+        return self.learner.cuda_graphs and self.device.type == "cuda" and not by_python
 
     def epochs(self, save: Callable[[State], None] = lambda state: None) -> Iterator[tuple[CurveRow, list[CurveRow]]]:
         """Trains to the end, yielding each epoch's averages and its steps' rows.
@@ -84,7 +96,7 @@ class Trainer(Generic[Kind]):
                 the loader or `save` raises.
             SystemExit, KeyboardInterrupt: after a signal, once the step was finished and saved.
         """
-        with StopRequests() as requests:
+        with StopRequests() as requests, closing(self.loader):
             self._saved = time.monotonic()
             while self.epoch < self.settings.epochs:
                 self._train_epoch(requests, save)
@@ -154,7 +166,7 @@ class Trainer(Generic[Kind]):
         asked = time.perf_counter() if asked is None else asked
         for group in self.optimiser.param_groups:
             group["lr"] = self.learner.learning_rate(group, self.step)
-        logged = self.update(self.learner.inputs(batch, self.step))
+        logged = self._take(self.learner.inputs(batch, self.step))
         self.faults.add(self.step, batch, logged)
         values = {name: float(of[self.step]) for name, of in self.learner.schedules.items()} | logged
         values["data_wait_seconds"] = waited

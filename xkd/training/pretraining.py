@@ -41,6 +41,7 @@ class Pretraining(SharedObjective):
         self.scheduled = schedules(recipe.training, recipe.objective, len(loader))
         rates = ("learning_rate",) if not networks.teachers else tuple(self.scheduled)
         self.schedules = {name: self.scheduled[name] for name in rates}
+        self.cuda_graphs = recipe.training.cuda_graphs and not recipe.plugins
 
     def optimiser(self) -> torch.optim.Optimizer:
         """Makes AdamW for everything that the objective trains."""
