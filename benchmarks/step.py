@@ -16,6 +16,7 @@ the memory that the plan foretells.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -163,6 +164,7 @@ def _on_gpu(recipe: Recipe, pairs: int, peak_tflops: float, alone: bool) -> list
 
 def _warmed(make: Callable[[], Callable], batch: tuple) -> tuple[Callable, float]:
     """A step that has been taken five times, so that graphs are recorded, and its peak in GB, views among them."""
+    gc.collect()  # networks of the case before
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated() - sum(view.nbytes for of in batch[0].values() for view in of)
     torch.cuda.reset_peak_memory_stats()
