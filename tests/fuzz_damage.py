@@ -10,11 +10,12 @@ import random
 import shutil
 import tarfile
 import zipfile
+from functools import cache
 from pathlib import Path
 
 import torch
+from fuzz_changes import bytes_changed, text_changed
 from fuzz_world import RUN
-from fuzzing import bytes_changed, text_changed
 
 RELEASED = Path(__file__).parent / "reference" / "released"
 MEMBERS = (tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE)
@@ -56,6 +57,26 @@ def _hostile(path: Path, draws: random.Random) -> None:
             info.linkname = draws.choice(("/etc/passwd", "../..", "train/high/0.mp4"))
             for member, content in draws.sample([*old, (info, b"")], len(old) + 1):
                 archive.addfile(member, io.BytesIO(content))
+
+
+@cache
+def _zeros(mebibytes: int) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        archive.writestr("zeros.mp4", bytes(mebibytes << 20))
+    return written.getvalue()
+
+
+def nest_archives(path: Path, draws: random.Random) -> None:
+    """Packs archives of zeros into an archive, side by side and within each other."""
+    for number in range(draws.choice((1, 2, 3))):
+        content = _zeros(draws.choice((1, 300, 700)))
+        for _ in range(draws.choice((0, 0, 1, 4))):
+            with zipfile.ZipFile(outer := io.BytesIO(), "w") as archive:
+                archive.writestr("inner.zip", content)
+            content = outer.getvalue()
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(f"more{number}.zip", content)
 
 
 def copy_encoder(place: Path, draws: random.Random) -> Path:

@@ -12,18 +12,18 @@ import json
 import random
 import shutil
 import zipfile
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+import fuzz_files
+import fuzz_values
 import fuzz_world
-import fuzzing
 import numpy as np
 import pyarrow.parquet as pq
+from fuzz_changes import bytes_changed, text_changed
 from fuzz_damage import copy_encoder, damage_archive, damage_checkpoint, damage_weights, edit
 from fuzz_world import EVALUATION, RUN
-from fuzzing import ALLOWED_CODES, Outcome, bytes_changed, text_changed
+from fuzzing import ALLOWED_CODES, Kind, trial
 
 from xkd.data.manifest import read_manifest
 from xkd.files import sha256
@@ -31,39 +31,6 @@ from xkd.files import sha256
 MANIFEST = "data/clips/manifest.csv"
 PRETRAIN = ("pretrain", "--manifest", MANIFEST, "--ablation", "xkd", "--seed", "0")
 AT_ONCE = 20  # media files of a trial
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of bad input.
-
-    Attributes:
-        parts: files and folders of the project that a trial needs.
-        change: damages the copy in a folder, and returns the command that is to read it.
-        codes: exit codes that are right.
-        inputs: bad inputs of one trial.
-        check: returns what is wrong with what the command wrote, if it ended well.
-    """
-
-    parts: tuple[str, ...]
-    change: Callable[[Path, random.Random], list[str]]
-    codes: tuple[int, ...] = (0, 2)
-    inputs: int = 1
-    check: Callable[[Path], list[str]] = lambda _place: []
-
-
-def trial(kind: Kind, world: Path, place: Path, number: int) -> Outcome:
-    """Damages a copy of the project as the number says, runs the command, and judges what it did."""
-    with fuzzing.copied(world, kind.parts, place):
-        command = kind.change(place, random.Random(number))
-        outcome = fuzzing.run(command, place, kind.codes)
-        if outcome.code == 0:
-            outcome.faults.extend(kind.check(place))
-        if outcome.faults:
-            shutil.rmtree(kept := place.with_name(f"{place.name}-kept"), ignore_errors=True)
-            shutil.copytree(place, kept)
-            (kept / "command.txt").write_text(f"{command}\n{outcome}\n")
-        return outcome
 
 
 def _media(place: Path, draws: random.Random) -> list[Path]:
@@ -278,6 +245,8 @@ KINDS = {
     "evaluations": Kind(_ALL, _evaluation),
     "checkpoints": Kind((*_DATA, "checkpoints"), _checkpoint),
     "released weights": Kind((), _weights),
+    **fuzz_files.KINDS,
+    **fuzz_values.KINDS,
 }
 
 

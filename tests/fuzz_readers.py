@@ -37,6 +37,7 @@ from xkd.stages.evaluate import load_encoders, load_heads, load_recipe
 from xkd.training import checkpoint
 
 SECONDS = 120
+MOST_UNPACKED = (1 << 30) + (64 << 20)  # bytes; what a small archive may grow to, and its media
 SUMMARY = "data/clips/summary.json"
 ENCODER = "encoder"
 Fault = str
@@ -140,6 +141,13 @@ def _unpack(place: Path) -> None:
     unpack.unpack(archive, place / "out" / "files", nested=True)
 
 
+def _unpack_all(place: Path) -> None:
+    """Unpacks archives in archives, which together may grow to what one may."""
+    _unpack(place)
+    grown = sum(path.stat().st_size for path in (place / "out").rglob("*") if path.is_file())
+    assert grown < MOST_UNPACKED, f"{grown >> 20} MiB were unpacked"
+
+
 def _archive(name: str) -> Reader:
     return Reader((name,), lambda place, draws: fuzz_damage.damage_archive(place / name, draws), _unpack)
 
@@ -166,6 +174,9 @@ READERS = {
     "checkpoints": Reader(("checkpoints",), fuzz_damage.damage_checkpoint, _read_checkpoint),
     "released weights": Reader((), fuzz_damage.damage_weights, _read_weights),
     **{f"archives, {name}": _archive(f"archive.{name}") for name in ("zip", "tar", "tar.gz", "rar")},
+    "archives in archives": Reader(
+        ("archive.zip",), lambda p, draws: fuzz_damage.nest_archives(p / "archive.zip", draws), _unpack_all
+    ),
 }
 
 

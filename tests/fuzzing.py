@@ -1,6 +1,6 @@
 """Inputs that were damaged at random, and the command line run on them under guard: what must never happen, is noticed.
 
-A trial copies a small project, changes files in it, and runs one command in a fork. Its faults are a traceback, another
+A trial copies a small project, changes files in it, and runs commands in forks. Its faults are a traceback, another
 exit code than allowed, several lines of error, a hang, a changed input, a file written elsewhere, and a network access.
 """
 
@@ -10,9 +10,11 @@ import hashlib
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -40,6 +42,7 @@ from xkd.stages import (  # noqa: F401 (imported once, so that forks need not)
 )
 
 SECONDS = 300.0  # a trial takes a second or two of a processor; a hang takes for ever
+MEMORY = 12 << 30  # bytes of address space; what asks for more, has believed a file
 ALLOWED_CODES = (0, 2, 3)
 # What a command may write besides its output: caches and checkpoints, beside what they are of.
 OWN = re.compile(
@@ -48,6 +51,7 @@ OWN = re.compile(
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.chmod"}
 STARTS = {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen"}
+Where = tuple[Path, re.Pattern]  # a project, and what may be written in it
 KNOWN_PROGRAMS = {"git", "nvidia-smi", "lscpu"}
 
 
@@ -60,129 +64,62 @@ class Outcome:
     faults: list[str] = field(default_factory=list)
 
 
-def bytes_changed(content: bytes, draws: random.Random) -> bytes:
-    """Returns content with one to eight changes: bits, runs, lengths, pieces that are gone, doubled or swapped."""
-    changed = bytearray(content)
-    for _ in range(draws.choice((1, 1, 1, 2, 4, 8))):
-        draws.choice(_BYTES)(changed, draws)
-    return bytes(changed)
+@dataclass(frozen=True)
+class Kind:
+    """A kind of bad input.
+
+    Attributes:
+        parts: files and folders of the project that a trial needs.
+        change: damages the copy in a folder, and returns the command that is to read it. Or several steps: commands one
+            after the other, until one fails, and functions that change files between them.
+        codes: exit codes that are right.
+        inputs: bad inputs of one trial.
+        check: returns what is wrong with what the commands wrote, if they ended well.
+        complaint: returns what is wrong with what they said, if the last one did not.
+        adds: whether commands may add files anywhere in the project, if they leave alone those that were there.
+    """
+
+    parts: tuple[str, ...]
+    change: Callable[[Path, random.Random], list]
+    codes: tuple[int, ...] = (0, 2)
+    inputs: int = 1
+    check: Callable[[Path], list[str]] = lambda _place: []
+    complaint: Callable[[Path, str], list[str]] = lambda _place, _shown: []
+    adds: bool = False
 
 
-def _span(content: bytearray, draws: random.Random, longest: int = 4096) -> tuple[int, int]:
-    start = _place(content, draws)
-    return start, start + draws.randint(1, min(longest, max(len(content) // 4, 1)))
+def trial(kind: Kind, world: Path, place: Path, number: int) -> Outcome:
+    """Damages a copy of the project as the number says, runs the commands, and judges what they did."""
+    with copied(world, kind.parts, place):
+        steps = kind.change(place, random.Random(number))
+        steps = steps if isinstance(steps[0], list) else [steps]
+        outcome = _in_turn(steps, place, kind)
+        outcome.faults.extend(kind.complaint(place, outcome.shown) if outcome.code else kind.check(place))
+        if outcome.faults:
+            shutil.rmtree(kept := place.with_name(f"{place.name}-kept"), ignore_errors=True)
+            shutil.copytree(place, kept, symlinks=True, ignore=_pipes)
+            (kept / "command.txt").write_text(f"{steps}\n{outcome}\n")
+        return outcome
 
 
-def _place(content: bytearray, draws: random.Random) -> int:
-    """Draws a position; half of them in the first bytes or the last, where headers are."""
-    size, near = len(content), min(len(content), 512)
-    return draws.choice((draws.randint(0, size), draws.randint(0, size), draws.randint(0, near), size - near // 2))
+def _pipes(folder: str, names: list[str]) -> list[str]:
+    return [
+        name for name in names if os.path.exists(path := f"{folder}/{name}") and stat.S_ISFIFO(os.stat(path).st_mode)
+    ]
 
 
-def _flip(content: bytearray, draws: random.Random) -> None:
-    for _ in range(draws.choice((1, 1, 10, 100)) if content else 0):
-        content[draws.randrange(len(content))] ^= 1 << draws.randrange(8)
+def _in_turn(steps: list, place: Path, kind: Kind) -> Outcome:
+    """Returns what the last command did that was run."""
+    outcome = Outcome(0, "")
+    for step in steps:
+        if callable(step):
+            step()
+        elif outcome.code == 0 and not outcome.faults:
+            outcome = run(step, place, kind.codes, kind.adds)
+    return outcome
 
 
-def _cut(content: bytearray, draws: random.Random) -> None:
-    del content[_place(content, draws) :]
-
-
-def _remove(content: bytearray, draws: random.Random) -> None:
-    start, end = _span(content, draws)
-    del content[start:end]
-
-
-def _insert(content: bytearray, draws: random.Random) -> None:
-    place = _place(content, draws)
-    content[place:place] = draws.randbytes(draws.choice((1, 4, 100, 5000)))
-
-
-def _fill(content: bytearray, draws: random.Random) -> None:
-    start, end = _span(content, draws)
-    content[start:end] = draws.choice((b"\0", b"\xff", b"\x7f", b"A")) * (end - start)
-
-
-def _double(content: bytearray, draws: random.Random) -> None:
-    start, end = _span(content, draws, 1 << 16)
-    content[end:end] = content[start:end] * draws.choice((1, 1, 7))
-
-
-def _swap(content: bytearray, draws: random.Random) -> None:
-    (a, b), (c, d) = sorted((_span(content, draws), _span(content, draws)))
-    if b <= c:
-        content[a:d] = content[c:d] + content[b:c] + content[a:b]
-
-
-def _extreme(content: bytearray, draws: random.Random) -> None:
-    """Sets what may be a length or a count to an extreme."""
-    size = draws.choice((1, 2, 4, 8))
-    number = draws.choice((0, 1, -1, 1 << 8 * size - 1, (1 << 8 * size - 1) - 1, len(content), 255))
-    place = _place(content, draws)
-    packed = (number % (1 << 8 * size)).to_bytes(size, draws.choice(("big", "little")))
-    content[place : place + size] = packed
-
-
-_BYTES = (_flip, _flip, _cut, _remove, _insert, _fill, _double, _swap, _extreme, _extreme)
-
-_ODD = (
-    *("", " ", "-1", "0", "1", "1e999", "-1e-999", "nan", "inf", "-.inf", "9" * 40, "1e3", "0x10", "1_000", "true"),
-    *("null", "~", "[]", "{}", "[[[]]]", "''", '"', "'", ":", ",", ";", "#", "&a", "*a", "<<: *a", "!!python/name:os"),
-    *("\0", "\x1b[31m", "\ufeff", "\u202e", "\ud7ff", "é", "e\u0301", "🎥", "\n", "\t", "\r\n", "---", "...", "|", ">"),
-    *("../../x", "/etc/passwd", "a" * 5000, "=1+1", "%s%n", "${HOME}", "2026-01-01", "12:30", "yes", "-", "? x"),
-)
-_TOKEN = re.compile(r"[\w.+-]+|[^\w\s]")
-
-
-def text_changed(content: str, draws: random.Random) -> str:
-    """Returns text with one to four changes: words, lines, nesting, odd characters and numbers."""
-    for _ in range(draws.choice((1, 1, 2, 4))):
-        content = draws.choice(_TEXTS)(content, draws)
-    return content
-
-
-def _word(content: str, draws: random.Random) -> str:
-    found = list(_TOKEN.finditer(content))
-    if not found:
-        return draws.choice(_ODD)
-    one = draws.choice(found)
-    by = draws.choice((draws.choice(_ODD), draws.choice(found).group()))
-    return content[: one.start()] + by + content[one.end() :]
-
-
-def _line(content: str, draws: random.Random) -> str:
-    lines = content.splitlines(keepends=True) or [""]
-    place, other = draws.randrange(len(lines)), draws.choice(lines)
-    change = draws.choice(("drop", "double", "move", "indent", "odd"))
-    if change == "drop":
-        del lines[place]
-    elif change == "indent":
-        lines[place] = draws.choice((" ", "  ", "\t", "- ")) + lines[place]
-    else:
-        lines.insert(place, {"double": lines[place], "move": other}.get(change, draws.choice(_ODD) + "\n"))
-    return "".join(lines)
-
-
-def _character(content: str, draws: random.Random) -> str:
-    place = draws.randint(0, len(content))
-    return content[:place] + draws.choice(_ODD) + content[place + draws.choice((0, 1, 1, 20)) :]
-
-
-def _nest(content: str, draws: random.Random) -> str:
-    one = draws.choice(list(_TOKEN.finditer(content)) or [re.match("", content)])
-    left, right = draws.choice((("[", "]"), ('{"a":', "}"), ("(", ")")))
-    depth = draws.choice((1, 30, 3000, 100_000))
-    return content[: one.start()] + left * depth + one.group() + right * depth + content[one.end() :]
-
-
-def _end(content: str, draws: random.Random) -> str:
-    return content[: draws.randint(0, len(content))]
-
-
-_TEXTS = (_word, _word, _word, _word, _line, _line, _character, _nest, _end)
-
-
-def run(arguments: list[str], folder: Path, codes: tuple[int, ...] = ALLOWED_CODES) -> Outcome:
+def run(arguments: list[str], folder: Path, codes: tuple[int, ...] = ALLOWED_CODES, adds: bool = False) -> Outcome:
     """Runs a command of xkd in a folder, as a fork with guards."""
     log, trespasses = folder.with_suffix(".log"), folder.with_suffix(".guard")
     before = _digests(folder)
@@ -191,13 +128,17 @@ def run(arguments: list[str], folder: Path, codes: tuple[int, ...] = ALLOWED_COD
         def command() -> None:
             os.chdir(folder)
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
-            _stand_guard(folder, guard.fileno())
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            _stand_guard(folder, guard.fileno(), re.compile("") if adds else OWN)
             sys.argv = ["xkd", *arguments]
             cli.main()
 
         code, hung = _awaited(fork(command, log), SECONDS)
     shown = log.read_text(errors="replace") if log.exists() else ""
-    faults = list(_faults_of(code, hung, shown, codes)) + _changes(before, _digests(folder))
+    after = _digests(folder)
+    if adds:
+        before, after = ({n: d for n, d in found.items() if n in before and "/." not in n} for found in (before, after))
+    faults = list(_faults_of(code, hung, shown, codes)) + _changes(before, after)
     faults += sorted(set(trespasses.read_text().splitlines()))
     for path in (log, trespasses):
         path.unlink(missing_ok=True)
@@ -243,7 +184,7 @@ def _changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
     return [f"changed {name}" for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
 
 
-def _stand_guard(folder: Path, report: int) -> None:
+def _stand_guard(folder: Path, report: int, own: re.Pattern) -> None:
     """Reports what the process must not do; decoders are forks of it, which the guard holds for, too."""
     context = workers.multiprocessing.get_context("fork")
     context.set_forkserver_preload = lambda _modules: None
@@ -252,22 +193,22 @@ def _stand_guard(folder: Path, report: int) -> None:
     def tell(what: str) -> None:
         os.write(report, f"{what}\n".encode(errors="replace"))
 
-    sys.addaudithook(lambda event, arguments: _judge(event, arguments, folder, tell))
+    sys.addaudithook(lambda event, arguments: _judge(event, arguments, (folder, own), tell))
 
 
-def _judge(event: str, arguments: tuple, folder: Path, tell: Callable[[str], None]) -> None:
+def _judge(event: str, arguments: tuple, where: Where, tell: Callable[[str], None]) -> None:
     if event == "open":
         path, mode, flags = arguments
         if isinstance(path, str | bytes | os.PathLike) and (set(mode or "") & set("wax+") or (flags or 0) & WRITES):
-            _judge_place(event, path, folder, tell)
+            _judge_place(event, path, where, tell)
     elif event in CHANGES:
         paths = {"os.rename": arguments[:2], "os.link": arguments[1:2]}.get(event, arguments[:1])
         for path, place in zip(paths, arguments[-len(paths) :], strict=True):
             if isinstance(path, str | bytes | os.PathLike):
                 above = os.readlink(f"/proc/self/fd/{place}") if isinstance(place, int) and place >= 0 else ""
-                _judge_place(event, os.path.join(above, os.fsdecode(path)), folder, tell)
+                _judge_place(event, os.path.join(above, os.fsdecode(path)), where, tell)
     elif event in ("os.symlink", "os.truncate"):
-        _judge_place(event, arguments[event == "os.symlink"], folder, tell)
+        _judge_place(event, arguments[event == "os.symlink"], where, tell)
     elif event in STARTS:
         program = os.path.basename(str(arguments[0]))
         if program not in KNOWN_PROGRAMS:
@@ -276,11 +217,12 @@ def _judge(event: str, arguments: tuple, folder: Path, tell: Callable[[str], Non
         tell(f"{event} {arguments[1:] if event == 'socket.connect' else arguments[:2]}")
 
 
-def _judge_place(event: str, path: str | bytes | os.PathLike, folder: Path, tell: Callable[[str], None]) -> None:
+def _judge_place(event: str, path: str | bytes | os.PathLike, where: Where, tell: Callable[[str], None]) -> None:
+    folder, own = where
     place = os.path.realpath(os.fsdecode(path))
     inside = os.path.relpath(place, os.path.realpath(folder))
     there = event == "os.mkdir" and os.path.isdir(place)  # which changes nothing
-    if not place.startswith("/dev/") and not OWN.match(inside) and not there:
+    if not place.startswith("/dev/") and (inside.startswith("..") or not own.match(inside)) and not there:
         tell(f"{event} {place}")
 
 

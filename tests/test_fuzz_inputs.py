@@ -4,6 +4,7 @@ import json
 import os
 import random
 
+import fuzz_changes
 import fuzz_kinds
 import fuzz_readers
 import fuzz_world
@@ -31,7 +32,7 @@ def test_what_reads_a_damaged_file_returns_it_or_says_in_one_line_what_is_wrong(
 def test_commands_on_damaged_inputs_end_well_or_with_one_line(world, tmp_path, name):
     kind = fuzz_kinds.KINDS[name]
     for number in range(-(-MANY // kind.inputs) or 1):
-        outcome = fuzz_kinds.trial(kind, world, tmp_path / "copy", number)
+        outcome = fuzzing.trial(kind, world, tmp_path / "copy", number)
         assert not outcome.faults, (number, outcome)
 
 
@@ -71,7 +72,7 @@ def test_a_trial_lets_a_command_write_its_output(tmp_path, monkeypatch):
 def test_changes_are_those_of_a_number():
     content, text = bytes(range(256)) * 20, json.dumps({"a": [1, 2, {"b": "c"}]})
     for number in range(20):
-        one, again = (fuzzing.bytes_changed(content, random.Random(number)) for _ in range(2))
+        one, again = (fuzz_changes.bytes_changed(content, random.Random(number)) for _ in range(2))
         assert one == again
-        fuzzing.text_changed(text, random.Random(number))
-    assert len({fuzzing.bytes_changed(content, random.Random(number)) for number in range(50)}) > 40
+        fuzz_changes.text_changed(text, random.Random(number))
+    assert len({fuzz_changes.bytes_changed(content, random.Random(number)) for number in range(50)}) > 40

@@ -10,6 +10,7 @@ import pytest
 import torch
 from encoder_folders import write_encoders
 from run_folders import seal
+from safetensors.torch import load_file, save_file
 
 from xkd import runs
 from xkd.cli.failures import fail
@@ -42,6 +43,16 @@ def encoder(encoders, tmp_path):
         (place / "config.json").write_text(json.dumps(config | values))
 
     return SimpleNamespace(path=place, change=change)
+
+
+def test_integers_are_no_weights(encoder):
+    tensors = load_file(encoder.path / "model.safetensors")
+    save_file({**tensors, "embed.bias": tensors["embed.bias"].half()}, encoder.path / "model.safetensors")
+    encoder.change(sha256={})
+    folder.load(encoder.path)
+    save_file({**tensors, "embed.bias": tensors["embed.bias"].to(torch.int8)}, encoder.path / "model.safetensors")
+    with pytest.raises(UserError, match=r"embed.bias holds torch.int8, expected torch.float32"):
+        folder.load(encoder.path)
 
 
 @pytest.mark.parametrize(

@@ -236,18 +236,21 @@ def load_strictly(network: nn.Module, tensors: dict[str, Tensor], source: Path) 
 
 
 def check_shapes(network: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Checks that names and shapes of tensors are those of a network.
+    """Checks that names and shapes of tensors are those of a network, and that none holds integers for its weights.
 
     Raises:
-        UserError: names what is missing, unknown, or of another shape.
+        UserError: names what is missing, unknown, of another shape, or of another kind.
     """
-    wanted = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    wanted = network.state_dict()
     for word, names in (("no", wanted.keys() - tensors.keys()), ("an unknown", tensors.keys() - wanted.keys())):
         if names:
             raise UserError(f"{source}: {word} tensor {min(names)} (and {len(names) - 1} more)")
-    for name, shape in wanted.items():
-        if tuple(tensors[name].shape) != shape:
-            raise UserError(f"{source}: {name} has the shape {tuple(tensors[name].shape)}, expected {shape}")
+    for name, own in wanted.items():
+        found = tensors[name]
+        if found.shape != own.shape:
+            raise UserError(f"{source}: {name} has the shape {tuple(found.shape)}, expected {tuple(own.shape)}")
+        if found.is_floating_point() != own.is_floating_point():
+            raise UserError(f"{source}: {name} holds {found.dtype}, expected {own.dtype}")
 
 
 def read_config(folder: Path) -> EncoderConfig:
