@@ -3,6 +3,7 @@
 A stage runs in a fork. There an audit hook counts what Python does to files in the project's folder: opening for
 writing, renaming, removing, linking, making and removing folders. At the chosen operation the fork kills itself, either
 right before it, when everything up to there was written, or right after it, when a file that it opened is still empty.
+Or the disk is full from there on, or another process does its work while this one waits.
 
 Not counted are writes into open files, and files that native code opens (Parquet, safetensors, Arrow, FFmpeg): a kill
 within them leaves a temporary file, as does one before the renaming that follows. Worker processes of `prepare` and
@@ -19,12 +20,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from crash_watch import Act, Moment, Watch, die, no_space
 from forks import code_of, fork
 
 from xkd import cli
@@ -32,20 +33,7 @@ from xkd.data import workers
 from xkd.files import read_json
 from xkd.training.recorder import STEP_TIMES
 
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-LOCKS = ("/lock", ".lock")
 Tree = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Says where a stage is killed: right before its operation of a number, from 0, or right after it."""
-
-    number: int
-    after: bool = False
-
-    def __str__(self) -> str:
-        return f"{'after' if self.after else 'before'} operation {self.number}"
 
 
 @dataclass
@@ -71,13 +59,16 @@ class Project:
         self.operations[name] = json.loads(self._found(name).read_text())
         self.ends[name] = tree(self.root)
 
+    def at(self, name: str, other: str) -> None:
+        """Lets a stage start from where another one does."""
+        self.starts[name] = self.starts[other]
+
     def killed(self, name: str, command: Sequence[str], moments: Sequence[Moment]) -> list[str]:
         """Starts a stage again from its start, kills it at each moment, runs it to its end, and returns what is wrong.
 
         Each moment counts the operations of its own process. A process that takes fewer ends undisturbed.
         """
-        shutil.rmtree(self.root)
-        shutil.copytree(self.starts[name], self.root, symlinks=True)
+        self._again(name)
         for moment in moments:
             code = self._run(name, command, moment)
             if code not in (-signal.SIGKILL, 0):
@@ -86,6 +77,42 @@ class Project:
             return [f"the next start ended with {code}:\n{self.log(name)[-2000:]}"]
         return list(differences(tree(self.root), self.ends[name]))
 
+    def full(self, name: str, command: Sequence[str], moment: Moment) -> list[str]:
+        """Lets the disk be full from a moment on, starts the stage again, and returns what is wrong."""
+        self._again(name)
+        code = self._run(name, command, moment, no_space)
+        lines = [line for line in self.log(name).splitlines() if line.startswith("xkd: error")]
+        if code not in (0, 2) or len(lines) != (code == 2) or any("defect" in line for line in lines):
+            return [f"a full disk ended with {code}:\n{self.log(name)[-2000:]}"]
+        if code := self._run(name, command):
+            return [f"the next start ended with {code}:\n{self.log(name)[-2000:]}"]
+        return list(differences(tree(self.root), self.ends[name]))
+
+    def joined(self, name: str, command: Sequence[str], moment: Moment) -> list[str]:
+        """Lets another process do the same while the first one waits at a moment, and returns what is wrong."""
+        self._again(name)
+        code = self._run(name, command, moment, lambda: self._second(name, command))
+        second = int((self.logs / "second.code").read_text())
+        if code or second not in (0, 2):
+            return [f"ended with {code}, the second with {second}:\n{self.log(name)[-2000:]}"]
+        return list(differences(tree(self.root), self.ends[name]))
+
+    def read(self, name: str, command: Sequence[str], moment: Moment, reader: Sequence[str]) -> int:
+        """Kills a stage at a moment, and returns with which exit code a command ends that reads what is there."""
+        self._again(name)
+        self._run(name, command, moment)
+        return self._run("reader", reader)
+
+    def _second(self, name: str, command: Sequence[str]) -> None:
+        log = self.logs / f"{name}.second.txt"
+        log.unlink(missing_ok=True)
+        code = code_of(fork(lambda: self._start(command), log))
+        (self.logs / "second.code").write_text(str(code))
+
+    def _again(self, name: str) -> None:
+        shutil.rmtree(self.root)
+        shutil.copytree(self.starts[name], self.root, symlinks=True)
+
     def log(self, name: str) -> str:
         """Returns what the last start of a stage said."""
         return (self.logs / f"{name}.txt").read_text()
@@ -93,15 +120,18 @@ class Project:
     def _found(self, name: str) -> Path:
         return self.logs / f"{name}.operations.json"
 
-    def _run(self, name: str, command: Sequence[str], moment: Moment | None = None) -> int:
+    def _start(self, command: Sequence[str]) -> None:
+        os.chdir(self.root)
+        sys.argv = ["xkd", *command]
+        cli.main()
+
+    def _run(self, name: str, command: Sequence[str], moment: Moment | None = None, act: Act | None = None) -> int:
         def start() -> None:
-            os.chdir(self.root)
             _without_workers()
-            watch = Watch(self.root, moment)
+            watch = Watch(self.root, moment, act or die)
             sys.addaudithook(watch)
-            sys.argv = ["xkd", *command]
             try:
-                cli.main()
+                self._start(command)
             finally:
                 watch.off = True
                 self._found(name).write_text(json.dumps(watch.seen))
@@ -109,86 +139,6 @@ class Project:
         log = self.logs / f"{name}.txt"
         log.unlink(missing_ok=True)
         return code_of(fork(start, log))
-
-
-class Watch:
-    """Counts the operations of this process on files below a folder, and kills it at one of them."""
-
-    def __init__(self, root: Path, moment: Moment | None) -> None:
-        self.root, self.moment = f"{root}{os.sep}", moment
-        self.seen: list[str] = []
-        self.off = False
-
-    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self.off or event not in OPERATIONS:
-            return
-        path, perform = OPERATIONS[event](*arguments)
-        if path is None or not path.startswith(self.root) or _without_effect(event, path, arguments):
-            return
-        number = len(self.seen)
-        self.seen.append(f"{event} {path.removeprefix(self.root)}")
-        if self.moment and number == self.moment.number:
-            self.off = True
-            if self.moment.after:
-                perform()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _without_effect(event: str, path: str, arguments: tuple[Any, ...]) -> bool:
-    """Returns whether the operation fails or leaves everything as it is, such as opening a lock that exists."""
-    there = os.path.lexists(path)
-    if event == "open":
-        return there and path.endswith(LOCKS) and not arguments[2] & os.O_TRUNC
-    if event == "os.mkdir":
-        return there or not os.path.isdir(os.path.dirname(path))
-    return event in ("os.remove", "os.rmdir") and not there
-
-
-def _opens(path: Any, _mode: Any, flags: int) -> tuple[str | None, Callable[[], object]]:
-    named = isinstance(path, str | bytes | os.PathLike) and flags & WRITING
-    return (_full(path, -1) if named else None), partial(os.open, path, flags, 0o666)
-
-
-def _renames(source: Any, target: Any, source_in: int, target_in: int) -> tuple[str | None, Callable[[], object]]:
-    folders = {"src_dir_fd": _folder(source_in), "dst_dir_fd": _folder(target_in)}
-    return _full(target, target_in), partial(os.replace, source, target, **folders)
-
-
-def _links(source: Any, target: Any, source_in: int, target_in: int) -> tuple[str | None, Callable[[], object]]:
-    folders = {"src_dir_fd": _folder(source_in), "dst_dir_fd": _folder(target_in)}
-    return _full(target, target_in), partial(os.link, source, target, **folders)
-
-
-def _of_one(function: Callable[..., object], path: Any, *others: Any) -> tuple[str | None, Callable[[], object]]:
-    *others, folder = others  # type: ignore[assignment]
-    return _full(path, folder), partial(function, path, *others, dir_fd=_folder(folder))
-
-
-OPERATIONS: dict[str, Callable[..., tuple[str | None, Callable[[], object]]]] = {
-    "open": _opens,
-    "os.rename": _renames,
-    "os.link": _links,
-    "os.symlink": lambda source, target, folder: (
-        _full(target, folder),
-        partial(os.symlink, source, target, dir_fd=_folder(folder)),
-    ),
-    "os.remove": partial(_of_one, os.remove),
-    "os.rmdir": partial(_of_one, os.rmdir),
-    "os.mkdir": partial(_of_one, os.mkdir),
-    "os.truncate": lambda path, length: (
-        None if isinstance(path, int) else _full(path, -1),
-        partial(os.truncate, path, length),
-    ),
-}
-
-
-def _folder(number: int) -> int | None:
-    return None if number == -1 else number
-
-
-def _full(path: Any, folder: int) -> str:
-    above = os.getcwd() if folder == -1 else os.readlink(f"/proc/self/fd/{folder}")
-    return os.path.normpath(os.path.join(above, os.fsdecode(path)))
 
 
 def _without_workers() -> None:

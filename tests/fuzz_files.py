@@ -86,7 +86,13 @@ def _folders(place: Path, draws: random.Random) -> list:
     source = draws.choice(("data/own/clips", "data/own", "data/own/raw", "data/own/files", "own"))
     raw, out = draws.choice(("data/own/raw", "data/own", source)), draws.choice(("data/own", source, "data/own/clips"))
     (place / source).parent.mkdir(parents=True, exist_ok=True)
-    (place / "raw" / "clips").rename(place / source)
+    shutil.move(place / "raw" / "clips", place / source)
+    if draws.random() < 0.5:  # classes, which `download` divides itself
+        for path in sorted((place / source).rglob("*.mp4")):
+            (place / source / path.parent.name).mkdir(exist_ok=True)
+            path.rename(place / source / path.parent.name / path.name)
+        for split in ("train", "test"):
+            shutil.rmtree(place / source / split)
     shutil.rmtree(place / "raw")
     settings = place / "params.yaml"
     settings.write_text(settings.read_text().replace("source: raw/clips", f"source: {source}"))
@@ -116,7 +122,7 @@ def _same_clips(place: Path) -> list[str]:
 
 
 def _changing(place: Path, draws: random.Random) -> list:
-    """Replaces raw files between two calls of `prepare`, and after the last one: in place or not, with equal times or not."""
+    """Replaces raw files between two calls of `prepare`, and after the last one."""
     raw = place / "ready"  # clips as training reads them: they may be taken as they are
     raw.mkdir()
     clips = sorted((place / "data" / "clips" / "clips").rglob("*.mp4"))[:4]

@@ -14,7 +14,8 @@ import pytest
 import torch._dynamo  # noqa: F401 (once, for all forks)
 import torchaudio  # noqa: F401
 import yaml
-from crash_harness import Moment, Project, differences, moments, tree
+from crash_harness import Project, differences, moments, tree
+from crash_watch import Moment
 from forks import code_of, fork
 
 from xkd import fingerprint
@@ -82,6 +83,30 @@ def test_a_stage_that_is_killed_at_any_moment_ends_like_an_undisturbed_one(proje
         places = ", ".join(f"{one} ({operations[one.number]})" for one in kills)
         wrong = project.killed(stage, STAGES[stage].split(), kills)
         assert not wrong, f"{stage}, killed {places}: " + "; ".join(wrong)
+
+
+@pytest.mark.parametrize("stage", STAGES if EVERY else ["prepare", "pretrain"])
+def test_a_disk_that_is_full_from_any_moment_on_costs_nothing(project, stage):
+    for moment in moments(project.operations[stage], None if EVERY else 1):
+        wrong = project.full(stage, STAGES[stage].split(), moment)
+        assert not wrong, f"{stage}, full {moment} ({project.operations[stage][moment.number]}): " + "; ".join(wrong)
+
+
+@pytest.mark.parametrize("stage", ["download", "prepare", "pretrain"] if EVERY else ["prepare"])
+def test_a_second_process_at_any_moment_of_a_stage_harms_nothing(project, stage):
+    for moment in moments(project.operations[stage], None if EVERY else 1):
+        wrong = project.joined(stage, STAGES[stage].split(), moment)
+        assert not wrong, f"{stage}, joined {moment} ({project.operations[stage][moment.number]}): " + "; ".join(wrong)
+
+
+def test_no_reader_takes_what_a_kill_left_of_two_runs(project):
+    """Another run is written to the folder of a finished one."""
+    project.at("another", "linear")
+    command = STAGES["pretrain"].replace("--seed 0", "--seed 1").split()
+    before = tree(project.root / RUN)
+    for number in range(0, 200, 1 if EVERY else 100):
+        code = project.read("another", command, Moment(number), STAGES["linear"].split())
+        assert code == 2 or tree(project.root / RUN) == before, number
 
 
 def test_an_evaluation_that_is_killed_between_its_files_goes_on(project):
