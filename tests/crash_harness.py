@@ -77,10 +77,10 @@ class Project:
             return [f"the next start ended with {code}:\n{self.log(name)[-2000:]}"]
         return list(differences(tree(self.root), self.ends[name]))
 
-    def full(self, name: str, command: Sequence[str], moment: Moment) -> list[str]:
+    def full(self, name: str, command: Sequence[str], moment: Moment, act: Act = no_space) -> list[str]:
         """Lets the disk be full from a moment on, starts the stage again, and returns what is wrong."""
         self._again(name)
-        code = self._run(name, command, moment, no_space)
+        code = self._run(name, command, moment, act)
         lines = [line for line in self.log(name).splitlines() if line.startswith("xkd: error")]
         if code not in (0, 2) or len(lines) != (code == 2) or any("defect" in line for line in lines):
             return [f"a full disk ended with {code}:\n{self.log(name)[-2000:]}"]

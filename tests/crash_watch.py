@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 LOCKS = ("/lock", ".lock")
 TAKES_SPACE = ("open", "os.mkdir", "os.link", "os.symlink")
+LARGEST = 8192  # bytes
 Act = Callable[[], None]
 
 
@@ -32,7 +34,13 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def little_space() -> None:
+    """Lets no file grow beyond a few kilobytes, whoever writes it."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
 def no_space() -> None:
+    """Fails as an operation does on a full disk."""
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

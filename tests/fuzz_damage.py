@@ -60,18 +60,18 @@ def _hostile(path: Path, draws: random.Random) -> None:
 
 
 @cache
-def _zeros(mebibytes: int) -> bytes:
+def _zeros(mebibytes: int, name: str) -> bytes:
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("zeros.mp4", bytes(mebibytes << 20))
+        archive.writestr(name, bytes(mebibytes << 20))
     return written.getvalue()
 
 
 def nest_archives(path: Path, draws: random.Random) -> None:
     """Packs archives of zeros into an archive, side by side and within each other."""
-    for number in range(draws.choice((1, 2, 3))):
-        content = _zeros(draws.choice((1, 300, 700)))
-        for _ in range(draws.choice((0, 0, 1, 4))):
+    for number in range(draws.choice((1, 2, 3, 3))):
+        content = _zeros(draws.choice((1, 600, 700)), f"zeros{number}.mp4")
+        for _ in range(draws.choice((0, 0, 0, 1, 4))):
             with zipfile.ZipFile(outer := io.BytesIO(), "w") as archive:
                 archive.writestr("inner.zip", content)
             content = outer.getvalue()
@@ -138,7 +138,14 @@ def _state_of(path: Path, draws: random.Random) -> None:
     old = inner[key]
     odd = [None, -1, 10**30, float("nan"), "x", [], {}, torch.zeros(0), torch.full((3,), float("nan")), [[[]]]]
     if isinstance(old, torch.Tensor):
-        odd += [old.half(), old[:0], old.flatten(), old * float("nan"), old.to(torch.int64), old.to_sparse()]
+        odd += [
+            old.half(),
+            old[:0] if old.dim() else old.new_zeros(0),
+            old.flatten(),
+            old * float("nan"),
+            old.to(torch.int64),
+            old.to_sparse(),
+        ]
     if isinstance(inner, dict) and draws.random() < 0.25:
         del inner[key]
         if draws.random() < 0.5:

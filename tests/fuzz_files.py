@@ -34,6 +34,8 @@ MINE = (
     ),
 )
 AT_ONCE = 4  # odd media of a trial
+Command = Callable[[random.Random], list[str]]
+Writer = Callable[[Path, int, random.Random], None]
 
 
 # Where a command writes
@@ -159,7 +161,7 @@ def _follows(place: Path) -> list[str]:
 # Odd media
 
 
-def _odd_media(command: Callable[[random.Random], list[str]]) -> Callable[[Path, random.Random], list]:
+def _odd_media(command: Command, writers: tuple[Writer, ...]) -> Callable[[Path, random.Random], list]:
     """Returns a change that writes a good film beside odd files, and then calls a command on them."""
 
     def change(place: Path, draws: random.Random) -> list:
@@ -168,7 +170,7 @@ def _odd_media(command: Callable[[random.Random], list[str]]) -> Callable[[Path,
         (place / "media").mkdir()
         (place / "media" / "good.mp4").write_bytes(good)
         for number in range(AT_ONCE):
-            draws.choice(_ODD)(place / "media", number, draws)
+            draws.choice(writers)(place / "media", number, draws)
         names = "\n".join(path.name for path in sorted((place / "media").iterdir()))
         (place / "media" / "list.csv").write_text(f"path\n{names}\n")
         settings = place / "params.yaml"
@@ -223,9 +225,6 @@ def _frames(media: Path, number: int, draws: random.Random) -> None:
             container.mux(packet)
 
 
-_ODD = (_script, _samples, _frames, _frames)
-
-
 def _clips_of_all(place: Path) -> list[str]:
     table = read_manifest(place / "out" / "data" / "manifest.csv").table
     used = set(table.loc[table["status"] == "ok", "source" if "source" in table else "id"])
@@ -241,15 +240,24 @@ def _vectors_of_all(place: Path) -> list[str]:
 
 
 _ALL, _MEDIA = ("params.yaml", "raw", "media", "runs", "archive.zip"), ("params.yaml", "media", "runs")
-_PREPARE = _odd_media(lambda _: ["prepare", "--raw", "media/list.csv", "--out", "out/data"])
-_EMBED = _odd_media(
-    lambda draws: ["embed", draws.choice((ENCODER, f"{RUN}/encoders/audio_teacher")), "media/list.csv",
-                   "--output", "out/vectors.parquet"]
-)  # fmt: skip
+_ODD = (_script, _samples, _frames, _frames)
+
+
+def _prepare(_draws: random.Random) -> list[str]:
+    return ["prepare", "--raw", "media/list.csv", "--out", "out/data"]
+
+
+def _embed(draws: random.Random) -> list[str]:
+    encoder = draws.choice((ENCODER, f"{RUN}/encoders/audio_teacher"))
+    return ["embed", encoder, "media/list.csv", "--output", "out/vectors.parquet"]
+
+
 KINDS = {
     "places of the user": Kind(_ALL, _places, adds=True),
     "folders in folders": Kind(("params.yaml", "raw"), _folders, check=_same_clips, adds=True),
     "raw files that change": Kind(("params.yaml", "media", "data"), _changing, (0,), 1, _follows),
-    "odd media, prepare": Kind(_MEDIA, _PREPARE, (0,), AT_ONCE, _clips_of_all),
-    "odd media, embed": Kind(_MEDIA, _EMBED, (0,), AT_ONCE, _vectors_of_all),
+    "odd media, prepare": Kind(_MEDIA, _odd_media(_prepare, _ODD), (0,), AT_ONCE, _clips_of_all),
+    "odd media, embed": Kind(_MEDIA, _odd_media(_embed, _ODD), (0,), AT_ONCE, _vectors_of_all),
+    "scripts, prepare": Kind(_MEDIA, _odd_media(_prepare, (_script,)), (0,), AT_ONCE, _clips_of_all),
+    "scripts, embed": Kind(_MEDIA, _odd_media(_embed, (_script,)), (0,), AT_ONCE, _vectors_of_all),
 }
