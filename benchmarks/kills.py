@@ -15,6 +15,7 @@ the first start is alive after a minute. Processes are forks of this one, which 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import shutil
@@ -43,6 +44,7 @@ KINDS = ("alone", "workers", "ranks", "launcher", "export")
 BY_TORCHRUN = ("ranks", "launcher")
 STEPS = 10
 ALIVE_SECONDS = 60.0
+PR_SET_PDEATHSIG = 1  # of prctl(2); torch.multiprocessing sets it, torchrun does not
 CHECKPOINTS = Path("checkpoints/miniature/xkd/seed0")
 
 
@@ -89,7 +91,24 @@ def by_torchrun(out: str, reached: Path) -> None:
     logs = DefaultLogsSpecs(log_dir=tempfile.mkdtemp(dir="."), redirects=Std.ALL)
     place = {"rdzv_backend": "c10d", "rdzv_endpoint": endpoint, "local_addr": "127.0.0.1"}
     config = LaunchConfig(1, 1, 2, run_id=out, max_restarts=0, start_method="fork", logs_specs=logs, **place)
-    elastic_launch(config, train)(0, out, reached)
+    elastic_launch(config, train_alone)(0, out, reached)
+
+
+def train_alone(workers: int, out: str, reached: Path) -> None:
+    """Trains as a process of torchrun's command line does: nothing ends it with its parent but xkd itself.
+
+    Without the parent a step never ends, as one of a large network, so that the end of a short training hides nothing.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0)
+    take, parent = Trainer.take_step, os.getppid()
+
+    def take_step(*arguments: object) -> None:
+        take(*arguments)  # type: ignore[arg-type]
+        while os.getppid() != parent:
+            time.sleep(0.1)
+
+    Trainer.take_step = take_step  # type: ignore[method-assign, assignment]
+    train(workers, out, reached)
 
 
 def start(kind: str, out: str, reached: Path) -> int:

@@ -222,7 +222,7 @@ def _judge_place(event: str, path: str | bytes | os.PathLike, where: Where, tell
     place = os.path.realpath(os.fsdecode(path))
     inside = os.path.relpath(place, os.path.realpath(folder))
     there = event == "os.mkdir" and os.path.isdir(place)  # which changes nothing
-    if not place.startswith("/dev/") and (inside.startswith("..") or not own.match(inside)) and not there:
+    if not place.startswith("/dev/") and (inside.startswith("../") or not own.match(inside)) and not there:
         tell(f"{event} {place}")
 
 
