@@ -154,8 +154,9 @@ class _Server:
 
     def _signal(self, pid: int, selector: selectors.BaseSelector) -> None:
         """Passes a signal on; who asked for a command and is gone has been killed, and so is the command."""
-        connection = self.running[pid]
-        number = connection.recv(1)
+        connection, number = self.running[pid], b""
+        with suppress(ConnectionError):
+            number = connection.recv(1)
         os.kill(pid, number[0] if number else signal.SIGKILL)
         if not number:
             selector.unregister(connection)
