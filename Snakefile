@@ -6,6 +6,8 @@ stages; the stages themselves are in xkd/, one verb of the command line each.
 
 from snakemake.utils import min_version
 
+from xkd import forkserver
+
 min_version("9.0")
 
 
@@ -21,8 +23,20 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
 
+FORKED = ("pretrain", "features", "evaluate")
+
+
 rule all:
     default_target: True
     input:
         # All outputs: Snakemake has no record of an output that a new version adds, and would not rerun the rule for its sake.
         rules.table.output,
+
+
+onstart:
+    # Jobs of a cluster start on other machines; of few jobs none would start sooner.
+    if (
+        workflow.local_exec
+        and sum(job.rule.name in FORKED for job in workflow.dag.needrun_jobs()) >= 4
+    ):
+        forkserver.start()

@@ -78,6 +78,11 @@ def test_a_known_gpu_has_its_memory_and_its_peak_in_float32():
     assert (own.memory, own.full_peak) == (40e9, 156e12)
 
 
+def test_the_utilisation_is_as_measured_where_it_was():
+    assert [Hardware.of(peak).utilisation for peak in (989e12, 312e12, 1e12)] == [0.2, 0.4, 0.4]
+    assert Hardware.of(989e12, 0.5).utilisation == 0.5
+
+
 def test_each_job_has_its_own_gpus_and_precision(settings):
     """Frozen features run on one GPU in float32 (19.5 TFLOP/s), finetuning on four in bfloat16."""
     asked = {"evaluate": {"gpus": 1}, "protocols": {"finetune": {"gpus": 4}}}

@@ -1,5 +1,9 @@
 """`python -m xkd`."""
 
-from xkd.cli import main
+from xkd.forkserver import hand_over
+
+hand_over()
+
+from xkd.cli import main  # noqa: E402 (not where the server runs the command)
 
 main()

@@ -41,6 +41,8 @@ class Project:
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "DVC_NO_ANALYTICS": "1",
         }
+        if standins:
+            self.env["XKD_FORKSERVER"] = ""  # they load nothing that a server would load for them
         # Compiled files in the package must not look like changed code.
         self.env.pop("PYTHONDONTWRITEBYTECODE", None)
 

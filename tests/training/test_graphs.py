@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_runs import curves, settings, train, trainer
 
+from xkd.errors import UserError
 from xkd.training import graphs
 from xkd.training.graphs import WARM_UP, GraphedStep
 
@@ -75,6 +76,18 @@ def test_checkpoints_hold_learning_rates_as_numbers(graphed):
     train(one, save=states.append)
     assert all(isinstance(group["lr"], float) for group in states[-1]["optimiser"]["param_groups"])
     assert not any(group["capturable"] for group in states[-1]["optimiser"]["param_groups"])
+
+
+def test_a_step_that_cannot_be_recorded_says_what_to_do(graphed, monkeypatch):
+    one, _ = graphed(settings(epochs=4))
+
+    def fails(function, pool):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(graphs, "recorded", fails)
+    with pytest.raises(UserError, match=r"stream is capturing\); with training.cuda_graphs: false"):
+        train(one)
+    assert one.step == WARM_UP
 
 
 def test_a_replayed_step_that_is_not_finite_is_counted_and_changes_nothing(graphed):

@@ -26,7 +26,7 @@ def run(
     params: Params,
     ablation: str | None,
     peak_tflops: float,
-    utilisation: float,
+    utilisation: float | None,
     gpus: int | None,
     clips: int | None,
     as_json: bool,
@@ -39,7 +39,7 @@ def run(
     Args:
         ablation: the one in detail; by default xkd, or the first.
         peak_tflops: peak of one GPU, in half precision.
-        utilisation: share of that peak that jobs achieve.
+        utilisation: share of that peak that jobs achieve, instead of that of the known GPU.
         gpus: number that share pretraining, instead of that in the settings.
         clips: number of training clips, instead of those of the manifest or the catalogue.
         as_json: prints JSON, with bytes, operations and hours unrounded.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from xkd.errors import UserError
 from xkd.training.learner import on_device
 from xkd.training.step import FAULTY, SKIPPED, Step
 
@@ -35,7 +36,11 @@ class GraphedStep:
         self._pool: Any = None
 
     def __call__(self, inputs: Any) -> dict[str, Tensor]:
-        """Takes a step as `Step` does."""
+        """Takes a step as `Step` does.
+
+        Raises:
+            UserError: CUDA cannot record it.
+        """
         kind = kind_of(inputs)
         if kind not in self._steps:
             self._steps[kind] = _StepOfAKind(self.step, inputs, self._record)
@@ -44,7 +49,13 @@ class GraphedStep:
     def _record(self, function: Callable[[], Any]) -> tuple[Replay, Any]:
         # Recordings share memory: they never run at the same time.
         self._pool = self._pool or torch.cuda.graph_pool_handle()
-        return recorded(function, self._pool)
+        try:
+            return recorded(function, self._pool)
+        except RuntimeError as error:
+            raise UserError(
+                f"a step cannot be recorded as a CUDA graph here ({str(error).splitlines()[0]}); with "
+                "training.cuda_graphs: false the same command starts again from its last checkpoint"
+            ) from error
 
 
 class _StepOfAKind:
