@@ -134,7 +134,8 @@ class Project:
                 self._start(command)
             finally:
                 watch.off = True
-                self._found(name).write_text(json.dumps(watch.seen))
+                if not moment:
+                    self._found(name).write_text(json.dumps(watch.seen))
 
         log = self.logs / f"{name}.txt"
         log.unlink(missing_ok=True)

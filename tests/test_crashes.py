@@ -106,7 +106,8 @@ def test_no_reader_takes_what_a_kill_left_of_two_runs(project):
     """Another run is written to the folder of a finished one."""
     project.at("another", "linear")
     command = STAGES["pretrain"].replace("--seed 0", "--seed 1").split()
-    before = tree(project.root / RUN)
+    before = tree(project.starts["linear"] / RUN)
+    assert before
     for number in range(0, 200, 1 if EVERY else 100):
         code = project.read("another", command, Moment(number), STAGES["linear"].split())
         assert code == 2 or tree(project.root / RUN) == before, number
