@@ -1,6 +1,6 @@
 """Runs commands as forks of a process that has imported what jobs need, since each would take four seconds for that.
 
-Snakemake starts the server (workflow/rules/common.smk). `python -m xkd` hands its command over, passes signals on, and
+Snakemake starts the server (Snakefile). `python -m xkd` hands its command over, passes signals on, and
 ends as the fork ends. Where there is no server, the command runs in its own process.
 """
 

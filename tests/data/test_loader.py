@@ -1,3 +1,4 @@
+import itertools
 import multiprocessing
 from types import SimpleNamespace
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 from clip_fakes import FakeClips, Texts, recipe
 
-from xkd.data import loader
+from xkd.data import loader, order
 from xkd.errors import UserError
 from xkd.modalities import colours
 from xkd.recipe import Recipe
@@ -168,6 +169,39 @@ def test_an_epoch_can_begin_at_any_batch(workers):
     assert len(batches) == len(whole) == 5
     assert [batch.ids for batch in rest] == [batch.ids for batch in whole[3:]]
     assert_same_views(by_clip(rest), by_clip(whole))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_epochs_in_any_order_are_those_of_a_new_loader(workers):
+    """Workers make the batches of the epoch that follows; another one may be asked for, or a part may be read."""
+    batches = loader.train_loader(augmented(workers, 2), "m", seed=0)
+    for epoch, first, read in ((0, 0, 5), (1, 0, 2), (1, 2, 3), (2, 0, 1), (2, 0, 5), (3, 0, 5), (1, 0, 5), (5, 4, 1)):
+        batches.set_epoch(epoch, first)
+        got = list(itertools.islice(batches, read))
+        new = loader.train_loader(augmented(0, 2), "m", seed=0)
+        new.set_epoch(epoch, first)
+        assert [batch.ids for batch in got] == [batch.ids for batch in itertools.islice(new, read)]
+        new.set_epoch(epoch, first)
+        assert_same_views(by_clip(got), by_clip(itertools.islice(new, read)))
+    batches.close()
+
+
+def test_workers_make_the_next_epoch_while_this_one_is_read(monkeypatch):
+    asked = []
+    monkeypatch.setattr(order.Order, "batches", _noting(order.Order.batches, asked))
+    batches = loader.train_loader(augmented(2, 2), "m", seed=0)
+    for _ in batches:
+        pass
+    assert asked[:2] == [0, 1]
+    batches.close()
+
+
+def _noting(function, asked):
+    def noted(self, epoch, first=0):
+        asked.append(epoch)
+        return function(self, epoch, first)
+
+    return noted
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -21,7 +21,7 @@ from xkd.data.allocator import keep_freed_memory
 from xkd.data.clips import ClipStore, open_rows
 from xkd.data.feed import Feed
 from xkd.data.labels import classes_of, numbers_of, several
-from xkd.data.order import Order, Permutation, among_all, among_windows
+from xkd.data.order import Onwards, Order, Permutation, among_all, among_windows
 from xkd.data.queue import SHARED_MEMORY, Queue, clip_bytes, fitted
 from xkd.data.shards import places_of
 from xkd.data.staging import stage
@@ -81,9 +81,11 @@ class Loader:
     def __init__(self, dataset: _ClipViews, queue: Queue, order: Order):
         self.classes, self.ids = dataset.classes, dataset.ids
         self._views, self._order = dataset.views, order
+        self._reading: Iterator[Batch] | None = None  # goes on with the epoch and batch that `_next` says
+        self._next = (0, 0)
         self._loader = DataLoader(
             dataset,
-            sampler=order,
+            sampler=Onwards(order) if order.shuffled else order,
             batch_size=None,  # the data set makes batches itself
             num_workers=queue.workers,
             worker_init_fn=_obey_parent_alone,
@@ -99,7 +101,7 @@ class Loader:
         """
         if isinstance(self._loader._iterator, _MultiProcessingDataLoaderIter):  # there is no public way
             self._loader._iterator._shutdown_workers()
-        self._loader._iterator = None
+        self._loader._iterator = self._reading = None
 
     def set_epoch(self, epoch: int, first: int = 0) -> None:
         """Chooses the order and the draws of the next iteration, and its first batch, so that a run can resume."""
@@ -111,7 +113,7 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         feed = Feed(self._finished)
         try:
-            for batch in self._loader:
+            for batch in self._epoch() if self._order.shuffled else self._loader:
                 yield batch if isinstance(self._views, EvalViews) else feed(batch)
         except UserError as error:  # a worker's error arrives wrapped in its traceback; its last line is ours
             raise UserError(str(error).strip().splitlines()[-1].removeprefix("xkd.errors.UserError: ")) from error
@@ -120,6 +122,15 @@ class Loader:
             if problem is None:
                 raise
             raise UserError(problem) from error
+
+    def _epoch(self) -> Iterator[Batch]:
+        """Yields the batches of an epoch; those of the next one are being made already."""
+        epoch, first = self._order.epoch, self._order.first
+        if self._reading is None or self._next != (epoch, first):
+            self._reading = iter(self._loader)
+        for number in range(first, len(self)):
+            batch, self._next = next(self._reading), divmod(epoch * len(self) + number + 1, len(self))
+            yield batch
 
     def _finished(self, batch: Batch) -> Batch:
         """Augments cuts; views are finished already."""

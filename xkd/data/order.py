@@ -6,6 +6,7 @@ An order depends on (seed, epoch) and nothing else: not on ranks, workers or whe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 
 import numpy as np
 import torch
@@ -49,15 +50,32 @@ class Order(Sampler[list[tuple[int, int]]]):
         return self.clips // self.batch if self.shuffled else -(-len(self.chosen) // self.batch)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        drawn = self.shuffled and self.shuffled(clip_generator(self.seed, self.epoch, "order"))
+        return self.batches(self.epoch, self.first)
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[list[tuple[int, int]]]:
+        """Yields the batches of an epoch, from one of them on."""
+        drawn = self.shuffled and self.shuffled(clip_generator(self.seed, epoch, "order"))
         order = self.chosen if drawn is None else drawn
-        epoch, (rank, ranks) = self.epoch, self.rank
+        rank, ranks = self.rank
         share = self.batch // ranks
-        for number in range(self.first, len(self)):
+        for number in range(first, len(self)):
             start = number * self.batch + rank * share
             chosen = np.asarray(order[start : start + share]).tolist()
             if chosen:  # the last batch may end before the share of this rank
                 yield [(epoch, index) for index in chosen]
+
+
+class Onwards(Sampler[list[tuple[int, int]]]):
+    """Lists the batches of an order's epoch and of all epochs after it: loader processes go on with the next one."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        following = count(self.order.epoch + 1)  # the order is told of the next epoch while this one is read
+        yield from self.order
+        for epoch in following:
+            yield from self.order.batches(epoch)
 
 
 def among_all(clips: int) -> Permutation:
