@@ -90,7 +90,7 @@ def test_no_step_waits_for_the_gpu(ablation, precision):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_runs_repeat_and_resume_up_to_rounding(precision):
-    """Not to the bit: kernels of attention add up in an order that changes."""
+    """Not to the bit: some kernels add up in an order that changes."""
     chosen, rtol = settings(precision=precision), 1e-3 if precision == "float32" else 3e-2
     whole, again = (curves(train(trainer(chosen))) for _ in range(2))
     pd.testing.assert_frame_equal(whole, again, rtol=rtol, atol=1e-5, check_exact=False)
