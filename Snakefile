@@ -23,9 +23,6 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
 
-FORKED = ("pretrain", "features", "evaluate")
-
-
 rule all:
     default_target: True
     input:
@@ -37,6 +34,9 @@ onstart:
     # Jobs of a cluster start on other machines; of few jobs none would start sooner.
     if (
         workflow.local_exec
-        and sum(job.rule.name in FORKED for job in workflow.dag.needrun_jobs()) >= 4
+        and sum(
+            job.rule.name in forkserver.VERBS for job in workflow.dag.needrun_jobs()
+        )
+        >= 4
     ):
         forkserver.start()

@@ -25,6 +25,7 @@ from typing import Any
 
 from xkd.launcher import STARTED_BY_TORCHRUN
 
+VERBS = ("pretrain", "evaluate")  # Snakemake samples the processes of other jobs, and would see none of a fork
 ADDRESS = "XKD_FORKSERVER"  # path of the server's socket; set to nothing, no server is started
 PRELOADED = ("xkd.cli", "xkd.stages.pretrain", "xkd.stages.evaluate", "torchaudio", "PIL.Image", "sklearn.linear_model")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}  # libraries read it when they are imported
@@ -64,7 +65,9 @@ def start() -> None:
 def hand_over() -> None:
     """Lets the server run this process's command, and ends as the command ends; returns if there is no server."""
     path = os.environ.get(ADDRESS)
-    if not path or STARTED_BY_TORCHRUN in os.environ or ENVIRONMENT.items() - os.environ.items():
+    if not path or "".join(sys.argv[1:2]) not in VERBS:
+        return
+    if STARTED_BY_TORCHRUN in os.environ or ENVIRONMENT.items() - os.environ.items():
         return
     with socket.socket(socket.AF_UNIX) as connection:
         try:
