@@ -16,8 +16,9 @@ from xkd import forkserver
 
 ROOT = Path(__file__).parents[1]
 STARTER = """\
-import os, sys
+import os, signal, sys
 from xkd import forkserver
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 forkserver.start()
 print(os.environ[forkserver.ADDRESS], flush=True)
 sys.stdin.read()

@@ -232,7 +232,8 @@ def test_a_task_with_larger_views_costs_more():
     assert told["larger"] > 3 * told["plain"]
 
 
-def test_a_data_set_of_its_own_size_takes_its_own_room():
+def test_a_data_set_of_its_own_size_takes_its_own_room(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the checkout may have clips already, whose manifest would count
     entry = SETTINGS.datasets["talking_digits"].model_copy(update={"size": 2 * SETTINGS.clips.size})
     larger = SETTINGS.model_copy(update={"datasets": {"talking_digits": entry}})
     plain, wide = (clip_inventory(settings, "talking_digits") for settings in (SETTINGS, larger))

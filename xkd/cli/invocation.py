@@ -11,6 +11,7 @@ from typing import Any
 from xkd import progress, torch_fit
 from xkd.errors import UserError
 
+CLOCK_TICK = 0.02  # seconds by which the clock of files lags
 LISTED_FILES = 12
 
 
@@ -60,7 +61,7 @@ def call_stage(stage: str, **arguments: Any) -> Any:
 
 def _list_written(out: Path, since: float) -> None:
     files = out.rglob("*") if out.is_dir() else [out]
-    written = sorted(path for path in files if path.is_file() and path.stat().st_mtime >= since)
+    written = sorted(path for path in files if path.is_file() and path.stat().st_mtime >= since - CLOCK_TICK)
     for path in written[:LISTED_FILES]:
         progress.detail(f"wrote {path} ({path.stat().st_size:,} bytes)")
     if len(written) > LISTED_FILES:
