@@ -152,8 +152,8 @@ class _Server:
                 one.close()
         for file in files:
             os.close(file)
-        command: list[Any] = json.loads(content)
-        return None if pid else command
+        command: list[Any] | None = None if pid else json.loads(content)
+        return command
 
     def _signal(self, pid: int, selector: selectors.BaseSelector) -> None:
         """Passes a signal on; who asked for a command and is gone has been killed, and so is the command."""

@@ -1,10 +1,12 @@
 """The real training step on fake CUDA tensors: one device, no wait for the GPU, and the memory that `xkd plan` says."""
 
-from pathlib import Path
+from functools import partial
 
+import few_clips
 import pytest
 import torch
 from fake_cuda import fake_cuda, saved_bytes
+from few_clips import CLIPS, PAPER, SETTINGS, Loader
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from xkd import params
@@ -19,24 +21,8 @@ from xkd.training.build import build_networks
 from xkd.training.loop import Trainer
 from xkd.training.pretraining import pretrainer
 
-ROOT = Path(__file__).parents[2]
-SETTINGS, PAPER = (params.load(ROOT / name) for name in ("params.yaml", "workflow/presets/paper.yaml"))
-CLIPS = 8
-
-
-class Loader:
-    """A loader's length and classes."""
-
-    classes = ("one", "two", "three")
-
-    def __len__(self):
-        return 4
-
-
-def recipe_of(settings, ablation, **training):
-    """A recipe for few clips. AdamW on tensors without values does not know learning rates that are tensors."""
-    recipe, changed = params.recipe(settings, ablation), {"batch_size": CLIPS, "cuda_graphs": False, **training}
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update=changed)})
+# AdamW on tensors without values does not know learning rates that are tensors.
+recipe_of = partial(few_clips.recipe_of, cuda_graphs=False)
 
 
 def batch_of(recipe):

@@ -1,10 +1,9 @@
 """What only a GPU can show. All are skipped where there is none; `test_fake_cuda.py` runs everywhere."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 import torch
+from few_clips import CLIPS, PAPER, SETTINGS, Loader, recipe_of
 from tiny_runs import StubLoader, curves, settings, train, trainer
 
 from xkd import params
@@ -19,24 +18,7 @@ from xkd.training.pretraining import pretrainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-ROOT = Path(__file__).parents[2]
-SETTINGS, PAPER = (params.load(ROOT / name) for name in ("params.yaml", "workflow/presets/paper.yaml"))
 TRAINED = [name for name in SETTINGS.ablations if params.recipe(SETTINGS, name).training.mode != "none"]
-CLIPS = 8
-
-
-class Loader:
-    """A loader's length and classes."""
-
-    classes = ("one", "two", "three")
-
-    def __len__(self):
-        return 4
-
-
-def recipe_of(settings, ablation, **training):
-    recipe = params.recipe(settings, ablation)
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"batch_size": CLIPS, **training})})
 
 
 def batch_of(recipe, seed=0):

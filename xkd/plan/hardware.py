@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 ALIKE = 0.05  # a peak this close to a known GPU's is taken for it
-
-
 UTILISATION = 0.4  # an assumption, where nothing was measured
 
 
