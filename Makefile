@@ -47,8 +47,9 @@ types: $(READY)
 ui: $(READY)
 	$(BIN)/python -m xkd ui
 
-# Runs each interpreter to test it, since a name on PATH may be a stub or lack venv. Modules are compiled when they are first
-# imported; pip would compile many more.
+# Runs each interpreter to test it, since a name on PATH may be a stub or lack venv. uv unpacks packages six times as fast as
+# pip, but does not read pip's settings; where only those name a server of packages, pip installs them. Modules are compiled
+# when they are first imported; pip would compile many more.
 $(READY): pyproject.toml constraints.txt
 	@found=; for python in $(PYTHON) python3.11 python3.12 python3 python; do \
 	  if "$$python" -c '$(SUPPORTED)' 2>/dev/null; then found="$$python"; break; fi; \
@@ -59,5 +60,7 @@ $(READY): pyproject.toml constraints.txt
 	fi; \
 	echo "Setting up .venv with $$("$$found" --version); the first time takes a few minutes."; \
 	"$$found" -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	@pip="$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile"; packages="-c constraints.txt -e .[dev]"; \
+	$$pip -c constraints.txt uv && $(BIN)/uv pip install --quiet --python $(BIN)/python $$packages || \
+	{ echo 'uv could not install the packages; trying pip.' >&2; $$pip $$packages; }
 	@touch $@
