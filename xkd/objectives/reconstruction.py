@@ -44,7 +44,7 @@ def normalised_targets(patches_BNP: Tensor) -> Tensor:
     values = patches_BNP.shape[-1]
     biased = (values - 1) / values
     scale: float = biased**0.5
-    return F.layer_norm(patches_BNP, (values,), eps=VARIANCE_FLOOR * biased) * scale
+    return F.layer_norm(patches_BNP, (values,), eps=VARIANCE_FLOOR * biased).mul_(scale)
 
 
 def reconstruction_loss(predicted_BMP: Tensor, hidden_BMP: Tensor) -> Tensor:
