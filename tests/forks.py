@@ -27,7 +27,7 @@ def fork(function, log: Path, environment: dict | None = None) -> int:
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(handle, 1)
         os.dup2(handle, 2)
-        sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w") for number in (1, 2))
+        own_streams()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as xkd.cli does
         function()
         code = 0
@@ -39,6 +39,11 @@ def fork(function, log: Path, environment: dict | None = None) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def own_streams() -> None:
+    """Lets Python write to what file descriptors 1 and 2 are now; pytest has replaced its streams."""
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w") for number in (1, 2))
 
 
 def code_of(child: int) -> int:

@@ -289,10 +289,11 @@ def test_full_shared_memory_says_what_to_change(monkeypatch, problem, word):
 
 
 def test_closing_ends_the_processes_and_the_next_iteration_starts_others(clips):
+    before = set(multiprocessing.active_children())  # those of other tests may still be ending
     batches = loader.train_loader(augmented(2), "m", seed=0)
     reading = iter(batches)
     next(reading)
-    started = multiprocessing.active_children()
+    started = set(multiprocessing.active_children()) - before
     assert len(started) == 2
     batches.close()
     assert not any(process.is_alive() for process in started)

@@ -5,13 +5,16 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import pandas  # noqa: F401 (once, for all forks)
+import dvc.repo  # noqa: F401 (once, for all forks; so is networkx)
+import networkx  # noqa: F401
 import yaml
-from forks import code_of, fork
-from snakemake import cli
+from dvc.cli import main as dvc_main
+from forks import code_of, fork, own_streams
+from warm_snakemake import run_snakemake, warm_snakemake
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -65,12 +68,19 @@ class Project:
 
     def snakemake(self, *arguments: str, **env: str) -> subprocess.CompletedProcess:
         """Calls Snakemake in a fork of this process, which has imported it; the project's own code is imported anew."""
-        out, err = (self.root.with_name(f"snakemake.{stream}") for stream in ("out", "err"))
+        return self._forked(partial(run_snakemake, [*SNAKEMAKE[1:], *arguments], self.root), env)
+
+    def dvc(self, *arguments: str) -> subprocess.CompletedProcess:
+        """Calls `dvc repro` in a fork, whose commands call Snakemake in forks."""
+        with warm_snakemake(self.env["PATH"]) as env:
+            return self._forked(partial(_dvc, ["repro", *arguments], self.root), env)
+
+    def _forked(self, function: Callable[[], None], env: dict[str, str]) -> subprocess.CompletedProcess:
+        out, err = (self.root.with_name(f"engine.{stream}") for stream in ("out", "err"))
         for log in (out, err):
             log.write_text("")
-        words = [*SNAKEMAKE[1:], *arguments]
-        code = code_of(fork(partial(_snakemake, self.root, words, err), out, self.env | env))
-        return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
+        code = code_of(fork(partial(_with_errors, function, err), out, self.env | env))
+        return subprocess.CompletedProcess(str(function), code, out.read_text(), err.read_text())
 
     def planned(self, **env: str) -> list[str]:
         """The jobs that Snakemake would run now, named as the stand-ins note them."""
@@ -85,9 +95,6 @@ class Project:
             jobs.add(" ".join([rule, *(found[key] for key in ("ablation", "seed", "task") if key in found)]))
         return sorted(jobs - {"all"})
 
-    def dvc(self) -> subprocess.CompletedProcess:
-        return self.call("dvc", "repro")
-
     def run(self, engine: str, **env: str) -> list[str]:
         """Runs an engine to the end; returns the jobs that the stand-ins noted, in order of their names."""
         (self.root / "executed.txt").unlink(missing_ok=True)
@@ -97,14 +104,15 @@ class Project:
         return sorted(executed.read_text().splitlines()) if executed.exists() else []
 
 
-def _snakemake(root: Path, words: list[str], err: Path) -> None:
+def _with_errors(function: Callable[[], None], err: Path) -> None:
     os.dup2(os.open(err, os.O_WRONLY | os.O_APPEND), 2)
-    sys.stderr = os.fdopen(os.dup(2), "w")
+    own_streams()
+    function()
+
+
+def _dvc(words: list[str], root: Path) -> None:
     os.chdir(root)
-    sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "xkd"]:
-        del sys.modules[name]
-    cli.main(words)
+    sys.exit(dvc_main(words))
 
 
 def one_seed(root: Path) -> Project:

@@ -13,7 +13,7 @@ TIMES = ["seconds", "mlflow_runs"]
 @pytest.fixture(scope="module")
 def by_dvc(tmp_path_factory):
     project = one_seed(tmp_path_factory.mktemp("dvc") / "project")
-    done = project.dvc()
+    done = project.call("dvc", "repro")  # as people do
     assert done.returncode == 0, done.stdout + done.stderr
     return project
 
