@@ -115,10 +115,8 @@ def test_what_was_kept_of_a_module_counts_only_for_the_same_module(package, monk
     monkeypatch.setattr(fingerprint, "_code", READ)
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     monkeypatch.setattr(sys, "pycache_prefix", None)
-    folder = package / "models" / "__pycache__"
-    folder.mkdir()
     first = fingerprint.stage("train")
-    kept = [*folder.iterdir()]
+    kept = [*(package / "models" / "__pycache__").iterdir()]
     assert len(kept) == 3  # of each module of the folder
     assert _changed(package, "models/layers.py", "def g():\n    return 2\n") == {"train"}
     (package / "models/layers.py").write_text(FILES["models/layers.py"])

@@ -147,6 +147,7 @@ def _code(path: Path) -> _Code:
     code = _read(source)
     if not sys.dont_write_bytecode:
         with suppress(OSError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_text(json.dumps([state, *code]))
     return code
 
