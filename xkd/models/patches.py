@@ -28,8 +28,8 @@ def patchify(x: Tensor, patch: Sequence[int]) -> Tensor:
         (B, N, P). Values of a video patch are ordered (t, h, w, channel), of an audio patch (mel, time).
     """
     if len(patch) == 3:
-        # A copy that first puts the channels side by side lets the next one move rows of a patch, not single values: both
-        # together take a CPU a third of the time.
+        # With the colours of a pixel side by side, the second copy moves rows of a patch, not single values: a CPU
+        # takes a third of the time for both.
         pixels = x.contiguous(memory_format=torch.channels_last_3d)
         return rearrange(pixels, VIDEO, pt=patch[0], ph=patch[1], pw=patch[2])
     return rearrange(x, AUDIO, pm=patch[0], pf=patch[1])
