@@ -14,7 +14,10 @@ for name in ("XKD_PARAMS", "XKD_RESUME"):
     os.environ.pop(name, None)
 
 MINIATURE = Path(__file__).parents[1] / "workflow" / "presets" / "miniature.yaml"
-LONG = ("test_all_stages", "test_reruns", "test_interruptions", "test_docs", "test_paper_preset", "test_sweeps")
+LONG = (
+    *("test_all_stages", "test_plugins", "test_reruns", "test_interruptions", "test_presets", "test_docs"),
+    *("test_paper_preset", "test_launcher", "test_plugin_page", "test_distributed", "test_sweeps"),
+)
 # Their functions run in processes of xkd.data.workers.
 GUARDED = [
     "xkd.data.generate",
