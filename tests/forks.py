@@ -1,5 +1,6 @@
 """Processes that start in no time: forks of one that has imported torch already."""
 
+import gc
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ def fork(function, log: Path, environment: dict | None = None) -> int:
         return child
     code = 1
     try:
+        gc.freeze()  # what earlier tests left, such as sessions of onnxruntime, would wait for threads that a fork lacks
         os.setsid()
         os.environ.update(environment or {})
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -29,16 +31,24 @@ def fork(function, log: Path, environment: dict | None = None) -> int:
         os.dup2(handle, 2)
         own_streams()
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as xkd.cli does
+        code = ended(function)
+    finally:
+        os._exit(code)
+
+
+def ended(function) -> int:
+    """Runs `function()` as the whole of a process; returns the exit code."""
+    try:
         function()
-        code = 0
     except SystemExit as error:
-        code = error.code or 0
+        return error.code or 0
     except BaseException:  # noqa: BLE001
         traceback.print_exc()
+        return 1
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+    return 0
 
 
 def own_streams() -> None:

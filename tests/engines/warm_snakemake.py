@@ -6,13 +6,12 @@ import signal
 import socket
 import sys
 import tempfile
-import traceback
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pandas  # noqa: F401 (once, for all forks)
-from forks import code_of, fork, own_streams
+from forks import code_of, ended, fork, own_streams
 from snakemake import cli
 
 CLIENT = Path(__file__).parent / "bin"
@@ -53,14 +52,8 @@ def _run(connection: socket.socket) -> None:
         own_streams()
         os.environ.clear()
         os.environ.update(environment)
-        run_snakemake(words, folder)
-    except SystemExit as ended:
-        code = ended.code or 0
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
+        code = ended(partial(run_snakemake, words, folder))
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         connection.sendall(str(code).encode())
         os._exit(0)
 
