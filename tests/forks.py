@@ -23,7 +23,7 @@ def fork(function, log: Path, environment: dict | None = None) -> int:
         return child
     code = 1
     try:
-        gc.freeze()  # what earlier tests left, such as sessions of onnxruntime, would wait for threads that a fork lacks
+        gc.freeze()  # what earlier tests left, a session of onnxruntime say, would wait for threads that a fork lacks
         os.setsid()
         os.environ.update(environment or {})
         handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
