@@ -24,7 +24,7 @@ table: $(READY)
 repro: $(READY)
 	PATH="$(BIN):$$PATH" dvc repro
 
-# One process more than processors, since tests of engines, kills and servers wait for a quarter of their time.
+# One process more than processors, since tests of engines, kills and servers wait for a fifth of their time.
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
@@ -48,8 +48,8 @@ types: $(READY)
 ui: $(READY)
 	$(BIN)/python -m xkd ui
 
-# Runs each interpreter to test it, since a name on PATH may be a stub or lack venv. uv unpacks packages six times as fast as
-# pip, but does not read pip's settings; where only those name a server of packages, pip installs them. Modules are compiled
+# Runs each interpreter to test it, since a name on PATH may be a stub or lack venv. uv takes a fifth of
+# pip's time, but does not read pip's settings; where only those name a server of packages, pip installs them. Modules are compiled
 # when they are first imported; pip would compile many more.
 $(READY): pyproject.toml constraints.txt
 	@found=; for python in $(PYTHON) python3.11 python3.12 python3 python; do \
