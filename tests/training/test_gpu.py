@@ -126,10 +126,10 @@ def test_views_that_the_gpu_augments_are_those_of_the_cpu():
         ],
     }
     draws = torch.rand(CLIPS, 2, 2, DRAWS, generator=generator)
-    there = {m: [cut.cuda() for cut in of] for m, of in cuts.items()}
+    there, draws_there = {m: [cut.cuda() for cut in of] for m, of in cuts.items()}, draws.cuda()
     try:
         torch.cuda.set_sync_debug_mode("error")
-        made = views.finish(there, draws.cuda())
+        made = views.finish(there, draws_there)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     for m, of in views.finish(cuts, draws).items():

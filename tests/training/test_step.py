@@ -173,3 +173,14 @@ def test_compiled_networks_give_nearly_the_same_losses(monkeypatch):
         assert compiled_curves[name].tolist() == pytest.approx(plain[name].tolist(), rel=1e-3)
     student = other.learner.networks.students["video"]
     assert "encode_patches" not in vars(student), "between steps, networks are as they were"
+
+
+def test_networks_that_cannot_be_compiled_say_what_to_do(monkeypatch):
+    def no_compiler(graph, inputs):
+        raise RuntimeError("no C++ compiler")
+
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call, **how: compiled(call, backend=no_compiler, **how))
+    torch._dynamo.reset()
+    with pytest.raises(UserError, match=r"cannot compile.*no C\+\+ compiler.*set training.compile: false"):
+        train(trainer(settings(compile=True)))

@@ -36,7 +36,8 @@ class Attention(nn.Module):
         """Returns the output and, on request, the CLS query's attention to the patch keys of one batch (B, H, N)."""
         outs, cls_attention = [], None
         for qkv_TD, (B, S) in zip(split_batches(self.qkv(x_TD), batches), batches, strict=True):
-            q, k, v = qkv_TD.view(B, S, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+            # Cut before heads and tokens are swapped, so that the gradients of the three are put together by one copy.
+            q, k, v = (x_BSHC.transpose(1, 2) for x_BSHC in qkv_TD.view(B, S, 3, self.heads, -1).unbind(2))
             outs.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B * S, -1))
         if with_cls_attention:
             scores_BHS = (q[:, :, :1] @ k.transpose(-2, -1)).squeeze(2) * q.shape[-1] ** -0.5
