@@ -7,13 +7,28 @@ from engine_project import SNAKEMAKE, one_seed
 
 
 @pytest.fixture(scope="session")
-def by_snakemake(made_once, tmp_path_factory):
+def finished_miniature(made_once):
     def make(folder):
         folder.mkdir()
         done = one_seed(folder / "project").call(*SNAKEMAKE, XKD_TRACKING="on")
         assert done.returncode == 0, done.stdout + done.stderr
 
-    made = made_once("by_snakemake", make)
-    project = one_seed(tmp_path_factory.mktemp("snakemake") / "project")
-    shutil.copytree(made / "project", project.root, dirs_exist_ok=True)
+    return made_once("by_snakemake", make) / "project"
+
+
+@pytest.fixture(scope="module")
+def by_snakemake(finished_miniature, tmp_path_factory):
+    """A copy for a file of tests."""
+    return _copied(finished_miniature, tmp_path_factory.mktemp("snakemake") / "project")
+
+
+@pytest.fixture
+def to_change(finished_miniature, tmp_path):
+    """A copy for one test."""
+    return _copied(finished_miniature, tmp_path / "project")
+
+
+def _copied(made, root):
+    project = one_seed(root)
+    shutil.copytree(made, root, dirs_exist_ok=True)
     return project

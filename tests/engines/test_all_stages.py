@@ -35,32 +35,28 @@ def test_snakemakes_own_report_shows_table_and_figures_with_their_captions(by_sn
         assert label in page
 
 
-def test_a_task_on_own_clips_is_columns_of_the_table_and_no_reason_to_pretrain(by_snakemake):
-    made = sorted((by_snakemake.root / "data" / "miniature" / "raw" / "clips").glob("*.mov"))
+def test_a_task_on_own_clips_is_columns_of_the_table_and_no_reason_to_pretrain(to_change):
+    made = sorted((to_change.root / "data" / "miniature" / "raw" / "clips").glob("*.mov"))
     for number, clip in enumerate(made[:12]):
-        place = by_snakemake.root / "mine" / ("test" if number > 7 else "train") / ["one", "two words"][number % 2]
+        place = to_change.root / "mine" / ("test" if number > 7 else "train") / ["one", "two words"][number % 2]
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy(clip, place / f"{number}.mov")
-    before = by_snakemake.settings()
+    before = to_change.settings()
     mine = {"mine": {"kind": "folder", "source": "mine", "shards": {"form": "decoded"}}}
     task = {"mine": {"protocol": "svm", "dataset": "mine", "ablations": ["xkd"], "changes": {"C": [0.1]}}}
-    by_snakemake.write(before | {"datasets": before["datasets"] | mine, "tasks": before["tasks"] | task})
-    assert by_snakemake.planned() == ["download", "evaluate xkd seed0 mine", "pack", "prepare", "table"]
-    done = by_snakemake.snakemake()
+    to_change.write(before | {"datasets": before["datasets"] | mine, "tasks": before["tasks"] | task})
+    assert to_change.planned() == ["download", "evaluate xkd seed0 mine", "pack", "prepare", "table"]
+    done = to_change.snakemake()
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = pd.read_csv(by_snakemake.root / "data" / "mine" / "manifest.csv")
+    rows = pd.read_csv(to_change.root / "data" / "mine" / "manifest.csv")
     assert set(rows["label"]) == {"one", "two words"}
     assert (rows["status"] == "ok").all()
-    assert json.loads((by_snakemake.root / "data" / "mine" / "shards" / "index.json").read_text())["clips"] == 12
-    table = pd.read_csv(by_snakemake.root / "results" / "table.csv").set_index("ablation")
+    assert json.loads((to_change.root / "data" / "mine" / "shards" / "index.json").read_text())["clips"] == 12
+    table = pd.read_csv(to_change.root / "results" / "table.csv").set_index("ablation")
     assert pd.notna(table["student.video.mine_svm.mean"]["xkd"])
     assert pd.isna(table["student.video.mine_svm.mean"]["ae"])
-    by_snakemake.write(before)
-    done = by_snakemake.snakemake(XKD_TRACKING="on")  # the page links to MLflow again
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "student.video.mine_svm.mean" not in pd.read_csv(by_snakemake.root / "results" / "table.csv")
-    for path in by_snakemake.root.glob("evals/**/mine.*"):  # other tests compare what is there
-        path.unlink()
+    to_change.write(before)
+    assert to_change.planned() == ["table"]
 
 
 def test_both_engines_make_the_same_table(by_snakemake, by_dvc):

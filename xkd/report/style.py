@@ -37,7 +37,7 @@ plt.rcParams.update(
         "legend.frameon": False,
         "figure.constrained_layout.use": True,
         "text.parse_math": False,  # labels may hold dollar signs
-        "savefig.dpi": 144,
+        "figure.dpi": 144,
     }
 )
 
@@ -72,10 +72,11 @@ def described(figure: Figure, words: str) -> Figure:
     return figure
 
 
-def save_figure(figure: Figure, path: Path, format: str | None = None) -> str:
+def save_figure(figure: Figure, path: Path) -> str:
     """Writes a PNG without matplotlib's version stamp, frees the figure and returns its alternative text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     words = str(figure.get_label())
-    figure.savefig(path, format=format, metadata={"Software": None, "Description": words})
+    # Not by `savefig`, which draws twice where figures have a layout.
+    figure.canvas.print_png(path, metadata={"Software": None, "Description": words})  # type: ignore[attr-defined]
     plt.close(figure)
     return words

@@ -62,7 +62,7 @@ def run(
         f"{clip.name}, {result.start:.2f} to {result.start + seconds:.2f} s of {result.seconds:.2f} s, by {models.name}"
     )
     with replacing(out) as path:
-        style.save_figure(drawing.sheet(looks, title, notes, result.start), path, format="png")
+        style.save_figure(drawing.sheet(looks, title, notes, result.start), path)
     for note in notes:
         say(f"{clip.name}: {note}")
     print(out)
