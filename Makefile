@@ -24,9 +24,9 @@ table: $(READY)
 repro: $(READY)
 	PATH="$(BIN):$$PATH" dvc repro
 
-# One process more than processors, since tests of engines, kills and servers wait for a fifth of their time.
+# Two processes for each processor, since tests of engines, kills and servers wait for a fifth of their time; at most four, for memory.
 test: $(READY)
-	$(BIN)/python -m pytest --numprocesses $$(($$(nproc) + 1)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $$(($$(nproc) * 2)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
