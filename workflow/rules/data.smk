@@ -1,4 +1,5 @@
-# `snakemake data/esc50/manifest.csv` prepares ESC-50; any data set in the settings works in the same way.
+# `snakemake data/esc50/manifest.csv` prepares ESC-50; any data set in the settings works in the same way. All data come before the
+# first training: what is wrong with those of evaluations shows at once, and no evaluation waits for them.
 rule download:
     input:
         source,
@@ -8,6 +9,7 @@ rule download:
         "logs/{dataset}/download.txt",
     benchmark:
         "logs/{dataset}/download.benchmark.tsv"
+    priority: 2
     conda:
         "../../environment.yml"
     threads: SETTINGS.resources.download.cpus
@@ -33,6 +35,7 @@ rule prepare:
         "logs/{dataset}/prepare.txt",
     benchmark:
         "logs/{dataset}/prepare.benchmark.tsv"
+    priority: 2
     conda:
         "../../environment.yml"
     threads: SETTINGS.resources.prepare.cpus
@@ -59,6 +62,7 @@ rule pack:
         "logs/{dataset}/pack.txt",
     benchmark:
         "logs/{dataset}/pack.benchmark.tsv"
+    priority: 2
     conda:
         "../../environment.yml"
     threads: SETTINGS.resources.pack.cpus
