@@ -1,5 +1,6 @@
 # `snakemake data/esc50/manifest.csv` prepares ESC-50; any data set in the settings works in the same way. All data come before the
-# first training: what is wrong with those of evaluations shows at once, and no evaluation waits for them.
+# first training: what is wrong with those of evaluations shows at once, and no evaluation waits for them. Snakemake adds up the
+# priorities of jobs that could start together, so theirs exceeds that of trainings on a thousand cores.
 rule download:
     input:
         source,
@@ -9,7 +10,7 @@ rule download:
         "logs/{dataset}/download.txt",
     benchmark:
         "logs/{dataset}/download.benchmark.tsv"
-    priority: 2
+    priority: 1000
     conda:
         "../../environment.yml"
     threads: SETTINGS.resources.download.cpus
@@ -35,7 +36,7 @@ rule prepare:
         "logs/{dataset}/prepare.txt",
     benchmark:
         "logs/{dataset}/prepare.benchmark.tsv"
-    priority: 2
+    priority: 1000
     conda:
         "../../environment.yml"
     threads: SETTINGS.resources.prepare.cpus
@@ -62,7 +63,7 @@ rule pack:
         "logs/{dataset}/pack.txt",
     benchmark:
         "logs/{dataset}/pack.benchmark.tsv"
-    priority: 2
+    priority: 1000
     conda:
         "../../environment.yml"
     threads: SETTINGS.resources.pack.cpus
