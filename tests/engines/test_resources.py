@@ -96,3 +96,17 @@ def test_features_get_a_job_of_their_own_where_it_has_resources(project):
         if extra:
             assert executed.index(extra[0]) < executed.index("evaluate ae seed0 linear")
             assert "gpu=1" in done.stdout + done.stderr
+
+
+def test_all_data_are_made_before_the_first_training(tmp_path):
+    """Those of evaluations too, though two trainings could start when those of pretraining are there."""
+    project = Project(tmp_path / "project", standins=True)
+    settings = project.settings()
+    settings["datasets"]["labelled"] = settings["datasets"]["miniature"]
+    settings["ablations"] = {"ae": settings["ablations"]["ae"]}
+    project.write(settings | {"tasks": {"linear": {"protocol": "linear", "dataset": "labelled"}}})
+    done = project.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = [line.split()[0] for line in (project.root / "executed.txt").read_text().splitlines()]
+    assert sorted(jobs[:4]) == ["download", "download", "prepare", "prepare"]
+    assert jobs[4:6] == ["pretrain", "pretrain"]
