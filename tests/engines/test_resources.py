@@ -99,14 +99,15 @@ def test_features_get_a_job_of_their_own_where_it_has_resources(project):
 
 
 def test_all_data_are_made_before_the_first_training(tmp_path):
-    """Those of evaluations too, though two trainings could start when those of pretraining are there."""
+    """Those of evaluations too, though four trainings could start: the data of pretraining are there."""
     project = Project(tmp_path / "project", standins=True)
     settings = project.settings()
     settings["datasets"]["labelled"] = settings["datasets"]["miniature"]
     settings["ablations"] = {"ae": settings["ablations"]["ae"]}
+    settings |= {"seeds": [0, 1, 2, 3], "resources": {"download": {"cpus": 4}, "prepare": {"cpus": 4}}}
     project.write(settings | {"tasks": {"linear": {"protocol": "linear", "dataset": "labelled"}}})
-    done = project.snakemake()
-    assert done.returncode == 0, done.stdout + done.stderr
+    for target in ("data/miniature/manifest.csv", "all"):
+        done = project.snakemake("--cores", "4", "--", target)
+        assert done.returncode == 0, done.stdout + done.stderr
     jobs = [line.split()[0] for line in (project.root / "executed.txt").read_text().splitlines()]
-    assert sorted(jobs[:4]) == ["download", "download", "prepare", "prepare"]
-    assert jobs[4:6] == ["pretrain", "pretrain"]
+    assert jobs[:5] == ["download", "prepare", "download", "prepare", "pretrain"]
