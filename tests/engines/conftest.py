@@ -13,7 +13,7 @@ def finished_miniature(made_once):
         done = one_seed(folder / "project").call(*SNAKEMAKE, XKD_TRACKING="on")
         assert done.returncode == 0, done.stdout + done.stderr
 
-    return made_once("by_snakemake", make) / "project"
+    return made_once("finished_miniature", make) / "project"
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,9 @@ def test_a_task_on_own_clips_is_columns_of_the_table_and_no_reason_to_pretrain(t
     assert pd.isna(table["student.video.mine_svm.mean"]["ae"])
     to_change.write(before)
     assert to_change.planned() == ["table"]
+    done = to_change.snakemake()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "student.video.mine_svm.mean" not in pd.read_csv(to_change.root / "results" / "table.csv")
 
 
 def test_both_engines_make_the_same_table(by_snakemake, by_dvc):
