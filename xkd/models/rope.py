@@ -36,7 +36,7 @@ class RotaryAttention(nn.Module):
         self, x_BSD: Tensor, angles_BSQ: Tensor, with_cls_attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the output and, on request, the CLS query's attention to the patch keys (B, H, N)."""
-        q, k, v = self.qkv(x_BSD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = (x_BSHC.transpose(1, 2) for x_BSHC in self.qkv(x_BSD).unflatten(-1, (3, self.heads, -1)).unbind(2))
         q, k = self._rotated(q, self.q_norm, angles_BSQ), self._rotated(k, self.k_norm, angles_BSQ)
         out = F.scaled_dot_product_attention(q, k, v)
         cls_attention = None
